@@ -1,0 +1,153 @@
+"""The operators of the authors' published code, with their defects.
+
+They exist to evaluate models trained with that code; nothing else should use them.
+
+Periodic: the loop over images visits one far image instead of all within the cutoff, so K is
+(nearly always) diagonal: no pair interaction at all.
+
+Non-periodic: the diagonal is built from a column vector, so that the first atom's value is added to
+*every* element of A and no atom has a diagonal of its own. On neutral displacements A is the pair
+matrix without diagonal; a net charge adds a constant to the energy. Distances are those of
+``torch.pairwise_distance``, 1e-6 Å off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from .ewald import balanced_width
+from .gaussian import GaussianScreening, pair_width, self_coefficient
+from .nonperiodic import FreeSpaceCoulomb
+
+_ACCURACY = 1e-8
+#: What torch.pairwise_distance adds to each component of a difference, Å.
+_PAIR_OFFSET = 1e-6
+
+
+class LegacyPeriodicCoulomb:
+    """Coulomb operator of the published code (commit 281f6ef); K need not be symmetric.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, float64, shape (N, 3), Å
+    cell : torch.Tensor, float64, shape (3, 3), Å
+    widths : torch.Tensor, float64, shape (N,), Å
+    coulomb_constant : float, eV Å/e²
+    """
+
+    def __init__(
+        self,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        widths: torch.Tensor,
+        coulomb_constant: float,
+    ) -> None:
+        count = positions.shape[0]
+        reach = math.sqrt(-2.0 * math.log(_ACCURACY))
+        volume = torch.linalg.det(cell).abs()
+        eta = balanced_width(volume, int(count))
+        difference = positions.unsqueeze(0) - positions.unsqueeze(1)
+        image = _far_image(cell, reach * eta) @ cell
+        distance = torch.linalg.vector_norm(difference + image, dim=-1)
+        gamma = pair_width(widths.unsqueeze(0), widths.unsqueeze(1))
+        root = math.sqrt(2.0)
+        real = torch.erfc(distance / (root * eta)) - torch.erfc(distance / (root * gamma))
+        inside = (distance > 1e-8) & (distance < reach * eta)
+        matrix = torch.where(inside, real / distance, torch.zeros_like(distance))
+        reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T
+        k_vector = _far_image(reciprocal, reach / eta) @ reciprocal
+        k_length = torch.linalg.vector_norm(k_vector)
+        if 1e-8 < k_length.item() < (reach / eta).item():
+            wave = torch.cos(difference @ k_vector) * torch.exp(-0.5 * (eta * k_length) ** 2)
+            matrix = matrix + 4.0 * math.pi / volume * wave / k_length**2
+        single = self_coefficient(widths) - math.sqrt(2.0 / math.pi) / eta
+        self._matrix = coulomb_constant * (matrix + torch.diag(single))
+
+    def matrix(self) -> torch.Tensor:
+        """K, shape (N, N), eV/e²."""
+        return self._matrix
+
+    def diagonal(self) -> torch.Tensor:
+        """The diagonal of K, shape (N,), eV/e²."""
+        return torch.diagonal(self._matrix)
+
+    def potential(self, charges: torch.Tensor) -> torch.Tensor:
+        """K q, shape (N,), eV/e."""
+        return self._matrix @ charges
+
+    def energy(self, charges: torch.Tensor) -> torch.Tensor:
+        """½ qᵀKq, a scalar, eV."""
+        return 0.5 * charges @ self._matrix @ charges
+
+
+class LegacyFreeCoulomb:
+    """Coulomb operator of the published non-periodic code; it stands for A, hardness and all.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, float64, shape (N, 3), Å
+    widths : torch.Tensor, float64, shape (N,), Å
+    first_hardness : torch.Tensor, float64, scalar, eV/e²
+        Hardness of the first atom.
+    coulomb_constant : float, eV Å/e²
+    """
+
+    def __init__(
+        self,
+        positions: torch.Tensor,
+        widths: torch.Tensor,
+        first_hardness: torch.Tensor,
+        coulomb_constant: float,
+    ) -> None:
+        self._free = FreeSpaceCoulomb(positions, widths, coulomb_constant, offset=_PAIR_OFFSET)
+        self._offset = first_hardness + coulomb_constant * self_coefficient(widths[0])
+        self._single = self._free.diagonal()
+
+    def matrix(self) -> torch.Tensor:
+        """A, shape (N, N), eV/e²."""
+        return self._free.matrix() - torch.diag(self._single) + self._offset
+
+    def diagonal(self) -> torch.Tensor:
+        """The diagonal of A, shape (N,), eV/e²."""
+        return self._offset.expand_as(self._single)
+
+    def potential(self, charges: torch.Tensor) -> torch.Tensor:
+        """A q, shape (N,), eV/e."""
+        return self._free.potential(charges) - self._single * charges + self._offset * charges.sum()
+
+    def energy(self, charges: torch.Tensor) -> torch.Tensor:
+        """½ qᵀAq, a scalar, eV."""
+        return self._free.energy(charges) + self._difference(charges)
+
+    def _difference(self, charges: torch.Tensor) -> torch.Tensor:
+        total = charges.sum()
+        return 0.5 * (self._offset * total * total - (self._single * charges * charges).sum())
+
+    def screening(self) -> LegacyFreeScreening:
+        """The part that a point-charge sum over the same atoms lacks."""
+        return LegacyFreeScreening(self._free.screening(), self._difference)
+
+
+class LegacyFreeScreening:
+    """The correction of :class:`LegacyFreeCoulomb`: Gaussian screening and its odd diagonal."""
+
+    def __init__(
+        self,
+        screening: GaussianScreening,
+        difference: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self._screening, self._difference = screening, difference
+
+    def energy(self, charges: torch.Tensor) -> torch.Tensor:
+        """Energy of the correction for charges of shape (N,), a scalar, eV."""
+        return self._screening.energy(charges) + self._difference(charges)
+
+
+def _far_image(cell: torch.Tensor, cutoff: torch.Tensor) -> torch.Tensor:
+    """The only image that the published loop visits: the outermost corner, shape (3,)."""
+    normals = torch.linalg.cross(cell[[1, 2, 0]], cell[[2, 0, 1]], dim=-1)
+    heights = torch.linalg.det(cell).abs() / torch.linalg.vector_norm(normals, dim=-1)
+    return torch.ceil(cutoff / heights).detach()

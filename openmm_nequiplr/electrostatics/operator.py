@@ -1,0 +1,31 @@
+"""What every Coulomb operator can do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+
+class CoulombOperator(Protocol):
+    """The matrix K of the Coulomb energy e(q) = ½ qᵀKq of N Gaussian charges, at fixed positions.
+
+    K holds pairs, images and the self-energy k_e/(√π σ) of every Gaussian; the hardness J is not
+    part of it. All tensors are float64; energies are eV, charges e.
+    """
+
+    def matrix(self) -> torch.Tensor:
+        """K itself, shape (N, N), eV/e²: the slow, obvious form."""
+        ...
+
+    def diagonal(self) -> torch.Tensor:
+        """The diagonal of K, shape (N,), eV/e²."""
+        ...
+
+    def potential(self, charges: torch.Tensor) -> torch.Tensor:
+        """K q, shape (N,), eV/e, without forming K where that is cheaper."""
+        ...
+
+    def energy(self, charges: torch.Tensor) -> torch.Tensor:
+        """½ qᵀKq, a scalar, eV."""
+        ...

@@ -1,0 +1,42 @@
+"""Exact forces without differentiating the solve.
+
+With g = ∂E_sr/∂Q (plus what the electrostatic energy itself leaves over), the adjoint charges w
+solve A w = P g with Σw = 0. Then, Q and w held fixed,
+
+    L(R) = E_sr(R, Q) + (s Q − w)·χ(R) + e(Q−w) − e(w) − (1−s) ½ J Q²,    e(v) = ½ vᵀA(R)v,
+
+has the forces −∂L/∂R and equals the energy with an error of second order in the residuals. s = 1
+when the electrostatic energy is the full functional χ·Q + ½JQ² + Coulomb, s = 0 when it is the
+Coulomb part alone, in which case g holds K Q too.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .dense import DenseSolver, Equilibration
+
+
+def adjoint_charges(solver: DenseSolver, gradient: torch.Tensor) -> Equilibration:
+    """Solve A w = P g, Σw = 0.
+
+    Parameters
+    ----------
+    solver : DenseSolver
+        Factors of A.
+    gradient : torch.Tensor, float64, shape (N,), eV/e
+        g, the derivative of the energy by the charges that the equilibration does not cancel.
+
+    Returns
+    -------
+    Equilibration
+        ``charges`` holds w, shape (N,), e.
+    """
+    return solver.solve(-gradient, gradient.new_zeros(()))
+
+
+def lagrangian_weights(
+    charges: torch.Tensor, adjoint: torch.Tensor, *, full_functional: bool
+) -> torch.Tensor:
+    """The weights s Q − w of χ in the Lagrangian, shape (N,), e."""
+    return charges - adjoint if full_functional else -adjoint

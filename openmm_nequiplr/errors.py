@@ -1,0 +1,46 @@
+"""Typed errors. Every message stands alone: it names the argument, what came, what was expected."""
+
+from __future__ import annotations
+
+
+class NequIPLRError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+
+class InputError(NequIPLRError, ValueError):
+    """An argument has a wrong value, shape or type."""
+
+
+class UnknownElementError(InputError):
+    """A structure holds elements that the model was not trained on."""
+
+
+class ModelFileError(InputError):
+    """A model file is missing, damaged or of another format."""
+
+
+class BoxError(InputError):
+    """A periodic box is missing, degenerate or too small."""
+
+
+class ConvergenceError(NequIPLRError, RuntimeError):
+    """A solve failed or did not converge."""
+
+
+class BackendError(NequIPLRError, RuntimeError):
+    """A backend was asked for that is not there."""
+
+
+def describe(argument: str, got: object, expected: str) -> str:
+    """Return the message ``argument: expected …, got …``.
+
+    Parameters
+    ----------
+    argument : str
+        Name of the offending argument.
+    got : object
+        What came.
+    expected : str
+        What would have been right.
+    """
+    return f"{argument}: expected {expected}, got {got!r}"

@@ -1,0 +1,124 @@
+"""The typed input of the model: one or several structures as a single graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .electrostatics.ewald import EwaldGeometry
+
+
+@dataclass(frozen=True)
+class AtomicGraph:
+    """A batch of B structures with N atoms and E directed edges in all.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, float64, shape (N, 3), Å
+    types : torch.Tensor, int64, shape (N,)
+        Index of each atom's element in ``ModelConfig.type_names``.
+    batch : torch.Tensor, int64, shape (N,)
+        Structure of each atom, ascending.
+    cell : torch.Tensor, float64, shape (B, 3, 3), Å
+        Rows are lattice vectors; zeros for non-periodic structures.
+    periodic : tuple of bool, length B
+        Periodic in all three directions, or in none.
+    total_charge : torch.Tensor, float64, shape (B,), e
+    edge_index : torch.Tensor, int64, shape (2, E)
+        Row 0 the centre, row 1 the neighbour; sorted by centre.
+    edge_shift : torch.Tensor, float64, shape (E, 3)
+        Integer images, see :func:`openmm_nequiplr.neighbors.neighbor_list`.
+    counts : tuple of int, length B
+        Number of atoms of each structure.
+    ewald : tuple, length B
+        Lattice-sum geometry of each periodic structure, ``None`` for the others.
+    """
+
+    positions: torch.Tensor
+    types: torch.Tensor
+    batch: torch.Tensor
+    cell: torch.Tensor
+    periodic: tuple[bool, ...]
+    total_charge: torch.Tensor
+    edge_index: torch.Tensor
+    edge_shift: torch.Tensor
+    counts: tuple[int, ...]
+    ewald: tuple[EwaldGeometry | None, ...]
+
+    @property
+    def num_graphs(self) -> int:
+        """Number B of structures."""
+        return len(self.counts)
+
+    @property
+    def num_atoms(self) -> int:
+        """Number N of atoms of all structures together."""
+        return int(self.positions.shape[0])
+
+    @property
+    def num_edges(self) -> int:
+        """Number E of directed edges."""
+        return int(self.edge_index.shape[1])
+
+    def to(self, device: torch.device | str) -> AtomicGraph:
+        """Return the same graph with every tensor on ``device``."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in (
+                "positions", "types", "batch", "cell", "total_charge", "edge_index", "edge_shift",
+            )
+        }  # fmt: skip
+        ewald = tuple(None if g is None else g.to(device) for g in self.ewald)
+        return replace(self, ewald=ewald, **moved)
+
+    def edge_vectors(
+        self, positions: torch.Tensor | None = None, cell: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Vectors from centre to neighbour.
+
+        Parameters
+        ----------
+        positions, cell : torch.Tensor, optional
+            Replacements of the stored ones (a strained copy, say).
+
+        Returns
+        -------
+        torch.Tensor, float64, shape (E, 3), Å
+        """
+        positions = self.positions if positions is None else positions
+        cell = self.cell if cell is None else cell
+        center, neighbor = self.edge_index
+        vectors = positions.index_select(0, neighbor) - positions.index_select(0, center)
+        if not any(self.periodic):
+            return vectors
+        if self.num_graphs == 1:
+            return vectors + self.edge_shift @ cell[0]
+        edge_cell = cell.index_select(0, self.batch.index_select(0, center))
+        return vectors + torch.einsum("ei,eij->ej", self.edge_shift, edge_cell)
+
+    @staticmethod
+    def collate(graphs: Sequence[AtomicGraph]) -> AtomicGraph:
+        """Join graphs into one batch, in the order given."""
+        if len(graphs) == 1:
+            return graphs[0]
+        atoms, structures = 0, 0
+        batch, edge_index = [], []
+        for graph in graphs:
+            batch.append(graph.batch + structures)
+            edge_index.append(graph.edge_index + atoms)
+            atoms += graph.num_atoms
+            structures += graph.num_graphs
+        return AtomicGraph(
+            positions=torch.cat([g.positions for g in graphs]),
+            types=torch.cat([g.types for g in graphs]),
+            batch=torch.cat(batch),
+            cell=torch.cat([g.cell for g in graphs]),
+            periodic=tuple(p for g in graphs for p in g.periodic),
+            total_charge=torch.cat([g.total_charge for g in graphs]),
+            edge_index=torch.cat(edge_index, dim=1),
+            edge_shift=torch.cat([g.edge_shift for g in graphs]),
+            counts=tuple(n for g in graphs for n in g.counts),
+            ewald=tuple(e for g in graphs for e in g.ewald),
+        )

@@ -1,0 +1,18 @@
+"""The NequIP-LR model: configuration, network, evaluation, files."""
+
+from .config import ModelConfig
+from .evaluation import Evaluation, Evaluator
+from .io import load_model, save_model, shipped_models, shipped_structure
+from .potential import NequIPLRPotential, PotentialOutput
+
+__all__ = [
+    "Evaluation",
+    "Evaluator",
+    "ModelConfig",
+    "NequIPLRPotential",
+    "PotentialOutput",
+    "load_model",
+    "save_model",
+    "shipped_models",
+    "shipped_structure",
+]

@@ -1,0 +1,221 @@
+"""Everything that defines a model apart from its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ase.data import atomic_numbers, covalent_radii
+
+from ..errors import InputError, describe
+from ..units import COULOMB_CONSTANT
+
+_ACTIVATION_NAMES = ("silu", "ssp", "tanh", "abs")
+_ODD_ACTIVATIONS = ("tanh", "abs")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Configuration of a :class:`~openmm_nequiplr.model.NequIPLRPotential`, written into its file.
+
+    Parameters
+    ----------
+    type_names : tuple of str
+        Element symbols; the index in this tuple is the atom type.
+    r_max : float, Å
+        Cutoff of the electronegativity stage.
+    num_layers : int
+        Convolutions of the electronegativity stage.
+    num_layers_charge : int
+        Convolutions of the energy stage, which sees the charges. With 0 the short-range energy
+        depends on the element alone and the structure enters by the electrostatics.
+    l_max : int
+        Highest degree of the spherical harmonics and of the features.
+    parity : bool
+        Whether features of odd and even parity are told apart (O(3)) or not (even ones only).
+    num_features : int
+        Multiplicity of every irrep.
+    avg_num_neighbors : float
+        Mean number of neighbours within ``r_max`` of the training data.
+    num_bessels, bessel_trainable, polynomial_cutoff_p
+        Radial basis.
+    invariant_layers, invariant_neurons : int
+        Hidden layers of the radial network and their width.
+    r_max_charge : float, optional, Å
+        Cutoff of the energy stage; ``r_max`` when None.
+    charge_min, charge_max : float, e
+        Range of the charge basis.
+    num_charge_basis : int
+        Functions in the charge basis.
+    electrostatic_energy : {"qeq", "coulomb"}
+        Electrostatic part of the energy: the whole functional χ·Q + ½JQ² + Coulomb, or the Coulomb
+        part alone (the convention of 4G-HDNNP).
+    coulomb_constant : float, eV Å/e²
+        The model's own; not the physical one for some converted models.
+    gaussian_widths : tuple of float, optional, Å
+        σ of each type; covalent radii when None.
+    hardness_min : float, eV/e²
+        J = hardness_min + (learned)².
+    use_sc : bool
+        Self-connections.
+    resnet : bool
+        Residual updates.
+    nonlinearity_scalars, nonlinearity_gates : tuple of two str
+        Activations of even and odd scalars ("silu", "ssp", "tanh", "abs").
+    legacy_periodic : bool
+        Reproduce the published code in periodic cells: diagonal A, no χ·Q. For converted
+        models only.
+    legacy_nonperiodic : bool
+        Reproduce the published code without periodicity: A has no diagonal of its own. For
+        converted models only.
+    legacy_ewald_cutoff : bool
+        Cut the Gaussian correction of periodic cells where the authors' code cuts it. For
+        converted models only.
+    """
+
+    type_names: tuple[str, ...]
+    r_max: float
+    num_layers: int = 2
+    num_layers_charge: int = 1
+    l_max: int = 1
+    parity: bool = True
+    num_features: int = 16
+    avg_num_neighbors: float = 12.0
+    num_bessels: int = 8
+    bessel_trainable: bool = True
+    polynomial_cutoff_p: float = 6.0
+    invariant_layers: int = 2
+    invariant_neurons: int = 64
+    r_max_charge: float | None = None
+    charge_min: float = -1.0
+    charge_max: float = 1.0
+    num_charge_basis: int = 8
+    electrostatic_energy: str = "qeq"
+    coulomb_constant: float = COULOMB_CONSTANT
+    gaussian_widths: tuple[float, ...] | None = None
+    hardness_min: float = 0.1
+    use_sc: bool = True
+    resnet: bool = False
+    nonlinearity_scalars: tuple[str, str] = ("silu", "tanh")
+    nonlinearity_gates: tuple[str, str] = ("silu", "tanh")
+    legacy_periodic: bool = False
+    legacy_nonperiodic: bool = False
+    legacy_ewald_cutoff: bool = False
+
+    def __post_init__(self) -> None:
+        self._freeze_sequences()
+        self._check_types()
+        self._check_numbers()
+        self._check_choices()
+
+    def _freeze_sequences(self) -> None:
+        names = ("type_names", "gaussian_widths", "nonlinearity_scalars", "nonlinearity_gates")
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, str) or (value is not None and not hasattr(value, "__iter__")):
+                raise InputError(describe(name, value, "a list"))
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+
+    def _check_types(self) -> None:
+        unknown = [s for s in self.type_names if atomic_numbers.get(s, 0) < 1]
+        if not self.type_names or unknown:
+            raise InputError(describe("type_names", self.type_names, "element symbols"))
+        if len(set(self.type_names)) != len(self.type_names):
+            raise InputError(describe("type_names", self.type_names, "each element once"))
+        widths = self.gaussian_widths
+        if widths is not None and (len(widths) != len(self.type_names) or min(widths) <= 0):
+            expected = f"{len(self.type_names)} positive widths in Å, one for each type"
+            raise InputError(describe("gaussian_widths", widths, expected))
+
+    def _check_numbers(self) -> None:
+        whole = {
+            "num_layers": 0, "num_layers_charge": 0, "l_max": 0, "num_features": 1,
+            "num_bessels": 1, "invariant_layers": 0, "invariant_neurons": 1,
+            "num_charge_basis": 1,
+        }  # fmt: skip
+        for name, least in whole.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(describe(name, value, f"a whole number of at least {least}"))
+        positive = ["r_max", "avg_num_neighbors", "coulomb_constant"]
+        positive += ["r_max_charge"] if self.r_max_charge is not None else []
+        for name in positive:
+            self._check_real(name, lambda x: x > 0, "a positive number")
+        self._check_real("hardness_min", lambda x: x >= 0, "a number of at least 0")
+        self._check_real("polynomial_cutoff_p", lambda x: x >= 2, "a number of at least 2")
+        self._check_real("charge_min", lambda x: True, "a number")
+        self._check_real("charge_max", lambda x: x > self.charge_min, "more than charge_min")
+
+    def _check_real(self, name: str, good: Any, expected: str) -> None:
+        value = getattr(self, name)
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not real or not math.isfinite(value) or not good(value):
+            raise InputError(describe(name, value, expected))
+        object.__setattr__(self, name, float(value))
+
+    def _check_choices(self) -> None:
+        if self.electrostatic_energy not in ("qeq", "coulomb"):
+            expected = "'qeq' or 'coulomb'"
+            raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
+        flags = ("parity", "bessel_trainable", "use_sc", "resnet")
+        legacy = ("legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff")
+        for name in (*flags, *legacy):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(describe(name, getattr(self, name), "true or false"))
+        for name in ("nonlinearity_scalars", "nonlinearity_gates"):
+            value = getattr(self, name)
+            if len(value) != 2 or any(v not in _ACTIVATION_NAMES for v in value):
+                expected = f"two of {_ACTIVATION_NAMES}, for even and odd scalars"
+                raise InputError(describe(name, value, expected))
+            if value[1] not in _ODD_ACTIVATIONS:
+                expected = f"an even or odd function ({_ODD_ACTIVATIONS}) for odd scalars"
+                raise InputError(describe(name, value, expected))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Atomic number of each type."""
+        return tuple(int(atomic_numbers[name]) for name in self.type_names)
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Gaussian width σ of each type, Å."""
+        if self.gaussian_widths is not None:
+            return self.gaussian_widths
+        return tuple(float(covalent_radii[number]) for number in self.numbers)
+
+    @property
+    def charge_cutoff(self) -> float:
+        """Cutoff of the energy stage, Å."""
+        return self.r_max if self.r_max_charge is None else self.r_max_charge
+
+    @property
+    def receptive_field(self) -> float:
+        """Farthest distance that the network (not the electrostatics) can see, Å."""
+        return self.num_layers * self.r_max + self.num_layers_charge * self.charge_cutoff
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values (JSON and YAML can hold them)."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Rebuild from :meth:`to_dict`; unknown names are refused.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, one is missing, or a value is not allowed.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            expected = f"names among {sorted(known)}"
+            raise InputError(describe("model configuration", unknown, expected))
+        missing = sorted({"type_names", "r_max"} - set(values))
+        if missing:
+            raise InputError(describe("model configuration", f"none of {missing}", "all of them"))
+        return cls(**values)

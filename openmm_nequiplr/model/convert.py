@@ -1,0 +1,304 @@
+"""Checkpoints of the authors' nequip-charge code to model files.
+
+Layout and scaling of those checkpoints: per-species shifts and scales are stored in scaled units;
+the network's own energy is E = Σ(scale e + shift) + E', and in evaluation mode nequip multiplies it
+by s = ``global_rescale_scale`` (in training mode it does not). Non-periodic runs leave E' undivided,
+so χ, J and the Coulomb constant share the factor of E; periodic runs (with ``use_ewald_scaling``)
+divide E_QEq, which is in eV, by s.
+
+A configuration file in JSON may carry ``records`` of that code's results beside ``config``; then
+they decide whether s was applied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from ..errors import InputError, ModelFileError, describe
+from ..units import COULOMB_CONSTANT
+from .config import ModelConfig
+from .io import load_weights, save_model
+from .potential import NequIPLRPotential
+
+#: Values that the authors' code takes for keys that its configuration leaves out.
+_DEFAULTS: dict[str, Any] = {
+    "num_layers": 3,
+    "num_layers_charge": 3,
+    "num_basis": 8,
+    "BesselBasis_trainable": True,
+    "PolynomialCutoff_p": 6,
+    "invariant_layers": 1,
+    "invariant_neurons": 8,
+    "use_sc": True,
+    "resnet": False,
+    "pbc": False,
+    "use_ewald_scaling": False,
+    "nonlinearity_type": "gate",
+    "nonlinearity_scalars": {"e": "silu", "o": "tanh"},
+    "nonlinearity_gates": {"e": "silu", "o": "tanh"},
+}
+_RENAMED = (
+    (r"^radial_basis\.basis\.", "electronegativity_stage.convolutions.radial_basis.basis."),
+    (r"^radial_basis2\.basis\.", "energy_stage.convolutions.radial_basis.basis."),
+    (r"^chemical_embedding\.linear\.", "electronegativity_stage.convolutions.embedding."),
+    (r"^chemical_charge_embedding\.linear\.", "energy_stage.convolutions.embedding."),
+    (r"^layer(\d+)_convnet\.", r"electronegativity_stage.convolutions.layers.\1."),
+    (r"^layer(\d+)_charge_convnet\.", r"energy_stage.convolutions.layers.\1."),
+    (r"^before_charge_prediction\.linear\.", "electronegativity_stage.readout.hidden."),
+    (r"^total_energy_with_qeq\.to_chi\.", "electronegativity_stage.readout.scalar."),
+    (r"^conv_to_output_hidden\.linear\.", "energy_stage.readout.hidden."),
+    (r"^output_hidden_to_scalar\.linear\.", "energy_stage.readout.scalar."),
+    (r"^total_energy_with_qeq\.to_hardness$", "hardness_parameter"),
+)
+#: Tensors of the checkpoint that are not weights: derived from the configuration.
+_DERIVED = re.compile(r"(\.output_mask|\._w3j_\w+|\.tp\.weight|\.mul\.weight)$")
+
+
+def convert_checkpoint(
+    config_path: str | os.PathLike,
+    weights_path: str | os.PathLike,
+    output: str | os.PathLike,
+    legacy_periodic: bool = False,
+    corrected_periodic: bool = False,
+    global_rescale: bool | None = None,
+) -> NequIPLRPotential:
+    """Convert one checkpoint and write the model file, in float64.
+
+    Parameters
+    ----------
+    config_path : path
+        YAML of the authors' code, or JSON with that configuration under ``config``.
+    weights_path : path
+        State dictionary of tensors (``.pth``), read without executing pickled code.
+    output : path
+        Model file to write.
+    legacy_periodic : bool
+        Reproduce the published code's periodic defects (see physics notes in the README).
+    corrected_periodic : bool
+        The periodic checkpoint comes from a repaired code.
+    global_rescale : bool, optional
+        Multiply the energy by ``global_rescale_scale``, as nequip does in evaluation mode. When
+        None: as the file's ``records`` show, else yes for YAML and no for JSON.
+
+    Returns
+    -------
+    NequIPLRPotential
+        The converted model, evaluation mode, float64.
+
+    Raises
+    ------
+    InputError
+        If a key is missing or not supported, or a periodic checkpoint comes without saying which
+        code it is from.
+    ModelFileError
+        If the weights cannot be read or do not fit the configuration.
+    """
+    source, records = _read_config(Path(config_path))
+    weights = _read_weights(Path(weights_path))
+    _check_periodic(source, legacy_periodic, corrected_periodic)
+    if global_rescale is not None:
+        choices = [global_rescale]
+    elif records:
+        choices = [True, False]
+    else:
+        choices = [Path(config_path).suffix.lower() != ".json"]
+    models = [_build(source, weights, legacy_periodic, rescale) for rescale in choices]
+    model = min(models, key=lambda m: _deviation(m, records[0])) if len(models) > 1 else models[0]
+    model.metadata = {
+        "converted_from": f"nequip-charge checkpoint {Path(weights_path).name}",
+        "periodic": str(bool(source["pbc"])),
+    }
+    save_model(model, output)
+    return model
+
+
+def _build(
+    source: dict[str, Any], weights: dict[str, torch.Tensor], legacy: bool, rescale: bool
+) -> NequIPLRPotential:
+    scale = _global_scale(source, weights)
+    total = scale if rescale else 1.0
+    in_ev = bool(source["pbc"]) and bool(source["use_ewald_scaling"])
+    factor = total / scale if in_ev else total
+    config = _model_config(source, factor * COULOMB_CONSTANT, legacy)
+    model = NequIPLRPotential(config).double()
+    tensors = _rename(weights)
+    try:
+        tensors["electronegativity_stage.readout.scalar.weight"] *= factor
+        tensors["hardness_parameter"] *= factor**0.5
+    except KeyError as error:
+        expected = "a nequip-charge checkpoint with total_energy_with_qeq.to_chi and to_hardness"
+        raise ModelFileError(describe("weights", f"none called {error}", expected)) from error
+    scales, shifts = _scales_and_shifts(weights, len(config.type_names), total)
+    tensors["energy_scales"], tensors["energy_shifts"] = scales, shifts
+    _copy(model, tensors)
+    return model.eval()
+
+
+def _deviation(model: NequIPLRPotential, record: dict[str, Any]) -> float:
+    """How far a model is from a stored result, eV."""
+    graph = model.build_graph(
+        record["numbers"],
+        np.array(record["positions"]),
+        np.array(record["cell"]),
+        record["pbc"],
+        record["total_charge"],
+    )
+    return abs(model(graph, compute_forces=False).energy.item() - record["energy"])
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"config: {path} cannot be read: {error}") from error
+    records: list[dict[str, Any]] = []
+    if isinstance(values, dict) and isinstance(values.get("config"), dict):
+        records = values.get("records") or []
+        values = values["config"]
+    if not isinstance(values, dict):
+        raise InputError(describe("config", type(values).__name__, "a mapping of keys to values"))
+    return {**_DEFAULTS, **values}, records
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for damaged files
+        raise ModelFileError(f"weights: {path} cannot be read: {error}") from error
+    values = values.get("state_dict", values) if isinstance(values, dict) else values
+    if not isinstance(values, dict) or not all(torch.is_tensor(v) for v in values.values()):
+        raise ModelFileError(describe("weights", str(path), "a dictionary of tensors"))
+    return {re.sub(r"^(model\.)*(func\.)?", "", k): v for k, v in values.items()}
+
+
+def _check_periodic(source: dict[str, Any], legacy: bool, corrected: bool) -> None:
+    if legacy and corrected:
+        expected = "one of the two options, not both"
+        raise InputError(describe("--legacy-periodic, --corrected-periodic", "both", expected))
+    if not source["pbc"]:
+        if legacy or corrected:
+            name = "--legacy-periodic" if legacy else "--corrected-periodic"
+            raise InputError(describe(name, "a non-periodic checkpoint", "one with pbc: true"))
+        return
+    if not (legacy or corrected):
+        raise InputError(
+            "config: pbc: true, and the published nequip-charge code evaluates periodic cells with "
+            "a lattice sum that visits one far image only (no pair Coulomb at all) and leaves χ·Q "
+            "out of the energy. Pass --legacy-periodic to reproduce exactly that, or "
+            "--corrected-periodic if the checkpoint comes from a repaired code."
+        )
+
+
+def _type_names(source: dict[str, Any]) -> list[str]:
+    if "chemical_symbol_to_type" in source:
+        return sorted(
+            source["chemical_symbol_to_type"], key=source["chemical_symbol_to_type"].__getitem__
+        )
+    names = source.get("chemical_symbols") or source.get("type_names")
+    if not names:
+        raise InputError(describe("config: chemical_symbols", names, "a list of element symbols"))
+    from ase.data import atomic_numbers
+
+    # the authors' code sorts chemical_symbols by atomic number
+    return sorted(names, key=lambda name: atomic_numbers.get(name, 0))
+
+
+def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> ModelConfig:
+    required = ("r_max", "l_max", "parity", "num_features", "qmin", "qmax", "num_categories")
+    missing = [key for key in (*required, "avg_num_neighbors") if key not in source]
+    if missing:
+        raise InputError(describe("config", f"no {', '.join(missing)}", "these keys to be there"))
+    if not isinstance(source["avg_num_neighbors"], int | float):
+        expected = "the number that training computed (it is not among the weights)"
+        got = source["avg_num_neighbors"]
+        raise InputError(describe("config: avg_num_neighbors", got, expected))
+    if source["nonlinearity_type"] != "gate":
+        got = source["nonlinearity_type"]
+        raise InputError(describe("config: nonlinearity_type", got, "'gate'"))
+    scalars, gates = source["nonlinearity_scalars"], source["nonlinearity_gates"]
+    return ModelConfig(
+        type_names=tuple(_type_names(source)),
+        r_max=source["r_max"],
+        num_layers=source["num_layers"],
+        num_layers_charge=source["num_layers_charge"],
+        l_max=source["l_max"],
+        parity=source["parity"],
+        num_features=source["num_features"],
+        avg_num_neighbors=float(source["avg_num_neighbors"]),
+        num_bessels=source["num_basis"],
+        bessel_trainable=source["BesselBasis_trainable"],
+        polynomial_cutoff_p=source["PolynomialCutoff_p"],
+        invariant_layers=source["invariant_layers"],
+        invariant_neurons=source["invariant_neurons"],
+        charge_min=source["qmin"],
+        charge_max=source["qmax"],
+        num_charge_basis=source["num_categories"],
+        coulomb_constant=constant,
+        hardness_min=0.0,
+        use_sc=source["use_sc"],
+        resnet=source["resnet"],
+        nonlinearity_scalars=(scalars["e"], scalars["o"]),
+        nonlinearity_gates=(gates["e"], gates["o"]),
+        legacy_periodic=legacy,
+        legacy_nonperiodic=not source["pbc"],
+        legacy_ewald_cutoff=bool(source["pbc"]),
+    )
+
+
+def _global_scale(source: dict[str, Any], weights: dict[str, torch.Tensor]) -> float:
+    stored = weights.get("scale_by")
+    if stored is not None and stored.numel() == 1:
+        return float(stored)
+    value = source.get("global_rescale_scale", 1.0)
+    if value is None:
+        return 1.0
+    if not isinstance(value, int | float):
+        expected = "a number, or scale_by among the weights"
+        raise InputError(describe("config: global_rescale_scale", value, expected))
+    return float(value)
+
+
+def _scales_and_shifts(
+    weights: dict[str, torch.Tensor], count: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per-species scales and shifts in eV, float64, shape (count,)."""
+    results = []
+    for name, default in (("scales", 1.0), ("shifts", 0.0)):
+        value = weights.get(f"per_species_rescale.{name}")
+        if value is None or value.numel() == 0:
+            value = torch.tensor([default])
+        results.append(scale * value.to(torch.float64).reshape(-1).expand(count).clone())
+    shift_by = weights.get("shift_by")
+    if shift_by is not None and shift_by.numel() and bool((shift_by != 0).any()):
+        expected = "none: a shift of the total energy is not a sum over atoms"
+        raise InputError(describe("weights: shift_by", shift_by.tolist(), expected))
+    return results[0], results[1]
+
+
+def _rename(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for name, value in weights.items():
+        for pattern, replacement in _RENAMED:
+            new, hits = re.subn(pattern, replacement, name)
+            if hits:
+                renamed[new] = value.to(torch.float64).clone()
+                break
+    return renamed
+
+
+def _copy(model: NequIPLRPotential, tensors: dict[str, torch.Tensor]) -> None:
+    derived = {name for name in model.state_dict() if name.endswith("output_mask")}
+    state = model.state_dict()
+    tensors = {k: v for k, v in tensors.items() if not _DERIVED.search(k) and v.numel()}
+    tensors.update({name: state[name] for name in derived})
+    try:
+        load_weights(model, tensors)
+    except (KeyError, RuntimeError) as error:
+        raise ModelFileError(f"weights: they do not fit the configuration: {error}") from error

@@ -1,0 +1,147 @@
+"""The two networks of NequIP-LR and the edge features they share."""
+
+from __future__ import annotations
+
+import torch
+from e3nn import o3
+
+from ..nn import ConvNetLayer, RadialBasis, ScalarReadout, charge_encoding, one_hot
+from .config import ModelConfig
+
+
+def _hidden_irreps(config: ModelConfig) -> o3.Irreps:
+    parities = (1, -1) if config.parity else (1,)
+    irreps = [(degree, p) for p in parities for degree in range(config.l_max + 1)]
+    return o3.Irreps([(config.num_features, irrep) for irrep in irreps])
+
+
+def harmonics_irreps(config: ModelConfig) -> o3.Irreps:
+    """Irreps of the spherical harmonics: parity (−1)^l, or all even when parity is off."""
+    return o3.Irreps.spherical_harmonics(config.l_max, p=-1 if config.parity else 1)
+
+
+class EdgeHarmonics(torch.nn.Module):
+    """Spherical harmonics of edge vectors, component normalisation."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        irreps = harmonics_irreps(config)
+        self.sh = o3.SphericalHarmonics(irreps, normalize=True, normalization="component")
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors of shape (E, 3) to harmonics of shape (E, (l_max + 1)²)."""
+        return self.sh(vectors)
+
+
+class _Convolutions(torch.nn.Module):
+    """Embedding and convolutions, common to both stages."""
+
+    def __init__(
+        self, config: ModelConfig, num_attributes: int, num_layers: int, r_max: float
+    ) -> None:
+        super().__init__()
+        self.radial_basis = RadialBasis(
+            r_max, config.num_bessels, config.bessel_trainable, config.polynomial_cutoff_p
+        )
+        attributes = o3.Irreps([(num_attributes, (0, 1))])
+        irreps = o3.Irreps([(config.num_features, (0, 1))])
+        self.embedding = o3.Linear(attributes, irreps)
+        layers = []
+        for _ in range(num_layers):
+            layer = ConvNetLayer(
+                irreps,
+                _hidden_irreps(config),
+                harmonics_irreps(config),
+                num_attributes,
+                resnet=config.resnet,
+                nonlinearity_scalars=config.nonlinearity_scalars,
+                nonlinearity_gates=config.nonlinearity_gates,
+                num_radial=config.num_bessels,
+                invariant_layers=config.invariant_layers,
+                invariant_neurons=config.invariant_neurons,
+                avg_num_neighbors=config.avg_num_neighbors,
+                use_sc=config.use_sc,
+            )
+            layers.append(layer)
+            irreps = layer.irreps_out
+        self.layers = torch.nn.ModuleList(layers)
+        self.irreps_out = irreps
+
+    def forward(
+        self,
+        attributes: torch.Tensor,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+    ) -> torch.Tensor:
+        features = self.embedding(attributes)
+        if len(self.layers) == 0:
+            return features
+        radial = self.radial_basis(length)
+        for layer in self.layers:
+            features = layer(features, attributes, edge_index, harmonics, radial)
+        return features
+
+
+class ElectronegativityStage(torch.nn.Module):
+    """Structure to electronegativities χ."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_types = len(config.type_names)
+        self.convolutions = _Convolutions(config, self.num_types, config.num_layers, config.r_max)
+        self.readout = ScalarReadout(self.convolutions.irreps_out, config.num_features)
+
+    def forward(
+        self,
+        types: torch.Tensor,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+    ) -> torch.Tensor:
+        """Electronegativities, shape (N,), eV/e, in the dtype of the network.
+
+        Parameters
+        ----------
+        types : torch.Tensor, int64, shape (N,)
+        edge_index : torch.Tensor, int64, shape (2, E)
+        length : torch.Tensor, shape (E,), Å
+        harmonics : torch.Tensor, shape (E, (l_max + 1)²)
+        """
+        attributes = one_hot(types, self.num_types, harmonics.dtype)
+        return self.readout(self.convolutions(attributes, edge_index, length, harmonics))
+
+
+class EnergyStage(torch.nn.Module):
+    """Structure and charges to atomic energies."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_types = len(config.type_names)
+        self.basis = (config.charge_min, config.charge_max, config.num_charge_basis)
+        num_attributes = self.num_types + config.num_charge_basis
+        layers = config.num_layers_charge
+        self.convolutions = _Convolutions(config, num_attributes, layers, config.charge_cutoff)
+        hidden = max(1, config.num_features // 2)
+        self.readout = ScalarReadout(self.convolutions.irreps_out, hidden)
+
+    def forward(
+        self,
+        types: torch.Tensor,
+        charges: torch.Tensor,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+    ) -> torch.Tensor:
+        """Atomic energies before scale and shift, shape (N,).
+
+        Parameters
+        ----------
+        types : torch.Tensor, int64, shape (N,)
+        charges : torch.Tensor, shape (N,), e
+        edge_index, length, harmonics
+            As in :class:`ElectronegativityStage`.
+        """
+        element = one_hot(types, self.num_types, harmonics.dtype)
+        attributes = torch.cat((element, charge_encoding(charges, *self.basis)), dim=-1)
+        return self.readout(self.convolutions(attributes, edge_index, length, harmonics))

@@ -1,0 +1,65 @@
+"""Neighbour lists (vesin), with periodic images resolved for any cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from vesin import NeighborList
+
+from .errors import BoxError, describe
+
+
+def cell_heights(cell: np.ndarray) -> np.ndarray:
+    """Distances between opposite faces of a cell.
+
+    Parameters
+    ----------
+    cell : numpy.ndarray, shape (3, 3), Å
+        Rows are the lattice vectors.
+
+    Returns
+    -------
+    numpy.ndarray, shape (3,), Å
+
+    Raises
+    ------
+    BoxError
+        If the cell has no volume.
+    """
+    volume = abs(float(np.linalg.det(cell)))
+    if not np.isfinite(volume) or volume < 1e-6:
+        raise BoxError(describe("cell", np.asarray(cell).tolist(), "three independent vectors"))
+    normals = np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
+    return volume / np.linalg.norm(normals, axis=1)
+
+
+def neighbor_list(
+    positions: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All ordered pairs of atoms (and of atoms with images, their own too) within a cutoff.
+
+    Parameters
+    ----------
+    positions : numpy.ndarray, shape (N, 3), Å
+        Need not lie inside the cell.
+    cell : numpy.ndarray, shape (3, 3), Å
+        Rows are the lattice vectors; ignored when not periodic.
+    periodic : bool
+        Periodic in all three directions, or in none.
+    cutoff : float, Å
+
+    Returns
+    -------
+    edge_index : torch.Tensor, int64, shape (2, E)
+        Row 0 the centre, row 1 the neighbour; sorted by centre.
+    edge_shift : torch.Tensor, float64, shape (E, 3)
+        Integer images: ``r = x[neighbour] - x[centre] + shift @ cell``.
+    """
+    search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True, n_threads=1)
+    box = np.asarray(cell if periodic else np.zeros((3, 3)), dtype=np.float64)
+    points = np.ascontiguousarray(positions, dtype=np.float64)
+    pairs, shifts = search.compute(points, box, periodic, quantities="PS")
+    order = np.argsort(pairs[:, 0], kind="stable")
+    edge_index = torch.from_numpy(np.ascontiguousarray(pairs[order].astype(np.int64).T))
+    edge_shift = torch.from_numpy(shifts[order].astype(np.float64))
+    return edge_index, edge_shift

@@ -1,0 +1,19 @@
+"""The NequIP building blocks, on e3nn."""
+
+from .convolution import ConvNetLayer, InteractionBlock
+from .encoding import charge_encoding, one_hot
+from .radial import BesselBasis, PolynomialCutoff, RadialBasis
+from .readout import ScalarReadout
+from .tensor_product import EdgeTensorProduct
+
+__all__ = [
+    "BesselBasis",
+    "ConvNetLayer",
+    "EdgeTensorProduct",
+    "InteractionBlock",
+    "PolynomialCutoff",
+    "RadialBasis",
+    "ScalarReadout",
+    "charge_encoding",
+    "one_hot",
+]

@@ -1,0 +1,69 @@
+"""Radial functions of an edge (Gasteiger, Groß, Günnemann 2020, arXiv 2003.03123)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+class BesselBasis(torch.nn.Module):
+    """Spherical Bessel functions (2/r_max) sin(b_n r/r_max)/r with b_n = nπ at the start.
+
+    Parameters
+    ----------
+    r_max : float, Å
+    num_bessels : int
+    trainable : bool
+        Whether the roots b_n are trained.
+    """
+
+    def __init__(self, r_max: float, num_bessels: int, trainable: bool = True) -> None:
+        super().__init__()
+        self.r_max = float(r_max)
+        roots = math.pi * torch.arange(1, num_bessels + 1, dtype=torch.float64)
+        if trainable:
+            self.bessel_weights = torch.nn.Parameter(roots)
+        else:
+            self.register_buffer("bessel_weights", roots)
+
+    def forward(self, length: torch.Tensor) -> torch.Tensor:
+        """Basis values for lengths of shape (E,) in Å: shape (E, num_bessels), 1/Å²."""
+        length = length.unsqueeze(-1)
+        return (2.0 / self.r_max) * torch.sin(self.bessel_weights * length / self.r_max) / length
+
+
+class PolynomialCutoff(torch.nn.Module):
+    """Envelope 1 − ... that leaves 1 at r = 0 and vanishes with two derivatives at r_max.
+
+    Parameters
+    ----------
+    r_max : float, Å
+    p : float
+        Power of the leading term.
+    """
+
+    def __init__(self, r_max: float, p: float = 6.0) -> None:
+        super().__init__()
+        self.r_max = float(r_max)
+        self.p = float(p)
+
+    def forward(self, length: torch.Tensor) -> torch.Tensor:
+        """Envelope for lengths of any shape in Å; exactly 0 beyond the cutoff."""
+        p = self.p
+        x = length / self.r_max
+        inner = 0.5 * (p + 1.0) * (p + 2.0) - p * (p + 2.0) * x + 0.5 * p * (p + 1.0) * x * x
+        return torch.where(x < 1.0, 1.0 - torch.pow(x, p) * inner, torch.zeros_like(x))
+
+
+class RadialBasis(torch.nn.Module):
+    """Bessel basis times polynomial cutoff; arguments as those of its two factors."""
+
+    def __init__(self, r_max: float, num_bessels: int, trainable: bool, p: float) -> None:
+        super().__init__()
+        self.basis = BesselBasis(r_max, num_bessels, trainable)
+        self.cutoff = PolynomialCutoff(r_max, p)
+
+    def forward(self, length: torch.Tensor) -> torch.Tensor:
+        """Values for lengths of shape (E,) in Å: shape (E, num_bessels)."""
+        return self.basis(length) * self.cutoff(length).unsqueeze(-1)

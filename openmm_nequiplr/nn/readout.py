@@ -1,0 +1,26 @@
+"""From node features to one scalar an atom."""
+
+from __future__ import annotations
+
+import torch
+from e3nn import o3
+
+
+class ScalarReadout(torch.nn.Module):
+    """Two linear maps: features to hidden scalars to one scalar.
+
+    Parameters
+    ----------
+    irreps_in : e3nn.o3.Irreps
+    num_hidden : int
+    """
+
+    def __init__(self, irreps_in: o3.Irreps, num_hidden: int) -> None:
+        super().__init__()
+        hidden = o3.Irreps([(num_hidden, (0, 1))])
+        self.hidden = o3.Linear(irreps_in, hidden)
+        self.scalar = o3.Linear(hidden, o3.Irreps("1x0e"))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features of shape (N, irreps_in.dim) to scalars of shape (N,)."""
+        return self.scalar(self.hidden(features)).squeeze(-1)
