@@ -157,7 +157,8 @@ class EwaldCoulomb:
         self._geometry = geometry
         eta = geometry.eta
         first, second = geometry.pair_index
-        vectors = positions[second] - positions[first] + geometry.pair_shift @ cell
+        vectors = positions.index_select(0, second) - positions.index_select(0, first)
+        vectors = vectors + geometry.pair_shift @ cell
         self._distance = torch.linalg.vector_norm(vectors, dim=-1)
         width = pair_width(widths[first], widths[second])
         bare = torch.full_like(width, eta)

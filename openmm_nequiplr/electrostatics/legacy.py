@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..errors import InputError
 from .ewald import balanced_width
 from .gaussian import GaussianScreening, pair_width, self_coefficient
 from .nonperiodic import FreeSpaceCoulomb
@@ -81,6 +82,13 @@ class LegacyPeriodicCoulomb:
     def energy(self, charges: torch.Tensor) -> torch.Tensor:
         """½ qᵀKq, a scalar, eV."""
         return 0.5 * charges @ self._matrix @ charges
+
+    def screening(self) -> GaussianScreening:
+        """Not defined: this operator holds no point-charge sum."""
+        raise InputError(
+            "long_range: expected 'graph', as a legacy_periodic model has no point-charge sum that "
+            "another code could do"
+        )
 
 
 class LegacyFreeCoulomb:

@@ -34,7 +34,7 @@ class FreeSpaceCoulomb:
             self._count, self._count, offset=1, device=positions.device
         )
         first, second = self._pairs
-        vectors = positions[first] - positions[second] + offset
+        vectors = positions.index_select(0, first) - positions.index_select(0, second) + offset
         self._distance = torch.linalg.vector_norm(vectors, dim=-1)
         width = pair_width(widths[first], widths[second])
         self._coefficient = coulomb_constant * pair_potential(self._distance, width)

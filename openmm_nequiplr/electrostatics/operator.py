@@ -29,3 +29,15 @@ class CoulombOperator(Protocol):
     def energy(self, charges: torch.Tensor) -> torch.Tensor:
         """½ qᵀKq, a scalar, eV."""
         ...
+
+    def screening(self) -> EnergyFunction:
+        """The energy of K less that of a point-charge sum over the same atoms."""
+        ...
+
+
+class EnergyFunction(Protocol):
+    """Something that has an energy for charges of shape (N,)."""
+
+    def energy(self, charges: torch.Tensor) -> torch.Tensor:
+        """The energy, a scalar, eV."""
+        ...

@@ -1,10 +1,10 @@
 """Checkpoints of the authors' nequip-charge code to model files.
 
 Layout and scaling of those checkpoints: per-species shifts and scales are stored in scaled units;
-the network's own energy is E = Σ(scale e + shift) + E', and in evaluation mode nequip multiplies it
-by s = ``global_rescale_scale`` (in training mode it does not). Non-periodic runs leave E' undivided,
-so χ, J and the Coulomb constant share the factor of E; periodic runs (with ``use_ewald_scaling``)
-divide E_QEq, which is in eV, by s.
+the network's own energy is E = Σ(scale e + shift) + E', and in evaluation mode nequip multiplies
+it by s = ``global_rescale_scale`` (in training mode it does not). Non-periodic runs leave E'
+undivided, so χ, J and the Coulomb constant share the factor of E; periodic runs (with
+``use_ewald_scaling``) divide E_QEq, which is in eV, by s.
 
 A configuration file in JSON may carry ``records`` of that code's results beside ``config``; then
 they decide whether s was applied.

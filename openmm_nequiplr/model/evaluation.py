@@ -1,7 +1,7 @@
 """Energy, forces and charges for inference: two charge sets instead of a differentiated solve.
 
-The Coulomb part enters through e(Q−w) − e(w) alone (:mod:`openmm_nequiplr.equilibration.adjoint`), so
-any point-charge code that returns an energy and forces can take it over.
+The Coulomb part enters through e(Q−w) − e(w) alone (:mod:`openmm_nequiplr.equilibration.adjoint`),
+so any point-charge code that returns an energy and forces can take it over.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..graph import AtomicGraph
 from ..units import COULOMB_CONSTANT
 from .potential import NequIPLRPotential, strained, stress_from_strain
 
-#: ``f(positions (N, 3) Å, cell (3, 3) Å or None, charges (N,) e) -> (energy eV, forces (N, 3) eV/Å)``
-#: is the Coulomb sum of point charges with the physical constant; in a cell the tin-foil Ewald sum
-#: with a uniform neutralising background.
+#: ``f(positions, cell, charges) -> (energy, forces)`` is the Coulomb sum of point charges with the
+#: physical constant; in a cell the tin-foil Ewald sum with a uniform neutralising background.
+#: Shapes (N, 3) Å, (3, 3) Å or None, (N,) e; eV and (N, 3) eV/Å.
 PointChargeCoulomb = Callable[
     [np.ndarray, "np.ndarray | None", np.ndarray], tuple[float, np.ndarray]
 ]
@@ -227,13 +227,10 @@ class _Step:
             energies.append(ratio * float(energy))
             forces += sign * ratio * np.asarray(force)
         with torch.enable_grad():
-            correction = self._screening()
+            correction = self.operator(self.moved, self.cell).screening()
             first = correction.energy(self.pure) + energies[0]
             second = correction.energy(self.adjoint) + energies[1]
         return _Coulomb(first, second, forces)
-
-    def _screening(self):
-        return self.operator(self.moved, self.cell).screening()
 
     def finish(self, coulomb: _Coulomb, compute_forces: bool) -> Evaluation:
         """Put the Lagrangian together and differentiate it at fixed Q and w."""

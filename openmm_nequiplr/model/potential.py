@@ -67,6 +67,10 @@ class NequIPLRPotential(torch.nn.Module):
     config : ModelConfig
     """
 
+    energy_shifts: torch.Tensor
+    energy_scales: torch.Tensor
+    widths: torch.Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if not isinstance(config, ModelConfig):

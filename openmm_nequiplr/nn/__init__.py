@@ -4,7 +4,7 @@ from .convolution import ConvNetLayer, InteractionBlock
 from .encoding import charge_encoding, one_hot
 from .radial import BesselBasis, PolynomialCutoff, RadialBasis
 from .readout import ScalarReadout
-from .tensor_product import EdgeTensorProduct
+from .tensor_product import EdgeTensorProduct, channel_last
 
 __all__ = [
     "BesselBasis",
@@ -14,6 +14,7 @@ __all__ = [
     "PolynomialCutoff",
     "RadialBasis",
     "ScalarReadout",
+    "channel_last",
     "charge_encoding",
     "one_hot",
 ]

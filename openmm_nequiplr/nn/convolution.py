@@ -8,7 +8,7 @@ import torch
 from e3nn import o3
 from e3nn.nn import FullyConnectedNet, Gate
 
-from .tensor_product import EdgeTensorProduct
+from .tensor_product import EdgeTensorProduct, channel_last
 
 
 def _shifted_softplus(x: torch.Tensor) -> torch.Tensor:
@@ -84,11 +84,12 @@ class InteractionBlock(torch.nn.Module):
     ) -> torch.Tensor:
         """Node features of shape (N, irreps_in.dim) to shape (N, irreps_out.dim)."""
         center, neighbor = edge_index
-        mixed = self.linear_1(features)
+        mixed = channel_last(self.linear_1(features), self.tp.irreps_in)
         weights = self.fc(radial) * self.norm
         messages = self.tp(mixed.index_select(0, neighbor), harmonics, weights)
         total = messages.new_zeros(features.shape[0], messages.shape[1])
-        result = self.linear_2(total.index_add(0, center, messages))
+        total = total.index_add(0, center, messages)
+        result = self.linear_2(channel_last(total, self.tp.irreps_out, back=True))
         if self.sc is not None:
             result = result + self.sc(features, attributes)
         return result

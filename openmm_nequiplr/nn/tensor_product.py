@@ -6,12 +6,35 @@ import torch
 from e3nn import o3
 
 
+def channel_last(features: torch.Tensor, irreps: o3.Irreps, back: bool = False) -> torch.Tensor:
+    """Swap multiplicity and component within every irrep of features of shape (N, irreps.dim).
+
+    Parameters
+    ----------
+    features : torch.Tensor, shape (N, irreps.dim)
+        In e3nn's order (multiplicity first), or channel-last when ``back``.
+    irreps : e3nn.o3.Irreps
+    back : bool
+        From channel-last to e3nn's order.
+    """
+    if all(ir.dim == 1 or mul == 1 for mul, ir in irreps):
+        return features
+    pieces = features.split([mul * ir.dim for mul, ir in irreps], dim=1)
+    swapped = []
+    for piece, (mul, ir) in zip(pieces, irreps, strict=True):
+        shape = (ir.dim, mul) if back else (mul, ir.dim)
+        swapped.append(piece.view(-1, *shape).transpose(1, 2).flatten(1))
+    return torch.cat(swapped, dim=1)
+
+
 class EdgeTensorProduct(torch.nn.Module):
     """Weighted tensor product of features with one copy of each spherical harmonic, per edge.
 
     The same arithmetic as ``e3nn.o3.TensorProduct`` with instructions ``"uvu"``, component
     normalisation and external weights. For each block of input features the paths share one product
-    with a matrix that depends on the edge direction alone.
+    with a matrix that depends on the edge direction alone. Features are channel-last: within an
+    irrep the component comes first and the multiplicity last (see :func:`channel_last`), the other
+    way round than in e3nn, so that the inner loops run over channels.
 
     Parameters
     ----------
@@ -48,7 +71,9 @@ class EdgeTensorProduct(torch.nn.Module):
         self.weight_numel = sum(mul for _, _, mul, _ in paths)
         self.paths = [(b, e, ir) for b, e, _, ir in paths]
         self._position = list(position)
-        self._blocks: list[tuple[int, int, int, list[int]]] = []
+        self._widths = [mul * ir.dim for mul, ir in self.irreps_in]
+        self._weight_widths = [mul for _, _, mul, _ in paths]
+        self._blocks: list[tuple[int, int, list[int]]] = []
         self._exact: dict[str, torch.Tensor] = {}
         self._build_blocks(paths)
 
@@ -56,11 +81,11 @@ class EdgeTensorProduct(torch.nn.Module):
         """Coefficients of all paths that leave one block, as one matrix over the harmonics."""
         for block, (mul, ir_in) in enumerate(self.irreps_in):
             own = [k for k, path in enumerate(paths) if path[0] == block]
-            self._blocks.append((mul, ir_in.dim, self.irreps_in.slices()[block].start, own))
+            self._blocks.append((mul, ir_in.dim, own))
             if not own:
                 continue
-            columns, path_of_column = [], []
-            for local, k in enumerate(own):
+            columns = []
+            for k in own:
                 _, edge, _, ir_out = paths[k]
                 ir_edge = self.irreps_edge[edge].ir
                 coupling = o3.wigner_3j(ir_in.l, ir_edge.l, ir_out.l, dtype=torch.float64)
@@ -68,12 +93,9 @@ class EdgeTensorProduct(torch.nn.Module):
                 full = coupling.new_zeros(ir_in.dim, self.irreps_edge.dim, ir_out.dim)
                 full[:, self.irreps_edge.slices()[edge]] = coupling
                 columns.append(full)
-                path_of_column += [local] * ir_out.dim
-            matrix = torch.cat(columns, dim=-1).permute(1, 0, 2).flatten(1)
+            matrix = torch.cat(columns, dim=-1).permute(1, 2, 0).flatten(1)
             self._exact[f"coupling_{block}"] = matrix
             self.register_buffer(f"coupling_{block}", matrix, persistent=False)
-            index = torch.tensor(path_of_column, dtype=torch.int64)
-            self.register_buffer(f"path_{block}", index, persistent=False)
 
     def _apply(self, fn, recurse=True):
         """Cast the couplings from float64 each time, so that ``.float().double()`` is exact."""
@@ -90,6 +112,7 @@ class EdgeTensorProduct(torch.nn.Module):
         Parameters
         ----------
         features : torch.Tensor, shape (E, irreps_in.dim)
+            Channel-last.
         harmonics : torch.Tensor, shape (E, irreps_edge.dim)
         weights : torch.Tensor, shape (E, weight_numel)
             Path-major, then multiplicity, as in e3nn.
@@ -97,23 +120,23 @@ class EdgeTensorProduct(torch.nn.Module):
         Returns
         -------
         torch.Tensor, shape (E, irreps_out.dim)
+            Channel-last.
         """
         edges = features.shape[0]
         outputs: list[torch.Tensor] = [features] * len(self._position)
-        offset = 0
-        for block, (mul, dim, start, own) in enumerate(self._blocks):
+        parts = features.split(self._widths, dim=1)
+        path_weights = weights.split(self._weight_widths, dim=1)
+        used = 0
+        for block, (mul, dim, own) in enumerate(self._blocks):
             if not own:
                 continue
-            x = features[:, start : start + mul * dim].view(edges, mul, dim)
-            direction = (harmonics @ getattr(self, f"coupling_{block}")).view(edges, dim, -1)
-            product = x * direction if dim == 1 else torch.bmm(x, direction)
-            weight = weights[:, offset : offset + len(own) * mul].view(edges, len(own), mul)
-            offset += len(own) * mul
-            columns = getattr(self, f"path_{block}")
-            product = product * weight.transpose(1, 2).index_select(2, columns)
-            column = 0
-            for k in own:
-                width = self.paths[k][2].dim
-                outputs[self._position[k]] = product[:, :, column : column + width].flatten(1)
-                column += width
+            x = parts[block].view(edges, dim, mul)
+            sizes = [self.paths[k][2].dim for k in own]
+            direction = harmonics @ getattr(self, f"coupling_{block}")
+            direction = direction.view(edges, sum(sizes), dim)
+            product = direction * x if dim == 1 else torch.bmm(direction, x)
+            for k, piece in zip(own, product.split(sizes, dim=1), strict=True):
+                weighted = piece * path_weights[used].unsqueeze(1)
+                outputs[self._position[k]] = weighted.flatten(1)
+                used += 1
         return torch.cat(outputs, dim=1) if outputs else features.new_zeros(edges, 0)

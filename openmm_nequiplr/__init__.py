@@ -1,0 +1,65 @@
+"""NequIP-LR potentials for OpenMM.
+
+An equivariant network predicts electronegativities, charge equilibration turns them into
+charges, a second network sees the charges, and OpenMM carries the long-range part.
+
+The public names are loaded on first use (PEP 562), so that ``import openmm_nequiplr`` and
+``nequiplr --help`` cost nothing and a training machine needs no OpenMM.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openmm_nequiplr.calculator import NequIPLRCalculator
+    from openmm_nequiplr.model import (
+        ModelConfig,
+        NequIPLRPotential,
+        load_model,
+        save_model,
+        shipped_models,
+        shipped_structure,
+    )
+    from openmm_nequiplr.simulation import ChargeReporter, create_system
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ChargeReporter": "openmm_nequiplr.simulation",
+    "ModelConfig": "openmm_nequiplr.model",
+    "NequIPLRCalculator": "openmm_nequiplr.calculator",
+    "NequIPLRPotential": "openmm_nequiplr.model",
+    "create_system": "openmm_nequiplr.simulation",
+    "load_model": "openmm_nequiplr.model",
+    "save_model": "openmm_nequiplr.model",
+    "shipped_models": "openmm_nequiplr.model",
+    "shipped_structure": "openmm_nequiplr.model",
+}
+
+__all__ = [
+    "ChargeReporter",
+    "ModelConfig",
+    "NequIPLRCalculator",
+    "NequIPLRPotential",
+    "__version__",
+    "create_system",
+    "load_model",
+    "save_model",
+    "shipped_models",
+    "shipped_structure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))

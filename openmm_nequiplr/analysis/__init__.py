@@ -1,0 +1,1 @@
+"""Pictures and trajectories: looking at what came out."""

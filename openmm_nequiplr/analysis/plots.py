@@ -1,0 +1,107 @@
+"""Pictures of trainings and evaluations (matplotlib without a display)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BLUE, _ORANGE = "#1f5fa8", "#d9731a"
+_TITLES = {
+    "energy_per_atom_rmse": "energy, meV/atom",
+    "forces_rmse": "forces, meV/Å",
+    "charges_rmse": "charges, me",
+    "dipole_rmse": "dipole, me Å",
+    "stress_rmse": "stress, meV/Å³",
+}
+
+
+def _figure(columns: int, width: float, height: float) -> tuple[Figure, list]:
+    """A figure with a row of axes that needs no display and no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.atleast_1d(figure.subplots(1, columns)))
+
+
+def plot_learning_curve(log: str | Path, output: str | Path) -> None:
+    """Draw losses and root mean square errors against epochs.
+
+    Parameters
+    ----------
+    log : path
+        ``metrics.csv`` of a training.
+    output : path
+        The picture.
+    """
+    with open(log, newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    names = list(rows[0]) if rows else []
+    shown = [n for n in _TITLES if f"train_{n}" in names or f"validation_{n}" in names]
+    figure, axes = _figure(1 + len(shown), 3.4, 3.0)
+    for axis, name in zip(axes, ["loss", *shown], strict=True):
+        for group, colour in (("train", _BLUE), ("validation", _ORANGE)):
+            points = [
+                (int(row["epoch"]) + 1, float(row[f"{group}_{name}"]))
+                for row in rows
+                if row.get(f"{group}_{name}")
+            ]
+            if points:
+                axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=group)
+        axis.set_yscale("log")
+        axis.set_xlabel("epoch")
+        axis.set_title(_TITLES.get(name, "loss"), fontsize=10)
+        axis.grid(alpha=0.25)
+    axes[0].legend(frameon=False, fontsize=9)
+    figure.savefig(output, dpi=130)
+
+
+def plot_parity(
+    values: np.ndarray,
+    output: str | Path,
+    title: str,
+    unit: str,
+    error_unit: str | None = None,
+    error_scale: float = 1.0,
+) -> None:
+    """Draw predicted against reference values, and a histogram of the errors.
+
+    Parameters
+    ----------
+    values : array, shape [2, n]
+        Reference and predicted values.
+    output : path
+        The picture.
+    title : str
+    unit : str
+        Of both axes.
+    error_unit : str, optional
+        Of the errors; `unit` when not given.
+    error_scale : float
+        `unit` in terms of `error_unit`.
+    """
+    reference, predicted = np.asarray(values, dtype=np.float64)
+    figure, (left, right) = _figure(2, 4.0, 3.8)
+    ends = [min(reference.min(), predicted.min()), max(reference.max(), predicted.max())]
+    left.plot(ends, ends, color="0.6", lw=1)
+    left.plot(reference, predicted, ".", ms=4, color=_BLUE, alpha=0.5, rasterized=True)
+    left.set_aspect("equal", adjustable="datalim")
+    left.set_xlabel(f"reference ({unit})")
+    left.set_ylabel(f"model ({unit})")
+    errors = (predicted - reference) * error_scale
+    width = 1.05 * max(float(np.abs(errors).max()), 1e-9)
+    bins = int(np.clip(np.sqrt(errors.size), 11, 61)) | 1
+    right.hist(errors, bins=bins, range=(-width, width), color=_ORANGE)
+    right.set_xlabel(f"model − reference ({error_unit or unit})")
+    right.set_ylabel("number of values")
+    for axis in (left, right):
+        axis.locator_params(axis="x", nbins=5)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(output, dpi=130)

@@ -1,0 +1,180 @@
+"""ASE calculator: energies, forces, stress, charges and dipoles of a NequIP-LR model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from .errors import InputError, describe
+from .model import load_model
+from .model.evaluation import Evaluator
+
+if TYPE_CHECKING:
+    from .model import NequIPLRPotential
+
+_PRECISIONS = {None: None, "single": torch.float32, "double": torch.float64}
+_CHARGE_KEYS = ("total_charge", "charge")
+
+
+class NequIPLRCalculator(Calculator):
+    """ASE calculator of a NequIP-LR model.
+
+    The total charge comes from ``atoms.info["total_charge"]`` or ``atoms.info["charge"]`` (e);
+    it is 0 when neither is there. Changing it makes the results stale, as moving an atom does.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential or path or str
+        A model, a model file, or the name of a shipped model. A model that is passed in is
+        copied: the calculator does not follow its later training.
+    device : torch.device or str, optional
+        Where the network runs; by default where the model is (the CPU for files).
+    precision : {"single", "double"}, optional
+        Precision of the network; by default the model's own. Geometry, equilibration and Coulomb
+        sums are always in double precision.
+
+    Attributes
+    ----------
+    results : dict
+        After a calculation: ``energy`` and ``free_energy`` (eV, the same number); ``forces``
+        (eV/Å, shape (N, 3)); ``stress`` (eV/Å³, Voigt order xx yy zz yz xz xy, ASE's sign,
+        periodic structures only); ``charges`` (e, shape (N,)); ``dipole`` (e Å, shape (3,));
+        ``electronegativities`` (eV/e, shape (N,)); ``energy_parts`` (eV, a dict whose values add
+        up to the energy).
+
+    Notes
+    -----
+    The dipole is Σ qᵢ rᵢ over the positions as they are given. In a periodic cell it depends on
+    which image of an atom is given, and for a charged structure on the origin: only its changes
+    along a continuous trajectory have a meaning there.
+
+    Raises
+    ------
+    InputError
+        If a structure is periodic in some directions only, or the total charge is not a number.
+    UnknownElementError
+        If a structure has an element that the model does not know.
+    """
+
+    implemented_properties = [  # noqa: RUF012  (ASE's way)
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "charges",
+        "dipole",
+    ]
+
+    def __init__(
+        self,
+        model: NequIPLRPotential | str | PathLike[str],
+        device: torch.device | str | None = None,
+        precision: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if precision not in _PRECISIONS:
+            raise InputError(describe("precision", precision, "'single', 'double' or None"))
+        if isinstance(model, str | PathLike):
+            self.model = load_model(model)
+        else:
+            self.model = copy.deepcopy(model)
+        self.evaluator = Evaluator(self.model, dtype=_PRECISIONS[precision], device=device)
+        self._computed_charge: float | None = None
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; a new total charge counts as new charges."""
+        changes = super().check_state(atoms, tol=tol)
+        if total_charge_of(atoms) != self._computed_charge and "initial_charges" not in changes:
+            changes.append("initial_charges")
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Compute everything that ``properties`` asks for, and what comes with it.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms, optional
+            The structure; the attached one by default.
+        properties : sequence of str
+            Names out of ``implemented_properties``.
+        system_changes : sequence of str
+            Ignored: nothing is kept between structures.
+        """
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        if atoms is None:
+            raise InputError(describe("atoms", None, "a structure"))
+        total_charge = total_charge_of(atoms)
+        periodic = bool(atoms.pbc.any())
+        if "stress" in properties and not periodic:
+            raise PropertyNotImplementedError("stress: the structure is not periodic")
+        graph = self.model.build_graph(
+            atoms.numbers,
+            atoms.positions,
+            cell=atoms.cell.array,
+            pbc=atoms.pbc,
+            total_charge=total_charge,
+        )
+        # The stress comes almost free with the forces, and relaxations of cells ask for both.
+        compute_forces = not {"forces", "stress"}.isdisjoint(properties)
+        evaluation = self.evaluator(
+            graph, compute_forces=compute_forces, compute_stress=compute_forces and periodic
+        )
+        self.results = {
+            "energy": evaluation.energy,
+            "free_energy": evaluation.energy,
+            "charges": evaluation.charges,
+            "dipole": evaluation.dipole,
+            "electronegativities": evaluation.electronegativity,
+            "energy_parts": dict(evaluation.parts),
+        }
+        if evaluation.forces is not None:
+            self.results["forces"] = evaluation.forces
+        if evaluation.stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
+        self._computed_charge = total_charge
+
+
+def total_charge_of(atoms: Atoms) -> float:
+    """Total charge of a structure, out of ``atoms.info``.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        ``info["total_charge"]`` wins over ``info["charge"]``; without both the charge is 0.
+
+    Returns
+    -------
+    float, e
+
+    Raises
+    ------
+    InputError
+        If the entry is not one finite number.
+    """
+    for key in _CHARGE_KEYS:
+        value = atoms.info.get(key)
+        if value is None:
+            continue
+        try:
+            charge = float(value)
+        except (TypeError, ValueError):
+            charge = float("nan")
+        if not np.isfinite(charge):
+            raise InputError(describe(f"atoms.info[{key!r}]", value, "one finite number (e)"))
+        return charge
+    return 0.0

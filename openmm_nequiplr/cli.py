@@ -1,0 +1,324 @@
+"""The command ``nequiplr``: arguments in, one call of the library per sub-command.
+
+Everything heavy (torch, OpenMM, Lightning) is imported inside the sub-commands, so that
+``nequiplr --help`` answers at once. An option that is not given is not passed on: the defaults
+live in the library, and a test keeps the ones named in the help texts equal to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import BackendError, InputError, NequIPLRError, describe
+
+EXIT_FAILURE = 2
+EXIT_INTERRUPTED = 130
+_PLUMBING = {"command", "call", "traceback"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+        0 on success, 2 after an error (one line on standard error), 130 after Ctrl-C.
+    """
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.call(arguments)
+    except KeyboardInterrupt:
+        print("nequiplr: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_FAILURE
+    except Exception as error:
+        if arguments.traceback or not _is_clear(error):
+            raise
+        print(f"nequiplr: error: {_one_line(error)}", file=sys.stderr)
+        return EXIT_FAILURE
+    return 0
+
+
+def _is_clear(error: Exception) -> bool:
+    """Whether the message alone tells the user what to change."""
+    # OpenMM re-raises what a Python force raised as an OpenMMException with the same message.
+    return isinstance(error, NequIPLRError | OSError) or type(error).__name__ == "OpenMMException"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of ``nequiplr`` with all its sub-commands."""
+    parser = argparse.ArgumentParser(
+        prog="nequiplr", description="Train, convert, inspect and run NequIP-LR potentials."
+    )
+    parser.add_argument("--version", action="version", version=f"nequiplr {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (add_arguments, call, text) in _COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            parents=[common],
+            argument_default=argparse.SUPPRESS,
+        )
+        add_arguments(sub)
+        sub.set_defaults(call=call)
+    return parser
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, by the names under which the library knows them."""
+    return {name: value for name, value in vars(arguments).items() if name not in _PLUMBING}
+
+
+# ---------------------------------------------------------------------------------------- train
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config_path", metavar="CONFIG", type=Path, help="training YAML file")
+    parser.add_argument(
+        "--resume", action="store_true", default=False, help="continue from the last checkpoint"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="extend",
+        nargs="+",
+        default=[],
+        help="override entries of CONFIG, e.g. --set optimizer.lr=0.005 max_epochs=10",
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    train = _needs_lightning("openmm_nequiplr.training.run", "train")
+    options = _given(arguments)
+    options["overrides"] = parse_overrides(options["overrides"])
+    train(**options)
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Parse ``key=value`` assignments; the values are YAML.
+
+    Parameters
+    ----------
+    assignments : sequence of str
+        For example ``["model.l_max=2", "trainer.devices=[0, 1]"]``.
+
+    Returns
+    -------
+    dict of str to object
+        Dotted keys and their values.
+
+    Raises
+    ------
+    InputError
+        If an assignment has no key or no ``=``, or its value is not YAML.
+    """
+    import yaml
+
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(describe("--set", assignment, "KEY=VALUE"))
+        try:
+            overrides[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(describe("--set", assignment, "a YAML value after '='")) from error
+    return overrides
+
+
+def _needs_lightning(module: str, name: str) -> Any:
+    """Import a training function, or say how to install what it needs."""
+    import importlib
+
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in {"lightning", "torchmetrics"}:
+            raise
+        raise BackendError(
+            f"training needs {error.name}, which is not installed: "
+            'pip install "openmm-nequiplr[train]"'
+        ) from error
+
+
+# ------------------------------------------------------------------------------------- evaluate
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model file or name of a shipped model")
+    parser.add_argument("data", metavar="DATA", help="extended XYZ or RuNNer input.data")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write parity plots here")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="structures per batch")
+    parser.add_argument("--format", choices=("extxyz", "runner"), help="of DATA")
+    _device_arguments(parser)
+    for quantity in ("energy", "forces", "charges", "dipole", "stress", "total-charge"):
+        parser.add_argument(
+            f"--{quantity}-key", metavar="NAME", help=f"name of the {quantity} in DATA"
+        )
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from .training.evaluate import evaluate_model
+
+    options = _given(arguments)
+    evaluate_model(options.pop("model"), options.pop("data"), **options)
+
+
+def _device_arguments(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--device", metavar="DEVICE", help="torch device of the network")
+    parser.add_argument(
+        "--precision", choices=("single", "double"), help="precision of the network"
+    )
+
+
+# -------------------------------------------------------------------------------------- convert
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights_path", metavar="WEIGHTS", type=Path, help="weights (.pth) of nequip-charge"
+    )
+    parser.add_argument(
+        "--config",
+        dest="config_path",
+        metavar="CONFIG",
+        type=Path,
+        required=True,
+        help="the YAML that the weights were trained with, or a JSON with a 'config' entry",
+    )
+    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True)
+    periodic = parser.add_mutually_exclusive_group()
+    periodic.add_argument(
+        "--legacy-periodic",
+        action="store_true",
+        help="reproduce the published periodic code, whose charges do not interact",
+    )
+    periodic.add_argument(
+        "--corrected-periodic",
+        action="store_true",
+        help="the weights come from a repaired periodic code: full Ewald sums",
+    )
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from .model.convert import convert_checkpoint
+
+    options = _given(arguments)
+    convert_checkpoint(**options)
+    print(f"wrote {options['output']}")
+
+
+# ------------------------------------------------------------------------------------------- md
+
+
+def _md_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model file or name of a shipped model")
+    parser.add_argument(
+        "structure",
+        metavar="STRUCTURE",
+        nargs="?",
+        help="extended XYZ, PDB or another file that ASE reads "
+        "(default: the start structure of a shipped model)",
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--ensemble", choices=("nve", "nvt", "npt"), help="(default: nvt)")
+    run.add_argument("--steps", type=int, metavar="N", help="time steps to do (default: 1000)")
+    run.add_argument("--timestep", type=float, metavar="FS", help="in fs (default: 1)")
+    run.add_argument("--temperature", type=float, metavar="K", help="in K (default: 300)")
+    run.add_argument("--friction", type=float, metavar="PER_PS", help="in 1/ps (default: 1)")
+    run.add_argument("--pressure", type=float, metavar="BAR", help="in bar (default: 1)")
+    run.add_argument(
+        "--barostat",
+        choices=("isotropic", "anisotropic", "flexible"),
+        help="what may change in npt: the volume, the edges, the shape (default: isotropic)",
+    )
+    run.add_argument(
+        "--barostat-axes", metavar="AXES", help="of the anisotropic barostat (default: xyz)"
+    )
+    run.add_argument(
+        "--barostat-interval", type=int, metavar="N", help="steps between moves (default: 25)"
+    )
+    run.add_argument("--total-charge", type=float, metavar="E", help="in e; else the structure's")
+    run.add_argument("--minimize", action="store_true", help="relax the structure first")
+    run.add_argument("--seed", type=int, metavar="N", help="of velocities, thermostat, barostat")
+    force = parser.add_argument_group("forces")
+    force.add_argument("--platform", metavar="P", help="Reference, CPU, OpenCL or CUDA")
+    force.add_argument(
+        "--long-range",
+        choices=("openmm", "graph"),
+        help="who sums the point charges: OpenMM's PME or torch (default: openmm)",
+    )
+    force.add_argument(
+        "--nonbonded-cutoff", type=float, metavar="ANGSTROM", help="of the PME's direct sum"
+    )
+    force.add_argument("--ewald-tolerance", type=float, metavar="X", help="of the PME")
+    _device_arguments(force)
+    force.add_argument("--threads", type=int, metavar="N", help="of torch and platform CPU")
+    files = parser.add_argument_group("files")
+    files.add_argument("--output", type=Path, metavar="DIR", help="for results (default: md)")
+    files.add_argument(
+        "--restart", action="store_true", help="continue the run whose results are in --output"
+    )
+    files.add_argument("--report-interval", type=int, metavar="N", help="steps between frames")
+    files.add_argument(
+        "--checkpoint-interval", type=int, metavar="N", help="steps between checkpoints"
+    )
+    files.add_argument(
+        "--charge-of", metavar="ELEMENT", help="whose charge the picture shows, else the rarest"
+    )
+    files.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _md(arguments: argparse.Namespace) -> None:
+    from .simulation.md import MDOptions, run_md
+
+    run_md(MDOptions(**_given(arguments)))
+
+
+# ----------------------------------------------------------------------------------------- info
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="model file or name of a shipped model; without it, the shipped models are listed",
+    )
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from .model.info import describe_model, list_shipped_models
+
+    model = _given(arguments).get("model")
+    print(list_shipped_models() if model is None else describe_model(model))
+
+
+_COMMANDS = {
+    "train": (_train_arguments, _train, "train a model from a configuration file"),
+    "evaluate": (_evaluate_arguments, _evaluate, "compare a model with reference data"),
+    "convert": (_convert_arguments, _convert, "convert a checkpoint of the nequip-charge code"),
+    "md": (_md_arguments, _md, "run molecular dynamics in OpenMM"),
+    "info": (_info_arguments, _info, "describe a model, or list the shipped ones"),
+}

@@ -1,0 +1,24 @@
+"""Reading reference data and preparing it for training."""
+
+from .dataset import EpochSampler, GraphDataset, LabelledGraph, Labels
+from .extxyz import read_extxyz, structure_from_atoms
+from .keys import DataKeys
+from .reading import read_structures
+from .runner import read_runner
+from .split import Split, random_split
+from .structure import Structure
+
+__all__ = [
+    "DataKeys",
+    "EpochSampler",
+    "GraphDataset",
+    "LabelledGraph",
+    "Labels",
+    "Split",
+    "Structure",
+    "random_split",
+    "read_extxyz",
+    "read_runner",
+    "read_structures",
+    "structure_from_atoms",
+]

@@ -1,0 +1,210 @@
+"""Graphs and labels for training: built once, batched cheaply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from ..errors import InputError, describe
+from ..graph import AtomicGraph
+from .structure import Structure
+
+if TYPE_CHECKING:
+    from ..model import NequIPLRPotential
+
+
+@dataclass
+class Labels:
+    """Reference values of a batch of B structures with N atoms in total; NaN where unknown.
+
+    A field that no structure of the batch has is ``None``.
+
+    Parameters
+    ----------
+    atoms_per_graph : tensor, float64, shape [B]
+        Number of atoms of each structure.
+    energy : tensor, float64, shape [B]
+        eV.
+    forces : tensor, float64, shape [N, 3]
+        eV/Å.
+    charges : tensor, float64, shape [N]
+        e.
+    dipole : tensor, float64, shape [B, 3]
+        e Å.
+    stress : tensor, float64, shape [B, 3, 3]
+        eV/Å³.
+    """
+
+    atoms_per_graph: torch.Tensor
+    energy: torch.Tensor | None = None
+    forces: torch.Tensor | None = None
+    charges: torch.Tensor | None = None
+    dipole: torch.Tensor | None = None
+    stress: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Labels:
+        """The same labels on another device."""
+        known = {name: getattr(self, name) for name, _, _ in _LAYOUT}
+        moved = {name: v if v is None else v.to(device) for name, v in known.items()}
+        return Labels(self.atoms_per_graph.to(device), **moved)
+
+    def blank(self) -> Labels:
+        """Labels of the same structures of which nothing is known."""
+        return Labels(self.atoms_per_graph)
+
+    @staticmethod
+    def of(structure: Structure) -> Labels:
+        """The labels of one structure, as a batch of one.
+
+        Dipoles of periodic structures depend on the choice of the cell and are left out.
+        """
+
+        def tensor(value: object, *shape: int) -> torch.Tensor | None:
+            if value is None:
+                return None
+            return torch.as_tensor(value, dtype=torch.float64).reshape(shape)
+
+        return Labels(
+            atoms_per_graph=torch.tensor([float(structure.num_atoms)], dtype=torch.float64),
+            energy=tensor(structure.energy, 1),
+            forces=tensor(structure.forces, structure.num_atoms, 3),
+            charges=tensor(structure.charges, structure.num_atoms),
+            dipole=None if structure.pbc else tensor(structure.dipole, 1, 3),
+            stress=tensor(structure.stress, 1, 3, 3) if structure.pbc else None,
+        )
+
+    @staticmethod
+    def collate(labels: Sequence[Labels]) -> Labels:
+        """Join the labels of several structures."""
+        joined: dict[str, torch.Tensor | None] = {}
+        atoms = torch.cat([each.atoms_per_graph for each in labels])
+        for name, per_atom, tail in _LAYOUT:
+            parts = [getattr(each, name) for each in labels]
+            if all(p is None for p in parts):
+                joined[name] = None
+                continue
+            lengths = [int(e.atoms_per_graph.sum()) if per_atom else len(e.atoms_per_graph)
+                       for e in labels]  # fmt: skip
+            joined[name] = torch.cat(
+                [
+                    torch.full((n, *tail), torch.nan, dtype=torch.float64) if p is None else p
+                    for p, n in zip(parts, lengths, strict=True)
+                ]
+            )
+        return Labels(atoms, **joined)
+
+
+#: Name, whether it has one row per atom (otherwise per structure), shape of a row.
+_LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
+    ("energy", False, ()),
+    ("forces", True, (3,)),
+    ("charges", True, ()),
+    ("dipole", False, (3,)),
+    ("stress", False, (3, 3)),
+)
+
+
+@dataclass
+class LabelledGraph:
+    """A graph, or a batch of them, and its labels."""
+
+    graph: AtomicGraph
+    labels: Labels
+
+    def to(self, device: torch.device | str) -> LabelledGraph:
+        """The same on another device."""
+        return LabelledGraph(self.graph.to(device), self.labels.to(device))
+
+    @staticmethod
+    def collate(items: Sequence[LabelledGraph]) -> LabelledGraph:
+        """Join several into one batch."""
+        if len(items) == 1:
+            return items[0]
+        return LabelledGraph(
+            AtomicGraph.collate([i.graph for i in items]), Labels.collate([i.labels for i in items])
+        )
+
+
+class GraphDataset(Dataset):
+    """Structures turned into graphs once: neighbour lists and Ewald geometry are kept.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    model : NequIPLRPotential
+        Its ``build_graph`` makes the graphs.
+
+    Raises
+    ------
+    InputError
+        If there are no structures, or one of them cannot become a graph (its index is named).
+    """
+
+    def __init__(self, structures: Sequence[Structure], model: NequIPLRPotential) -> None:
+        if not structures:
+            raise InputError(describe("structures", "none", "at least one structure"))
+        self.items: list[LabelledGraph] = []
+        for index, structure in enumerate(structures):
+            try:
+                graph = model.build_graph(
+                    structure.symbols,
+                    structure.positions,
+                    cell=structure.cell,
+                    pbc=structure.pbc,
+                    total_charge=structure.total_charge,
+                )
+            except InputError as error:
+                raise type(error)(f"structure {index}: {error}") from None
+            self.items.append(LabelledGraph(graph, Labels.of(structure)))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> LabelledGraph:
+        return self.items[index]
+
+    def batches(self, batch_size: int) -> list[LabelledGraph]:
+        """All items in order, in batches of at most `batch_size`, for evaluation."""
+        return [
+            LabelledGraph.collate(self.items[i : i + batch_size])
+            for i in range(0, len(self.items), batch_size)
+        ]
+
+
+class EpochSampler(Sampler[int]):
+    """Shuffled indices that depend on nothing but seed and epoch, shared out over processes.
+
+    Because no generator state is carried along, a resumed run sees the same batches as one that
+    was never interrupted.
+
+    Parameters
+    ----------
+    length : int
+        Number of items.
+    seed : int
+    rank, world_size : int
+        This process and the number of processes; the list is padded from its beginning so that
+        all get the same number of items.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.length, generator=generator).tolist()
+        total = len(self) * self.world_size
+        padded = (order * (total // self.length + 1))[:total]
+        return iter(padded[self.rank : total : self.world_size])

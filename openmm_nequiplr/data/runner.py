@@ -1,0 +1,136 @@
+"""RuNNer (and n2p2) ``input.data`` files.
+
+One structure reads ``begin``, ``comment …``, three ``lattice`` lines when periodic,
+``atom x y z element charge energy fx fy fz`` lines, ``energy E``, ``charge Q``, ``end``;
+lengths in Bohr, energies in Hartree, charges in e.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, describe
+from .structure import Structure
+
+BOHR = 0.529177210903  # Å (CODATA 2018)
+HARTREE = 27.211386245988  # eV (CODATA 2018)
+
+
+def read_runner(path: str | Path) -> list[Structure]:
+    """Read every structure of an ``input.data`` file, converted to Å, eV and e.
+
+    The format has a column for atomic charges whether they are known or not: when it holds
+    nothing but zeros in the whole file, charges are taken as unknown.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    list of Structure
+
+    Raises
+    ------
+    InputError
+        With file and line number, if a line cannot be understood.
+    """
+    blocks: list[_Block] = []
+    block: _Block | None = None
+    with open(path, encoding="utf-8") as handle:
+        for number, line in enumerate(handle, start=1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            try:
+                if words[0] == "begin":
+                    if block is not None:
+                        raise InputError(describe("line", "a second 'begin'", "'end' first"))
+                    block = _Block()
+                elif block is None:
+                    raise InputError(describe("line", words[0], "'begin'"))
+                elif words[0] == "end":
+                    blocks.append(block)
+                    block = None
+                else:
+                    block.add(words)
+            except InputError as error:
+                raise InputError(f"{path}, line {number}: {error}") from None
+    if block is not None or not blocks:
+        got = "an unfinished structure" if block is not None else "no structure"
+        raise InputError(describe("data file", f"{path} with {got}", "begin … end blocks"))
+    with_charges = any(any(b.charges) for b in blocks)
+    structures = []
+    for index, each in enumerate(blocks):
+        try:
+            structures.append(each.structure(with_charges))
+        except InputError as error:
+            raise InputError(f"{path}, structure {index}: {error}") from None
+    return structures
+
+
+class _Block:
+    """The lines between one ``begin`` and its ``end``, in Bohr, Hartree and e."""
+
+    def __init__(self) -> None:
+        self.lattice: list[list[float]] = []
+        self.symbols: list[str] = []
+        self.positions: list[list[float]] = []
+        self.charges: list[float] = []
+        self.forces: list[list[float]] = []
+        self.energy: float | None = None
+        self.total_charge = 0.0
+
+    def add(self, words: list[str]) -> None:
+        """Take in one line, already split."""
+        keyword, values = words[0], words[1:]
+        if keyword == "comment":
+            return
+        if keyword == "lattice":
+            self.lattice.append(_floats(keyword, values, 3))
+        elif keyword == "atom":
+            if len(values) != 9:
+                raise InputError(
+                    describe("atom", f"{len(values)} columns", "x y z element q e fx fy fz")
+                )
+            numbers = _floats(keyword, values[:3] + values[4:], 8)
+            self.positions.append(numbers[:3])
+            self.symbols.append(values[3])
+            self.charges.append(numbers[3])
+            self.forces.append(numbers[5:])
+        elif keyword == "energy":
+            self.energy = _floats(keyword, values, 1)[0]
+        elif keyword == "charge":
+            self.total_charge = _floats(keyword, values, 1)[0]
+        else:
+            raise InputError(
+                describe("keyword", keyword, "lattice, atom, energy, charge, comment or end")
+            )
+
+    def structure(self, with_charges: bool) -> Structure:
+        """Convert to Å, eV and e."""
+        if len(self.lattice) not in (0, 3):
+            raise InputError(describe("lattice", f"{len(self.lattice)} lines", "three or none"))
+        periodic = bool(self.lattice)
+        return Structure(
+            symbols=tuple(self.symbols),
+            positions=np.array(self.positions).reshape(-1, 3) * BOHR,
+            cell=np.array(self.lattice) * BOHR if periodic else None,
+            pbc=periodic,
+            total_charge=self.total_charge,
+            energy=None if self.energy is None else self.energy * HARTREE,
+            forces=np.array(self.forces).reshape(-1, 3) * (HARTREE / BOHR),
+            charges=np.array(self.charges) if with_charges else None,
+        )
+
+
+def _floats(keyword: str, words: list[str], count: int) -> list[float]:
+    try:
+        numbers = [float(w) for w in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise InputError(describe(keyword, " ".join(words) or "nothing", f"{count} numbers"))
+    return numbers

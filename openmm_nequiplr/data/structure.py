@@ -1,0 +1,120 @@
+"""One labelled configuration of atoms, as it comes out of a data file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError, describe
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A configuration and, where known, its reference labels.
+
+    All arrays are float64 NumPy arrays; anything array-like is converted. A label that is
+    ``None`` is unknown and takes no part in losses or error figures.
+
+    Parameters
+    ----------
+    symbols : sequence of str
+        Element symbols, one per atom (N).
+    positions : array, shape [N, 3]
+        Å.
+    cell : array, shape [3, 3], or None
+        Rows are the cell vectors, Å. Required when `pbc` is true, dropped otherwise.
+    pbc : bool
+        Periodic in all three directions, or in none.
+    total_charge : float
+        e.
+    energy : float, optional
+        Total energy, eV.
+    forces : array, shape [N, 3], optional
+        eV/Å.
+    charges : array, shape [N], optional
+        Partial charges, e.
+    dipole : array, shape [3], optional
+        Σ q r, e Å.
+    stress : array, shape [3, 3], optional
+        dE/dstrain / volume, eV/Å³.
+
+    Raises
+    ------
+    InputError
+        If a shape is wrong, a number is not finite, or a periodic cell is missing or flat.
+    """
+
+    symbols: tuple[str, ...]
+    positions: np.ndarray
+    cell: np.ndarray | None = None
+    pbc: bool = False
+    total_charge: float = 0.0
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    charges: np.ndarray | None = None
+    dipole: np.ndarray | None = None
+    stress: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        symbols = tuple(str(s) for s in self.symbols)
+        n = len(symbols)
+        if n == 0:
+            raise InputError(describe("symbols", "no atoms", "at least one atom"))
+        checked: dict[str, object] = {
+            "symbols": symbols,
+            "positions": _array("positions", self.positions, (n, 3)),
+            "pbc": bool(self.pbc),
+            "total_charge": _number("total_charge", self.total_charge),
+            "cell": _cell(self.cell) if self.pbc else None,
+        }
+        if self.energy is not None:
+            checked["energy"] = _number("energy", self.energy)
+        for name, shape in (
+            ("forces", (n, 3)),
+            ("charges", (n,)),
+            ("dipole", (3,)),
+            ("stress", (3, 3)),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                checked[name] = _array(name, value, shape)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.symbols)
+
+
+def _array(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(describe(name, value, f"numbers of shape {list(shape)}")) from None
+    if array.shape != shape:
+        raise InputError(describe(name, f"shape {list(array.shape)}", f"shape {list(shape)}"))
+    if not np.isfinite(array).all():
+        raise InputError(describe(name, "NaN or infinite values", "finite numbers"))
+    return array
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError(describe(name, value, "one number")) from None
+    if not np.isfinite(number):
+        raise InputError(describe(name, number, "a finite number"))
+    return number
+
+
+def _cell(cell: object) -> np.ndarray:
+    if cell is None:
+        raise InputError(describe("cell", None, "three cell vectors for a periodic structure"))
+    array = _array("cell", cell, (3, 3))
+    lengths = np.linalg.norm(array, axis=1)
+    if abs(np.linalg.det(array)) <= 1e-8 * np.prod(np.maximum(lengths, 1e-12)):
+        raise InputError(describe("cell", array.tolist(), "three independent cell vectors"))
+    return array

@@ -1,0 +1,119 @@
+"""What a model is, in words: configuration, units, size, receptive field, model card."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import torch
+
+from .io import load_model, shipped_models
+from .potential import NequIPLRPotential
+
+_WIDTH = 100
+_UNITS = {
+    "r_max": "Å",
+    "r_max_charge": "Å",
+    "charge_min": "e",
+    "charge_max": "e",
+    "coulomb_constant": "eV Å/e²",
+    "hardness_min": "eV/e²",
+}
+# Shown in the table of elements, or of no meaning without it.
+_IN_THE_TABLE = ("type_names", "gaussian_widths")
+
+
+def list_shipped_models() -> str:
+    """One line for every model that comes with the package."""
+    lines = []
+    for name, path in shipped_models().items():
+        model = load_model(path)
+        summary = model.metadata.get("title") or model.metadata.get("description", "")
+        elements = " ".join(model.config.type_names)
+        lines.append(f"{name:<16}{elements:<16}{textwrap.shorten(summary, 68)}".rstrip())
+    if not lines:
+        return "no models are shipped with this installation"
+    return "\n".join([*lines, "", "nequiplr info NAME tells more."])
+
+
+def describe_model(model: NequIPLRPotential | str | os.PathLike[str]) -> str:
+    """Describe a model.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential, path or str
+        A model, a model file, or the name of a shipped model.
+
+    Returns
+    -------
+    str
+        Several lines of text.
+    """
+    title = "model"
+    if not isinstance(model, NequIPLRPotential):
+        title = str(model)
+        model = load_model(model)
+    sections = {
+        title: _summary(model, title),
+        "elements": _elements(model),
+        "configuration": _configuration(model),
+        "model card": _card(model),
+    }
+    blocks = ["\n".join([name, *(f"  {line}" for line in sections[name])]) for name in sections]
+    return "\n\n".join(blocks)
+
+
+def _summary(model: NequIPLRPotential, source: str) -> list[str]:
+    config = model.config
+    count = sum(parameter.numel() for parameter in model.parameters())
+    precision = {torch.float32: "single", torch.float64: "double"}.get(model.dtype, "other")
+    reach = (
+        f"{config.receptive_field:g} Å = {config.num_layers} × {config.r_max:g} Å"
+        f" + {config.num_layers_charge} × {config.charge_cutoff:g} Å"
+    )
+    rows = {
+        "parameters": f"{count} ({precision} precision)",
+        "receptive field": f"{reach} (the electrostatics reaches everywhere)",
+        "units": "Å, eV, e",
+    }
+    path = shipped_models().get(source, Path(source))
+    if path.is_file():
+        rows = {"file": f"{path} ({path.stat().st_size / 1000:.0f} kB)", **rows}
+    return _rows(rows)
+
+
+def _elements(model: NequIPLRPotential) -> list[str]:
+    types = torch.arange(len(model.config.type_names), device=model.device)
+    hardness = model.hardness(types).tolist()
+    shifts = model.state_dict()["energy_shifts"].tolist()
+    lines = [f"{'':<4}{'width σ (Å)':>14}{'hardness J (eV/e²)':>22}{'shift (eV)':>18}"]
+    for row in zip(model.config.type_names, model.config.widths, hardness, shifts, strict=True):
+        lines.append("{:<4}{:>14.3f}{:>22.4f}{:>18.6f}".format(*row))
+    return lines
+
+
+def _configuration(model: NequIPLRPotential) -> list[str]:
+    values = model.config.to_dict()
+    rows = {}
+    for name, value in values.items():
+        if name in _IN_THE_TABLE or value is None:
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows[name] = f"{text} {_UNITS.get(name, '')}".rstrip()
+    return _rows(rows)
+
+
+def _card(model: NequIPLRPotential) -> list[str]:
+    if not model.metadata:
+        return ["(none)"]
+    lines = []
+    for name, text in model.metadata.items():
+        head = f"{name}: "
+        lines += textwrap.wrap(head + " ".join(text.split()), _WIDTH - 2, subsequent_indent=4 * " ")
+    return lines
+
+
+def _rows(rows: dict[str, str]) -> list[str]:
+    width = max(map(len, rows)) + 2
+    return [f"{name:<{width}}{text}" for name, text in rows.items()]

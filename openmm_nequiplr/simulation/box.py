@@ -1,0 +1,129 @@
+"""Periodic boxes as OpenMM wants them: lower triangular and reduced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from ..errors import BoxError, describe
+
+# Off-diagonal elements are kept this much (relative) inside OpenMM's bounds, which are sharp.
+_MARGIN = 1e-12
+
+
+@dataclass(frozen=True)
+class ReducedBox:
+    """A lattice in OpenMM's frame.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray, shape (3, 3), Å
+        Rows are box vectors; lower triangular, positive diagonal, reduced.
+    rotation : numpy.ndarray, shape (3, 3)
+        Proper rotation Q: positions in OpenMM's frame are ``positions @ Q.T``, and forces return
+        to the original frame as ``forces @ Q``.
+    """
+
+    vectors: np.ndarray
+    rotation: np.ndarray
+
+    @property
+    def smallest_width(self) -> float:
+        """Smallest diagonal element, Å; OpenMM's cutoffs must not exceed half of it."""
+        return float(np.diag(self.vectors).min())
+
+
+def check_cell(cell: np.ndarray) -> np.ndarray:
+    """Return ``cell`` as float64 of shape (3, 3).
+
+    Raises
+    ------
+    BoxError
+        If the shape is wrong, a number is not finite or the vectors span no volume.
+    """
+    cell = np.asarray(cell, dtype=np.float64)
+    if cell.shape != (3, 3):
+        raise BoxError(describe("cell", f"shape {cell.shape}", "shape (3, 3), rows are vectors"))
+    if not np.isfinite(cell).all():
+        raise BoxError(describe("cell", cell.tolist(), "finite numbers"))
+    scale = float(np.prod(np.linalg.norm(cell, axis=1)))
+    if abs(float(np.linalg.det(cell))) <= 1e-8 * scale or scale == 0.0:
+        raise BoxError(describe("cell", cell.tolist(), "three vectors that span a volume"))
+    return cell
+
+
+def reduce_box(cell: np.ndarray) -> ReducedBox:
+    """Rotate and reduce a cell into the form that OpenMM demands; the lattice stays the same.
+
+    The order of the vectors is kept. A left-handed cell gets its third vector reversed.
+
+    Parameters
+    ----------
+    cell : numpy.ndarray, shape (3, 3), Å
+        Rows are lattice vectors, of any shape and orientation.
+
+    Raises
+    ------
+    BoxError
+        If the cell is not three independent vectors.
+    """
+    cell = check_cell(cell).copy()
+    if np.linalg.det(cell) < 0.0:
+        cell[2] *= -1.0
+    if _is_reduced(cell):
+        return ReducedBox(cell, np.eye(3))
+    first = cell[0] / np.linalg.norm(cell[0])
+    third = np.cross(cell[0], cell[1])
+    third /= np.linalg.norm(third)
+    rotation = np.stack((first, np.cross(third, first), third))
+    box = np.tril(cell @ rotation.T)
+    box[2] -= box[1] * np.round(box[2, 1] / box[1, 1])
+    box[2] -= box[0] * np.round(box[2, 0] / box[0, 0])
+    box[1] -= box[0] * np.round(box[1, 0] / box[0, 0])
+    for row, column in ((1, 0), (2, 0), (2, 1)):
+        bound = 0.5 * box[column, column] * (1.0 - _MARGIN)
+        box[row, column] = np.clip(box[row, column], -bound, bound)
+    return ReducedBox(box, rotation)
+
+
+def compact_box(cell: np.ndarray) -> ReducedBox:
+    """Like :func:`reduce_box`, choosing the basis of the lattice that allows the longest cutoff.
+
+    Skewed cells describe lattices that shorter vectors describe better. A cell that is already
+    within a percent of the best is left as it is.
+    """
+    best = reduce_box(cell)
+    shortest = _pair_reduced(np.asarray(cell, dtype=np.float64))
+    for order in permutations(range(3)):
+        candidate = reduce_box(shortest[list(order)])
+        if candidate.smallest_width > 1.01 * best.smallest_width:
+            best = candidate
+    return best
+
+
+def _is_reduced(cell: np.ndarray) -> bool:
+    if cell[0, 1] != 0.0 or cell[0, 2] != 0.0 or cell[1, 2] != 0.0 or (np.diag(cell) <= 0).any():
+        return False
+    return bool(
+        2.0 * abs(cell[1, 0]) <= cell[0, 0]
+        and 2.0 * abs(cell[2, 0]) <= cell[0, 0]
+        and 2.0 * abs(cell[2, 1]) <= cell[1, 1]
+    )
+
+
+def _pair_reduced(cell: np.ndarray) -> np.ndarray:
+    """Shorten each vector by multiples of the others until nothing changes."""
+    cell = cell.copy()
+    for _ in range(100):
+        changed = False
+        for i, j in permutations(range(3), 2):
+            multiple = np.round(cell[i] @ cell[j] / (cell[j] @ cell[j]))
+            shorter = cell[i] - multiple * cell[j]
+            if shorter @ shorter < (1.0 - 1e-10) * (cell[i] @ cell[i]):
+                cell[i] = shorter
+                changed = True
+        if not changed:
+            break
+    return cell

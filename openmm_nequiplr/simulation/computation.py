@@ -1,0 +1,282 @@
+"""The callable of the PythonForce: network and equilibration in torch, Coulomb in OpenMM."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import threading
+import uuid
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+
+from ..errors import BackendError, InputError, NequIPLRError, describe
+from ..graph import AtomicGraph
+from ..model.evaluation import Evaluation, Evaluator
+from ..model.io import deserialize_model
+from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
+from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
+
+#: Name of the force in the System.
+FORCE_NAME = "NequIPLR"
+DTYPES = {"single": torch.float32, "double": torch.float64}
+
+# Enough for a rejected Monte Carlo move to find the state before it.
+_REMEMBERED = 3
+# Positions this close (Å, modulo lattice vectors) are the same frame.
+_SAME_POSITION = 1e-5
+
+_live: weakref.WeakValueDictionary[str, Computation] = weakref.WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class ComputationSettings:
+    """Everything that defines a :class:`Computation`; plain values, so that it can be pickled.
+
+    Parameters
+    ----------
+    model : bytes
+        A model file (safetensors).
+    symbols : tuple of str, length N
+    periodic : bool
+    total_charge : float, e
+    long_range : {"openmm", "graph"}
+    precision : {"single", "double"}
+        Of the network.
+    device : str or None
+        torch device; ``None`` chooses CUDA where there is one.
+    cutoff : float or None, Å
+        Longest direct-space cutoff of the delegated sum.
+    tolerance : float
+        Relative force error of the delegated sum.
+    coulomb_platform : str or None
+        OpenMM platform of the delegated sum.
+    """
+
+    model: bytes = field(repr=False)
+    symbols: tuple[str, ...] = field(repr=False)
+    periodic: bool
+    total_charge: float = 0.0
+    long_range: str = "openmm"
+    precision: str = "single"
+    device: str | None = None
+    cutoff: float | None = None
+    tolerance: float = DEFAULT_TOLERANCE
+    coulomb_platform: str | None = None
+
+
+class Computation:
+    """Maps an OpenMM State to energy and forces; the callable of a ``PythonForce``.
+
+    It knows no Context: the result depends on positions and box alone, and any number of Contexts
+    may share one instance (calls take turns). The last few results are remembered, which makes
+    reports and rejected Monte Carlo moves free.
+
+    A pickled computation carries the model with it. Unpickled in the process where it still lives,
+    it is the same object again; anywhere else it is built anew.
+
+    Parameters
+    ----------
+    settings : ComputationSettings
+    """
+
+    def __init__(self, settings: ComputationSettings) -> None:
+        self.settings = settings
+        self._setup(uuid.uuid4().hex)
+
+    def _setup(self, token: str) -> None:
+        self._token = token
+        self._lock = threading.RLock()
+        self._evaluator: Evaluator | None = None
+        self._coulomb: PointChargeCoulomb | None = None
+        self._recent: deque[tuple[np.ndarray, np.ndarray | None, Evaluation]] = deque(
+            maxlen=_REMEMBERED
+        )
+        self.evaluations = 0
+        _live[token] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self._token, self.settings)
+
+    @property
+    def num_atoms(self) -> int:
+        """Number N of atoms."""
+        return len(self.settings.symbols)
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box."""
+        try:
+            result = self.evaluate(*state_geometry(state, self.settings.periodic))
+        except NequIPLRError:
+            raise
+        except Exception as error:  # only the message survives the way through OpenMM
+            raise NequIPLRError(f"{type(error).__name__}: {error}") from error
+        forces = np.asarray(result.forces) * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
+        return result.energy * EV_TO_KJ_PER_MOL, forces
+
+    def evaluate(self, positions: np.ndarray, cell: np.ndarray | None = None) -> Evaluation:
+        """Evaluate the model, or return the remembered result for exactly this geometry.
+
+        Parameters
+        ----------
+        positions : numpy.ndarray, shape (N, 3), Å
+        cell : numpy.ndarray, shape (3, 3), Å, optional
+            Rows are box vectors; needed when periodic.
+
+        Returns
+        -------
+        Evaluation
+            Energy (eV), forces (eV/Å), charges (e), dipole (e Å) and energies per part (eV).
+        """
+        with self._lock:
+            for seen, seen_cell, result in self._recent:
+                if np.array_equal(positions, seen) and _equal(cell, seen_cell):
+                    return result
+            graph = self._graph(positions, cell)
+            result = self._ready()(graph, point_charge_coulomb=self._coulomb)
+            if result.forces is None or not np.isfinite(result.energy + result.forces.sum()):
+                raise InputError(
+                    "positions: expected a geometry that the model can evaluate, got a non-finite "
+                    "energy or force; atoms on top of one another are the usual cause"
+                )
+            self.evaluations += 1
+            kept = None if cell is None else np.array(cell, dtype=np.float64)
+            self._recent.append((np.array(positions, dtype=np.float64), kept, result))
+            return result
+
+    def charges(self, positions: np.ndarray, cell: np.ndarray | None = None) -> np.ndarray:
+        """Charges of a frame, shape (N,), e; images of atoms in other boxes are the same atoms.
+
+        Costs nothing right after an evaluation of the same frame, else the first half of one.
+        """
+        with self._lock:
+            for seen, seen_cell, result in reversed(self._recent):
+                if _equal(cell, seen_cell) and _same_frame(positions, seen, cell):
+                    return result.charges
+            charges, _ = self._ready().charges(self._graph(positions, cell))
+            return charges
+
+    def _ready(self) -> Evaluator:
+        """Load the model on first use."""
+        if self._evaluator is None:
+            settings = self.settings
+            device = resolve_device(settings.device)
+            model = deserialize_model(settings.model)
+            if settings.long_range == "openmm":
+                self._coulomb = PointChargeCoulomb(
+                    self.num_atoms,
+                    settings.periodic,
+                    cutoff=settings.cutoff,
+                    tolerance=settings.tolerance,
+                    precision=settings.precision,
+                    platform=settings.coulomb_platform,
+                )
+            self._evaluator = Evaluator(model, dtype=DTYPES[settings.precision], device=device)
+        return self._evaluator
+
+    def _graph(self, positions: np.ndarray, cell: np.ndarray | None) -> AtomicGraph:
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+        if bad.size:
+            raise InputError(
+                f"positions: expected finite numbers, got NaN or infinity for {bad.size} of "
+                f"{len(positions)} atoms (first: atom {bad[0]}); the simulation has become "
+                "unstable: try a shorter time step, or minimise the structure first"
+            )
+        return self._ready().model.build_graph(
+            self.settings.symbols,
+            positions,
+            cell=cell,
+            pbc=self.settings.periodic,
+            total_charge=self.settings.total_charge,
+        )
+
+
+def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positions, shape (N, 3), and box vectors, shape (3, 3) or ``None``, of a State in Å."""
+    positions = state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM
+    if not periodic:
+        return positions, None
+    return positions, state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
+
+
+def get_computation(system: openmm.System) -> Computation:
+    """The computation behind the NequIP-LR force of a System.
+
+    Raises
+    ------
+    InputError
+        If the System has no such force.
+    """
+    for force in system.getForces():
+        if isinstance(force, openmm.PythonForce) and force.getName() == FORCE_NAME:
+            computation = pickle.loads(_pickled_function(force))
+            if isinstance(computation, Computation):
+                return computation
+    raise InputError(
+        describe("system", "a System without NequIP-LR force", "one made by create_system")
+    )
+
+
+def _pickled_function(force: openmm.PythonForce) -> bytes:
+    """The pickled callable of a force, out of its XML: Python cannot read the C++ vector."""
+    xml = openmm.XmlSerializer.serialize(force)
+    found = re.search(r'\bfunction="([0-9a-fA-F]*)"', xml)
+    return bytes.fromhex(found.group(1)) if found else pickle.dumps(None)
+
+
+def current_evaluation(context: openmm.Context) -> Evaluation:
+    """Energies per part, charges and dipole at the current positions of a Context.
+
+    ``current_evaluation(simulation.context).parts`` holds the energies in eV.
+    """
+    computation = get_computation(context.getSystem())
+    state = context.getState(positions=True)
+    return computation.evaluate(*state_geometry(state, computation.settings.periodic))
+
+
+def resolve_device(device: str | None) -> str:
+    """Name of the torch device to use; CUDA where there is one unless asked otherwise.
+
+    Raises
+    ------
+    BackendError
+        If the device is unknown or absent.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackendError(
+            f"device: expected one that torch can use, got {device!r} ({reason})"
+        ) from error
+    return device
+
+
+def _restore(token: str, settings: ComputationSettings) -> Computation:
+    """Unpickle: the object itself where it lives, a new one elsewhere."""
+    computation = _live.get(token)
+    if computation is None:
+        computation = Computation.__new__(Computation)
+        computation.settings = settings
+        computation._setup(token)
+    return computation
+
+
+def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second)
+
+
+def _same_frame(positions: np.ndarray, other: np.ndarray, cell: np.ndarray | None) -> bool:
+    difference = positions - other
+    if cell is not None:
+        difference -= np.round(np.linalg.solve(cell.T, difference.T).T) @ cell
+    return bool((np.abs(difference) < _SAME_POSITION).all())

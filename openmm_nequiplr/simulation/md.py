@@ -1,0 +1,192 @@
+"""Molecular dynamics from a model and a structure to trajectory, log, charges and picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from openmm import app, unit
+
+from ..errors import BackendError, InputError, describe
+from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
+from ..units import ANGSTROM_PER_NM
+from .options import DEFAULT_REPORT_INTERVAL, MDOptions
+from .run import MDResult, Run
+from .runfiles import RunFiles, read_settings
+from .summary import rarest_element
+from .system import create_system
+from .topology import SimulationStructure, element_symbols, read_structure
+
+__all__ = ["MDOptions", "MDResult", "run_md"]
+
+
+def run_md(options: MDOptions) -> MDResult:
+    """Run molecular dynamics and write trajectory, log, charges, checkpoint and a picture.
+
+    A run that is interrupted (Ctrl-C, SIGTERM) writes a checkpoint and its picture before it
+    ends; one that is killed loses nothing before the last checkpoint, and a restart cuts the
+    files back to it.
+
+    Raises
+    ------
+    InputError
+        If options, model and structure do not fit together, or the output directory is taken.
+    KeyboardInterrupt
+        If the run was interrupted, after everything was written.
+    """
+    files = RunFiles(Path(options.output))
+    model = load_model(options.model)
+    structure = _load_structure(options, files)
+    earlier = read_settings(files.settings) if options.restart else {}
+    options = _settle(options, structure, earlier)
+    state = files.load_checkpoint(structure.num_atoms) if options.restart else None
+    with _threads(options.threads):
+        simulation = _make_simulation(options, model, structure, state)
+        files.prepare(options.restart)
+        run = Run(options, files, simulation)
+        run.begin(structure, state)
+        return run.go()
+
+
+def _load_structure(options: MDOptions, files: RunFiles) -> SimulationStructure:
+    if options.restart:
+        files.prepare(restart=True)
+        structure = read_structure(files.topology)
+        if options.structure is None:
+            return structure
+        given = read_structure(options.structure)
+        if element_symbols(given.topology) != element_symbols(structure.topology):
+            raise InputError(
+                f"structure: expected the atoms of the run in {files.directory}, got others in "
+                f"{options.structure}; leave the structure out of a restart"
+            )
+        return structure
+    if options.structure is not None:
+        return read_structure(options.structure)
+    if str(options.model) in shipped_models():
+        return read_structure(shipped_structure(str(options.model)))
+    raise InputError(
+        describe("structure", None, "a structure file (only shipped models come with one)")
+    )
+
+
+def _settle(
+    options: MDOptions, structure: SimulationStructure, earlier: dict[str, Any]
+) -> MDOptions:
+    """Fill in what was left open, and compare with the run that is continued."""
+    changes: dict[str, Any] = {}
+    if options.total_charge is None:
+        changes["total_charge"] = earlier.get("total_charge", structure.total_charge)
+    interval = earlier.get("report_interval", options.report_interval or DEFAULT_REPORT_INTERVAL)
+    if options.report_interval not in (None, interval):
+        expected = f"{interval}, as in the run that is continued"
+        raise InputError(describe("report_interval", options.report_interval, expected))
+    changes["report_interval"] = interval
+    if options.checkpoint_interval is None:
+        changes["checkpoint_interval"] = 10 * interval
+    if options.seed is None:
+        changes["seed"] = int(np.random.default_rng().integers(1, 2**31 - 1))
+    element = options.charge_of
+    if element is None:
+        changes["charge_of"] = rarest_element(element_symbols(structure.topology))
+    elif element not in element_symbols(structure.topology):
+        raise InputError(describe("charge_of", element, "an element of the structure"))
+    return dataclasses.replace(options, **changes)
+
+
+def _make_simulation(
+    options: MDOptions,
+    model: NequIPLRPotential,
+    structure: SimulationStructure,
+    state: openmm.State | None,
+) -> app.Simulation:
+    cutoff = options.nonbonded_cutoff
+    system = create_system(
+        structure.topology,
+        model,
+        total_charge=options.total_charge,
+        long_range=options.long_range,
+        nonbonded_cutoff=None if cutoff is None else cutoff / ANGSTROM_PER_NM,
+        ewald_tolerance=options.ewald_tolerance,
+        device=options.device,
+        precision=options.precision,
+    )
+    if options.ensemble == "npt":
+        system.addForce(_make_barostat(options, structure))
+    timestep = options.timestep * unit.femtosecond
+    if options.ensemble == "nve":
+        integrator = openmm.VerletIntegrator(timestep)
+    else:
+        integrator = openmm.LangevinMiddleIntegrator(
+            options.temperature, options.friction / unit.picosecond, timestep
+        )
+    _seed(system, integrator, options, state)
+    platform, properties = _choose_platform(options)
+    return app.Simulation(structure.topology, system, integrator, platform, properties)
+
+
+def _seed(
+    system: openmm.System,
+    integrator: openmm.Integrator,
+    options: MDOptions,
+    state: openmm.State | None,
+) -> None:
+    """Seed thermostat and barostat; differently after a restart, or the noise would repeat."""
+    step = 0 if state is None else state.getStepCount()
+    seed = (int(options.seed or 0) + 7919 * step) % (2**31 - 2) + 1
+    for mover in (*system.getForces(), integrator):
+        if hasattr(mover, "setRandomNumberSeed"):
+            mover.setRandomNumberSeed(seed)
+
+
+def _make_barostat(options: MDOptions, structure: SimulationStructure) -> openmm.Force:
+    if structure.box is None:
+        raise InputError(describe("ensemble", "npt", "nve or nvt for a structure without box"))
+    pressure, kelvin = options.pressure * unit.bar, options.temperature * unit.kelvin
+    interval = options.barostat_interval
+    if options.barostat == "isotropic":
+        return openmm.MonteCarloBarostat(pressure, kelvin, interval)
+    if options.barostat == "flexible":
+        return openmm.MonteCarloFlexibleBarostat(pressure, kelvin, interval)
+    scaled = [axis in options.barostat_axes for axis in "xyz"]
+    same = openmm.Vec3(1, 1, 1) * options.pressure * unit.bar
+    return openmm.MonteCarloAnisotropicBarostat(same, kelvin, *scaled, interval)
+
+
+def _choose_platform(options: MDOptions) -> tuple[openmm.Platform, dict[str, str]]:
+    count = openmm.Platform.getNumPlatforms()
+    there = [openmm.Platform.getPlatform(i).getName() for i in range(count)]
+    name = options.platform
+    if name is None:
+        preferred = (["CUDA"] if torch.cuda.is_available() else []) + ["CPU", "Reference"]
+        name = next(p for p in preferred if p in there)
+    elif name not in there:
+        raise BackendError(describe("platform", name, f"one of {', '.join(there)}"))
+    platform = openmm.Platform.getPlatform(name)
+    known = platform.getPropertyNames()
+    properties = {}
+    if "Precision" in known:
+        properties["Precision"] = "double" if options.precision == "double" else "mixed"
+    if "Threads" in known and options.threads is not None:
+        properties["Threads"] = str(options.threads)
+    return platform, properties
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Limit torch's threads for a while."""
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,135 @@
+"""The options of a molecular dynamics run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, describe
+from .pme import DEFAULT_TOLERANCE
+
+ENSEMBLES = ("nve", "nvt", "npt")
+BAROSTATS = ("isotropic", "anisotropic", "flexible")
+#: Steps between frames.
+DEFAULT_REPORT_INTERVAL = 10
+
+
+@dataclass(frozen=True)
+class MDOptions:
+    """What a run should do.
+
+    Parameters
+    ----------
+    model : str or path
+        Model file or name of a shipped model.
+    structure : str or path, optional
+        Start structure; by default the one that comes with a shipped model.
+    ensemble : {"nve", "nvt", "npt"}
+        Verlet; Langevin; Langevin and a Monte Carlo barostat.
+    steps : int
+        Steps to do now; a restart adds as many to those done before.
+    timestep : float, fs
+    temperature : float, K
+        Of the initial velocities, the thermostat and the barostat.
+    friction : float, 1/ps
+        Of the Langevin thermostat.
+    pressure : float, bar
+    barostat : {"isotropic", "anisotropic", "flexible"}
+        What may change in ``npt``: volume, the three edges, or the whole shape.
+    barostat_axes : str
+        Axes that the anisotropic barostat may change, such as ``"xy"`` for a slab.
+    barostat_interval : int
+        Steps between Monte Carlo moves.
+    total_charge : float, optional, e
+        By default that of the structure.
+    minimize : bool
+        Relax the structure before the first step.
+    seed : int, optional
+        Of velocities, thermostat and barostat.
+    platform : str, optional
+        OpenMM platform; by default CUDA where torch has it too, else CPU.
+    long_range, nonbonded_cutoff, ewald_tolerance, device, precision
+        See :func:`~openmm_nequiplr.create_system`; the cutoff in Å here.
+    output : str or path
+        Directory for the results.
+    report_interval : int, optional
+        Steps between frames; default 10, or that of the run which is continued.
+    checkpoint_interval : int, optional
+        Steps between checkpoints; default ten frames.
+    restart : bool
+        Continue the run in ``output``.
+    charge_of : str, optional
+        Element whose charge the summary picture shows; by default the rarest.
+    threads : int, optional
+        Threads of torch and OpenMM's CPU platform.
+    quiet : bool
+        Print nothing.
+
+    Raises
+    ------
+    InputError
+        If a value makes no sense.
+    """
+
+    model: str | Path
+    structure: str | Path | None = None
+    ensemble: str = "nvt"
+    steps: int = 1000
+    timestep: float = 1.0
+    temperature: float = 300.0
+    friction: float = 1.0
+    pressure: float = 1.0
+    barostat: str = "isotropic"
+    barostat_axes: str = "xyz"
+    barostat_interval: int = 25
+    total_charge: float | None = None
+    minimize: bool = False
+    seed: int | None = None
+    platform: str | None = None
+    long_range: str = "openmm"
+    nonbonded_cutoff: float | None = None
+    ewald_tolerance: float = DEFAULT_TOLERANCE
+    device: str | None = None
+    precision: str | None = None
+    output: str | Path = "md"
+    report_interval: int | None = None
+    checkpoint_interval: int | None = None
+    restart: bool = False
+    charge_of: str | None = None
+    threads: int | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (("ensemble", ENSEMBLES), ("barostat", BAROSTATS)):
+            if getattr(self, name) not in choices:
+                expected = "one of " + ", ".join(map(repr, choices))
+                raise InputError(describe(name, getattr(self, name), expected))
+        self._check_number("steps", whole=True, least=0)
+        for name in ("barostat_interval", "report_interval", "checkpoint_interval", "threads"):
+            if getattr(self, name) is not None:
+                self._check_number(name, whole=True, least=1)
+        if self.seed is not None:
+            self._check_number("seed", whole=True, least=0)
+        for name in ("timestep", "temperature", "friction"):
+            self._check_number(name, above=0.0)
+        self._check_number("pressure")
+        if not self.barostat_axes or set(self.barostat_axes) - set("xyz"):
+            raise InputError(describe("barostat_axes", self.barostat_axes, "some of 'xyz'"))
+
+    def _check_number(
+        self, name: str, whole: bool = False, least: int | None = None, above: float | None = None
+    ) -> None:
+        value = getattr(self, name)
+        kinds = (int, np.integer) if whole else (int, float, np.number)
+        good = isinstance(value, kinds) and not isinstance(value, bool) and np.isfinite(value)
+        if good and least is not None:
+            good = value >= least
+        if good and above is not None:
+            good = value > above
+        if not good:
+            expected = "a whole number" if whole else "a finite number"
+            expected += f" of at least {least}" if least is not None else ""
+            expected += f" above {above:g}" if above is not None else ""
+            raise InputError(describe(name, value, expected))

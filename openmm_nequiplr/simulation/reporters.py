@@ -1,0 +1,221 @@
+"""Charges and dipoles along a trajectory."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from ..errors import InputError, describe
+from .computation import Computation, get_computation, state_geometry
+
+
+def record_dtype(num_atoms: int) -> np.dtype:
+    """Layout of one frame: ``step``, ``time`` (ps), ``dipole`` (e Å), ``charges`` (e)."""
+    return np.dtype(
+        [
+            ("step", "<i8"),
+            ("time", "<f8"),
+            ("dipole", "<f8", (3,)),
+            ("charges", "<f8", (num_atoms,)),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class ChargeTrajectory:
+    """Charges along a trajectory of F frames and N atoms.
+
+    Parameters
+    ----------
+    steps : numpy.ndarray, int64, shape (F,)
+    times : numpy.ndarray, shape (F,), ps
+    charges : numpy.ndarray, shape (F, N), e
+    dipoles : numpy.ndarray, shape (F, 3), e Å
+    """
+
+    steps: np.ndarray
+    times: np.ndarray
+    charges: np.ndarray
+    dipoles: np.ndarray
+
+
+class ChargeReporter:
+    """Writes charges and dipole of every reported frame.
+
+    The file is a NumPy ``.npy`` of records (``step``, ``time``, ``dipole``, ``charges``) that
+    grows by one record per frame: ``numpy.load(file)["charges"]`` has shape (F, N), frame by
+    frame beside a trajectory written with the same interval, and ``mmap_mode="r"`` reads it
+    without loading it. It is complete after every frame, so a run that is killed loses nothing.
+    :func:`load_charges` returns it as arrays.
+
+    Charges always belong to the positions of the frame. The dipole is Σ q r with unwrapped
+    positions; in a periodic box only its changes have a meaning.
+
+    Parameters
+    ----------
+    file : str or path
+    reportInterval : int
+        Steps between frames.
+    append : bool
+        Continue an existing file. Frames that lie after the step at which the simulation goes on
+        are dropped first. Without it an existing file is overwritten.
+
+    Raises
+    ------
+    InputError
+        If the interval is not positive, or the file to append to does not fit.
+    """
+
+    def __init__(self, file: str | Path, reportInterval: int, append: bool = False) -> None:
+        if reportInterval < 1:
+            raise InputError(describe("reportInterval", reportInterval, "a positive number"))
+        self._path = Path(file)
+        self._interval = int(reportInterval)
+        self._append = append
+        self._file: RecordFile | None = None
+        self._computation: Computation | None = None
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """Say when the next report is due, and that it needs unwrapped positions."""
+        self._open(simulation)
+        steps = self._interval - simulation.currentStep % self._interval
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def report(self, simulation: app.Simulation, state: openmm.State) -> None:
+        """Write one frame."""
+        file, computation = self._open(simulation)
+        positions, cell = state_geometry(state, computation.settings.periodic)
+        charges = computation.charges(positions, cell)
+        frame = np.zeros((), dtype=file.dtype)
+        frame["step"] = simulation.currentStep
+        frame["time"] = state.getTime().value_in_unit(unit.picosecond)
+        frame["dipole"] = charges @ positions
+        frame["charges"] = charges
+        file.write(frame)
+
+    def close(self) -> None:
+        """Close the file; a later report would open it again to append."""
+        if self._file is not None:
+            self._file.close()
+            self._file, self._append = None, True
+
+    def _open(self, simulation: app.Simulation) -> tuple[RecordFile, Computation]:
+        if self._computation is None:
+            self._computation = get_computation(simulation.system)
+        if self._file is None:
+            dtype = record_dtype(self._computation.num_atoms)
+            self._file = RecordFile(self._path, dtype, append=self._append)
+            if self._append:
+                self._file.truncate_after(simulation.currentStep)
+        return self._file, self._computation
+
+
+def load_charges(file: str | Path) -> ChargeTrajectory:
+    """Read a file of :class:`ChargeReporter`.
+
+    Raises
+    ------
+    InputError
+        If it is not one.
+    """
+    try:
+        records = np.load(file)
+        return ChargeTrajectory(
+            records["step"], records["time"], records["charges"], records["dipole"]
+        )
+    except (ValueError, IndexError, EOFError) as error:
+        raise InputError(
+            describe("file", str(file), f"a file written by ChargeReporter ({error})")
+        ) from error
+
+
+class RecordFile:
+    """A ``.npy`` file of records that can grow and shrink.
+
+    The header keeps its length: NumPy pads it so that the number of records can grow in place.
+
+    Parameters
+    ----------
+    path : path
+    dtype : numpy.dtype
+        A structured type with a field ``step``.
+    append : bool
+        Keep the records of an existing file.
+
+    Raises
+    ------
+    InputError
+        If the file to append to holds other records.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, append: bool = False) -> None:
+        self.dtype = dtype
+        self._header = len(_header(dtype, 0))
+        old = append and path.exists()
+        self._handle = open(path, "r+b" if old else "w+b")  # noqa: SIM115
+        self.count = 0
+        if old:
+            try:
+                self._adopt(path)
+            except BaseException:
+                self._handle.close()
+                raise
+        else:
+            self._write_header()
+
+    def _adopt(self, path: Path) -> None:
+        """Take over the records that are there."""
+        expected = f"records of {self.dtype['charges'].shape[0]} atoms"
+        try:
+            np.lib.format.read_magic(self._handle)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(self._handle)
+        except ValueError as error:
+            raise InputError(describe("file", str(path), f"{expected} ({error})")) from error
+        if dtype != self.dtype or self._handle.tell() != self._header:
+            raise InputError(describe("file", f"{path} with other records", expected))
+        size = os.fstat(self._handle.fileno()).st_size - self._header
+        self.count = min(shape[0], size // self.dtype.itemsize)
+
+    def write(self, record: np.ndarray) -> None:
+        """Append one record; the file is complete when this returns."""
+        self._handle.seek(self._header + self.count * self.dtype.itemsize)
+        self._handle.write(record.tobytes())
+        self._handle.flush()
+        self.count += 1
+        self._write_header()
+
+    def truncate_after(self, step: int) -> None:
+        """Drop the records that belong to later steps."""
+        while self.count:
+            self._handle.seek(self._header + (self.count - 1) * self.dtype.itemsize)
+            last = np.frombuffer(self._handle.read(self.dtype.itemsize), dtype=self.dtype)
+            if last["step"][0] <= step:
+                break
+            self.count -= 1
+        self._write_header()
+        self._handle.truncate(self._header + self.count * self.dtype.itemsize)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+    def _write_header(self) -> None:
+        self._handle.seek(0)
+        self._handle.write(_header(self.dtype, self.count))
+        self._handle.flush()
+
+
+def _header(dtype: np.dtype, count: int) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer,
+        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)},
+    )
+    return buffer.getvalue()

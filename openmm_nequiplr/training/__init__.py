@@ -1,0 +1,1 @@
+"""Training and judging models. Only `run` and what it imports need Lightning."""

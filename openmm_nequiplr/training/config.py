@@ -1,0 +1,299 @@
+"""The training configuration: a YAML file read into frozen, validated dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..data.keys import DataKeys
+from ..errors import InputError, describe
+from .parsing import build, override
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the structures come from.
+
+    Parameters
+    ----------
+    train : str or list of str
+        Data files; paths are relative to the configuration file.
+    validation : str or list of str, optional
+        Files for validation. Without them, structures are taken out of `train` at random.
+    test : str or list of str, optional
+        Files on which the finished model is judged.
+    num_train, num_validation, num_test : int or float
+        Sizes of the random split, as numbers or as fractions. Unused parts are left out.
+    split_seed : int
+        Seed of the random split.
+    format : {"extxyz", "runner"}, optional
+        Recognised when not given.
+    keys : dict
+        Key names, see `DataKeys`.
+    energy_shifts : dict, optional
+        Energy of an atom of each element, eV; least squares over the training set otherwise.
+    per_species_scales : bool
+        Scale energies by the rms force of each element rather than of all atoms.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    num_train: int | float | None = None
+    num_validation: int | float = 0.1
+    num_test: int | float = 0
+    split_seed: int = 0
+    format: str | None = None
+    keys: DataKeys = field(default_factory=DataKeys)
+    energy_shifts: Mapping[str, float] | None = None
+    per_species_scales: bool = False
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the mean squared errors, in eV, Å and e.
+
+    The loss is Σ weight × mean squared error of: energy per atom (eV/atom), force components
+    (eV/Å), charges (e), dipole components (e Å), stress components (eV/Å³).
+    """
+
+    energy_per_atom: float = 1.0
+    forces: float = 1.0
+    charges: float = 0.0
+    dipole: float = 0.0
+    stress: float = 0.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            _at_least(f"loss.{each.name}", getattr(self, each.name), 0.0)
+        if not any(getattr(self, each.name) for each in fields(self)):
+            raise InputError(describe("loss", "all weights zero", "one weight above zero"))
+
+    def weights(self) -> dict[str, float]:
+        """Name and weight of every quantity."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam or AdamW.
+
+    Parameters
+    ----------
+    name : {"adam", "adamw"}
+    lr : float
+        Largest learning rate.
+    weight_decay : float
+        Not applied to hardnesses, Bessel frequencies and one-dimensional parameters.
+    amsgrad : bool
+    betas : pair of float
+    """
+
+    name: str = "adam"
+    lr: float = 0.005
+    weight_decay: float = 0.0
+    amsgrad: bool = False
+    betas: tuple[float, ...] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        _one_of("optimizer.name", self.name, ("adam", "adamw"))
+        _above("optimizer.lr", self.lr, 0.0)
+        _at_least("optimizer.weight_decay", self.weight_decay, 0.0)
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise InputError(describe("optimizer.betas", self.betas, "two numbers in [0, 1)"))
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Course of the learning rate.
+
+    Parameters
+    ----------
+    name : {"constant", "cosine", "exponential", "plateau"}
+        ``cosine`` runs down over `max_epochs`, or over `max_time` where that ends first;
+        ``exponential`` runs down by the same factor in every epoch; ``plateau`` multiplies by
+        `factor` when the validation loss has not improved for `patience` validations.
+    warmup_epochs : float
+        Linear increase from zero at the beginning.
+    final_factor : float
+        Smallest learning rate over the largest (``cosine`` and ``exponential`` end there).
+    patience : int
+    factor : float
+    """
+
+    name: str = "cosine"
+    warmup_epochs: float = 0.0
+    final_factor: float = 0.001
+    patience: int = 25
+    factor: float = 0.5
+
+    def __post_init__(self) -> None:
+        _one_of("schedule.name", self.name, ("constant", "cosine", "exponential", "plateau"))
+        _at_least("schedule.warmup_epochs", self.warmup_epochs, 0.0)
+        _at_least("schedule.patience", self.patience, 1)
+        for name in ("final_factor", "factor"):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise InputError(describe(f"schedule.{name}", value, "a number in (0, 1]"))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that `train` needs.
+
+    Parameters
+    ----------
+    model : dict
+        Fields of `ModelConfig`. ``type_names`` may be left out and ``avg_num_neighbors``,
+        ``charge_min`` and ``charge_max`` may be ``auto``: they are then taken from the data.
+    data : DataConfig
+    output : str
+        Directory for everything that is written, relative to the working directory.
+    loss, optimizer, schedule
+        See `LossConfig`, `OptimizerConfig`, `ScheduleConfig`.
+    batch_size : int
+        Structures per optimiser step and process.
+    validation_batch_size : int
+    validation_interval : int
+        Validate every so many epochs.
+    max_epochs : int
+    max_time : float, optional
+        Minutes after which training ends with the epoch.
+    ema_decay : float
+        Decay of the exponential moving average of the weights, 0 for none. Validation and the
+        exported models use the average.
+    refit_energy_shifts : bool
+        Fit the energy shifts of the finished model anew over the training set (unless they are
+        given in `data`).
+    gradient_clip : float, optional
+        Largest norm of the gradient.
+    precision : {"single", "double"}
+        Of the network.
+    seed : int
+        Initial weights and order of the data.
+    num_threads : int, optional
+        Threads of torch on the CPU.
+    trainer : dict
+        Passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
+    """
+
+    model: Mapping[str, Any]
+    data: DataConfig
+    output: str = "training"
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batch_size: int = 4
+    validation_batch_size: int = 8
+    validation_interval: int = 1
+    max_epochs: int = 1000
+    max_time: float | None = None
+    ema_decay: float = 0.99
+    refit_energy_shifts: bool = True
+    gradient_clip: float | None = None
+    precision: str = "single"
+    seed: int = 0
+    num_threads: int | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "validation_batch_size", "validation_interval", "max_epochs"):
+            _at_least(name, getattr(self, name), 1)
+        _one_of("precision", self.precision, ("single", "double"))
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(describe("ema_decay", self.ema_decay, "a number in [0, 1)"))
+        for name in ("max_time", "gradient_clip", "num_threads"):
+            if getattr(self, name) is not None:
+                _above(name, getattr(self, name), 0)
+        taken = _RESERVED.intersection(self.trainer)
+        if taken:
+            raise InputError(
+                describe("trainer", sorted(taken), "options that have no entry of their own here")
+            )
+
+
+#: Options of the Lightning trainer that this configuration sets itself.
+_RESERVED = frozenset(
+    {
+        "callbacks",
+        "check_val_every_n_epoch",
+        "default_root_dir",
+        "gradient_clip_val",
+        "inference_mode",
+        "logger",
+        "max_epochs",
+        "max_time",
+        "precision",
+        "use_distributed_sampler",
+    }
+)
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "loss": LossConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "keys": DataKeys,
+}
+
+
+def load_config(
+    path: str | Path, overrides: Mapping[str, Any] | None = None
+) -> tuple[TrainingConfig, dict[str, Any]]:
+    """Read a training YAML file.
+
+    Parameters
+    ----------
+    path : path
+        Data files that it names are relative to its directory.
+    overrides : dict, optional
+        Values that replace those of the file; nested, or with dotted keys such as
+        ``{"optimizer.lr": 0.01}``.
+
+    Returns
+    -------
+    config : TrainingConfig
+    raw : dict
+        The entries as read, overrides included, for the record.
+
+    Raises
+    ------
+    InputError
+        If the file is not YAML, a key is unknown (the closest valid one is named), or a value is
+        of the wrong kind.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(describe("config_path", str(path), "an existing YAML file"))
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(describe("config_path", str(path), f"valid YAML ({error})")) from None
+    if not isinstance(raw, dict):
+        raise InputError(describe("config_path", str(path), "a YAML mapping"))
+    for key, value in (overrides or {}).items():
+        override(raw, key.split("."), value)
+    return build(TrainingConfig, raw, _SECTIONS), raw
+
+
+def resolve(path: str, config_path: str | Path) -> Path:
+    """A data path of the configuration, relative to the file that names it."""
+    return (Path(config_path).parent / Path(path).expanduser()).resolve()
+
+
+def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise InputError(describe(name, value, "one of " + ", ".join(valid)))
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise InputError(describe(name, value, f"at least {least:g}"))
+
+
+def _above(name: str, value: float, least: float) -> None:
+    if not value > least:
+        raise InputError(describe(name, value, f"above {least:g}"))

@@ -1,0 +1,231 @@
+"""Errors of a model on reference data, as figures, a table and parity plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.dataset import GraphDataset, Labels
+from ..data.keys import DataKeys
+from ..data.reading import read_structures
+from ..data.structure import Structure
+from ..errors import InputError, describe
+from ..model import NequIPLRPotential, PotentialOutput, load_model
+from .loss import QUANTITIES, Errors, ErrorSums, residuals
+from .report import LABELS, UNITS, scaled
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Errors of a model on a data set; a quantity without labels is None.
+
+    Parameters
+    ----------
+    num_structures, num_atoms : int
+    energy_per_atom : Errors
+        meV/atom.
+    forces : Errors
+        Force components, meV/Å.
+    charges : Errors
+        me.
+    dipole : Errors
+        Dipole components, me Å.
+    stress : Errors
+        Stress components, meV/Å³.
+    """
+
+    num_structures: int
+    num_atoms: int
+    energy_per_atom: Errors | None = None
+    forces: Errors | None = None
+    charges: Errors | None = None
+    dipole: Errors | None = None
+    stress: Errors | None = None
+
+    def quantities(self) -> dict[str, Errors]:
+        """The quantities that had labels."""
+        found = {name: getattr(self, name) for name in QUANTITIES}
+        return {name: errors for name, errors in found.items() if errors is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        result: dict[str, Any] = {
+            "num_structures": self.num_structures,
+            "num_atoms": self.num_atoms,
+        }
+        for name, errors in self.quantities().items():
+            result[name] = {
+                "rmse": errors.rmse, "mae": errors.mae, "count": errors.count, "unit": UNITS[name],
+            }  # fmt: skip
+        return result
+
+
+def evaluate_model(
+    model: NequIPLRPotential | str | Path,
+    data: str | Path | Sequence[Structure],
+    output: str | Path | None = None,
+    batch_size: int = 8,
+    keys: DataKeys | None = None,
+    format: str | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    verbose: bool = True,
+    **key_names: str | None,
+) -> Metrics:
+    """Compare a model with reference data.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential, path, or name of a shipped model
+    data : path or sequence of Structure
+    output : path, optional
+        Directory that receives ``parity_*.png``, ``metrics.json`` and ``metrics.csv``.
+    batch_size : int
+        Structures evaluated at a time.
+    keys : DataKeys, optional
+        Key names of the data file.
+    format : str, optional
+        Format of the data file.
+    device : str or torch.device, optional
+        Where the network runs; where the model is when not given.
+    precision : {"single", "double"}, optional
+        Of the network; as it is when not given.
+    verbose : bool
+        Print the table.
+    **key_names : str
+        ``energy_key``, ``forces_key``, … instead of `keys`.
+
+    Returns
+    -------
+    Metrics
+
+    Raises
+    ------
+    InputError
+        If nothing in the data can be compared.
+    """
+    keys = _with_names(keys or DataKeys(), key_names)
+    if isinstance(data, (str, Path)):
+        data = read_structures(data, keys, format)
+    if batch_size < 1:
+        raise InputError(describe("batch_size", batch_size, "at least 1"))
+    model = _prepared(model, device, precision)
+    pairs: dict[str, list[np.ndarray]] = {}
+    sums = ErrorSums()
+    wants_stress = any(s.stress is not None and s.pbc for s in data)
+    for batch in GraphDataset(data, model).batches(batch_size):
+        batch = batch.to(model.device)
+        result = model(batch.graph, compute_forces=True, compute_stress=wants_stress)
+        errors = residuals(result, batch.labels)
+        sums.add({name: value.cpu() for name, value in errors.items()})
+        if output is not None:
+            shifts = dict(model.named_buffers())["energy_shifts"][batch.graph.types]
+            shifts = torch.zeros_like(result.energy).index_add(0, batch.graph.batch, shifts)
+            _collect(pairs, result, batch.labels, shifts)
+    if not sums.errors():
+        raise InputError(describe("data", "no labels", "energies, forces or charges"))
+    metrics = Metrics(
+        num_structures=len(data),
+        num_atoms=sum(s.num_atoms for s in data),
+        **{
+            name: replace(e, rmse=scaled(e.rmse), mae=scaled(e.mae))
+            for name, e in sums.errors().items()
+        },
+    )
+    if output is not None:
+        _write(Path(output), metrics, pairs)
+    if verbose:
+        print(format_table(metrics))
+    return metrics
+
+
+def format_table(metrics: Metrics) -> str:
+    """The errors as a table in plain text."""
+    lines = [f"{'':18}{'RMSE':>10}{'MAE':>10}  {'unit':<10}{'values':>8}"]
+    for name, errors in metrics.quantities().items():
+        lines.append(
+            f"{LABELS[name]:18}{errors.rmse:10.3f}{errors.mae:10.3f}  "
+            f"{UNITS[name]:<10}{errors.count:8d}"
+        )
+    return "\n".join(lines)
+
+
+def _with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:
+    changes = {}
+    for name, value in names.items():
+        quantity = name.removesuffix("_key")
+        if quantity == name or not hasattr(keys, quantity):
+            raise TypeError(f"evaluate_model() got an unexpected keyword argument {name!r}")
+        if value is not None:
+            changes[quantity] = value
+    return replace(keys, **changes)
+
+
+def _prepared(
+    model: NequIPLRPotential | str | Path,
+    device: str | torch.device | None,
+    precision: str | None,
+) -> NequIPLRPotential:
+    if precision not in (None, "single", "double"):
+        raise InputError(describe("precision", precision, "'single' or 'double'"))
+    if not isinstance(model, NequIPLRPotential):
+        model = load_model(model)
+    model = model.eval()
+    if device is not None:
+        model = model.to(device)
+    if precision is not None:
+        model = model.to(torch.float32 if precision == "single" else torch.float64)
+    return model
+
+
+def _collect(
+    pairs: dict[str, list[np.ndarray]],
+    result: PotentialOutput,
+    labels: Labels,
+    shifts: torch.Tensor,
+) -> None:
+    """Keep reference and predicted values, shape [2, values], for the plots.
+
+    Energies are counted from the model's `shifts` (eV, shape [B]): the differences between
+    elements, and even between compositions, would hide everything else.
+    """
+    for name in QUANTITIES:
+        field = "energy" if name == "energy_per_atom" else name
+        reference, predicted = getattr(labels, field), getattr(result, field)
+        if reference is None or predicted is None:
+            continue
+        both = torch.stack([reference, predicted.to(reference.dtype)]).detach()
+        if name == "energy_per_atom":
+            both = (both - shifts) / labels.atoms_per_graph
+        both = both.reshape(2, -1)
+        pairs.setdefault(name, []).append(both[:, torch.isfinite(both[0])].cpu().numpy())
+
+
+def _write(output: Path, metrics: Metrics, pairs: dict[str, list[np.ndarray]]) -> None:
+    from ..analysis.plots import plot_parity
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "metrics.json").write_text(
+        json.dumps(metrics.to_dict(), indent=1) + "\n", encoding="utf-8"
+    )
+    with open(output / "metrics.csv", "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["quantity", "rmse", "mae", "unit", "count"])
+        for name, errors in metrics.quantities().items():
+            writer.writerow([name, errors.rmse, errors.mae, UNITS[name], errors.count])
+    for name, errors in metrics.quantities().items():
+        plot_parity(
+            np.concatenate(pairs[name], axis=1),
+            output / f"parity_{name}.png",
+            title=f"{LABELS[name]}: RMSE {errors.rmse:.3g} {UNITS[name]}",
+            unit=UNITS[name].replace("m", "", 1),
+            error_unit=UNITS[name],
+            error_scale=scaled(1.0),
+        )

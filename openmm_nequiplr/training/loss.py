@@ -1,0 +1,132 @@
+"""Losses and error figures, both out of the same sums over labelled values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..data.dataset import Labels
+from .config import LossConfig
+
+if TYPE_CHECKING:
+    from ..model.potential import PotentialOutput
+
+#: The quantities, in the order in which they are reported.
+QUANTITIES = ("energy_per_atom", "forces", "charges", "dipole", "stress")
+
+
+def residuals(output: PotentialOutput, labels: Labels) -> dict[str, torch.Tensor]:
+    """Predicted minus reference values, for all that has a reference.
+
+    Parameters
+    ----------
+    output : PotentialOutput
+        Of a batch of B structures with N atoms.
+    labels : Labels
+
+    Returns
+    -------
+    dict of str to tensor
+        Quantity to a one-dimensional float64 tensor: energy per atom (eV/atom, one value per
+        structure), force components (eV/Å), charges (e), dipole (e Å) and stress components
+        (eV/Å³). Values without a reference are left out.
+    """
+    pairs = {
+        "energy_per_atom": (output.energy, labels.energy),
+        "forces": (output.forces, labels.forces),
+        "charges": (output.charges, labels.charges),
+        "dipole": (output.dipole, labels.dipole),
+        "stress": (output.stress, labels.stress),
+    }
+    result = {}
+    for name, (predicted, reference) in pairs.items():
+        if predicted is None or reference is None:
+            continue
+        difference = predicted.to(reference.dtype) - reference
+        if name == "energy_per_atom":
+            difference = difference / labels.atoms_per_graph
+        known = torch.isfinite(reference)
+        result[name] = difference.reshape(-1) if bool(known.all()) else difference[known]
+    return {name: value for name, value in result.items() if value.numel() > 0}
+
+
+def weighted_loss(errors: dict[str, torch.Tensor], weights: LossConfig) -> torch.Tensor:
+    """Σ weight × mean squared error.
+
+    Parameters
+    ----------
+    errors : dict of str to tensor
+        From `residuals`.
+    weights : LossConfig
+
+    Returns
+    -------
+    tensor, float64, shape []
+    """
+    terms = [
+        weight * errors[name].square().mean()
+        for name, weight in weights.weights().items()
+        if weight > 0 and name in errors
+    ]
+    if not terms:
+        raise ValueError("errors: expected a labelled quantity with a weight, got none")
+    return torch.stack(terms).sum()
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Error figures of one quantity, in the units of `residuals`.
+
+    Parameters
+    ----------
+    rmse, mae : float
+        Root mean square and mean absolute error.
+    count : int
+        Number of values.
+    """
+
+    rmse: float
+    mae: float
+    count: int
+
+
+class ErrorSums:
+    """Sums over batches from which errors of a whole data set follow.
+
+    Parameters
+    ----------
+    device : torch.device or str
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        #: float64 [quantities, 3]: number of values, sum of squares, sum of absolute values.
+        self.sums = torch.zeros(len(QUANTITIES), 3, dtype=torch.float64, device=device)
+
+    def add(self, errors: dict[str, torch.Tensor]) -> None:
+        """Take in the residuals of one batch."""
+        for row, name in enumerate(QUANTITIES):
+            if name in errors:
+                values = errors[name].detach()
+                count = torch.tensor(float(values.numel()), dtype=torch.float64)
+                self.sums[row] += torch.stack(
+                    [count.to(values.device), values.square().sum(), values.abs().sum()]
+                )
+
+    def errors(self) -> dict[str, Errors]:
+        """Error figures of every quantity that had labels."""
+        result = {}
+        for name, (count, squares, absolute) in zip(QUANTITIES, self.sums.tolist(), strict=True):
+            if count > 0:
+                result[name] = Errors((squares / count) ** 0.5, absolute / count, int(count))
+        return result
+
+    def loss(self, weights: LossConfig) -> float:
+        """The weighted loss over everything that was added."""
+        errors = self.errors()
+        return sum(
+            weight * errors[name].rmse ** 2
+            for name, weight in weights.weights().items()
+            if name in errors
+        )

@@ -1,0 +1,206 @@
+"""The Lightning module: one training step, validation with averaged weights, data order."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
+from ..model.potential import NequIPLRPotential
+from .config import TrainingConfig
+from .ema import WeightAverage
+from .loss import Errors, ErrorSums, residuals, weighted_loss
+from .schedule import LearningRate
+
+_NO_DECAY = ("hardness", "bessel")
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains a potential.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+        With energy shifts and scales already set.
+    config : TrainingConfig
+    train_data, validation_data : GraphDataset, optional
+        Graphs and labels.
+    """
+
+    def __init__(
+        self,
+        model: NequIPLRPotential,
+        config: TrainingConfig,
+        train_data: GraphDataset,
+        validation_data: GraphDataset,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.train_data = train_data
+        self.validation_data = validation_data
+        self.average = WeightAverage(model, config.ema_decay)
+        self.learning_rate: LearningRate | None = None
+        self._saved: dict[str, Any] = {}
+        self.train_errors: dict[str, Errors] = {}
+        self.validation_errors: dict[str, Errors] = {}
+        self.train_loss = float("nan")
+        self.validation_loss: float | None = None
+        self.minutes_before = self.minutes = 0.0
+        self._started = time.monotonic()
+        self._sums = ErrorSums()
+        self._validation_sums = ErrorSums()
+        weights = config.loss.weights()
+        self._forces = weights["forces"] > 0
+        self._stress = weights["stress"] > 0
+
+    # ------------------------------------------------------------------------------- training
+
+    def setup(self, stage: str) -> None:
+        """Prepare the schedule, once the number of steps is known."""
+        steps = self.trainer.estimated_stepping_batches / self.config.max_epochs
+        self.learning_rate = LearningRate(
+            self.config.schedule, steps, self.config.max_epochs, self.config.max_time
+        )
+        if "learning_rate" in self._saved:
+            self.learning_rate.load_state_dict(self._saved["learning_rate"])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam or AdamW, with and without weight decay."""
+        decayed: list[torch.nn.Parameter] = []
+        free: list[torch.nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            plain = parameter.ndim > 1 and not any(word in name for word in _NO_DECAY)
+            (decayed if plain else free).append(parameter)
+        settings = self.config.optimizer
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
+        kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+        return kind(
+            [g for g in groups if g["params"]],
+            lr=settings.lr,
+            betas=(settings.betas[0], settings.betas[1]),
+            amsgrad=settings.amsgrad,
+        )
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+        self._sums = ErrorSums(self.device)
+
+    def training_step(self, batch: LabelledGraph, batch_index: int) -> torch.Tensor:
+        """Weighted loss of one batch."""
+        output = self.model(batch.graph, compute_forces=self._forces, compute_stress=self._stress)
+        errors = residuals(output, batch.labels)
+        self._sums.add(errors)
+        return weighted_loss(errors, self.config.loss)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]
+        """One step at the scheduled learning rate, then the average."""
+        assert self.learning_rate is not None
+        lr = self.config.optimizer.lr * self.learning_rate.factor(self.trainer.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step(closure=closure)
+        self.average.update(self.model)
+
+    def _elapsed(self) -> float:
+        """Minutes of training in this process, those before a resumption included."""
+        return self.minutes_before + (time.monotonic() - self._started) / 60.0
+
+    def end_epoch(self) -> None:
+        """Collect the errors of the epoch and let the schedule know; called by the recorder."""
+        sums = self._reduced(self._sums)
+        self.train_errors, self.train_loss = sums.errors(), sums.loss(self.config.loss)
+        self._sums = ErrorSums(self.device)
+        assert self.learning_rate is not None
+        self.minutes = self._elapsed()
+        if self.trainer.world_size > 1:  # the clock of the first process counts
+            self.minutes = float(self.trainer.strategy.broadcast(self.minutes))
+        self.learning_rate.end_epoch(self.validation_loss, self.minutes)
+        if self.config.max_time is not None and self.minutes >= self.config.max_time:
+            self.trainer.should_stop = True
+
+    def _reduced(self, sums: ErrorSums) -> ErrorSums:
+        """The sums over all processes."""
+        if self.trainer.world_size > 1:
+            sums.sums = self.trainer.strategy.reduce(sums.sums, reduce_op="sum")
+        return sums
+
+    # ----------------------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Put the averaged weights in place."""
+        self.average.swap(self.model)
+        self._validation_sums = ErrorSums(self.device)
+
+    def validation_step(self, batch: LabelledGraph, batch_index: int) -> None:
+        """Errors of one batch; forces need gradients, which Lightning has switched off."""
+        with torch.enable_grad():
+            output = self.model(
+                batch.graph, compute_forces=self._forces, compute_stress=self._stress
+            )
+            self._validation_sums.add(residuals(output, batch.labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Put the weights back and compute the errors."""
+        self.average.swap(self.model)
+        sums = self._reduced(self._validation_sums)
+        self.validation_errors = sums.errors()
+        self.validation_loss = sums.loss(self.config.loss)
+
+    # ----------------------------------------------------------------------------------- data
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches in an order that depends on seed and epoch only."""
+        sampler = EpochSampler(
+            len(self.train_data), self.config.seed, self.global_rank, self.trainer.world_size
+        )
+        return DataLoader(
+            self.train_data,
+            batch_size=self.config.batch_size,
+            sampler=sampler,
+            collate_fn=LabelledGraph.collate,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches made once; each process has its share, filled up with unlabelled ones."""
+        batches = self.validation_data.batches(self.config.validation_batch_size)
+        world = self.trainer.world_size
+        share = batches[self.global_rank :: world]
+        while len(share) < -(-len(batches) // world):
+            share.append(LabelledGraph(batches[0].graph, batches[0].labels.blank()))
+        return DataLoader(share, batch_size=None, collate_fn=_itself)  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(
+        self, batch: LabelledGraph, device: torch.device, dataloader_idx: int
+    ) -> LabelledGraph:
+        """Move graph and labels."""
+        return batch if device.type == "cpu" else batch.to(device)
+
+    # ---------------------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not know of."""
+        assert self.learning_rate is not None
+        checkpoint["nequiplr"] = {
+            "learning_rate": self.learning_rate.state_dict(),
+            "minutes": self._elapsed(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        self._saved = checkpoint["nequiplr"]
+        self.minutes_before = self._saved["minutes"]
+        if self.learning_rate is not None:
+            self.learning_rate.load_state_dict(self._saved["learning_rate"])
+
+
+def _itself(item: LabelledGraph) -> LabelledGraph:
+    return item

@@ -1,0 +1,114 @@
+"""Validated dataclasses out of the nested mappings of a YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from ..errors import InputError, describe
+
+_T = TypeVar("_T")
+
+
+def check_keys(given: Mapping[str, Any], valid: list[str], where: str) -> None:
+    """Refuse unknown keys, naming the closest valid one."""
+    for key in given:
+        if key not in valid:
+            close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
+            hint = f"{close[0]!r} (the closest)" if close else "one of " + ", ".join(valid)
+            raise InputError(describe(f"{where}{key}", "an unknown key", hint))
+
+
+def override(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if raw.get(key) is None:
+            raw[key] = {}
+        raw = raw[key]
+        if not isinstance(raw, dict):
+            raise InputError(describe("overrides", ".".join(keys), "a path through sections"))
+    if isinstance(value, Mapping) and isinstance(raw.get(keys[-1]), dict):
+        for key, each in value.items():
+            override(raw, [keys[-1], *str(key).split(".")], each)
+    else:
+        raw[keys[-1]] = value
+
+
+def build(kind: type[_T], given: Any, sections: Mapping[str, type], where: str = "") -> _T:
+    """Make a dataclass out of a mapping.
+
+    Parameters
+    ----------
+    kind : type
+        The dataclass; its annotations say what the values should be.
+    given : mapping
+        As read from YAML.
+    sections : mapping of str to type
+        Fields that are dataclasses themselves, at any level.
+    where : str
+        Prefix of names in error messages.
+
+    Returns
+    -------
+    instance of `kind`
+
+    Raises
+    ------
+    InputError
+        If a key is unknown or missing, or a value of the wrong kind.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(describe(where.rstrip(".") or "configuration", given, "a mapping"))
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    check_keys(given, list(known), where)
+    values: dict[str, Any] = {}
+    for name, each in known.items():
+        if name not in given:
+            if each.default is MISSING and each.default_factory is MISSING:
+                raise InputError(describe(where + name, "nothing", "an entry"))
+            continue
+        value = given[name]
+        if name in sections:
+            values[name] = build(sections[name], value or {}, sections, f"{where}{name}.")
+        else:
+            values[name] = _convert(where + name, str(each.type), value)
+    return kind(**values)
+
+
+def _convert(where: str, annotation: str, value: Any) -> Any:
+    """Bring a YAML value to its annotated type; YAML reads 1e-3 as text."""
+    if annotation.startswith("tuple"):
+        items = [] if value is None else value if isinstance(value, (list, tuple)) else [value]
+        numbers = "float" in annotation
+        return tuple(_number(where, i, whole=False) if numbers else str(i) for i in items)
+    if value is None and "None" in annotation:
+        return None
+    if annotation.startswith("Mapping"):
+        if not isinstance(value, Mapping):
+            raise InputError(describe(where, value, "a mapping"))
+        return dict(value)
+    if annotation.startswith("str"):
+        if not isinstance(value, (str, int, float)):
+            raise InputError(describe(where, value, "text"))
+        return str(value)
+    if annotation == "bool":
+        if not isinstance(value, bool):
+            raise InputError(describe(where, value, "true or false"))
+        return value
+    return _number(where, value, whole="float" not in annotation)
+
+
+def _number(where: str, value: Any, whole: bool) -> int | float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise InputError(describe(where, value, "a number")) from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise InputError(describe(where, value, "a number"))
+    if whole:
+        if value != int(value):
+            raise InputError(describe(where, value, "a whole number"))
+        return int(value)
+    return value

@@ -1,0 +1,222 @@
+"""What a training run leaves behind: log, picture, models, checkpoint, progress line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from ..errors import ConvergenceError
+from ..model import save_model
+from .loss import QUANTITIES, Errors
+from .module import TrainingModule
+from .report import UNITS, scaled
+
+BEST_MODEL = "model.safetensors"
+LAST_MODEL = "model_last.safetensors"
+CHECKPOINT = "last.ckpt"
+LOG = "metrics.csv"
+PICTURE = "learning_curve.png"
+
+_PICTURE_SECONDS = 60.0
+_LINE_SECONDS = 10.0
+
+
+class Recorder(Checkpoint):
+    """Writes everything at the end of each epoch, the checkpoint last.
+
+    Being a Lightning ``Checkpoint``, it is called after all other callbacks.
+
+    Parameters
+    ----------
+    output : path
+        Directory.
+    metadata : dict of str to str
+        Goes into the model files.
+    progress : bool
+        Show a progress line.
+    """
+
+    def __init__(self, output: Path, metadata: dict[str, str], progress: bool = True) -> None:
+        self.output = output
+        self.metadata = metadata
+        self.progress = progress
+        self.best_loss = math.inf
+        self.best_epoch = -1
+        self._rows: list[dict[str, Any]] = []
+        self._bar: Any = None
+        self._last_line = -math.inf
+        self._last_picture = time.monotonic()
+
+    # ------------------------------------------------------------------------ Lightning hooks
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up the log where the checkpoint left it, and start the progress line."""
+        if not trainer.is_global_zero:
+            return
+        self._rows = [] if trainer.current_epoch == 0 else self._read_log(trainer.current_epoch)
+        self._write_log()
+        if self.progress and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=trainer.max_epochs, initial=trainer.current_epoch, unit="epoch",
+                dynamic_ncols=True, leave=True,
+            )  # fmt: skip
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the epoch."""
+        assert isinstance(pl_module, TrainingModule)
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.end_epoch()
+        if not math.isfinite(pl_module.train_loss):
+            raise ConvergenceError(
+                f"training loss: expected a finite number, got {pl_module.train_loss} in epoch "
+                f"{trainer.current_epoch}; lower optimizer.lr or set gradient_clip"
+            )
+        loss = pl_module.validation_loss
+        if loss is not None and loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, trainer.current_epoch
+            if trainer.is_global_zero:
+                self._export(pl_module, BEST_MODEL, trainer.current_epoch)
+        if trainer.is_global_zero:
+            self._record(trainer, pl_module, lr)
+        pl_module.validation_loss = None
+        trainer.save_checkpoint(self.output / CHECKPOINT)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Last model, last picture, end of the progress line."""
+        assert isinstance(pl_module, TrainingModule)
+        if trainer.is_global_zero:
+            self._export(pl_module, LAST_MODEL, trainer.current_epoch - 1)
+            self._draw()
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """End of the progress line."""
+        self._close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the checkpoint."""
+        return {"best_loss": self.best_loss, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Comes out of the checkpoint."""
+        self.best_loss = state_dict["best_loss"]
+        self.best_epoch = state_dict["best_epoch"]
+
+    # -------------------------------------------------------------------------------- outputs
+
+    def _export(self, module: TrainingModule, name: str, epoch: int) -> None:
+        metadata = dict(self.metadata)
+        metadata["epoch"] = str(epoch)
+        metadata["validation"] = json.dumps(_figures(module.validation_errors))
+        with module.average.applied(module.model):
+            save_model(module.model, self.output / name, metadata)
+
+    def _record(self, trainer: pl.Trainer, module: TrainingModule, lr: float) -> None:
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "minutes": round(module.minutes, 3),
+            "lr": f"{lr:.4g}",
+            "train_loss": f"{module.train_loss:.6g}",
+            "validation_loss": "",
+        }
+        groups = {"train": module.train_errors}
+        if module.validation_loss is not None:
+            row["validation_loss"] = f"{module.validation_loss:.6g}"
+            groups["validation"] = module.validation_errors
+        for group, errors in groups.items():
+            for name, figures in errors.items():
+                row[f"{group}_{name}_rmse"] = f"{scaled(figures.rmse):.5g}"
+                row[f"{group}_{name}_mae"] = f"{scaled(figures.mae):.5g}"
+        self._rows.append(row)
+        self._write_log(append=True)
+        now = time.monotonic()
+        if now - self._last_picture > _PICTURE_SECONDS:
+            self._draw()
+        self._show(trainer, module, now)
+
+    def _show(self, trainer: pl.Trainer, module: TrainingModule, now: float) -> None:
+        if not self.progress:
+            return
+        text = summary(module.validation_errors or module.train_errors)
+        if self._bar is not None:
+            self._bar.update(1)
+            self._bar.set_postfix_str(text)
+        elif now - self._last_line > _LINE_SECONDS or self._is_last(trainer):
+            self._last_line = now
+            print(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  "
+                f"{module.minutes:.1f} min  loss {module.train_loss:.3g}  {text}",
+                flush=True,
+            )
+
+    @staticmethod
+    def _is_last(trainer: pl.Trainer) -> bool:
+        return trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+
+    def _draw(self) -> None:
+        from ..analysis.plots import plot_learning_curve
+
+        self._last_picture = time.monotonic()
+        if self._rows:
+            plot_learning_curve(self.output / LOG, self.output / PICTURE)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    # ------------------------------------------------------------------------------------ log
+
+    def _read_log(self, epochs: int) -> list[dict[str, Any]]:
+        path = self.output / LOG
+        if not path.is_file():
+            return []
+        with open(path, newline="", encoding="utf-8") as handle:
+            return [row for row in csv.DictReader(handle) if int(row["epoch"]) < epochs]
+
+    def _write_log(self, append: bool = False) -> None:
+        """Write the last row, or all of them when the columns are not settled."""
+        columns = _columns(self._rows)
+        if append and len(self._rows) > 1 and columns == _columns(self._rows[:-1]):
+            with open(self.output / LOG, "a", newline="", encoding="utf-8") as handle:
+                csv.DictWriter(handle, columns).writerow(self._rows[-1])
+            return
+        with open(self.output / LOG, "w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _figures(errors: dict[str, Errors]) -> dict[str, dict[str, float]]:
+    """Errors in the units of the report."""
+    return {
+        name: {"rmse": scaled(e.rmse), "mae": scaled(e.mae), "unit": UNITS[name]}  # type: ignore[dict-item]
+        for name, e in errors.items()
+    }
+
+
+def summary(errors: dict[str, Errors]) -> str:
+    """Rms errors in one line."""
+    short = {"energy_per_atom": "E", "forces": "F", "charges": "q", "dipole": "μ", "stress": "σ"}
+    return "  ".join(
+        f"{short[name]} {scaled(errors[name].rmse):.3g} {UNITS[name]}"
+        for name in QUANTITIES
+        if name in errors
+    )

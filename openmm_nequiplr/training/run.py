@@ -1,0 +1,319 @@
+"""Training from a configuration file to a model file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from ..data.dataset import GraphDataset
+from ..data.reading import read_structures
+from ..data.split import Split, random_split
+from ..data.structure import Structure
+from ..errors import InputError, describe
+from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
+from .config import TrainingConfig, load_config, resolve
+from .evaluate import Metrics, evaluate_model, format_table
+from .module import TrainingModule
+from .parsing import check_keys
+from .recorder import BEST_MODEL, CHECKPOINT, LAST_MODEL, Recorder
+from .refit import refit_energy_shifts
+from .statistics import (
+    charge_range,
+    elements_of,
+    fit_energy_scales,
+    fit_energy_shifts,
+    mean_num_neighbors,
+)
+
+CONFIG_COPY = "config.yaml"
+SPLIT = "split.json"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training left.
+
+    Parameters
+    ----------
+    model_path : path
+        The model with the lowest validation loss.
+    last_model_path : path
+        The model at the end.
+    validation, test : Metrics
+        Errors of the former on the validation and the test structures, None without test
+        structures.
+    """
+
+    model_path: Path
+    last_model_path: Path
+    validation: Metrics
+    test: Metrics | None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    train: list[Structure]
+    validation: list[Structure]
+    test: list[Structure]
+    split: Split | None
+
+
+def train(
+    config_path: str | Path,
+    resume: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> TrainingResult | None:
+    """Train a model as a YAML file says.
+
+    Writes into the output directory: ``model.safetensors`` (lowest validation loss, averaged
+    weights), ``model_last.safetensors``, ``last.ckpt`` (after every epoch), ``metrics.csv``,
+    ``learning_curve.png``, ``config.yaml`` (as used), ``split.json``, ``metrics.json``.
+
+    Parameters
+    ----------
+    config_path : path
+        See `TrainingConfig`.
+    resume : bool
+        Continue from ``last.ckpt`` of the output directory; the result is the same as without
+        the interruption.
+    overrides : dict, optional
+        Values that replace those of the file, with dotted keys.
+    progress : bool
+        Show progress and results.
+
+    Returns
+    -------
+    TrainingResult, or None on all but the first of several processes
+
+    Raises
+    ------
+    InputError
+        If configuration or data are not as they should be, or there is nothing to resume.
+    ConvergenceError
+        If the loss stops being finite.
+    """
+    config, raw = load_config(config_path, overrides)
+    output = Path(config.output)
+    checkpoint = output / CHECKPOINT
+    if resume and not checkpoint.is_file():
+        raise InputError(describe("resume", f"no {checkpoint}", "a checkpoint of an earlier run"))
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    parts = read_parts(config, config_path)
+    model, train_data, validation_data = prepare(config, parts)
+    output.mkdir(parents=True, exist_ok=True)
+    metadata = _metadata(config, raw, parts)
+    recorder = Recorder(output, metadata, progress)
+    module = TrainingModule(model, config, train_data, validation_data)
+    trainer = _trainer(config, recorder)
+    if trainer.is_global_zero:
+        _write_record(output, raw, parts)
+        if progress:
+            print(_headline(model, parts, output))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        trainer.fit(module, ckpt_path=str(checkpoint) if resume else None)
+    if getattr(trainer, "interrupted", False) or not trainer.is_global_zero:
+        return None
+    return _finish(config, output, parts, metadata, progress)
+
+
+def read_parts(config: TrainingConfig, config_path: str | Path) -> _Parts:
+    """Read all data files and divide them.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+    """
+    data = config.data
+
+    def read(paths: tuple[str, ...]) -> list[Structure]:
+        files = [resolve(path, config_path) for path in paths]
+        return read_structures(files, data.keys, data.format)
+
+    if not data.train:
+        raise InputError(describe("data.train", "no file", "one file or more"))
+    structures, validation, test = read(data.train), read(data.validation), read(data.test)
+    split = random_split(
+        len(structures),
+        validation=0 if data.validation else data.num_validation,
+        test=0 if data.test else data.num_test,
+        train=data.num_train,
+        seed=data.split_seed,
+        allow_no_validation=bool(data.validation),
+    )
+    parts = _Parts(
+        train=[structures[i] for i in split.train],
+        validation=validation or [structures[i] for i in split.validation],
+        test=test or [structures[i] for i in split.test],
+        split=split,
+    )
+    _check_labels(config, parts)
+    return parts
+
+
+def _check_labels(config: TrainingConfig, parts: _Parts) -> None:
+    """Every weighted quantity has labels somewhere, and every structure has one of them."""
+    attributes = {
+        name: "energy" if name == "energy_per_atom" else name
+        for name, weight in config.loss.weights().items()
+        if weight > 0
+    }
+
+    def has(structure: Structure, attribute: str) -> bool:
+        usable = {"dipole": not structure.pbc, "stress": structure.pbc}.get(attribute, True)
+        return usable and getattr(structure, attribute) is not None
+
+    for name, attribute in attributes.items():
+        if not any(has(s, attribute) for s in parts.train):
+            raise InputError(
+                describe(f"loss.{name}", "a weight above 0, but no training label", "labels, or 0")
+            )
+    for part in ("train", "validation"):
+        for index, structure in enumerate(getattr(parts, part)):
+            if not any(has(structure, attribute) for attribute in attributes.values()):
+                raise InputError(
+                    describe(
+                        f"{part} structure {index}",
+                        "no label",
+                        "one of " + ", ".join(attributes.values()),
+                    )
+                )
+
+
+def prepare(
+    config: TrainingConfig, parts: _Parts
+) -> tuple[NequIPLRPotential, GraphDataset, GraphDataset]:
+    """Model with statistics of the data set, and the graphs.
+
+    Returns
+    -------
+    model : NequIPLRPotential
+    train, validation : GraphDataset
+    """
+    options = dict(config.model)
+    known = [f.name for f in dataclasses.fields(ModelConfig)]
+    check_keys(options, known, "model.")
+    types = options.get("type_names") or elements_of([*parts.train, *parts.validation, *parts.test])
+    options["type_names"] = tuple(types)
+    lowest, highest = charge_range(parts.train)
+    for name, value in (("charge_min", lowest), ("charge_max", highest)):
+        if options.get(name, "auto") == "auto":
+            options[name] = round(value, 4)
+    if options.get("avg_num_neighbors", "auto") == "auto":
+        if "r_max" not in options:
+            raise InputError(describe("model.r_max", "nothing", "a cutoff in Å"))
+        options["avg_num_neighbors"] = round(mean_num_neighbors(parts.train, options["r_max"]), 4)
+    torch.manual_seed(config.seed)
+    model = NequIPLRPotential(ModelConfig.from_dict(options))
+    if config.precision == "double":
+        model.double()
+    data = GraphDataset(parts.train, model), GraphDataset(parts.validation, model)
+    shifts = fit_energy_shifts(parts.train, options["type_names"], config.data.energy_shifts)
+    scales = fit_energy_scales(parts.train, options["type_names"], config.data.per_species_scales)
+    with torch.no_grad():
+        buffers = dict(model.named_buffers())
+        buffers["energy_shifts"].copy_(torch.from_numpy(shifts))
+        buffers["energy_scales"].copy_(torch.from_numpy(scales))
+    return model.train(), *data
+
+
+def _trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    options: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1_000_000,
+        **config.trainer,
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        return pl.Trainer(
+            max_epochs=config.max_epochs,
+            callbacks=[recorder],
+            logger=False,
+            inference_mode=False,
+            gradient_clip_val=config.gradient_clip,
+            check_val_every_n_epoch=config.validation_interval,
+            use_distributed_sampler=False,
+            precision="32-true",
+            default_root_dir=str(recorder.output),
+            **options,
+        )
+
+
+def _metadata(config: TrainingConfig, raw: Mapping[str, Any], parts: _Parts) -> dict[str, str]:
+    """Where the model came from, for its file."""
+    import yaml
+
+    names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
+    return {
+        "training_data": ", ".join(names),
+        "num_train": str(len(parts.train)),
+        "num_validation": str(len(parts.validation)),
+        "num_test": str(len(parts.test)),
+        "training_config": yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True),
+    }
+
+
+def _write_record(output: Path, raw: Mapping[str, Any], parts: _Parts) -> None:
+    import yaml
+
+    text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
+    (output / CONFIG_COPY).write_text(text, encoding="utf-8")
+    if parts.split is not None:
+        (output / SPLIT).write_text(
+            json.dumps(dataclasses.asdict(parts.split)) + "\n", encoding="utf-8"
+        )
+
+
+def _headline(model: NequIPLRPotential, parts: _Parts, output: Path) -> str:
+    weights = sum(p.numel() for p in model.parameters())
+    config = model.config
+    return (
+        f"training on {len(parts.train)} structures, {len(parts.validation)} for validation, "
+        f"{len(parts.test)} for the test\n"
+        f"model: {weights} weights, elements {' '.join(config.type_names)}, receptive field "
+        f"{config.receptive_field:g} Å, {config.avg_num_neighbors:g} neighbours\n"
+        f"output: {output}"
+    )
+
+
+def _finish(
+    config: TrainingConfig, output: Path, parts: _Parts, metadata: dict[str, str], progress: bool
+) -> TrainingResult:
+    """Judge the best model and complete its file."""
+    path = output / BEST_MODEL
+    model = load_model(path)
+    if config.refit_energy_shifts and config.data.energy_shifts is None:
+        refit_energy_shifts(model, parts.train, config.validation_batch_size)
+    size = config.validation_batch_size
+    validation = evaluate_model(model, parts.validation, batch_size=size, verbose=False)
+    test = None
+    if parts.test:
+        test = evaluate_model(model, parts.test, output / "test", batch_size=size, verbose=False)
+    results = {"validation": validation.to_dict()}
+    if test is not None:
+        results["test"] = test.to_dict()
+    (output / "metrics.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    figures = {name: json.dumps(value) for name, value in results.items()}
+    save_model(model, path, {**model.metadata, **figures})
+    if progress:
+        for name, metrics in (("validation", validation), ("test", test)):
+            if metrics is not None:
+                print(f"\n{name}, {metrics.num_structures} structures\n{format_table(metrics)}")
+        print(f"\nmodel: {path}")
+    return TrainingResult(path, output / LAST_MODEL, validation, test)

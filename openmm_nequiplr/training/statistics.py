@@ -1,0 +1,135 @@
+"""Figures of a data set that a model starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..data.structure import Structure
+from ..errors import InputError, describe
+from ..neighbors import neighbor_list
+
+
+def elements_of(structures: Sequence[Structure]) -> tuple[str, ...]:
+    """Element symbols that occur, in order of atomic number."""
+    from ase.data import atomic_numbers
+
+    symbols = {symbol for structure in structures for symbol in structure.symbols}
+    unknown = sorted(s for s in symbols if atomic_numbers.get(s, 0) < 1)
+    if unknown:
+        raise InputError(describe("symbols", unknown, "element symbols"))
+    return tuple(sorted(symbols, key=lambda s: atomic_numbers[s]))
+
+
+def fit_energy_shifts(
+    structures: Sequence[Structure],
+    type_names: Sequence[str],
+    given: Mapping[str, float] | None = None,
+) -> np.ndarray:
+    """Energy per atom of each element, by least squares over composition.
+
+    Where compositions do not determine all of them (two elements in a fixed proportion), the
+    solution of least norm, counted from the mean energy per atom, is taken. Everything is
+    float64: all-electron energies are 10⁷ times larger than the differences that matter.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+        Those without an energy are passed over.
+    type_names : sequence of str
+        Elements (T).
+    given : mapping of str to float, optional
+        Energies known beforehand, eV; only the others are fitted.
+
+    Returns
+    -------
+    array, float64, shape [T]
+        eV; zeros if no structure has an energy.
+    """
+    given = dict(given or {})
+    unknown = sorted(set(given) - set(type_names))
+    if unknown:
+        raise InputError(
+            describe("data.energy_shifts", unknown, "elements among " + ", ".join(type_names))
+        )
+    shifts = np.array([given.get(name, 0.0) for name in type_names], dtype=np.float64)
+    free = np.array([name not in given for name in type_names])
+    labelled = [s for s in structures if s.energy is not None]
+    if not labelled or not free.any():
+        return shifts
+    counts = np.array(
+        [[s.symbols.count(name) for name in type_names] for s in labelled], dtype=np.float64
+    )
+    energies = np.array([s.energy for s in labelled], dtype=np.float64) - counts @ shifts
+    # The same composition occurs many times: fit the means, weighted by their number.
+    rows, inverse, numbers = np.unique(
+        counts[:, free], axis=0, return_inverse=True, return_counts=True
+    )
+    means = np.bincount(inverse.ravel(), weights=energies) / numbers
+    per_atom = float(energies.sum() / max(counts[:, free].sum(), 1.0))
+    weights = np.sqrt(numbers)[:, None]
+    target = (means - rows.sum(axis=1) * per_atom) * weights[:, 0]
+    solution = np.linalg.lstsq(rows * weights, target, rcond=1e-10)[0]
+    shifts[free] = solution + per_atom
+    return shifts
+
+
+def fit_energy_scales(
+    structures: Sequence[Structure], type_names: Sequence[str], per_species: bool = False
+) -> np.ndarray:
+    """Scale of atomic energies: the rms force component in eV/Å, taken as eV.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    type_names : sequence of str
+        Elements (T).
+    per_species : bool
+        Separately for each element instead of over all atoms.
+
+    Returns
+    -------
+    array, float64, shape [T]
+        1 where there are no forces, or only zeros.
+    """
+    squares = np.zeros(len(type_names))
+    numbers = np.zeros(len(type_names))
+    index = {name: i for i, name in enumerate(type_names)}
+    for structure in structures:
+        if structure.forces is not None:
+            types = np.array([index[s] for s in structure.symbols])
+            np.add.at(squares, types, (structure.forces**2).mean(axis=1))
+            np.add.at(numbers, types, 1.0)
+    if not per_species:
+        squares, numbers = (
+            np.full_like(squares, squares.sum()),
+            np.full_like(numbers, numbers.sum()),
+        )
+    scales = np.sqrt(squares / np.maximum(numbers, 1.0))
+    return np.where(scales > 0, scales, 1.0)
+
+
+def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
+    """Mean number of neighbours of an atom within `r_max` (Å)."""
+    edges = 0
+    for structure in structures:
+        cell = structure.cell if structure.cell is not None else np.zeros((3, 3))
+        edge_index, _ = neighbor_list(structure.positions, cell, structure.pbc, r_max)
+        edges += edge_index.shape[1]
+    atoms = sum(structure.num_atoms for structure in structures)
+    return max(edges / atoms, 1e-3)
+
+
+def charge_range(structures: Sequence[Structure], margin: float = 0.1) -> tuple[float, float]:
+    """Smallest and largest reference charge in e, widened by `margin` of their distance.
+
+    (-1, 1) if there are no reference charges.
+    """
+    labelled = [s.charges for s in structures if s.charges is not None]
+    if not labelled:
+        return -1.0, 1.0
+    charges = np.concatenate(labelled)
+    lowest, highest = float(charges.min()), float(charges.max())
+    margin *= max(highest - lowest, 0.1)
+    return lowest - margin, highest + margin

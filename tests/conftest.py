@@ -1,0 +1,90 @@
+"""What all tests share: few threads, a headless matplotlib, seeds, and small random models."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any
+
+# Several test processes share the cores (pytest -n): one thread each, before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS"):
+        os.environ.setdefault(variable, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from openmm_nequiplr.model import NequIPLRPotential
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same random numbers, whatever ran before it."""
+    import torch
+
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  (ASE and user code may use the global generator)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A fresh generator with a fixed seed."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """Factory of small models with random weights in double precision; equal calls share one."""
+
+    @functools.cache
+    def make(**options: Any) -> NequIPLRPotential:
+        import torch
+
+        from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
+
+        settings: dict[str, Any] = {
+            "type_names": ("O", "Na", "Cl"),
+            "r_max": 3.5,
+            "num_layers": 2,
+            "num_layers_charge": 1,
+            "l_max": 1,
+            "parity": True,
+            "num_features": 4,
+            "avg_num_neighbors": 6.0,
+            "invariant_neurons": 8,
+        }
+        torch.manual_seed(7)
+        model = NequIPLRPotential(ModelConfig(**(settings | options))).double().eval()
+        model.energy_shifts.copy_(-torch.arange(1.0, 1.0 + len(model.config.type_names)))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def molecule(rng: np.random.Generator) -> Atoms:
+    """A distorted cluster of seven atoms, without a cell."""
+    from ase import Atoms
+
+    sites = np.array(
+        [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], float
+    )
+    positions = 2.4 * sites + rng.uniform(-0.2, 0.2, size=sites.shape)
+    return Atoms("NaCl2ONa2Cl", positions)
+
+
+@pytest.fixture
+def crystal(rng: np.random.Generator) -> Atoms:
+    """A distorted triclinic cell of six atoms, narrower than twice the cutoff."""
+    from ase import Atoms
+
+    cell = np.array([[5.2, 0.0, 0.0], [1.1, 5.0, 0.0], [-0.7, 0.9, 4.8]])
+    sites = np.array(
+        [[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5], [0.5, 0.5, 0], [0.5, 0.5, 0.5]]
+    )
+    positions = sites @ cell + rng.uniform(-0.2, 0.2, size=sites.shape)
+    return Atoms("NaClClONaCl", positions, cell=cell, pbc=True)

@@ -1,0 +1,102 @@
+"""Graphs, labels, batches and their order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from openmm_nequiplr.data import (
+    EpochSampler,
+    GraphDataset,
+    LabelledGraph,
+    Labels,
+    Structure,
+    structure_from_atoms,
+)
+from openmm_nequiplr.errors import InputError, UnknownElementError
+
+
+def test_batch_of_mixed_structures(make_model, molecule, crystal):
+    structures = [
+        structure_from_atoms(molecule),
+        structure_from_atoms(crystal),
+        Structure(("O",), [[0, 0, 0]], energy=-2.0, charges=[0.5], total_charge=0.5),
+    ]
+    dataset = GraphDataset(structures, make_model())
+    whole = LabelledGraph.collate(dataset.items)
+    assert whole.graph.counts == (7, 6, 1)
+    assert whole.graph.periodic == (False, True, False)
+    assert whole.graph.total_charge.tolist() == [0.0, 0.0, 0.5]
+    assert [len(b.graph.counts) for b in dataset.batches(2)] == [2, 1]
+
+
+def test_missing_labels_are_nan_and_absent_ones_none():
+    first = Structure(("H", "H"), np.eye(2, 3), energy=1.0, charges=[0.1, -0.1])
+    second = Structure(("H",), [[0, 0, 0]], energy=2.0, dipole=[1, 2, 3])
+    labels = Labels.collate([Labels.of(first), Labels.of(second)])
+    assert labels.energy.tolist() == [1.0, 2.0]
+    assert labels.atoms_per_graph.tolist() == [2.0, 1.0]
+    assert labels.charges[:2].tolist() == [0.1, -0.1]
+    assert torch.isnan(labels.charges[2])
+    assert torch.isnan(labels.dipole[0]).all()
+    assert labels.dipole[1].tolist() == [1.0, 2.0, 3.0]
+    assert labels.forces is labels.stress is None
+    assert all(t.dtype == torch.float64 for t in (labels.energy, labels.charges, labels.dipole))
+
+
+def test_dipoles_of_periodic_and_stress_of_free_structures_are_left_out():
+    cell = {"cell": np.eye(3) * 9, "pbc": True}
+    labels = {"dipole": [1, 2, 3], "stress": np.eye(3)}
+    periodic = Labels.of(Structure(("H",), [[0, 0, 0]], **cell, **labels))
+    free = Labels.of(Structure(("H",), [[0, 0, 0]], **labels))
+    assert periodic.dipole is None
+    assert free.stress is None
+    assert periodic.stress.shape == (1, 3, 3)
+    assert free.dipole.shape == (1, 3)
+
+
+def test_blank_labels_know_nothing_but_sizes():
+    labels = Labels.of(Structure(("H",), [[0, 0, 0]], energy=1.0)).blank()
+    assert labels.energy is None
+    assert labels.atoms_per_graph.tolist() == [1.0]
+
+
+def test_errors_name_the_structure(make_model):
+    good = Structure(("O",), [[0, 0, 0]])
+    with pytest.raises(UnknownElementError, match=r"structure 1: .*Xe"):
+        GraphDataset([good, Structure(("Xe",), [[0, 0, 0]])], make_model())
+    with pytest.raises(InputError, match="structures: expected at least one"):
+        GraphDataset([], make_model())
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = EpochSampler(20, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    torch.manual_seed(1)
+    first = order(1, 5)
+    torch.manual_seed(2)
+    assert order(1, 5) == first
+    assert sorted(first) == list(range(20))
+    assert order(1, 6) != first
+    assert order(2, 5) != first
+
+
+def test_loader_follows_the_sampler():
+    sampler = EpochSampler(10, seed=0)
+    loader = DataLoader(range(10), batch_size=4, sampler=sampler, collate_fn=list)
+    sampler.set_epoch(3)
+    expected = list(sampler)
+    assert list(loader) == [expected[:4], expected[4:8], expected[8:]]
+
+
+@pytest.mark.parametrize(("length", "world"), [(10, 4), (3, 8), (8, 2)])
+def test_processes_share_the_data_in_equal_parts(length, world):
+    shares = [list(EpochSampler(length, 0, rank, world)) for rank in range(world)]
+    assert len({len(s) for s in shares}) == 1
+    assert {i for share in shares for i in share} == set(range(length))
+    assert sum(map(len, shares)) < length + world

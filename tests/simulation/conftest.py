@@ -1,0 +1,80 @@
+"""A small ionic model and the structures that the OpenMM tests share."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openmm
+import pytest
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from openmm_nequiplr.model import NequIPLRPotential
+
+
+def available_platforms() -> list[str]:
+    """Names of the platforms of this OpenMM."""
+    count = openmm.Platform.getNumPlatforms()
+    return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
+
+
+@pytest.fixture(params=["Reference", "CPU", "OpenCL"])
+def platform(request: pytest.FixtureRequest) -> tuple[openmm.Platform, dict[str, str]]:
+    """Every platform in turn, in double precision where that is a choice."""
+    if request.param not in available_platforms():
+        if request.param == "OpenCL":
+            pytest.skip("no OpenCL platform here (install an OpenCL driver, for example PoCL)")
+        pytest.fail(f"OpenMM lacks the platform {request.param}")
+    chosen = openmm.Platform.getPlatform(request.param)
+    return chosen, {"Precision": "double"} if request.param == "OpenCL" else {}
+
+
+@pytest.fixture(scope="session")
+def ionic_model(make_model: Any) -> NequIPLRPotential:
+    """Random weights, scaled so that charges are about ±0.7 e; double precision."""
+    import torch
+
+    model = copy.deepcopy(make_model(r_max=3.2))
+    with torch.no_grad():
+        model.electronegativity_stage.readout.scalar.weight.mul_(60.0)
+        model.energy_scales.fill_(0.2)
+    return model
+
+
+@pytest.fixture(scope="session")
+def rock_salt() -> Atoms:
+    """64 shaken atoms of NaCl in a cubic box of 11.28 Å."""
+    from ase.build import bulk
+
+    atoms = bulk("NaCl", "rocksalt", 5.64, cubic=True).repeat(2)
+    atoms.rattle(0.08, seed=3)
+    return atoms
+
+
+@pytest.fixture(scope="session")
+def skewed_salt() -> Atoms:
+    """36 atoms in a triclinic cell, not in OpenMM's orientation."""
+    from ase.build import bulk
+
+    atoms = bulk("NaCl", "rocksalt", 5.64).repeat((3, 3, 2))
+    atoms.rattle(0.08, seed=4)
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    rotation *= np.sign(np.linalg.det(rotation))
+    atoms.set_cell(atoms.cell.array @ rotation, scale_atoms=False)
+    atoms.positions = atoms.positions @ rotation
+    return atoms
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Atoms:
+    """Eight shaken atoms of NaCl without a box."""
+    from ase.build import bulk
+
+    atoms = bulk("NaCl", "rocksalt", 5.64, cubic=True)
+    atoms.rattle(0.1, seed=5)
+    atoms.pbc = False
+    atoms.cell = None
+    return atoms

@@ -1,0 +1,223 @@
+"""The delegated Coulomb sum against slow, obvious sums."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from scipy.special import erfc
+
+from openmm_nequiplr.electrostatics import EwaldCoulomb, ewald_geometry
+from openmm_nequiplr.errors import BackendError, BoxError, InputError
+from openmm_nequiplr.simulation.box import compact_box
+from openmm_nequiplr.simulation.pme import (
+    DEFAULT_TOLERANCE,
+    PointChargeCoulomb,
+    check_cutoff,
+    plan_pme,
+)
+from openmm_nequiplr.units import COULOMB_CONSTANT
+
+CUBE = 11.0 * np.eye(3)
+SKEWED = np.array([[9.0, 1.0, 0.5], [3.5, 10.0, -2.0], [-3.0, 4.0, 11.0]])
+HEXAGONAL = np.array([[9.0, 0.0, 0.0], [-4.5, 4.5 * math.sqrt(3.0), 0.0], [0.0, 0.0, 8.0]])
+LEFT_HANDED = np.array([[0.0, 9.0, 0.0], [8.0, 0.0, 0.0], [0.0, 1.0, 10.0]])
+
+
+def ewald_by_hand(
+    positions: np.ndarray, cell: np.ndarray, charges: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Ewald sum over explicit images and reciprocal vectors, one atom at a time; eV and eV/Å."""
+    alpha, reach = 0.45, 13.0
+    inverse = np.linalg.inv(cell)
+    span = np.ceil(reach * np.linalg.norm(inverse, axis=0)).astype(int) + 1
+    images = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in span]), -1).reshape(-1, 3) @ cell
+    positions = positions - np.floor(positions @ inverse) @ cell
+    energy, forces = 0.0, np.zeros_like(positions)
+    for i, center in enumerate(positions):
+        vectors = center - (positions[None] + images[:, None])
+        distance = np.linalg.norm(vectors, axis=-1)
+        near = (distance < reach) & (distance > 1e-9)
+        r, other = distance[near], np.broadcast_to(charges, distance.shape)[near]
+        screened = erfc(alpha * r) / r
+        energy += 0.5 * charges[i] * np.sum(other * screened)
+        slope = screened + 2.0 * alpha / math.sqrt(math.pi) * np.exp(-((alpha * r) ** 2))
+        forces[i] = charges[i] * ((other * slope / r**2) @ vectors[near])
+    volume = abs(np.linalg.det(cell))
+    reciprocal, limit = 2.0 * math.pi * inverse.T, 12.0 * alpha
+    span = np.ceil(limit / (2.0 * math.pi) * np.linalg.norm(cell, axis=1)).astype(int)
+    waves = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in span]), -1).reshape(-1, 3)
+    waves = waves[np.any(waves != 0, axis=1)] @ reciprocal
+    square = np.sum(waves**2, axis=1)
+    phase = np.exp(1j * positions @ waves.T)
+    structure = charges @ phase
+    weight = 4.0 * math.pi / volume * np.exp(-square / (4.0 * alpha**2)) / square
+    energy += 0.5 * np.sum(weight * np.abs(structure) ** 2)
+    forces -= charges[:, None] * (((1j * phase * structure.conj()).real * weight) @ waves)
+    energy -= alpha / math.sqrt(math.pi) * np.sum(charges**2)
+    energy -= math.pi / (2.0 * volume * alpha**2) * charges.sum() ** 2
+    return COULOMB_CONSTANT * energy, COULOMB_CONSTANT * forces
+
+
+def ions(cell: np.ndarray, net: float, count: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(8)
+    positions = rng.uniform(-0.5, 1.5, size=(count, 3)) @ cell
+    charges = rng.normal(size=count)
+    return positions, charges - charges.mean() + net / count
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
+
+
+@pytest.mark.parametrize("net", [0.0, 1.5])
+@pytest.mark.parametrize(
+    "cell", [CUBE, SKEWED, HEXAGONAL, LEFT_HANDED], ids=["cube", "skewed", "hexagonal", "left"]
+)
+def test_any_cell_and_any_charge(cell, net):
+    positions, charges = ions(cell, net)
+    energy, forces = ewald_by_hand(positions, cell, charges)
+    found = PointChargeCoulomb(24, True, precision="double")(positions, cell, charges)
+    assert found[0] == pytest.approx(energy, rel=5e-6)
+    assert relative(found[1], forces) < 5e-5
+
+
+def test_madelung_constant_of_rock_salt():
+    grid = np.stack(np.meshgrid(*[np.arange(4)] * 3), -1).reshape(-1, 3)
+    charges = np.where(grid.sum(axis=1) % 2 == 0, 1.0, -1.0)
+    coulomb = PointChargeCoulomb(64, True, precision="double", tolerance=1e-7)
+    energy, forces = coulomb(2.8 * grid, 11.2 * np.eye(3), charges)
+    assert energy == pytest.approx(-1.7475645946 * COULOMB_CONSTANT / 2.8 * 32, rel=1e-6)
+    assert np.abs(forces).max() < 1e-4
+
+
+def test_without_a_box_all_pairs_count():
+    positions, charges = ions(CUBE, 0.7)
+    first, second = np.triu_indices(24, 1)
+    distance = np.linalg.norm(positions[first] - positions[second], axis=1)
+    expected = COULOMB_CONSTANT * np.sum(charges[first] * charges[second] / distance)
+    for precision, tolerance in (("double", 1e-12), ("single", 1e-5)):
+        energy, _ = PointChargeCoulomb(24, False, precision=precision)(positions, None, charges)
+        assert energy == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_forces_are_the_slope_of_the_energy(periodic):
+    cell = SKEWED if periodic else None
+    positions, charges = ions(SKEWED, 0.5)
+    coulomb = PointChargeCoulomb(24, periodic, precision="double")
+    _, forces = coulomb(positions, cell, charges)
+    direction = np.random.default_rng(1).normal(size=positions.shape)
+    step = 1e-4
+    ahead, _ = coulomb(positions + step * direction, cell, charges)
+    behind, _ = coulomb(positions - step * direction, cell, charges)
+    assert (behind - ahead) / (2 * step) == pytest.approx(np.sum(forces * direction), rel=1e-4)
+
+
+def test_the_answer_does_not_depend_on_the_calls_before():
+    positions, charges = ions(CUBE, 0.3)
+    used = PointChargeCoulomb(24, True)
+    for scale in (1.0, 0.8, 1.3, 0.9, 1.1):
+        used(scale * positions, scale * CUBE, -charges)
+        used(scale * positions, scale * CUBE, 0.01 * charges)
+    energy, forces = used(positions, CUBE, charges)
+    fresh, fresh_forces = PointChargeCoulomb(24, True)(positions, CUBE, charges)
+    assert energy == pytest.approx(fresh, rel=1e-6)
+    np.testing.assert_allclose(forces, fresh_forces, atol=1e-4)
+
+
+def test_charges_may_vanish_and_return():
+    positions, charges = ions(CUBE, 0.0)
+    coulomb = PointChargeCoulomb(24, True, precision="double")
+    expected, _ = coulomb(positions, CUBE, charges)
+    nothing, forces = coulomb(positions, CUBE, np.zeros(24))
+    assert nothing == pytest.approx(0.0, abs=1e-12)
+    assert np.abs(forces).max() < 1e-12
+    assert coulomb(positions, CUBE, charges)[0] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["Reference", "CPU", "OpenCL"])
+def test_every_platform_sums_alike(name):
+    count = openmm.Platform.getNumPlatforms()
+    if name not in [openmm.Platform.getPlatform(i).getName() for i in range(count)]:
+        pytest.skip(f"no platform {name} here")
+    positions, charges = ions(SKEWED, 0.5)
+    expected, reference = ewald_by_hand(positions, SKEWED, charges)
+    coulomb = PointChargeCoulomb(24, True, platform=name)
+    coulomb(positions, SKEWED, -2.0 * charges)
+    energy, forces = coulomb(positions, SKEWED, charges)
+    assert energy == pytest.approx(expected, rel=2e-5)
+    assert relative(forces, reference) < 5e-5
+
+
+def test_with_the_gaussian_correction_it_is_the_operator_of_the_equilibration():
+    positions, charges = ions(CUBE, 1.0)
+    widths = torch.linspace(0.4, 1.4, 24, dtype=torch.float64)
+    geometry = ewald_geometry(positions, CUBE, 1.4)
+    operator = EwaldCoulomb(
+        torch.tensor(positions), torch.tensor(CUBE), widths, geometry, COULOMB_CONSTANT
+    )
+    points, _ = PointChargeCoulomb(24, True, precision="double")(positions, CUBE, charges)
+    vector = torch.tensor(charges)
+    expected = operator.energy(vector).item()
+    assert points + operator.screening().energy(vector).item() == pytest.approx(expected, rel=2e-5)
+
+
+def test_it_can_be_pickled_with_a_context():
+    positions, charges = ions(CUBE, 0.0)
+    coulomb = PointChargeCoulomb(24, True, cutoff=5.0, tolerance=1e-5)
+    energy, _ = coulomb(positions, CUBE, charges)
+    copied = pickle.loads(pickle.dumps(coulomb))
+    assert (copied.cutoff, copied.tolerance) == (5.0, 1e-5)
+    assert copied(positions, CUBE, charges)[0] == pytest.approx(energy, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------ parameters
+
+
+def test_a_finer_tolerance_gives_a_smaller_error():
+    positions, charges = ions(CUBE, 0.0)
+    _, expected = ewald_by_hand(positions, CUBE, charges)
+    errors = []
+    for tolerance in (1e-3, 1e-4, 1e-5, 1e-6):
+        coulomb = PointChargeCoulomb(24, True, precision="double", tolerance=tolerance)
+        errors.append(relative(coulomb(positions, CUBE, charges)[1], expected))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-5
+
+
+def test_the_cutoff_fits_the_box_and_accuracy_does_not_depend_on_it():
+    positions, charges = ions(CUBE, 0.0)
+    _, expected = ewald_by_hand(positions, CUBE, charges)
+    for cutoff in (None, 3.0, 4.0, 5.5):
+        plan = plan_pme(compact_box(CUBE), cutoff, DEFAULT_TOLERANCE)
+        assert plan.cutoff <= 5.5
+        coulomb = PointChargeCoulomb(24, True, cutoff=cutoff, precision="double")
+        assert relative(coulomb(positions, CUBE, charges)[1], expected) < 5e-5
+
+
+def test_a_shrinking_box_shortens_the_cutoff():
+    plans = [plan_pme(compact_box(s * CUBE), 5.0, 1e-5) for s in (1.0, 0.9, 0.7)]
+    assert [p.cutoff for p in plans] == pytest.approx([5.0, 4.9, 3.8])
+
+
+def test_a_box_that_is_too_small_names_the_way_out():
+    with pytest.raises(BoxError, match=r"at least 6 Å.*got 5\.000 Å.*long_range=\"graph\""):
+        PointChargeCoulomb(2, True)(np.zeros((2, 3)), 5.0 * np.eye(3), np.ones(2))
+    with pytest.raises(BoxError, match=r"nonbonded_cutoff.*5\.500 Å.*got 6\.000"):
+        check_cutoff(6.0, compact_box(CUBE))
+
+
+def test_wrong_arguments():
+    with pytest.raises(BoxError, match="cell: expected"):
+        PointChargeCoulomb(2, True)(np.zeros((2, 3)), None, np.ones(2))
+    with pytest.raises(InputError, match="ewald_tolerance"):
+        PointChargeCoulomb(2, True, tolerance=0.0)
+    with pytest.raises(InputError, match="nonbonded_cutoff"):
+        PointChargeCoulomb(2, True, cutoff=-1.0)
+    with pytest.raises(BackendError, match="coulomb_platform.*Reference"):
+        PointChargeCoulomb(2, True, platform="Abacus")

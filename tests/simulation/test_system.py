@@ -1,0 +1,358 @@
+"""Systems: energies and forces of OpenMM against the evaluator, and every way to get it wrong."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+
+from openmm_nequiplr import create_system, save_model
+from openmm_nequiplr.errors import (
+    BackendError,
+    BoxError,
+    InputError,
+    ModelFileError,
+    UnknownElementError,
+)
+from openmm_nequiplr.model import Evaluator
+from openmm_nequiplr.simulation import current_evaluation, from_atoms, get_computation
+from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
+
+FORCE_UNIT = 10.0 * EV_TO_KJ_PER_MOL
+REFERENCE = openmm.Platform.getPlatform("Reference")
+
+
+def make_context(atoms, model, platform=REFERENCE, properties=None, **options):
+    """A Context at the positions of ``atoms``, and the rotation that led there."""
+    structure = from_atoms(atoms)
+    system = create_system(structure.topology, model, **options)
+    integrator = openmm.VerletIntegrator(0.001)
+    context = openmm.Context(system, integrator, platform, properties or {})
+    context.setPositions(structure.positions)
+    return context, structure
+
+
+def energy_and_forces(context):
+    """In eV and eV/Å."""
+    state = context.getState(energy=True, forces=True)
+    forces = state.getForces(asNumpy=True)._value / FORCE_UNIT
+    return state.getPotentialEnergy()._value / EV_TO_KJ_PER_MOL, forces
+
+
+def expected_evaluation(atoms, model, total_charge=0.0):
+    graph = model.build_graph(
+        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, total_charge
+    )
+    return Evaluator(copy.deepcopy(model))(graph)
+
+
+def relative(found, expected):
+    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
+
+
+def electrostatic(evaluation):
+    return abs(sum(v for k, v in evaluation.parts.items() if k != "short_range"))
+
+
+# ------------------------------------------------------------------------------------ the numbers
+
+
+@pytest.mark.parametrize("long_range", ["openmm", "graph"])
+@pytest.mark.parametrize("name", ["rock_salt", "skewed_salt", "cluster"])
+@pytest.mark.parametrize("total_charge", [0, -1])
+def test_energy_and_forces(request, ionic_model, name, total_charge, long_range):
+    atoms = request.getfixturevalue(name)
+    context, structure = make_context(
+        atoms, ionic_model, total_charge=total_charge, long_range=long_range
+    )
+    expected = expected_evaluation(atoms, ionic_model, total_charge)
+    energy, forces = energy_and_forces(context)
+    exact = long_range == "graph" or name == "cluster"
+    tolerance = 1e-9 if exact else 1e-5
+    assert abs(energy - expected.energy) < tolerance * electrostatic(expected)
+    forces = forces @ structure.rotation
+    assert relative(forces, expected.forces) < (1e-8 if exact else 1e-4)
+    charges = current_evaluation(context).charges
+    np.testing.assert_allclose(charges, expected.charges, atol=1e-9)
+    assert charges.sum() == pytest.approx(total_charge, abs=1e-9)
+
+
+@pytest.mark.parametrize("long_range", ["openmm", "graph"])
+def test_every_platform(ionic_model, rock_salt, platform, long_range):
+    context, _ = make_context(rock_salt, ionic_model, *platform, long_range=long_range)
+    expected = expected_evaluation(rock_salt, ionic_model)
+    energy, forces = energy_and_forces(context)
+    assert abs(energy - expected.energy) < 1e-5 * electrostatic(expected)
+    assert relative(forces, expected.forces) < 1e-4
+    context.getIntegrator().step(3)
+    moved = context.getState(positions=True).getPositions(asNumpy=True)._value
+    later = rock_salt.copy()
+    later.positions = 10.0 * moved
+    expected = expected_evaluation(later, ionic_model)
+    energy, forces = energy_and_forces(context)
+    assert abs(energy - expected.energy) < 1e-5 * electrostatic(expected)
+    assert relative(forces, expected.forces) < 1e-4
+
+
+@pytest.mark.parametrize(("long_range", "limit"), [("openmm", 1e-4), ("graph", 1e-6)])
+@pytest.mark.parametrize("name", ["rock_salt", "skewed_salt", "cluster"])
+def test_forces_against_finite_differences(request, ionic_model, name, long_range, limit, rng):
+    atoms = request.getfixturevalue(name)
+    context, structure = make_context(atoms, ionic_model, long_range=long_range, total_charge=1)
+    _, forces = energy_and_forces(context)
+    step = 2e-5  # nm
+
+    def energy(positions):
+        context.setPositions(positions)
+        return energy_and_forces(context)[0]
+
+    slopes, found = [], []
+    for atom, axis in zip(rng.integers(len(atoms), size=8), rng.integers(3, size=8), strict=True):
+        shift = np.zeros_like(structure.positions)
+        shift[atom, axis] = step
+        ahead = energy(structure.positions + shift)
+        slopes.append((energy(structure.positions - shift) - ahead) / (20.0 * step))
+        found.append(forces[atom, axis])
+    assert relative(np.array(found), np.array(slopes)) < limit
+
+
+@pytest.mark.parametrize("options", [{"num_layers_charge": 0}, {"electrostatic_energy": "coulomb"}])
+def test_other_kinds_of_models(make_model, rock_salt, options):
+    model = make_model(**options)
+    expected = expected_evaluation(rock_salt, model)
+    context, _ = make_context(rock_salt, model)
+    energy, forces = energy_and_forces(context)
+    assert energy == pytest.approx(expected.energy, abs=1e-5)
+    assert relative(forces, expected.forces) < 1e-3
+
+
+def test_the_published_periodic_code_works_too(make_model, rock_salt):
+    model = make_model(legacy_periodic=True)
+    energy, _ = energy_and_forces(make_context(rock_salt, model)[0])
+    assert energy == pytest.approx(expected_evaluation(rock_salt, model).energy, rel=1e-9)
+
+
+def test_single_precision_is_close(ionic_model, rock_salt):
+    context, _ = make_context(rock_salt, ionic_model, precision="single")
+    expected = expected_evaluation(rock_salt, ionic_model)
+    energy, forces = energy_and_forces(context)
+    assert energy == pytest.approx(expected.energy, abs=1e-3)
+    assert relative(forces, expected.forces) < 1e-3
+
+
+def test_precision_follows_the_model(ionic_model, rock_salt):
+    topology = from_atoms(rock_salt).topology
+    single = copy.deepcopy(ionic_model).float()
+    for model, precision in ((ionic_model, "double"), (single, "single")):
+        system = create_system(topology, model)
+        assert get_computation(system).settings.precision == precision
+
+
+def test_the_model_is_copied(ionic_model, rock_salt):
+    import torch
+
+    model = copy.deepcopy(ionic_model)
+    context, _ = make_context(rock_salt, model)
+    with torch.no_grad():
+        model.energy_shifts += 5.0
+    model.float()
+    expected = expected_evaluation(rock_salt, ionic_model).energy
+    assert energy_and_forces(context)[0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_model_file_will_do(tmp_path, ionic_model, rock_salt):
+    path = tmp_path / "salt.safetensors"
+    save_model(ionic_model, path)
+    context, _ = make_context(rock_salt, str(path))
+    path.unlink()  # the System holds the model itself
+    expected = expected_evaluation(rock_salt, ionic_model).energy
+    assert energy_and_forces(context)[0] == pytest.approx(expected, abs=1e-3)
+
+
+# ----------------------------------------------------------------------------------- the System
+
+
+def test_what_the_system_consists_of(ionic_model, rock_salt, cluster):
+    system = create_system(from_atoms(rock_salt).topology, ionic_model)
+    assert system.getNumParticles() == 64
+    assert system.getParticleMass(0)._value == pytest.approx(22.99, abs=0.01)
+    assert system.usesPeriodicBoundaryConditions()
+    box = [v.value_in_unit(unit.nanometer) for v in system.getDefaultPeriodicBoxVectors()]
+    np.testing.assert_allclose(np.array(box), 1.128 * np.eye(3))
+    names = [type(force).__name__ for force in system.getForces()]
+    assert names == ["PythonForce", "CMMotionRemover"]
+    assert system.getForce(0).getName() == "NequIPLR"
+    system = create_system(from_atoms(cluster).topology, ionic_model, remove_cm_motion=False)
+    assert not system.usesPeriodicBoundaryConditions()
+    assert system.getNumForces() == 1
+
+
+def test_energies_per_part(ionic_model, rock_salt):
+    context, _ = make_context(rock_salt, ionic_model)
+    evaluation = current_evaluation(context)
+    assert set(evaluation.parts) == {"short_range", "electronegativity", "hardness", "coulomb"}
+    energy, _ = energy_and_forces(context)
+    assert sum(evaluation.parts.values()) == pytest.approx(energy, rel=1e-9)
+    assert evaluation.charges.shape == (64,)
+    assert evaluation.dipole.shape == (3,)
+
+
+def test_units_are_understood(ionic_model, rock_salt):
+    topology = from_atoms(rock_salt).topology
+    for cutoff in (0.5, 0.5 * unit.nanometer, 5.0 * unit.angstrom):
+        system = create_system(
+            topology,
+            ionic_model,
+            nonbonded_cutoff=cutoff,
+            total_charge=1 * unit.elementary_charge,
+        )
+        settings = get_computation(system).settings
+        assert settings.cutoff == pytest.approx(5.0)
+        assert settings.total_charge == 1.0
+
+
+def test_remembered_results_cost_nothing(ionic_model, rock_salt):
+    context, structure = make_context(rock_salt, ionic_model, long_range="graph")
+    computation = get_computation(context.getSystem())
+    energy, _ = energy_and_forces(context)
+    context.setPositions(structure.positions + 0.001)
+    energy_and_forces(context)
+    assert computation.evaluations == 2
+    context.setPositions(structure.positions)
+    assert energy_and_forces(context)[0] == energy
+    current_evaluation(context)
+    assert computation.evaluations == 2
+    context.setPeriodicBoxVectors(*(1.01 * structure.box))
+    assert energy_and_forces(context)[0] != energy
+    assert computation.evaluations == 3
+
+
+# --------------------------------------------------------------------------------------- errors
+
+
+def topology_of(symbols, box=None):
+    topology = app.Topology()
+    residue = topology.addResidue("X", topology.addChain())
+    for symbol in symbols:
+        element = None if symbol is None else app.Element.getBySymbol(symbol)
+        topology.addAtom(str(symbol), element, residue)
+    if box is not None:
+        topology.setPeriodicBoxVectors(box * unit.nanometer)
+    return topology
+
+
+def test_unknown_elements(ionic_model):
+    with pytest.raises(UnknownElementError) as error:
+        create_system(topology_of(["Na", "Xe", "Cl", "Xe", "Kr"]), ionic_model)
+    message = str(error.value)
+    assert "O, Na, Cl" in message
+    assert "Kr (1 atoms, first index 4), Xe (2 atoms, first index 1)" in message
+
+
+def test_atoms_without_element(ionic_model):
+    with pytest.raises(InputError, match=r"element for every atom.*index 1"):
+        create_system(topology_of(["Na", None]), ionic_model)
+    with pytest.raises(InputError, match="at least one atom"):
+        create_system(topology_of([]), ionic_model)
+
+
+def test_a_missing_box(ionic_model):
+    model = copy.deepcopy(ionic_model)
+    model.metadata["periodic"] = "True"
+    with pytest.raises(BoxError, match=r"periodic box vectors.*setPeriodicBoxVectors"):
+        create_system(topology_of(["Na", "Cl"]), model)
+    model.metadata["periodic"] = "False"
+    create_system(topology_of(["Na", "Cl"]), model)
+
+
+def test_a_box_that_is_too_small(ionic_model):
+    topology = topology_of(["Na", "Cl"], 0.5 * np.eye(3))
+    with pytest.raises(BoxError, match='long_range="graph"'):
+        create_system(topology, ionic_model)
+    system = create_system(topology, ionic_model, long_range="graph")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), REFERENCE)
+    context.setPositions([[0.0, 0.0, 0.0], [0.25, 0.02, 0.01]])
+    assert np.isfinite(energy_and_forces(context)[0])
+
+
+def test_a_cutoff_that_does_not_fit(ionic_model, rock_salt):
+    topology = from_atoms(rock_salt).topology
+    with pytest.raises(BoxError, match=r"nonbonded_cutoff.*5\.640 Å.*got 9\.000"):
+        create_system(topology, ionic_model, nonbonded_cutoff=0.9)
+
+
+def test_a_degenerate_box(ionic_model):
+    flat = np.array([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 1.0, 0.0]])
+    with pytest.raises(BoxError, match="span a volume"):
+        create_system(topology_of(["Na"], flat), ionic_model)
+
+
+def test_a_box_that_is_not_reduced(ionic_model):
+    box = np.array([[2.0, 0.0, 0.0], [1.5, 2.0, 0.0], [-1.2, 3.1, 2.0]])
+    system = create_system(topology_of(["Na"], box), ionic_model)
+    vectors = np.array([v._value for v in system.getDefaultPeriodicBoxVectors()])
+    np.testing.assert_allclose(vectors[1], [-0.5, 2.0, 0.0])
+    np.testing.assert_allclose(vectors[2], [0.3, -0.9, 2.0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "charge", ["plus one", None, True, float("nan"), float("inf"), 1000, -1000]
+)
+def test_a_wrong_total_charge(ionic_model, charge):
+    with pytest.raises(InputError, match="total_charge: expected"):
+        create_system(topology_of(["Na", "Cl"]), ionic_model, total_charge=charge)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"long_range": "pme"}, InputError, "long_range: expected one of 'openmm', 'graph'"),
+        ({"precision": "half"}, InputError, "precision: expected one of 'single', 'double'"),
+        ({"backend": "torch"}, BackendError, "backend: expected 'auto' or 'python'"),
+        ({"device": "abacus"}, BackendError, "device: expected one that torch can use"),
+        ({"ewald_tolerance": -1.0}, InputError, "ewald_tolerance: expected"),
+        ({"nonbonded_cutoff": "long"}, InputError, "nonbonded_cutoff: expected a length"),
+        ({"nonbonded_cutoff": 0.0}, InputError, "nonbonded_cutoff: expected a length"),
+        ({"coulomb_platform": "Abacus"}, BackendError, "coulomb_platform: expected one of"),
+    ],
+)
+def test_wrong_options(ionic_model, rock_salt, options, error, match):
+    with pytest.raises(error, match=match):
+        create_system(from_atoms(rock_salt).topology, ionic_model, **options)
+
+
+def test_wrong_models(rock_salt):
+    topology = from_atoms(rock_salt).topology
+    with pytest.raises(InputError, match="model: expected a NequIPLRPotential"):
+        create_system(topology, 3)
+    with pytest.raises(ModelFileError, match="absent"):
+        create_system(topology, "absent.safetensors")
+
+
+def test_a_system_without_the_force():
+    with pytest.raises(InputError, match="made by create_system"):
+        get_computation(openmm.System())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_positions_that_are_no_numbers(ionic_model, rock_salt, platform, value):
+    context, structure = make_context(rock_salt, ionic_model, *platform)
+    positions = structure.positions.copy()
+    positions[7, 1] = value
+    with pytest.raises(openmm.OpenMMException, match=r"first: atom 7.*time step|NaN"):
+        context.setPositions(positions)
+        context.getState(energy=True)
+    context.setPositions(structure.positions)  # and it is of use again
+    assert np.isfinite(energy_and_forces(context)[0])
+
+
+def test_atoms_on_top_of_one_another(ionic_model, rock_salt):
+    context, structure = make_context(rock_salt, ionic_model)
+    positions = structure.positions.copy()
+    positions[1] = positions[0]
+    context.setPositions(positions)
+    with pytest.raises(openmm.OpenMMException, match=r"on top of one another"):
+        context.getState(energy=True)

@@ -1,0 +1,95 @@
+"""Structures on their way to OpenMM and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from openmm import app
+
+from openmm_nequiplr.data import Structure
+from openmm_nequiplr.errors import BoxError, InputError
+from openmm_nequiplr.simulation import from_atoms, read_structure, to_atoms
+
+
+def distances(atoms):
+    return atoms.get_all_distances(mic=bool(atoms.pbc.all()))
+
+
+def test_a_skewed_cell_keeps_its_distances(skewed_salt):
+    structure = from_atoms(skewed_salt)
+    assert np.allclose(structure.box, np.tril(structure.box))
+    back = to_atoms(structure.topology, structure.positions, structure.box)
+    np.testing.assert_allclose(distances(back), distances(skewed_salt), atol=1e-9)
+    assert list(back.symbols) == list(skewed_salt.symbols)
+    same = to_atoms(
+        structure.topology, structure.positions, structure.box, rotation=structure.rotation
+    )
+    np.testing.assert_allclose(same.positions, skewed_salt.positions, atol=1e-9)
+
+
+def test_a_rectangular_cell_is_left_alone(rock_salt):
+    structure = from_atoms(rock_salt)
+    np.testing.assert_allclose(10 * structure.positions, rock_salt.positions, atol=1e-12)
+    np.testing.assert_allclose(10 * structure.box, rock_salt.cell.array)
+    vectors = structure.topology.getPeriodicBoxVectors()
+    assert vectors[0][0]._value == pytest.approx(1.128)
+
+
+def test_without_a_cell_there_is_no_box(cluster):
+    structure = from_atoms(cluster)
+    assert structure.box is None
+    assert structure.topology.getPeriodicBoxVectors() is None
+    assert not to_atoms(structure.topology, structure.positions).pbc.any()
+
+
+def test_the_total_charge_comes_along(cluster):
+    cluster = cluster.copy()
+    assert from_atoms(cluster).total_charge == 0.0
+    cluster.info["charge"] = 2
+    assert from_atoms(cluster).total_charge == 2.0
+    cluster.info["total_charge"] = -1
+    assert from_atoms(cluster).total_charge == -1.0
+
+
+def test_structures_of_the_data_package_are_understood(rock_salt):
+    structure = from_atoms(
+        Structure(tuple(rock_salt.symbols), rock_salt.positions, rock_salt.cell.array, True, 1.0)
+    )
+    assert structure.total_charge == 1.0
+    assert structure.topology.getNumAtoms() == 64
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "pdb", "cif"])
+def test_files(tmp_path, rock_salt, suffix):
+    path = tmp_path / f"salt.{suffix}"
+    structure = from_atoms(rock_salt)
+    if suffix == "extxyz":
+        rock_salt.write(path)
+    else:
+        writer = app.PDBFile if suffix == "pdb" else app.PDBxFile
+        with open(path, "w") as handle:
+            writer.writeFile(structure.topology, 10 * structure.positions, handle)
+    read = read_structure(path)
+    assert read.num_atoms == 64  # no atom is taken for an alternate location of another
+    np.testing.assert_allclose(read.positions, structure.positions, atol=2e-4)
+    np.testing.assert_allclose(read.box, structure.box, atol=1e-4)
+
+
+def test_what_cannot_be_converted(tmp_path, rock_salt):
+    slab = rock_salt.copy()
+    slab.pbc = (True, True, False)
+    with pytest.raises(BoxError, match="pbc: expected all directions or none"):
+        from_atoms(slab)
+    with pytest.raises(InputError, match="atoms: expected at least one atom"):
+        from_atoms(slab[:0])
+    strange = bulk("Cu")
+    strange.symbols = "X"
+    with pytest.raises(InputError, match="symbol of atom 0"):
+        from_atoms(strange)
+    with pytest.raises(FileNotFoundError, match="structure: expected an existing file"):
+        read_structure(tmp_path / "absent.xyz")
+    broken = tmp_path / "broken.extxyz"
+    broken.write_text("not a structure\n")
+    with pytest.raises(InputError, match="structure: expected a readable file"):
+        read_structure(broken)

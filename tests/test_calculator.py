@@ -1,0 +1,294 @@
+"""The ASE calculator: interface, derivatives against finite differences, symmetries."""
+
+from __future__ import annotations
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.io.trajectory import Trajectory
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from openmm_nequiplr.calculator import NequIPLRCalculator
+from openmm_nequiplr.errors import InputError, UnknownElementError
+from openmm_nequiplr.model import save_model
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model(l_max=1)
+
+
+def attached(atoms: Atoms, model, **info) -> Atoms:
+    """A copy of a structure with a calculator (made, or shared) and entries in ``info``."""
+    copy = atoms.copy()
+    copy.info.update(info)
+    shared = isinstance(model, NequIPLRCalculator)
+    copy.calc = model if shared else NequIPLRCalculator(model)
+    return copy
+
+
+# ------------------------------------------------------------------------------------ interface
+
+
+def test_results_of_a_periodic_structure(model, crystal):
+    atoms = attached(crystal, model)
+    n = len(atoms)
+    assert np.isfinite(atoms.get_potential_energy())
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    assert atoms.get_forces().shape == (n, 3)
+    assert atoms.get_stress().shape == (6,)
+    assert atoms.get_charges().shape == (n,)
+    assert atoms.get_dipole_moment().shape == (3,)
+    assert atoms.calc.results["electronegativities"].shape == (n,)
+    for value in atoms.calc.results.values():
+        if isinstance(value, np.ndarray):
+            assert value.dtype == np.float64
+
+
+def test_energy_parts_add_up(model, molecule):
+    atoms = attached(molecule, model, charge=1)
+    energy = atoms.get_potential_energy()
+    parts = atoms.calc.results["energy_parts"]
+    assert sum(parts.values()) == pytest.approx(energy, abs=1e-10)
+
+
+def test_energy_alone_costs_no_forces(model, crystal):
+    atoms = attached(crystal, model)
+    atoms.get_potential_energy()
+    assert not {"forces", "stress"} & set(atoms.calc.results)
+    atoms.get_forces()
+    assert {"energy", "forces", "stress"} <= set(atoms.calc.results)
+
+
+def test_dipole_is_the_sum_over_the_given_positions(model, molecule):
+    atoms = attached(molecule, model)
+    expected = atoms.get_charges() @ atoms.get_positions()
+    np.testing.assert_allclose(atoms.get_dipole_moment(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("info", [{"total_charge": 1}, {"charge": -1.0}, {"charge": 0.5}, {}])
+def test_charges_sum_to_the_total_charge(model, molecule, crystal, info):
+    expected = next(iter(info.values()), 0.0)
+    calculator = NequIPLRCalculator(model)
+    for structure in (molecule, crystal):
+        charges = attached(structure, calculator, **info).get_charges()
+        assert charges.sum() == pytest.approx(expected, abs=1e-12)
+
+
+def test_total_charge_wins_over_charge(model, molecule):
+    atoms = attached(molecule, model, total_charge=1, charge=-1)
+    assert atoms.get_charges().sum() == pytest.approx(1.0)
+
+
+def test_a_new_total_charge_makes_the_results_stale(model, molecule):
+    atoms = attached(molecule, model)
+    neutral = atoms.get_potential_energy()
+    atoms.info["charge"] = 1
+    charged = atoms.get_potential_energy()
+    assert charged != neutral
+    assert atoms.get_charges().sum() == pytest.approx(1.0)
+    assert charged == attached(molecule, model, charge=1).get_potential_energy()
+    del atoms.info["charge"]
+    assert atoms.get_potential_energy() == neutral
+
+
+def test_unchanged_structures_are_not_computed_again(model, molecule, monkeypatch):
+    atoms = attached(molecule, model, charge=1)
+    atoms.get_forces()
+    monkeypatch.setattr(atoms.calc, "evaluator", None)
+    atoms.get_forces()
+    atoms.get_potential_energy()
+    atoms.get_charges()
+
+
+@pytest.mark.parametrize("change", ["positions", "cell", "numbers"])
+def test_every_change_of_the_structure_counts(model, crystal, change):
+    atoms = attached(crystal, model)
+    before = atoms.get_potential_energy()
+    if change == "positions":
+        atoms.positions[0, 0] += 0.1
+    elif change == "cell":
+        atoms.set_cell(1.02 * atoms.cell, scale_atoms=True)
+    else:
+        atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]
+    after = atoms.get_potential_energy()
+    assert after != before
+    assert after == attached(atoms, model).get_potential_energy()
+
+
+def test_model_from_a_file(model, molecule, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    atoms = attached(molecule, model)
+    energy = atoms.get_potential_energy()
+    for source in (path, str(path)):
+        atoms.calc = NequIPLRCalculator(source)
+        assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-12)
+
+
+def test_precision_leaves_the_callers_model_alone(model, molecule):
+    atoms = attached(molecule, model)
+    exact = atoms.get_forces()
+    atoms.calc = NequIPLRCalculator(model, precision="single")
+    rough = atoms.get_forces()
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert 0 < np.abs(rough - exact).max() < 1e-4
+
+
+def test_structures_with_results_can_be_written(model, crystal, tmp_path):
+    atoms = attached(crystal, model)
+    forces = atoms.get_forces()
+    ase.io.write(tmp_path / "out.extxyz", atoms)
+    read = ase.io.read(tmp_path / "out.extxyz")
+    np.testing.assert_allclose(read.get_forces(), forces, atol=1e-6)
+    with Trajectory(tmp_path / "out.traj", "w", atoms) as trajectory:
+        trajectory.write(atoms)
+    read = ase.io.read(tmp_path / "out.traj")
+    np.testing.assert_allclose(read.get_forces(), forces)
+
+
+# --------------------------------------------------------------------------------------- errors
+
+
+def test_partly_periodic_structures_are_refused(model, crystal):
+    crystal.pbc = [True, True, False]
+    with pytest.raises(InputError, match=r"pbc.*vacuum"):
+        attached(crystal, model).get_potential_energy()
+
+
+def test_no_stress_without_a_cell(model, molecule):
+    with pytest.raises(PropertyNotImplementedError, match="not periodic"):
+        attached(molecule, model).get_stress()
+
+
+@pytest.mark.parametrize("value", ["plus one", float("nan"), [1, 2]])
+def test_total_charge_must_be_a_number(model, molecule, value):
+    with pytest.raises(InputError, match=r"info\['total_charge'\]"):
+        attached(molecule, model, total_charge=value).get_potential_energy()
+
+
+def test_unknown_elements_are_named(model):
+    with pytest.raises(UnknownElementError, match="Xe"):
+        attached(Atoms("NaXe", [[0, 0, 0], [2, 0, 0]]), model).get_potential_energy()
+
+
+def test_unknown_precision(model):
+    with pytest.raises(InputError, match=r"precision.*half"):
+        NequIPLRCalculator(model, precision="half")
+
+
+# ---------------------------------------------------------------------------------- derivatives
+
+
+@pytest.mark.parametrize("electrostatic_energy", ["qeq", "coulomb"])
+@pytest.mark.parametrize("num_layers_charge", [0, 1])
+@pytest.mark.parametrize("case", ["molecule", "cation", "crystal", "charged crystal"])
+def test_forces_are_derivatives(
+    make_model, molecule, crystal, case, num_layers_charge, electrostatic_energy, rng
+):
+    model = make_model(
+        num_layers_charge=num_layers_charge, electrostatic_energy=electrostatic_energy
+    )
+    structure = crystal if "crystal" in case else molecule
+    charge = 0 if case in {"molecule", "crystal"} else 1
+    atoms = attached(structure, model, charge=charge)
+    forces = atoms.get_forces()
+    step = 1e-4
+    for _ in range(3):
+        direction = rng.normal(size=forces.shape)
+        energies = []
+        for sign in (1, -1):
+            moved = attached(atoms, atoms.calc)
+            moved.positions += sign * step * direction
+            energies.append(moved.get_potential_energy())
+        slope = (energies[0] - energies[1]) / (2 * step)
+        assert -np.sum(forces * direction) == pytest.approx(slope, abs=1e-6, rel=1e-6)
+    np.testing.assert_allclose(forces.sum(axis=0), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("charge", [0, 1])
+@pytest.mark.parametrize("num_layers_charge", [0, 1])
+def test_stress_is_a_derivative(make_model, crystal, num_layers_charge, charge, rng):
+    model = make_model(num_layers_charge=num_layers_charge)
+    atoms = attached(crystal, model, charge=charge)
+    stress = voigt_6_to_full_3x3_stress(atoms.get_stress())
+    step = 1e-4
+    for _ in range(3):
+        strain = rng.normal(size=(3, 3))
+        strain = strain + strain.T
+        energies = []
+        for sign in (1, -1):
+            strained = attached(atoms, atoms.calc)
+            deformation = np.eye(3) + sign * step * strain
+            strained.set_cell(atoms.cell @ deformation, scale_atoms=True)
+            energies.append(strained.get_potential_energy())
+        slope = (energies[0] - energies[1]) / (2 * step) / atoms.get_volume()
+        assert np.sum(stress * strain) == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+# ----------------------------------------------------------------------------------- symmetries
+
+
+def _rotation(rng: np.random.Generator) -> np.ndarray:
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q *= np.sign(np.diag(r))
+    return q * np.linalg.det(q)
+
+
+def _transformed(atoms: Atoms, matrix: np.ndarray) -> Atoms:
+    new = atoms.copy()
+    new.set_cell(atoms.cell @ matrix.T)
+    new.set_positions(atoms.positions @ matrix.T)
+    return new
+
+
+@pytest.mark.parametrize("periodic", [False, True], ids=["molecule", "crystal"])
+@pytest.mark.parametrize("num_layers_charge", [0, 1])
+@pytest.mark.parametrize("parity", [True, False])
+@pytest.mark.parametrize("l_max", [0, 1, 2])
+def test_symmetries(make_model, molecule, crystal, l_max, parity, num_layers_charge, periodic, rng):
+    model = make_model(l_max=l_max, parity=parity, num_layers_charge=num_layers_charge)
+    structure = crystal if periodic else molecule
+    structure.info["charge"] = 0 if periodic else 1
+    reference = attached(structure, model)
+    forces = reference.get_forces()
+    expect = (reference.get_potential_energy(), forces, reference.get_charges())
+
+    def check(atoms: Atoms, forces: np.ndarray, order=slice(None)) -> None:
+        atoms = attached(atoms, reference.calc)
+        got_forces = atoms.get_forces()
+        scale = max(abs(expect[0]), 1.0)
+        assert abs(atoms.get_potential_energy() - expect[0]) <= 1e-9 * scale
+        np.testing.assert_allclose(got_forces, forces, atol=1e-9 * max(np.abs(forces).max(), 1))
+        np.testing.assert_allclose(atoms.get_charges(), expect[2][order], atol=1e-9)
+
+    moved = structure.copy()
+    moved.translate(rng.normal(size=3))
+    if periodic:
+        moved.wrap()
+    check(moved, forces)
+
+    order = rng.permutation(len(structure))
+    check(structure[order], forces[order], order)
+
+    rotation = _rotation(rng)
+    check(_transformed(structure, rotation), forces @ rotation.T)
+
+    # Without parity, a stage of three or more layers could tell left from right; two cannot.
+    mirror = -rotation
+    check(_transformed(structure, mirror), forces @ mirror.T)
+
+
+@pytest.mark.parametrize("parity", [True, False])
+def test_a_supercell_is_extensive(make_model, crystal, parity):
+    model = make_model(parity=parity)
+    single, double = attached(crystal, model), attached(crystal.repeat((2, 1, 1)), model)
+    energy = single.get_potential_energy()
+    assert double.get_potential_energy() == pytest.approx(2 * energy, rel=1e-9, abs=1e-9)
+    n = len(single)
+    np.testing.assert_allclose(double.get_forces()[:n], single.get_forces(), atol=1e-8)
+    np.testing.assert_allclose(double.get_charges()[n:], single.get_charges(), atol=1e-9)
+    np.testing.assert_allclose(double.get_stress(), single.get_stress(), atol=1e-9)

@@ -1,0 +1,302 @@
+"""The command line: what it parses, what it passes on, how it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openmm_nequiplr import __version__, cli
+from openmm_nequiplr.errors import InputError, NequIPLRError
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ["train", "evaluate", "convert", "md", "info"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "openmm_nequiplr", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def parse():
+    return lambda *arguments: cli._given(cli.build_parser().parse_args(arguments))
+
+
+# -------------------------------------------------------------------------------------- parsing
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: nequiplr {command}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.split() == ["nequiplr", __version__]
+
+
+def test_help_runs_as_a_module():
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_no_command_is_a_usage_error():
+    done = run()
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+
+
+def test_options_that_are_not_given_are_not_passed_on(parse):
+    assert parse("md", "au2-mgo") == {"model": "au2-mgo"}
+    assert parse("evaluate", "m", "d") == {"model": "m", "data": "d"}
+
+
+def test_overrides_are_yaml():
+    assignments = ["optimizer.lr=5e-3", "max_epochs=10", "data.keys={energy: E}", "output=a=b"]
+    assert cli.parse_overrides(assignments) == {
+        "optimizer.lr": "5e-3",  # YAML 1.1 calls this text; the configuration converts it
+        "max_epochs": 10,
+        "data.keys": {"energy": "E"},
+        "output": "a=b",
+    }
+
+
+@pytest.mark.parametrize("assignment", ["max_epochs", "=3", "a=[1"])
+def test_bad_overrides_are_named(assignment):
+    with pytest.raises(InputError, match="--set: expected"):
+        cli.parse_overrides([assignment])
+
+
+def test_periodic_flags_of_convert_exclude_one_another(capsys):
+    flags = ["--legacy-periodic", "--corrected-periodic"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["convert", "--config", "c", "w", "-o", "m", *flags])
+    assert stop.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------- passing on
+
+
+def test_md_options_are_those_of_the_library():
+    from openmm_nequiplr.simulation.md import MDOptions
+
+    commands = next(a for a in cli.build_parser()._actions if a.dest == "command").choices
+    actions = {a.dest: a for a in commands["md"]._actions}
+    fields = {field.name: field.default for field in dataclasses.fields(MDOptions)}
+    assert set(actions) - {"help", "traceback"} == set(fields)
+    stated = {
+        name: re.search(r"\(default: (.*)\)", action.help or "") for name, action in actions.items()
+    }
+    stated = {name: match[1] for name, match in stated.items() if match and name != "structure"}
+    assert len(stated) >= 10
+    for name, text in stated.items():
+        default = fields[name]
+        assert text == (f"{default:g}" if isinstance(default, float) else str(default)), name
+
+
+def test_evaluate_options_are_those_of_the_library():
+    from inspect import signature
+
+    from openmm_nequiplr.data import DataKeys
+    from openmm_nequiplr.training.evaluate import evaluate_model
+
+    commands = next(a for a in cli.build_parser()._actions if a.dest == "command").choices
+    names = {a.dest for a in commands["evaluate"]._actions} - {"help", "traceback"}
+    keys = {f"{field.name}_key" for field in dataclasses.fields(DataKeys)}
+    assert keys <= names
+    assert names - keys <= set(signature(evaluate_model).parameters)
+
+
+def test_md_options_can_be_built(parse):
+    from openmm_nequiplr.simulation.md import MDOptions
+
+    options = MDOptions(**parse("md", "au2-mgo", "--ensemble", "npt", "--steps", "7"))
+    assert (options.model, options.ensemble, options.steps) == ("au2-mgo", "npt", 7)
+
+
+def test_train_passes_its_arguments_on(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(
+        "openmm_nequiplr.training.run.train", lambda **options: seen.update(options)
+    )
+    assert cli.main(["train", "c.yaml", "--resume", "--set", "max_epochs=3", "seed=4"]) == 0
+    assert seen == {
+        "config_path": Path("c.yaml"),
+        "resume": True,
+        "overrides": {"max_epochs": 3, "seed": 4},
+    }
+
+
+# --------------------------------------------------------------------------------------- errors
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make ``nequiplr info`` raise a given error."""
+
+    def install(error: BaseException) -> None:
+        def call(arguments):
+            raise error
+
+        table = {**cli._COMMANDS, "info": (cli._info_arguments, call, "fails")}
+        monkeypatch.setattr(cli, "_COMMANDS", table)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("temperature: expected a positive number, got -3"),
+        NequIPLRError("two\nlines"),
+        FileNotFoundError(2, "No such file or directory", "nowhere.xyz"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(failing, capsys, error):
+    failing(error)
+    assert cli.main(["info", "m"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("nequiplr: error: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_traceback_on_request(failing):
+    failing(InputError("wrong"))
+    with pytest.raises(InputError):
+        cli.main(["info", "m", "--traceback"])
+
+
+def test_errors_of_ours_are_not_hidden(failing):
+    failing(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["info", "m"])
+
+
+def test_interruption(failing, capsys):
+    failing(KeyboardInterrupt())
+    assert cli.main(["info", "m"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_training_without_lightning_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "openmm_nequiplr.training.run", raising=False)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    for name in [n for n in sys.modules if n.startswith(("lightning.", "openmm_nequiplr.train"))]:
+        monkeypatch.delitem(sys.modules, name)
+    assert cli.main(["train", "c.yaml"]) == 2
+    assert "openmm-nequiplr[train]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", "no-such-model"),
+        ("md", "no-such-model"),
+        ("evaluate", "no-such-model", "no-such-data.xyz"),
+        ("convert", "--config", "no-such.yaml", "no-such.pth", "-o", "out.safetensors"),
+        ("train", "no-such.yaml"),
+    ],
+)
+def test_missing_files_are_named_without_a_traceback(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "no-such" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+# ----------------------------------------------------------------------------------------- info
+
+
+def test_info_lists_the_shipped_models(capsys):
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "au2-mgo" in out
+    assert "carbon-chain" in out
+
+
+def test_info_describes_a_model(make_model, tmp_path, capsys):
+    from openmm_nequiplr.model import save_model
+
+    path = tmp_path / "small.safetensors"
+    save_model(make_model(), path, metadata={"data": "made up"})
+    assert cli.main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    for piece in ("Na", "3.5", "made up", "eV"):
+        assert piece in out, piece
+
+
+# ------------------------------------------------------------------------ converted, end to end
+
+REFERENCE = ROOT.parent / "shared" / "reference"
+FIXTURES = sorted(REFERENCE.glob("*.json")) if REFERENCE.is_dir() else []
+
+
+def _convert(fixture: Path, output: Path, *flags: str) -> int:
+    weights = fixture.with_suffix(".pth")
+    return cli.main(["convert", "--config", str(fixture), str(weights), "-o", str(output), *flags])
+
+
+def _periodic_flag(content: dict) -> list[str]:
+    if not content["config"]["pbc"]:
+        return []
+    return ["--legacy-periodic" if content["legacy_periodic"] else "--corrected-periodic"]
+
+
+@pytest.mark.skipif(not FIXTURES, reason="no reference data beside the repository")
+@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
+def test_converted_models_give_the_authors_results(fixture, tmp_path, capsys):
+    from ase import Atoms
+
+    from openmm_nequiplr import NequIPLRCalculator
+
+    content = json.loads(fixture.read_text())
+    model = tmp_path / "model.safetensors"
+    assert _convert(fixture, model, *_periodic_flag(content)) == 0
+    calculator = NequIPLRCalculator(model, precision="double")
+    for record in content["records"]:
+        atoms = Atoms(
+            record["numbers"],
+            record["positions"],
+            cell=record["cell"],
+            pbc=record["pbc"],
+            info={"total_charge": record["total_charge"]},
+            calculator=calculator,
+        )
+        assert atoms.get_potential_energy() == pytest.approx(record["energy"], rel=0, abs=1e-6)
+        np.testing.assert_allclose(atoms.get_forces(), record["forces"], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(atoms.get_charges(), record["charges"], rtol=0, atol=1e-7)
+
+
+@pytest.mark.skipif(not FIXTURES, reason="no reference data beside the repository")
+def test_periodic_checkpoints_need_a_word(tmp_path, capsys):
+    periodic = [f for f in FIXTURES if json.loads(f.read_text())["config"]["pbc"]]
+    assert periodic
+    for fixture in periodic:
+        model = tmp_path / f"{fixture.stem}.safetensors"
+        assert _convert(fixture, model) == 2
+        assert "--legacy-periodic" in capsys.readouterr().err
+        assert not model.exists()

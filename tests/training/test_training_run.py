@@ -1,0 +1,224 @@
+"""Training end to end, on a handful of molecules labelled by a random model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from openmm_nequiplr.data import read_structures
+from openmm_nequiplr.errors import ConvergenceError, InputError
+from openmm_nequiplr.model import load_model
+from openmm_nequiplr.training import recorder
+from openmm_nequiplr.training.evaluate import evaluate_model
+from openmm_nequiplr.training.run import train
+
+MODEL = {
+    "r_max": 3.5,
+    "num_layers": 1,
+    "num_layers_charge": 1,
+    "l_max": 1,
+    "num_features": 2,
+    "invariant_neurons": 4,
+    "num_bessels": 4,
+    "num_charge_basis": 3,
+}
+
+
+@pytest.fixture(scope="session")
+def data_file(make_model, tmp_path_factory) -> Path:
+    """Ten distorted clusters; every second one charged, the labels from a random model."""
+    from ase import Atoms
+    from ase.io import write
+
+    rng = np.random.default_rng(3)
+    teacher = make_model()
+    sites = 2.3 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], float)
+    frames = []
+    for number in range(10):
+        atoms = Atoms("NaClONaCl", sites + rng.normal(scale=0.2, size=sites.shape))
+        atoms.info["total_charge"] = float(number % 2)
+        graph = teacher.build_graph(
+            atoms.numbers, atoms.positions, total_charge=atoms.info["total_charge"]
+        )
+        output = teacher(graph)
+        atoms.info["REF_energy"] = output.energy.item() - 50_000.0
+        atoms.arrays["REF_forces"] = output.forces.numpy()
+        atoms.arrays["REF_charges"] = output.charges.numpy()
+        frames.append(atoms)
+    path = tmp_path_factory.mktemp("data") / "clusters.extxyz"
+    write(path, frames, format="extxyz")
+    return path
+
+
+@pytest.fixture
+def config_file(data_file, tmp_path) -> Path:
+    """A configuration that trains in a second."""
+    config = {
+        "output": str(tmp_path / "out"),
+        "model": MODEL,
+        "data": {"train": str(data_file), "num_validation": 2},
+        "loss": {"energy_per_atom": 10.0, "forces": 1.0, "charges": 10.0},
+        "optimizer": {"lr": 0.02},
+        "schedule": {"name": "plateau", "patience": 1},
+        "ema_decay": 0.9,
+        "gradient_clip": 5.0,
+        "batch_size": 2,
+        "max_epochs": 4,
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes longer than these trainings."""
+    monkeypatch.setattr(recorder.Recorder, "_draw", lambda self: None)
+
+
+def _log(output: Path) -> list[dict[str, str]]:
+    with open(output / "metrics.csv", newline="") as handle:
+        return [{k: v for k, v in r.items() if k != "minutes"} for r in csv.DictReader(handle)]
+
+
+def test_training_learns_and_leaves_everything_behind(config_file, tmp_path, capsys):
+    result = train(config_file, overrides={
+        "max_epochs": 12, "schedule.name": "cosine", "data.num_test": 2,
+    })  # fmt: skip
+    output = tmp_path / "out"
+    for name in (
+        "model.safetensors", "model_last.safetensors", "last.ckpt", "metrics.csv", "config.yaml",
+        "learning_curve.png", "split.json", "metrics.json", "test/parity_forces.png",
+    ):  # fmt: skip
+        assert (output / name).stat().st_size > 0, name
+    rows = _log(output)
+    assert [int(r["epoch"]) for r in rows] == list(range(12))
+    assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
+    assert result.validation.charges.rmse < float(rows[0]["validation_charges_rmse"])
+    assert result.test.num_structures == 2
+    assert "meV/Å" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_model_file_is_the_best_epoch_with_averaged_weights(config_file, data_file, tmp_path):
+    """Its errors, computed afresh, are those in the log of the best epoch."""
+    train(config_file, overrides={"refit_energy_shifts": False}, progress=False)
+    output = tmp_path / "out"
+    model = load_model(output / "model.safetensors")
+    best = min(_log(output), key=lambda r: float(r["validation_loss"]))
+    assert model.metadata["epoch"] == best["epoch"]
+    split = json.loads((output / "split.json").read_text())
+    structures = read_structures(data_file)
+    metrics = evaluate_model(model, [structures[i] for i in split["validation"]], verbose=False)
+    for name in ("energy_per_atom", "forces", "charges"):
+        logged = float(best[f"validation_{name}_rmse"])
+        assert getattr(metrics, name).rmse == pytest.approx(logged, rel=1e-3)
+    recorded = json.loads(model.metadata["validation"])
+    assert recorded["forces"]["rmse"] == pytest.approx(metrics.forces.rmse, rel=1e-6)
+    assert model.metadata["training_data"] == "clusters.extxyz"
+    assert yaml.safe_load(model.metadata["training_config"])["model"] == MODEL
+    assert model.config.type_names == ("O", "Na", "Cl")
+    assert not model.training
+
+
+def _state(output: Path) -> dict[str, torch.Tensor]:
+    return torch.load(output / "last.ckpt", weights_only=False)["state_dict"]
+
+
+def _same(first: Path, second: Path) -> None:
+    a, b = _state(first), _state(second)
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+    assert _log(first) == _log(second)
+    weights = [load_model(p / "model.safetensors").state_dict() for p in (first, second)]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_resumed_run_is_the_uninterrupted_run(config_file, tmp_path):
+    """4 epochs = 2 epochs + 2 more, to the bit: weights, averages, learning rates, log."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(config_file, overrides={"output": str(whole)}, progress=False)
+    train(config_file, overrides={"output": str(halves), "max_epochs": 2}, progress=False)
+    assert len(_log(halves)) == 2
+    train(config_file, True, overrides={"output": str(halves)}, progress=False)
+    _same(whole, halves)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_after_a_crash_in_the_middle(config_file, tmp_path, monkeypatch):
+    """With a schedule that depends on the length of the run, and a log that ran ahead."""
+    whole, crashed = tmp_path / "whole", tmp_path / "crashed"
+    options = {"schedule.name": "cosine", "schedule.warmup_epochs": 1, "validation_interval": 2}
+    train(config_file, overrides=options | {"output": str(whole)}, progress=False)
+    record = recorder.Recorder._record
+
+    def crash(self, trainer, module, lr):
+        record(self, trainer, module, lr)
+        if trainer.current_epoch == 2:
+            raise RuntimeError("power cut")
+
+    options["output"] = str(crashed)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.Recorder, "_record", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(config_file, overrides=options, progress=False)
+    assert len(_log(crashed)) == 3
+    train(config_file, resume=True, overrides=options, progress=False)
+    _same(whole, crashed)
+
+
+def test_resume_needs_a_checkpoint(config_file):
+    with pytest.raises(InputError, match=r"resume: expected a checkpoint"):
+        train(config_file, resume=True)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_double_precision_and_separate_files(config_file, data_file):
+    overrides = {
+        "precision": "double",
+        "max_epochs": 1,
+        "ema_decay": 0,
+        "data.validation": str(data_file),
+        "optimizer": {"name": "adamw", "weight_decay": 0.01, "amsgrad": True},
+    }
+    result = train(config_file, overrides=overrides, progress=False)
+    assert result.validation.num_structures == 10
+    assert result.test is None
+    assert load_model(result.model_path).dtype == torch.float64
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_time_limit_ends_the_training(config_file, tmp_path):
+    train(config_file, overrides={"max_time": 1e-6, "max_epochs": 50}, progress=False)
+    assert len(_log(tmp_path / "out")) == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_diverged_training_is_an_error(config_file):
+    overrides = {"optimizer.lr": 1e30, "gradient_clip": None, "ema_decay": 0}
+    with pytest.raises((ConvergenceError, RuntimeError)):
+        train(config_file, overrides=overrides, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.rmax": 3.0}, r"model\.rmax: expected 'r_max'"),
+        ({"loss.stress": 1.0}, r"loss\.stress: expected labels, or 0"),
+        ({"data.train": []}, r"data\.train: expected one file or more"),
+        ({"data.num_validation": 10}, r"split\.train: expected at least one structure"),
+        ({"model.type_names": ["Na", "Cl"]}, r"structure 0: elements: .*'O'"),
+    ],
+)
+def test_mistakes_are_named(config_file, overrides, message):
+    with pytest.raises(InputError, match=message):
+        train(config_file, overrides=overrides, progress=False)
