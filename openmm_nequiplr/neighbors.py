@@ -54,7 +54,14 @@ def neighbor_list(
         Row 0 the centre, row 1 the neighbour; sorted by centre.
     edge_shift : torch.Tensor, float64, shape (E, 3)
         Integer images: ``r = x[neighbour] - x[centre] + shift @ cell``.
+
+    Raises
+    ------
+    BoxError
+        If the structure is periodic and the cell has no volume.
     """
+    if periodic:
+        cell_heights(cell)  # refuses a cell without volume
     search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True, n_threads=1)
     box = np.asarray(cell if periodic else np.zeros((3, 3)), dtype=np.float64)
     points = np.ascontiguousarray(positions, dtype=np.float64)

@@ -59,6 +59,8 @@ def make_model():
         }
         torch.manual_seed(7)
         model = NequIPLRPotential(ModelConfig(**(settings | options))).double().eval()
+        with torch.no_grad():  # charges of a few tenths of e, as in real models
+            model.electronegativity_stage.readout.scalar.weight.mul_(10.0)
         model.energy_shifts.copy_(-torch.arange(1.0, 1.0 + len(model.config.type_names)))
         return model
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..neighbors import cell_heights, neighbor_list
+from ..neighbors import neighbor_list
 from .gaussian import GaussianScreening, pair_width, screening, self_coefficient
 
 #: Relative size of the first neglected term of the real and the reciprocal sum.
@@ -77,7 +77,6 @@ def ewald_geometry(
     reach : float, optional, Å
         Overrides the cutoff of the real-space pairs.
     """
-    cell_heights(cell)  # refuses a cell without volume
     volume = abs(float(np.linalg.det(cell)))
     widest = math.sqrt(2.0) * max_width
     if eta is None:
@@ -103,7 +102,6 @@ def published_geometry(positions: np.ndarray, cell: np.ndarray) -> EwaldGeometry
     atoms, an error of up to 1e-5 e; models converted from that code carry it. Arguments as in
     :func:`ewald_geometry`.
     """
-    cell_heights(cell)
     accuracy = 1e-8
     eta = float(balanced_width(abs(float(np.linalg.det(cell))), len(positions)))
     return ewald_geometry(

@@ -114,7 +114,7 @@ class RunFiles:
         try:
             state = openmm.XmlSerializer.deserialize(self.checkpoint.read_text("utf-8"))
             count = len(state.getPositions(asNumpy=True))
-        except (openmm.OpenMMException, AttributeError, UnicodeDecodeError) as error:
+        except (openmm.OpenMMException, AttributeError, ValueError) as error:
             got = f"{self.checkpoint} ({error})"
             raise InputError(describe("checkpoint", got, "an OpenMM State as XML")) from error
         if count != num_atoms:

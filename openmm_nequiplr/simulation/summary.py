@@ -25,10 +25,10 @@ def draw_summary(
     log : path
         Log of the run.
     charges : path
-        File of the charge reporter.
+        File of the charge reporter; not needed if the log is empty.
     symbols : list of str, length N
     element : str
-        Its atoms' charges are drawn, and their mean.
+        The charges of its first 20 atoms are drawn, and the mean of all.
     output : path
         Picture file; the suffix chooses the format.
     title : str
@@ -36,8 +36,6 @@ def draw_summary(
     from matplotlib.figure import Figure
 
     rows = read_log(log)
-    trajectory = load_charges(charges)
-    chosen = trajectory.charges[:, [symbol == element for symbol in symbols]]
     figure = Figure(figsize=(7.0, 7.5), layout="constrained")
     energy, temperature, charge = figure.subplots(3, 1, sharex=True)
     time = rows["time_ps"]
@@ -49,12 +47,11 @@ def draw_summary(
             energy.plot(time, change, label=label, **style)
         energy.legend(loc="best")
         temperature.plot(time, rows["temperature_K"], color="C3", **style)
-    if len(trajectory.times):
-        thin = chosen if chosen.shape[1] <= 20 else chosen[:, :20]
-        charge.plot(trajectory.times, thin, color="C0", alpha=0.3, linewidth=0.8, **style)
-        charge.plot(
-            trajectory.times, np.mean(chosen, axis=1), color="C0", label=f"mean of {element}"
-        )
+        trajectory = load_charges(charges)
+        chosen = trajectory.charges[:, [symbol == element for symbol in symbols]]
+        mean = np.mean(chosen, axis=1)
+        charge.plot(trajectory.times, chosen[:, :20], color="C0", alpha=0.3, linewidth=0.8)
+        charge.plot(trajectory.times, mean, color="C0", label=f"mean of {element}", **style)
         charge.legend(loc="best")
     energy.set_ylabel("energy change / meV per atom")
     temperature.set_ylabel("temperature / K")

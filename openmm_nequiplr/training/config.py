@@ -57,6 +57,14 @@ class LossConfig:
 
     The loss is Σ weight × mean squared error of: energy per atom (eV/atom), force components
     (eV/Å), charges (e), dipole components (e Å), stress components (eV/Å³).
+
+    Parameters
+    ----------
+    energy_per_atom, forces, charges, dipole, stress : float
+        The weights.
+    per_species : bool
+        Let every element of a batch count alike in forces and charges, however few its atoms
+        are: two gold atoms on a slab as much as a hundred of the slab. In training only.
     """
 
     energy_per_atom: float = 1.0
@@ -64,16 +72,18 @@ class LossConfig:
     charges: float = 0.0
     dipole: float = 0.0
     stress: float = 0.0
+    per_species: bool = False
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            _at_least(f"loss.{each.name}", getattr(self, each.name), 0.0)
-        if not any(getattr(self, each.name) for each in fields(self)):
+        for name, weight in self.weights().items():
+            _at_least(f"loss.{name}", weight, 0.0)
+        if not any(self.weights().values()):
             raise InputError(describe("loss", "all weights zero", "one weight above zero"))
 
     def weights(self) -> dict[str, float]:
         """Name and weight of every quantity."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        names = (each.name for each in fields(self) if each.name != "per_species")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,36 @@ def residuals(output: PotentialOutput, labels: Labels) -> dict[str, torch.Tensor
     return {name: value for name, value in result.items() if value.numel() > 0}
 
 
+def balance_species(
+    errors: dict[str, torch.Tensor], labels: Labels, types: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Scale residuals so that each element has the same share in the mean squares.
+
+    Parameters
+    ----------
+    errors : dict of str to tensor
+        From `residuals` with `labels`.
+    labels : Labels
+    types : tensor, int64, shape [N]
+        Element of each atom.
+
+    Returns
+    -------
+    dict of str to tensor
+        Forces and charges scaled by sqrt(n / (elements × atoms of the element)), the rest as is.
+    """
+    result = dict(errors)
+    for name, reference in (("forces", labels.forces), ("charges", labels.charges)):
+        if name not in errors or reference is None:
+            continue
+        known = torch.isfinite(reference)
+        owners = types.view(-1, *[1] * (reference.ndim - 1)).expand_as(reference)[known]
+        numbers = torch.bincount(owners)
+        share = len(owners) / (torch.count_nonzero(numbers) * numbers[owners])
+        result[name] = errors[name] * share.sqrt()
+    return result
+
+
 def weighted_loss(errors: dict[str, torch.Tensor], weights: LossConfig) -> torch.Tensor:
     """Σ weight × mean squared error.
 

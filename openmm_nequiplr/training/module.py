@@ -13,7 +13,7 @@ from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
 from ..model.potential import NequIPLRPotential
 from .config import TrainingConfig
 from .ema import WeightAverage
-from .loss import Errors, ErrorSums, residuals, weighted_loss
+from .loss import Errors, ErrorSums, balance_species, residuals, weighted_loss
 from .schedule import LearningRate
 
 _NO_DECAY = ("hardness", "bessel")
@@ -99,6 +99,8 @@ class TrainingModule(pl.LightningModule):
         output = self.model(batch.graph, compute_forces=self._forces, compute_stress=self._stress)
         errors = residuals(output, batch.labels)
         self._sums.add(errors)
+        if self.config.loss.per_species:
+            errors = balance_species(errors, batch.labels, batch.graph.types)
         return weighted_loss(errors, self.config.loss)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]

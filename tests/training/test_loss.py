@@ -9,7 +9,7 @@ import torch
 
 from openmm_nequiplr.data import Labels
 from openmm_nequiplr.training.config import LossConfig
-from openmm_nequiplr.training.loss import ErrorSums, residuals, weighted_loss
+from openmm_nequiplr.training.loss import ErrorSums, balance_species, residuals, weighted_loss
 
 NAN = float("nan")
 
@@ -57,6 +57,24 @@ def test_unlabelled_values_leave_no_trace_in_gradients(case):
     assert torch.isfinite(output.forces.grad).all()
     assert not output.forces.grad[2].any()
     assert output.forces.grad[0, 0] != 0
+
+
+def test_balanced_elements_count_alike(case):
+    """One atom off by 2 among three that are off by 1: (4 + 1) / 2, not (4 + 3) / 4."""
+    labels = Labels(
+        atoms_per_graph=_tensor([4.0, 1.0]),
+        forces=_tensor([[0.0, 0, 0]] * 4 + [[NAN] * 3]),
+        charges=_tensor([0.0, 0, 0, 0, NAN]),
+    )
+    charges = _tensor([2.0, 1, -1, 1, 9])
+    output = SimpleNamespace(
+        energy=None, forces=charges[:, None].expand(5, 3), charges=charges, dipole=None, stress=None
+    )
+    errors = residuals(output, labels)
+    balanced = balance_species(errors, labels, torch.tensor([3, 0, 0, 0, 1]))
+    for name in ("forces", "charges"):
+        assert balanced[name].square().mean().item() == pytest.approx(2.5)
+        assert errors[name].square().mean().item() == pytest.approx(1.75)
 
 
 def test_error_sums_over_uneven_batches(case):

@@ -1,0 +1,329 @@
+"""The molecular dynamics driver: every file it writes, restarts, interruptions and mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+from ase.io import read
+from openmm import app
+
+import openmm_nequiplr
+from openmm_nequiplr import save_model
+from openmm_nequiplr.errors import BackendError, InputError, ModelFileError
+from openmm_nequiplr.simulation import load_charges, md
+from openmm_nequiplr.simulation.md import MDOptions, run_md
+from openmm_nequiplr.simulation.runfiles import RunFiles, read_log
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, ionic_model, rock_salt, cluster):
+    """A model file, a periodic and a non-periodic structure."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_model(ionic_model, folder / "salt.safetensors")
+    rock_salt.write(folder / "salt.extxyz")
+    cluster.write(folder / "cluster.extxyz")
+    return folder
+
+
+@pytest.fixture
+def options(inputs, tmp_path):
+    """Options of a short run of the cluster."""
+    return MDOptions(
+        model=inputs / "salt.safetensors",
+        structure=inputs / "cluster.extxyz",
+        ensemble="nve",
+        steps=8,
+        report_interval=2,
+        checkpoint_interval=4,
+        seed=1,
+        output=tmp_path / "run",
+        quiet=True,
+        platform="Reference",
+    )
+
+
+def frames_of(files):
+    return mdtraj.load_dcd(str(files.trajectory), top=str(files.topology))
+
+
+def assert_consistent(files, steps):
+    """Log, charges and trajectory hold exactly the frames of ``steps``."""
+    log, charges, frames = read_log(files.log), load_charges(files.charges), frames_of(files)
+    np.testing.assert_array_equal(log["step"], steps)
+    np.testing.assert_array_equal(charges.steps, steps)
+    np.testing.assert_allclose(log["time_ps"], charges.times, atol=1e-6)
+    assert frames.n_frames == len(steps)
+    assert np.isfinite(frames.xyz).all()
+    return log, charges, frames
+
+
+# ------------------------------------------------------------------------------------- the files
+
+
+def test_what_a_run_leaves_behind(options, inputs):
+    options = dataclasses.replace(options, structure=inputs / "salt.extxyz", ensemble="nvt")
+    result = run_md(options)
+    files = result.files
+    assert result.steps == 8
+    assert result.time == pytest.approx(0.008)
+    assert result.ns_per_day > 0
+    log, charges, frames = assert_consistent(files, [2, 4, 6, 8])
+    np.testing.assert_allclose(log["total_eV"], log["potential_eV"] + log["kinetic_eV"], atol=1e-6)
+    np.testing.assert_allclose(log["volume_A3"], 11.28**3, rtol=1e-6)
+    assert log["temperature_K"][-1] == pytest.approx(result.temperature, abs=1e-3)
+    np.testing.assert_allclose(charges.charges.sum(axis=1), 0.0, atol=1e-9)
+    assert frames.unitcell_lengths[0, 0] == pytest.approx(1.128, abs=1e-5)
+    final = read(files.final)
+    np.testing.assert_allclose(final.positions, 10.0 * frames.xyz[-1], atol=1e-4)
+    np.testing.assert_allclose(final.get_initial_charges(), charges.charges[-1], atol=1e-6)
+    assert files.summary.read_bytes()[:4] == b"\x89PNG"
+    assert not list(files.directory.glob("*.part"))
+
+
+def test_progress_is_printed(options, capsys):
+    run_md(dataclasses.replace(options, quiet=False))
+    out = capsys.readouterr().out
+    assert "step 8/8" in out
+    assert "ns/day" in out
+
+
+def test_a_run_without_any_frame(options):
+    result = run_md(dataclasses.replace(options, steps=1))
+    assert len(read_log(result.files.log)["step"]) == 0
+    assert result.files.summary.exists()
+    run_md(dataclasses.replace(options, steps=3, restart=True))
+    assert_consistent(result.files, [2, 4])
+
+
+def test_no_steps_evaluate_the_start(options):
+    result = run_md(dataclasses.replace(options, steps=0))
+    assert result.steps == 0
+    assert np.isfinite(result.potential_energy)
+
+
+@pytest.mark.parametrize("barostat", ["isotropic", "anisotropic", "flexible"])
+def test_constant_pressure(options, inputs, barostat):
+    result = run_md(
+        dataclasses.replace(
+            options,
+            structure=inputs / "salt.extxyz",
+            ensemble="npt",
+            barostat=barostat,
+            barostat_axes="xy",
+            barostat_interval=1,
+            pressure=20000.0,
+        )
+    )
+    volume = read_log(result.files.log)["volume_A3"]
+    assert np.ptp(volume) > 1e-3
+    lengths = frames_of(result.files).unitcell_lengths
+    if barostat == "anisotropic":
+        np.testing.assert_allclose(lengths[:, 2], 1.128, rtol=1e-5)
+
+
+def test_minimisation_comes_first(options, capsys):
+    plain = run_md(dataclasses.replace(options, steps=0))
+    relaxed = run_md(
+        dataclasses.replace(
+            options, steps=0, minimize=True, output=str(options.output) + "2", quiet=False
+        )
+    )
+    assert relaxed.potential_energy < plain.potential_energy - 0.01
+    assert "minimised" in capsys.readouterr().out
+
+
+def test_a_pdb_file_will_do(options, inputs, tmp_path):
+    first = run_md(dataclasses.replace(options, steps=2))
+    output = tmp_path / "again"
+    again = run_md(
+        dataclasses.replace(options, structure=first.files.topology, steps=2, output=output)
+    )
+    assert again.potential_energy == pytest.approx(first.potential_energy, abs=0.05)
+
+
+def test_the_same_seed_gives_the_same_run(options, tmp_path):
+    options = dataclasses.replace(options, ensemble="nvt")
+    runs = [
+        run_md(dataclasses.replace(options, output=tmp_path / str(k), seed=seed))
+        for k, seed in enumerate((5, 5, 6))
+    ]
+    logs = [read_log(run.files.log)["potential_eV"] for run in runs]
+    np.testing.assert_allclose(logs[0], logs[1], rtol=1e-9)
+    assert np.abs(logs[0] - logs[2]).max() > 1e-6
+
+
+# -------------------------------------------------------------------------------------- restarts
+
+
+def test_a_restart_continues_exactly(options, tmp_path):
+    whole = run_md(dataclasses.replace(options, steps=12, output=tmp_path / "whole"))
+    first = run_md(dataclasses.replace(options, steps=6))
+    second = run_md(dataclasses.replace(options, steps=6, restart=True, structure=None))
+    assert (first.steps, second.steps) == (6, 12)
+    log, charges, frames = assert_consistent(second.files, [2, 4, 6, 8, 10, 12])
+    np.testing.assert_allclose(log["total_eV"], read_log(whole.files.log)["total_eV"], atol=1e-7)
+    np.testing.assert_allclose(
+        charges.charges, load_charges(whole.files.charges).charges, atol=1e-7
+    )
+    np.testing.assert_allclose(frames.xyz, frames_of(whole.files).xyz, atol=1e-6)
+
+
+def test_noise_does_not_repeat_after_a_restart(options):
+    seeds = set()
+    for step in (None, 4, 8):
+        state = None
+        if step is not None:
+            system = openmm.System()
+            system.addParticle(1.0)
+            context = openmm.Context(system, openmm.VerletIntegrator(0.001))
+            context.setStepCount(step)
+            state = context.getState()
+        integrator, barostat = openmm.LangevinIntegrator(1, 1, 1), openmm.MonteCarloBarostat(1, 1)
+        system = openmm.System()
+        system.addForce(barostat)
+        md._seed(system, integrator, options, state)
+        assert integrator.getRandomNumberSeed() == barostat.getRandomNumberSeed() != 0
+        seeds.add(integrator.getRandomNumberSeed())
+    assert len(seeds) == 3
+
+
+def test_what_lies_beyond_the_checkpoint_is_done_again(options):
+    run_md(dataclasses.replace(options, steps=4))
+    files = RunFiles(Path(options.output))
+    checkpoint = files.checkpoint.read_text()
+    expected = run_md(dataclasses.replace(options, steps=4, restart=True))
+    reference = read_log(files.log)["total_eV"]
+    files.checkpoint.write_text(checkpoint)  # as after a kill between two checkpoints
+    with open(files.log, "a") as handle:
+        handle.write("10,0.01,-3")
+    again = run_md(dataclasses.replace(options, steps=4, restart=True))
+    assert again.steps == expected.steps
+    log, _, _ = assert_consistent(files, [2, 4, 6, 8])
+    np.testing.assert_allclose(log["total_eV"], reference, atol=1e-7)
+
+
+def test_restarts_tell_what_has_changed(options, capsys):
+    run_md(dataclasses.replace(options, steps=2))
+    run_md(dataclasses.replace(options, steps=2, restart=True, timestep=0.5, quiet=False))
+    out = capsys.readouterr().out
+    assert "continuing at step 2" in out
+    assert "note: timestep is 0.5 from here on, it was 1.0" in out
+
+
+def test_nothing_to_restart_from(options):
+    with pytest.raises(InputError, match=r"restart: expected a run to continue.*got none"):
+        run_md(dataclasses.replace(options, restart=True))
+
+
+def test_results_are_not_overwritten(options):
+    run_md(dataclasses.replace(options, steps=2))
+    with pytest.raises(InputError, match=r"output: .*--restart to continue that run, or another"):
+        run_md(options)
+
+
+def test_a_restart_of_something_else(options, inputs):
+    run_md(dataclasses.replace(options, steps=2))
+    with pytest.raises(InputError, match="structure: expected the atoms of the run"):
+        run_md(dataclasses.replace(options, restart=True, structure=inputs / "salt.extxyz"))
+    with pytest.raises(InputError, match="report_interval: expected 2"):
+        run_md(dataclasses.replace(options, restart=True, report_interval=3))
+    RunFiles(Path(options.output)).checkpoint.write_text("<State>")
+    with pytest.raises(InputError, match="checkpoint: expected an OpenMM State"):
+        run_md(dataclasses.replace(options, restart=True))
+
+
+# --------------------------------------------------------------------------------- interruptions
+
+LONG_RUN = """
+import sys
+from openmm_nequiplr.simulation.md import MDOptions, run_md
+run_md(MDOptions(sys.argv[1], sys.argv[2], output=sys.argv[3], ensemble="nve", steps=100000,
+                 report_interval=2, checkpoint_interval=10, seed=1, platform="Reference"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_can_go_on(options, inputs, number):
+    files = RunFiles(Path(options.output))
+    root = str(Path(openmm_nequiplr.__file__).parents[1])
+    arguments = [inputs / "salt.safetensors", inputs / "cluster.extxyz", options.output]
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG_RUN, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (files.log.exists() and len(files.log.read_text().splitlines()) > 12):
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert files.summary.exists() == (number != signal.SIGKILL)
+    result = run_md(dataclasses.replace(options, steps=4, restart=True))
+    assert result.steps > 20
+    log, _, _ = assert_consistent(files, np.arange(2, result.steps + 1, 2))
+    assert np.abs(np.diff(log["total_eV"])).max() < 0.05
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"ensemble": "nph"}, "ensemble: expected one of 'nve', 'nvt', 'npt', got 'nph'"),
+        ({"barostat": "cubic"}, "barostat: expected"),
+        ({"barostat_axes": "w"}, "barostat_axes: expected"),
+        ({"steps": -1}, "steps: expected a whole number of at least 0, got -1"),
+        ({"steps": 1.5}, "steps: expected a whole number"),
+        ({"timestep": 0.0}, "timestep: expected a finite number above 0"),
+        ({"temperature": -5.0}, "temperature: expected"),
+        ({"pressure": float("nan")}, "pressure: expected a finite number"),
+        ({"report_interval": 0}, "report_interval: expected"),
+        ({"seed": -1}, "seed: expected"),
+    ],
+)
+def test_options_that_make_no_sense(options, change, match):
+    with pytest.raises(InputError, match=match):
+        dataclasses.replace(options, **change)
+
+
+def test_inputs_that_do_not_fit(options, tmp_path):
+    with pytest.raises(ModelFileError):
+        run_md(dataclasses.replace(options, model="absent"))
+    with pytest.raises(FileNotFoundError, match="structure: expected an existing file"):
+        run_md(dataclasses.replace(options, structure=tmp_path / "absent.pdb"))
+    with pytest.raises(InputError, match="structure: expected a structure file"):
+        run_md(dataclasses.replace(options, structure=None))
+    with pytest.raises(InputError, match="ensemble: expected nve or nvt"):
+        run_md(dataclasses.replace(options, ensemble="npt"))
+    with pytest.raises(BackendError, match="platform: expected one of"):
+        run_md(dataclasses.replace(options, platform="Abacus"))
+    with pytest.raises(InputError, match="charge_of: expected an element of the structure"):
+        run_md(dataclasses.replace(options, charge_of="Au"))
+    assert not Path(options.output).exists()
+
+
+def test_the_trajectory_is_an_ordinary_dcd_file(options):
+    files = run_md(options).files
+    frames = mdtraj.load_dcd(str(files.trajectory), top=str(files.topology))
+    assert [atom.element.symbol for atom in frames.topology.atoms] == list(
+        read(files.final).symbols
+    )
+    assert app.PDBFile(str(files.topology)).topology.getNumAtoms() == frames.n_atoms
