@@ -219,6 +219,12 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the weights come from a repaired periodic code: full Ewald sums",
     )
+    parser.add_argument(
+        "--global-rescale",
+        action=argparse.BooleanOptionalAction,
+        help="multiply the energy by global_rescale_scale, as nequip does when it evaluates "
+        "(default: as the results in CONFIG show, if it holds any; else yes for YAML, no for JSON)",
+    )
 
 
 def _convert(arguments: argparse.Namespace) -> None:

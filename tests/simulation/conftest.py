@@ -33,13 +33,17 @@ def platform(request: pytest.FixtureRequest) -> tuple[openmm.Platform, dict[str,
 
 
 @pytest.fixture(scope="session")
-def ionic_model(make_model: Any) -> NequIPLRPotential:
-    """Random weights, scaled so that charges are about ±0.7 e; double precision."""
+def ionic_model(make_model: Any, rock_salt: Atoms) -> NequIPLRPotential:
+    """Random weights in double precision, scaled so that charges reach 0.6 e in rock salt."""
     import torch
 
+    from openmm_nequiplr.model import Evaluator
+
     model = copy.deepcopy(make_model(r_max=3.2))
-    with torch.no_grad():
-        model.electronegativity_stage.readout.scalar.weight.mul_(60.0)
+    graph = model.build_graph(rock_salt.numbers, rock_salt.positions, rock_salt.cell.array, True)
+    charges, _ = Evaluator(copy.deepcopy(model)).charges(graph)
+    with torch.no_grad():  # charges of a neutral system are proportional to the electronegativity
+        model.electronegativity_stage.readout.scalar.weight.mul_(0.6 / np.abs(charges).max())
         model.energy_scales.fill_(0.2)
     return model
 
