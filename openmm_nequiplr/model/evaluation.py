@@ -17,7 +17,8 @@ from ..equilibration import DenseSolver, adjoint_charges, lagrangian_weights
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..units import COULOMB_CONSTANT
-from .potential import NequIPLRPotential, strained, stress_from_strain
+from .potential import NequIPLRPotential
+from .strain import strained, stress_from_strain
 
 #: ``f(positions, cell, charges) -> (energy, forces)`` is the Coulomb sum of point charges with the
 #: physical constant; in a cell the tin-foil Ewald sum with a uniform neutralising background.

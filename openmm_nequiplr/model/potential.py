@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
 
 from ..electrostatics import (
     CoulombOperator,
@@ -16,15 +14,14 @@ from ..electrostatics import (
     FreeSpaceCoulomb,
     LegacyFreeCoulomb,
     LegacyPeriodicCoulomb,
-    ewald_geometry,
-    published_geometry,
 )
 from ..equilibration import solve_batch
-from ..errors import InputError, UnknownElementError, describe
+from ..errors import InputError, describe
 from ..graph import AtomicGraph
-from ..neighbors import neighbor_list
+from .building import build_graph
 from .config import ModelConfig
 from .stages import EdgeHarmonics, ElectronegativityStage, EnergyStage
+from .strain import strained, stress_from_strain
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,6 @@ class NequIPLRPotential(torch.nn.Module):
         self.register_buffer("energy_scales", torch.ones(count, dtype=torch.float64))
         widths = torch.tensor(config.widths, dtype=torch.float64)
         self.register_buffer("widths", widths, persistent=False)
-        self._type_of_number = {number: k for k, number in enumerate(config.numbers)}
         self.to(torch.float32)
 
     def _apply(self, fn, recurse=True):
@@ -111,33 +107,6 @@ class NequIPLRPotential(torch.nn.Module):
 
     # ---------------------------------------------------------------- graphs
 
-    def type_indices(self, numbers: Sequence[int] | Sequence[str] | np.ndarray) -> np.ndarray:
-        """Type index of each atom, int64, shape (N,).
-
-        Parameters
-        ----------
-        numbers : sequence of int or str
-            Atomic numbers or element symbols.
-
-        Raises
-        ------
-        UnknownElementError
-            If the model does not know an element.
-        """
-        known: list[int | None] = []
-        for value in numbers:
-            number = atomic_numbers.get(value) if isinstance(value, str) else int(value)
-            known.append(None if number is None else self._type_of_number.get(number))
-        strangers = {
-            value if isinstance(value, str) else chemical_symbols[int(value)]
-            for value, index in zip(numbers, known, strict=True)
-            if index is None
-        }
-        if strangers:
-            expected = f"those of the model {self.config.type_names}"
-            raise UnknownElementError(describe("elements", sorted(strangers), expected))
-        return np.array(known, dtype=np.int64)
-
     def build_graph(
         self,
         numbers: Sequence[int] | Sequence[str] | np.ndarray,
@@ -146,49 +115,11 @@ class NequIPLRPotential(torch.nn.Module):
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
     ) -> AtomicGraph:
-        """Make the graph of one structure: types, neighbours, lattice sums.
+        """Make the graph of one structure, on the model's device.
 
-        Parameters
-        ----------
-        numbers : sequence of int or str, length N
-            Atomic numbers or element symbols.
-        positions : array, shape (N, 3), Å
-        cell : array, shape (3, 3), optional, Å
-            Rows are lattice vectors; needed when periodic.
-        pbc : bool or three bool
-            Periodic in all directions or in none.
-        total_charge : float, e
-
-        Raises
-        ------
-        InputError, UnknownElementError, BoxError
+        Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
-        points = np.asarray(positions, dtype=np.float64)
-        types = self.type_indices(numbers)
-        periodic = _all_or_none(pbc)
-        _check_structure(types, points, cell, periodic, total_charge)
-        box = np.zeros((3, 3)) if not periodic else np.asarray(cell, dtype=np.float64)
-        cutoff = max(self.config.r_max, self.config.charge_cutoff)
-        edge_index, edge_shift = neighbor_list(points, box, periodic, cutoff)
-        ewald = None
-        if periodic and not self.config.legacy_periodic:
-            widest = max(self.config.widths[k] for k in set(types.tolist()))
-            legacy = self.config.legacy_ewald_cutoff
-            ewald = (
-                published_geometry(points, box) if legacy else ewald_geometry(points, box, widest)
-            )
-        graph = AtomicGraph(
-            positions=torch.from_numpy(points.copy()),
-            types=torch.from_numpy(types),
-            batch=torch.zeros(len(types), dtype=torch.int64),
-            cell=torch.from_numpy(box.copy()).unsqueeze(0),
-            periodic=(periodic,),
-            total_charge=torch.tensor([float(total_charge)], dtype=torch.float64),
-            edge_index=edge_index,
-            edge_shift=edge_shift,
-            counts=(len(types),),
-            ewald=(ewald,),
-        )
+        graph = build_graph(self.config, numbers, positions, cell, pbc, total_charge)
         return graph.to(self.device)
 
     # ---------------------------------------------------------------- pieces
@@ -359,50 +290,3 @@ class NequIPLRPotential(torch.nn.Module):
                 energy = energy + linear.sum() + 0.5 * (j * q * q).sum()
             energies.append(energy)
         return torch.stack(energies)
-
-
-def strained(
-    positions: torch.Tensor, cell: torch.Tensor, strain: torch.Tensor, batch: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply a symmetrised strain of shape (B, 3, 3) to positions and cells."""
-    symmetric = 0.5 * (strain + strain.transpose(-1, -2))
-    moved = positions + torch.einsum("ni,nij->nj", positions, symmetric[batch])
-    return moved, cell + cell @ symmetric
-
-
-def stress_from_strain(
-    gradient: torch.Tensor, cell: torch.Tensor, periodic: Sequence[bool]
-) -> torch.Tensor:
-    """dE/dε of shape (B, 3, 3) in eV to stress in eV/Å³; zeros for non-periodic structures."""
-    volume = torch.linalg.det(cell).abs()
-    inside = torch.tensor(list(periodic), device=cell.device)
-    volume = torch.where(inside, volume, torch.full_like(volume, math.inf))
-    return gradient / volume.view(-1, 1, 1)
-
-
-def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
-    flags = np.atleast_1d(np.asarray(pbc, dtype=bool))
-    if flags.all() or not flags.any():
-        return bool(flags.all())
-    expected = "periodic in all three directions or in none (pad slabs with vacuum)"
-    raise InputError(describe("pbc", flags.tolist(), expected))
-
-
-def _check_structure(
-    types: np.ndarray,
-    positions: np.ndarray,
-    cell: np.ndarray | None,
-    periodic: bool,
-    total_charge: float,
-) -> None:
-    if positions.shape != (len(types), 3) or len(types) == 0:
-        expected = f"shape ({len(types)}, 3) with at least one atom"
-        raise InputError(describe("positions", positions.shape, expected))
-    if not np.isfinite(positions).all():
-        row = int(np.argwhere(~np.isfinite(positions))[0, 0])
-        raise InputError(describe("positions", f"{positions[row]} of atom {row}", "finite numbers"))
-    if periodic and (cell is None or np.shape(cell) != (3, 3)):
-        got = None if cell is None else np.shape(cell)
-        raise InputError(describe("cell", got, "shape (3, 3) for a periodic structure"))
-    if not math.isfinite(total_charge):
-        raise InputError(describe("total_charge", total_charge, "a finite number"))

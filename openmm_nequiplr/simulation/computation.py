@@ -114,6 +114,8 @@ class Computation:
             result = self.evaluate(*state_geometry(state, self.settings.periodic))
         except NequIPLRError:
             raise
+        except KeyboardInterrupt:  # OpenMM would make an exception without message of it
+            raise NequIPLRError("interrupted during an evaluation") from None
         except Exception as error:  # only the message survives the way through OpenMM
             raise NequIPLRError(f"{type(error).__name__}: {error}") from error
         forces = np.asarray(result.forces) * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)

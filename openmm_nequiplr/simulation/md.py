@@ -173,20 +173,27 @@ def _choose_platform(options: MDOptions) -> tuple[openmm.Platform, dict[str, str
     properties = {}
     if "Precision" in known:
         properties["Precision"] = "double" if options.precision == "double" else "mixed"
-    if "Threads" in known and options.threads is not None:
-        properties["Threads"] = str(options.threads)
     return platform, properties
 
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Limit torch's threads for a while."""
+    """Limit the threads of torch and of OpenMM's CPU platform, inner Contexts too, for a while."""
     if count is None:
         yield
         return
     before = torch.get_num_threads()
     torch.set_num_threads(count)
+    names = [
+        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
+    ]
+    cpu = openmm.Platform.getPlatform("CPU") if "CPU" in names else None
+    default = cpu.getPropertyDefaultValue("Threads") if cpu else ""
+    if cpu:
+        cpu.setPropertyDefaultValue("Threads", str(count))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        if cpu:
+            cpu.setPropertyDefaultValue("Threads", default)

@@ -151,6 +151,15 @@ def test_a_pdb_file_will_do(options, inputs, tmp_path):
     assert again.potential_energy == pytest.approx(first.potential_energy, abs=0.05)
 
 
+def test_threads_are_limited_for_the_run_only(options):
+    import torch
+
+    cpu = openmm.Platform.getPlatform("CPU")
+    before = torch.get_num_threads(), cpu.getPropertyDefaultValue("Threads")
+    run_md(dataclasses.replace(options, steps=2, platform="CPU", threads=1))
+    assert (torch.get_num_threads(), cpu.getPropertyDefaultValue("Threads")) == before
+
+
 def test_the_same_seed_gives_the_same_run(options, tmp_path):
     options = dataclasses.replace(options, ensemble="nvt")
     runs = [

@@ -1,0 +1,134 @@
+"""From numbers and positions to an AtomicGraph: types, neighbours, lattice sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+
+from ..electrostatics import EwaldGeometry, ewald_geometry, published_geometry
+from ..errors import InputError, UnknownElementError, describe
+from ..graph import AtomicGraph
+from ..neighbors import neighbor_list
+from .config import ModelConfig
+
+
+def type_indices(
+    config: ModelConfig, numbers: Sequence[int] | Sequence[str] | np.ndarray
+) -> np.ndarray:
+    """Type index of each atom, int64, shape (N,).
+
+    Parameters
+    ----------
+    config : ModelConfig
+    numbers : sequence of int or str
+        Atomic numbers or element symbols.
+
+    Raises
+    ------
+    UnknownElementError
+        If the model does not know an element.
+    """
+    type_of_number = {number: k for k, number in enumerate(config.numbers)}
+    known: list[int | None] = []
+    for value in numbers:
+        number = atomic_numbers.get(value) if isinstance(value, str) else int(value)
+        known.append(None if number is None else type_of_number.get(number))
+    strangers = {
+        value if isinstance(value, str) else chemical_symbols[int(value)]
+        for value, index in zip(numbers, known, strict=True)
+        if index is None
+    }
+    if strangers:
+        expected = f"those of the model {config.type_names}"
+        raise UnknownElementError(describe("elements", sorted(strangers), expected))
+    return np.array(known, dtype=np.int64)
+
+
+def build_graph(
+    config: ModelConfig,
+    numbers: Sequence[int] | Sequence[str] | np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None = None,
+    pbc: bool | Sequence[bool] = False,
+    total_charge: float = 0.0,
+) -> AtomicGraph:
+    """Make the graph of one structure, on the CPU.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    numbers : sequence of int or str, length N
+        Atomic numbers or element symbols.
+    positions : array, shape (N, 3), Å
+    cell : array, shape (3, 3), optional, Å
+        Rows are lattice vectors; needed when periodic.
+    pbc : bool or three bool
+        Periodic in all directions or in none.
+    total_charge : float, e
+
+    Raises
+    ------
+    InputError, UnknownElementError, BoxError
+        If an argument is of the wrong shape or not finite, an element unknown, or the cell flat.
+    """
+    points = np.asarray(positions, dtype=np.float64)
+    types = type_indices(config, numbers)
+    periodic = _all_or_none(pbc)
+    _check_structure(types, points, cell, periodic, total_charge)
+    box = np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
+    cutoff = max(config.r_max, config.charge_cutoff)
+    edge_index, edge_shift = neighbor_list(points, box, periodic, cutoff)
+    return AtomicGraph(
+        positions=torch.from_numpy(points.copy()),
+        types=torch.from_numpy(types),
+        batch=torch.zeros(len(types), dtype=torch.int64),
+        cell=torch.from_numpy(box.copy()).unsqueeze(0),
+        periodic=(periodic,),
+        total_charge=torch.tensor([float(total_charge)], dtype=torch.float64),
+        edge_index=edge_index,
+        edge_shift=edge_shift,
+        counts=(len(types),),
+        ewald=(_lattice_sum(config, types, points, box) if periodic else None,),
+    )
+
+
+def _lattice_sum(
+    config: ModelConfig, types: np.ndarray, points: np.ndarray, box: np.ndarray
+) -> EwaldGeometry | None:
+    if config.legacy_periodic:
+        return None
+    if config.legacy_ewald_cutoff:
+        return published_geometry(points, box)
+    return ewald_geometry(points, box, max(config.widths[k] for k in set(types.tolist())))
+
+
+def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
+    flags = np.atleast_1d(np.asarray(pbc, dtype=bool))
+    if flags.all() or not flags.any():
+        return bool(flags.all())
+    expected = "periodic in all three directions or in none (pad slabs with vacuum)"
+    raise InputError(describe("pbc", flags.tolist(), expected))
+
+
+def _check_structure(
+    types: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None,
+    periodic: bool,
+    total_charge: float,
+) -> None:
+    if positions.shape != (len(types), 3) or len(types) == 0:
+        expected = f"shape ({len(types)}, 3) with at least one atom"
+        raise InputError(describe("positions", positions.shape, expected))
+    if not np.isfinite(positions).all():
+        row = int(np.argwhere(~np.isfinite(positions))[0, 0])
+        raise InputError(describe("positions", f"{positions[row]} of atom {row}", "finite numbers"))
+    if periodic and (cell is None or np.shape(cell) != (3, 3)):
+        got = None if cell is None else np.shape(cell)
+        raise InputError(describe("cell", got, "shape (3, 3) for a periodic structure"))
+    if not math.isfinite(total_charge):
+        raise InputError(describe("total_charge", total_charge, "a finite number"))

@@ -1,0 +1,27 @@
+"""Homogeneous strain, and the stress that is the energy's slope along it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+def strained(
+    positions: torch.Tensor, cell: torch.Tensor, strain: torch.Tensor, batch: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply a symmetrised strain of shape (B, 3, 3) to positions and cells."""
+    symmetric = 0.5 * (strain + strain.transpose(-1, -2))
+    moved = positions + torch.einsum("ni,nij->nj", positions, symmetric[batch])
+    return moved, cell + cell @ symmetric
+
+
+def stress_from_strain(
+    gradient: torch.Tensor, cell: torch.Tensor, periodic: Sequence[bool]
+) -> torch.Tensor:
+    """dE/dε of shape (B, 3, 3) in eV to stress in eV/Å³; zeros for non-periodic structures."""
+    volume = torch.linalg.det(cell).abs()
+    inside = torch.tensor(list(periodic), device=cell.device)
+    volume = torch.where(inside, volume, torch.full_like(volume, math.inf))
+    return gradient / volume.view(-1, 1, 1)
