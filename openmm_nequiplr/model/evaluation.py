@@ -257,11 +257,13 @@ class _Step:
         half_jv = float((0.5 * self.hardness * (self.pure**2 - self.adjoint**2)).sum())
         # e(v) = ½ vᵀAv holds ½Jv², which the Coulomb sums do not
         total = float(energy) + half_jv - (0.0 if self.full else half_jq)
+        reference = float(self.model.reference_energy(self.graph))
         parts = {"short_range": float(self.short_range.detach())}
         if self.full:
             parts["electronegativity"] = float((self.charges * self.chi.detach()).sum())
             parts["hardness"] = half_jq
         parts["coulomb"] = total - sum(parts.values())
+        parts["short_range"] += reference
         forces = None
         if compute_forces:
             gradient = gradients[0]
@@ -275,7 +277,7 @@ class _Step:
             slope = torch.zeros_like(self.strain) if slope is None else slope
             stress = _numpy(stress_from_strain(slope, self.graph.cell, self.graph.periodic)[0])
         return Evaluation(
-            energy=total,
+            energy=total + reference,
             forces=forces,
             stress=stress,
             charges=_numpy(self.charges),

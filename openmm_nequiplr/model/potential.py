@@ -169,12 +169,20 @@ class NequIPLRPotential(torch.nn.Module):
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> torch.Tensor:
-        """Σ (scale e + shift) of each structure, float64, shape (B,), eV."""
+        """Σ scale e of each structure, float64, shape (B,), eV; see :meth:`reference_energy`."""
         edges = self._edges_within(graph, length, harmonics, self.config.charge_cutoff)
         atomic = self.energy_stage(graph.types, charges.to(self.dtype), *edges)
-        types = graph.types
-        atomic = self.energy_scales[types] * atomic.to(torch.float64) + self.energy_shifts[types]
+        atomic = self.energy_scales[graph.types] * atomic.to(torch.float64)
         return atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch, atomic)
+
+    def reference_energy(self, graph: AtomicGraph) -> torch.Tensor:
+        """Σ shift of each structure, float64, shape (B,), eV.
+
+        All-electron shifts are so large (1e6 eV) that every sum they take part in rounds at 1e-10
+        eV: they are a constant of the composition and come in last.
+        """
+        shifts = self.energy_shifts[graph.types]
+        return shifts.new_zeros(graph.num_graphs).index_add(0, graph.batch, shifts)
 
     def coulomb_operators(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
@@ -251,16 +259,17 @@ class NequIPLRPotential(torch.nn.Module):
         charges = solve_batch(matrices, chi, graph.total_charge, graph.counts).charges
         electrostatic = self._electrostatic_energy(graph, charges, chi, hardness, coulomb)
         short_range = self.short_range_energy(graph, charges, length, harmonics)
+        reference = self.reference_energy(graph)
         moment = charges.unsqueeze(-1) * positions
         dipole = moment.new_zeros(graph.num_graphs, 3).index_add(0, graph.batch, moment)
         return PotentialOutput(
-            energy=short_range + electrostatic,
+            energy=(short_range + electrostatic) + reference,
             forces=None,
             stress=None,
             charges=charges,
             electronegativity=chi,
             hardness=self.hardness(graph.types),
-            energy_short_range=short_range,
+            energy_short_range=short_range + reference,
             energy_electrostatic=electrostatic,
             dipole=dipole,
         )

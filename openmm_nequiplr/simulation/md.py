@@ -17,6 +17,7 @@ from ..errors import BackendError, InputError, describe
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
 from ..units import ANGSTROM_PER_NM
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
+from .pme import platform_names
 from .run import MDResult, Run
 from .runfiles import RunFiles, read_settings
 from .summary import rarest_element
@@ -160,8 +161,7 @@ def _make_barostat(options: MDOptions, structure: SimulationStructure) -> openmm
 
 
 def _choose_platform(options: MDOptions) -> tuple[openmm.Platform, dict[str, str]]:
-    count = openmm.Platform.getNumPlatforms()
-    there = [openmm.Platform.getPlatform(i).getName() for i in range(count)]
+    there = platform_names()
     name = options.platform
     if name is None:
         preferred = (["CUDA"] if torch.cuda.is_available() else []) + ["CPU", "Reference"]
@@ -184,10 +184,7 @@ def _threads(count: int | None) -> Iterator[None]:
         return
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    names = [
-        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
-    ]
-    cpu = openmm.Platform.getPlatform("CPU") if "CPU" in names else None
+    cpu = openmm.Platform.getPlatform("CPU") if "CPU" in platform_names() else None
     default = cpu.getPropertyDefaultValue("Threads") if cpu else ""
     if cpu:
         cpu.setPropertyDefaultValue("Threads", str(count))

@@ -115,6 +115,12 @@ def _mesh_size(points: float) -> int:
         size += 1
 
 
+def platform_names() -> list[str]:
+    """The platforms of this OpenMM."""
+    count = openmm.Platform.getNumPlatforms()
+    return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
+
+
 def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, str]]:
     """Platform and its properties for the inner Context.
 
@@ -132,9 +138,7 @@ def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, s
     BackendError
         If the platform does not exist in this OpenMM.
     """
-    there = [
-        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
-    ]
+    there = platform_names()
     if name is None:
         name = next((p for p in _PLATFORMS[precision] if p in there), there[0])
     if name not in there:

@@ -260,8 +260,10 @@ def _metadata(config: TrainingConfig, raw: Mapping[str, Any], parts: _Parts) -> 
     import yaml
 
     names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
+    kinds = {structure.pbc for structure in parts.train}
     return {
         "training_data": ", ".join(names),
+        "periodic": str(kinds.pop()) if len(kinds) == 1 else "both",
         "num_train": str(len(parts.train)),
         "num_validation": str(len(parts.validation)),
         "num_test": str(len(parts.test)),
