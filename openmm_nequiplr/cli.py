@@ -284,7 +284,9 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--output", type=Path, metavar="DIR", help="for results (default: md)")
     files.add_argument(
-        "--restart", action="store_true", help="continue the run whose results are in --output"
+        "--restart",
+        action="store_true",
+        help="continue the run whose results are in --output; what is not given stays as it was",
     )
     files.add_argument("--report-interval", type=int, metavar="N", help="steps between frames")
     files.add_argument(
@@ -297,9 +299,9 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _md(arguments: argparse.Namespace) -> None:
-    from .simulation.md import MDOptions, run_md
+    from .simulation.md import continued_options, run_md
 
-    run_md(MDOptions(**_given(arguments)))
+    run_md(continued_options(**_given(arguments)))
 
 
 # ----------------------------------------------------------------------------------------- info

@@ -58,6 +58,8 @@ class ModelConfig:
         σ of each type; covalent radii when None.
     hardness_min : float, eV/e²
         J = hardness_min + (learned)².
+    zbl : bool
+        Add the Ziegler-Biersack-Littmark repulsion within the cutoff of the energy stage.
     use_sc : bool
         Self-connections.
     resnet : bool
@@ -96,6 +98,7 @@ class ModelConfig:
     coulomb_constant: float = COULOMB_CONSTANT
     gaussian_widths: tuple[float, ...] | None = None
     hardness_min: float = 0.1
+    zbl: bool = False
     use_sc: bool = True
     resnet: bool = False
     nonlinearity_scalars: tuple[str, str] = ("silu", "tanh")
@@ -160,7 +163,7 @@ class ModelConfig:
         if self.electrostatic_energy not in ("qeq", "coulomb"):
             expected = "'qeq' or 'coulomb'"
             raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
-        flags = ("parity", "bessel_trainable", "use_sc", "resnet")
+        flags = ("parity", "bessel_trainable", "zbl", "use_sc", "resnet")
         legacy = ("legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff")
         for name in (*flags, *legacy):
             if not isinstance(getattr(self, name), bool):

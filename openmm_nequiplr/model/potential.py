@@ -18,6 +18,7 @@ from ..electrostatics import (
 from ..equilibration import solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
+from ..nn import ZBLRepulsion
 from .building import build_graph
 from .config import ModelConfig
 from .stages import EdgeHarmonics, ElectronegativityStage, EnergyStage
@@ -67,6 +68,7 @@ class NequIPLRPotential(torch.nn.Module):
     energy_shifts: torch.Tensor
     energy_scales: torch.Tensor
     widths: torch.Tensor
+    numbers: torch.Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -82,13 +84,16 @@ class NequIPLRPotential(torch.nn.Module):
         self.hardness_parameter = torch.nn.Parameter(torch.ones(count))
         self.register_buffer("energy_shifts", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("energy_scales", torch.ones(count, dtype=torch.float64))
+        self.repulsion = ZBLRepulsion(config.charge_cutoff) if config.zbl else None
+        numbers = torch.tensor(config.numbers, dtype=torch.float64)
+        self.register_buffer("numbers", numbers, persistent=False)
         widths = torch.tensor(config.widths, dtype=torch.float64)
         self.register_buffer("widths", widths, persistent=False)
         self.to(torch.float32)
 
     def _apply(self, fn, recurse=True):
-        """Move and cast as torch does, but keep shifts, scales and widths in float64."""
-        names = ("energy_shifts", "energy_scales", "widths")
+        """Move and cast as torch does, but keep the float64 buffers what they are."""
+        names = ("energy_shifts", "energy_scales", "widths", "numbers")
         exact = {name: getattr(self, name) for name in names}
         super()._apply(fn, recurse)
         for name, value in exact.items():
@@ -169,10 +174,17 @@ class NequIPLRPotential(torch.nn.Module):
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> torch.Tensor:
-        """Σ scale e of each structure, float64, shape (B,), eV; see :meth:`reference_energy`."""
+        """Σ scale e (and the ZBL repulsion) of each structure, float64, shape (B,), eV.
+
+        The shifts come in last: see :meth:`reference_energy`.
+        """
         edges = self._edges_within(graph, length, harmonics, self.config.charge_cutoff)
         atomic = self.energy_stage(graph.types, charges.to(self.dtype), *edges)
         atomic = self.energy_scales[graph.types] * atomic.to(torch.float64)
+        if self.repulsion is not None:
+            index, distance = edges[0], edges[1].to(torch.float64)
+            pairs = self.repulsion(self.numbers[graph.types], index, distance)
+            atomic = atomic.index_add(0, index[0], pairs)
         return atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch, atomic)
 
     def reference_energy(self, graph: AtomicGraph) -> torch.Tensor:

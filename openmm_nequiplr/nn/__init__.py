@@ -4,6 +4,7 @@ from .convolution import ConvNetLayer, InteractionBlock
 from .encoding import charge_encoding, one_hot
 from .radial import BesselBasis, PolynomialCutoff, RadialBasis
 from .readout import ScalarReadout
+from .repulsion import ZBLRepulsion
 from .tensor_product import EdgeTensorProduct, channel_last
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PolynomialCutoff",
     "RadialBasis",
     "ScalarReadout",
+    "ZBLRepulsion",
     "channel_last",
     "charge_encoding",
     "one_hot",

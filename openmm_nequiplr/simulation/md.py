@@ -24,7 +24,10 @@ from .summary import rarest_element
 from .system import create_system
 from .topology import SimulationStructure, element_symbols, read_structure
 
-__all__ = ["MDOptions", "MDResult", "run_md"]
+__all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
+
+# What belongs to one call and not to the run that a restart continues.
+_OF_ONE_CALL = {"steps", "structure", "minimize", "restart", "quiet", "output"}
 
 
 def run_md(options: MDOptions) -> MDResult:
@@ -53,6 +56,23 @@ def run_md(options: MDOptions) -> MDResult:
         run = Run(options, files, simulation)
         run.begin(structure, state)
         return run.go()
+
+
+def continued_options(**given: Any) -> MDOptions:
+    """Options in which a restart takes over what the run before it was asked for.
+
+    Parameters
+    ----------
+    **given
+        Fields of :class:`MDOptions`; with ``restart=True`` they override those of the earlier run
+        in ``output``, and without it they are all there is.
+    """
+    kept: dict[str, Any] = {}
+    if given.get("restart"):
+        known = {field.name for field in dataclasses.fields(MDOptions)} - _OF_ONE_CALL
+        earlier = read_settings(RunFiles(Path(given.get("output", MDOptions.output))).settings)
+        kept = {name: value for name, value in earlier.items() if name in known}
+    return MDOptions(**{**kept, **given})
 
 
 def _load_structure(options: MDOptions, files: RunFiles) -> SimulationStructure:

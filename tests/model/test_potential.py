@@ -23,6 +23,7 @@ VARIANTS = {
     "two cutoffs": {"r_max_charge": 2.9},
     "wider second cutoff": {"r_max_charge": 4.1},
     "own constant and widths": {"coulomb_constant": 20.0, "gaussian_widths": (0.5, 1.0, 0.9)},
+    "repulsion": {"zbl": True},
     "residual": {"resnet": True, "use_sc": False},
 }
 

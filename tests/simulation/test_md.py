@@ -21,7 +21,7 @@ import openmm_nequiplr
 from openmm_nequiplr import save_model
 from openmm_nequiplr.errors import BackendError, InputError, ModelFileError
 from openmm_nequiplr.simulation import load_charges, md
-from openmm_nequiplr.simulation.md import MDOptions, run_md
+from openmm_nequiplr.simulation.md import MDOptions, continued_options, run_md
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log
 
 
@@ -219,6 +219,17 @@ def test_what_lies_beyond_the_checkpoint_is_done_again(options):
     assert again.steps == expected.steps
     log, _, _ = assert_consistent(files, [2, 4, 6, 8])
     np.testing.assert_allclose(log["total_eV"], reference, atol=1e-7)
+
+
+def test_a_restart_keeps_the_settings_that_are_not_given(options):
+    first = dataclasses.replace(options, ensemble="nve", timestep=0.25, quiet=True)
+    run_md(first)
+    given = {"model": first.model, "output": first.output, "restart": True, "steps": 3}
+    again = continued_options(**given)
+    assert (again.ensemble, again.timestep) == ("nve", 0.25)
+    assert again.steps == 3
+    assert continued_options(**given, timestep=0.5).timestep == 0.5
+    assert continued_options(**{**given, "restart": False}).ensemble == "nvt"
 
 
 def test_restarts_tell_what_has_changed(options, capsys):
