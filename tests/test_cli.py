@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "openmm_nequiplr", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
 
@@ -273,7 +273,7 @@ def test_converted_models_give_the_authors_results(fixture, tmp_path, capsys):
 
     from openmm_nequiplr import NequIPLRCalculator
 
-    content = json.loads(fixture.read_text())
+    content = json.loads(fixture.read_text(encoding="utf-8"))
     model = tmp_path / "model.safetensors"
     assert _convert(fixture, model, *_periodic_flag(content)) == 0
     calculator = NequIPLRCalculator(model, precision="double")
@@ -293,7 +293,7 @@ def test_converted_models_give_the_authors_results(fixture, tmp_path, capsys):
 
 @pytest.mark.skipif(not FIXTURES, reason="no reference data beside the repository")
 def test_periodic_checkpoints_need_a_word(tmp_path, capsys):
-    periodic = [f for f in FIXTURES if json.loads(f.read_text())["config"]["pbc"]]
+    periodic = [f for f in FIXTURES if json.loads(f.read_text(encoding="utf-8"))["config"]["pbc"]]
     assert periodic
     for fixture in periodic:
         model = tmp_path / f"{fixture.stem}.safetensors"

@@ -21,7 +21,7 @@ def test_example_runs(example, tmp_path):
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OPENMM_DEFAULT_PLATFORM": "CPU"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
         check=False,
     )

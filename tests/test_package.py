@@ -45,7 +45,7 @@ def _modules_after(code: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after running ``code``."""
     program = f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True
     )
     return set(done.stdout.split())
 

@@ -31,7 +31,7 @@ def test_reference_results(name, tmp_path):
     convert_checkpoint(*paths, **options(name))
     model = load_model(paths[2])
     evaluator = Evaluator(model)
-    for record in json.loads(paths[0].read_text())["records"]:
+    for record in json.loads(paths[0].read_text(encoding="utf-8"))["records"]:
         graph = model.build_graph(
             record["numbers"],
             np.array(record["positions"]),

@@ -209,7 +209,7 @@ def test_noise_does_not_repeat_after_a_restart(options):
 def test_what_lies_beyond_the_checkpoint_is_done_again(options):
     run_md(dataclasses.replace(options, steps=4))
     files = RunFiles(Path(options.output))
-    checkpoint = files.checkpoint.read_text()
+    checkpoint = files.checkpoint.read_text(encoding="utf-8")
     expected = run_md(dataclasses.replace(options, steps=4, restart=True))
     reference = read_log(files.log)["total_eV"]
     files.checkpoint.write_text(checkpoint)  # as after a kill between two checkpoints
@@ -285,7 +285,9 @@ def test_an_interrupted_run_can_go_on(options, inputs, number):
     )
     try:
         deadline = time.monotonic() + 120
-        while not (files.log.exists() and len(files.log.read_text().splitlines()) > 12):
+        while not (
+            files.log.exists() and len(files.log.read_text(encoding="utf-8").splitlines()) > 12
+        ):
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < deadline
             time.sleep(0.05)

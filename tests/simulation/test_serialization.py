@@ -71,7 +71,7 @@ def test_into_another_process(tmp_path, ionic_model, rock_salt, long_range):
         cwd=tmp_path,
         env=_environment(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert result.returncode == 0, result.stderr

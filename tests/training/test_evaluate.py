@@ -65,9 +65,9 @@ def test_table_and_files(labelled, tmp_path, capsys):
     assert "173.205" in format_table(metrics)
     for name in ("energy_per_atom", "forces", "charges", "dipole", "stress"):
         assert (tmp_path / "out" / f"parity_{name}.png").stat().st_size > 5000
-    saved = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    saved = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert saved["forces"]["rmse"] == pytest.approx(metrics.forces.rmse)
-    table = (tmp_path / "out" / "metrics.csv").read_text().splitlines()
+    table = (tmp_path / "out" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     assert table[0] == "quantity,rmse,mae,unit,count"
     assert len(table) == 6
 

@@ -50,7 +50,7 @@ def test_two_processes_share_the_work(tmp_path):
         [sys.executable, "script.py", "config.yaml"],
         cwd=tmp_path,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=240,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -60,7 +60,9 @@ def test_two_processes_share_the_work(tmp_path):
     # Five structures over two processes are three steps an epoch.
     assert [row["step"] for row in rows] == ["3", "6"]
     # The model file, judged in one process, has the errors found by two.
-    metrics = yaml.safe_load((tmp_path / "out" / "metrics.json").read_text())["validation"]
+    metrics = yaml.safe_load((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))[
+        "validation"
+    ]
     best = min(rows, key=lambda row: float(row["validation_loss"]))
     assert metrics["num_structures"] == 3
     for name in ("energy_per_atom", "forces"):

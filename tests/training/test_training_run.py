@@ -100,7 +100,8 @@ def test_training_learns_and_leaves_everything_behind(config_file, tmp_path, cap
     rows = _log(output)
     assert [int(r["epoch"]) for r in rows] == list(range(12))
     assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
-    assert result.validation.charges.rmse < float(rows[0]["validation_charges_rmse"])
+    assert min(float(r["validation_loss"]) for r in rows) < float(rows[0]["validation_loss"])
+    assert result.validation.num_structures == len(json.loads(_split(output))["validation"])
     assert result.test.num_structures == 2
     assert "meV/Å" in capsys.readouterr().out
 
@@ -113,7 +114,7 @@ def test_model_file_is_the_best_epoch_with_averaged_weights(config_file, data_fi
     model = load_model(output / "model.safetensors")
     best = min(_log(output), key=lambda r: float(r["validation_loss"]))
     assert model.metadata["epoch"] == best["epoch"]
-    split = json.loads((output / "split.json").read_text())
+    split = json.loads((output / "split.json").read_text(encoding="utf-8"))
     structures = read_structures(data_file)
     metrics = evaluate_model(model, [structures[i] for i in split["validation"]], verbose=False)
     for name in ("energy_per_atom", "forces", "charges"):
@@ -125,6 +126,10 @@ def test_model_file_is_the_best_epoch_with_averaged_weights(config_file, data_fi
     assert yaml.safe_load(model.metadata["training_config"])["model"] == MODEL
     assert model.config.type_names == ("O", "Na", "Cl")
     assert not model.training
+
+
+def _split(output: Path) -> str:
+    return (output / "split.json").read_text(encoding="utf-8")
 
 
 def _state(output: Path) -> dict[str, torch.Tensor]:
