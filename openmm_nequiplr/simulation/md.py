@@ -26,6 +26,8 @@ from .topology import SimulationStructure, element_symbols, read_structure
 
 __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
 
+# Below this many atoms several threads cost more than they gain: they wait for one another.
+_SMALL = 500
 # What belongs to one call and not to the run that a restart continues.
 _OF_ONE_CALL = {"steps", "structure", "minimize", "restart", "quiet", "output"}
 
@@ -50,7 +52,8 @@ def run_md(options: MDOptions) -> MDResult:
     earlier = read_settings(files.settings) if options.restart else {}
     options = _settle(options, structure, earlier)
     state = files.load_checkpoint(structure.num_atoms) if options.restart else None
-    with _threads(options.threads):
+    small = structure.num_atoms < _SMALL
+    with _threads(options.threads or (1 if small else None)):
         simulation = _make_simulation(options, model, structure, state)
         files.prepare(options.restart)
         run = Run(options, files, simulation)

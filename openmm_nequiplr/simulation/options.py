@@ -63,7 +63,7 @@ class MDOptions:
     charge_of : str, optional
         Element whose charge the summary picture shows; by default the rarest.
     threads : int, optional
-        Threads of torch and OpenMM's CPU platform.
+        Threads of torch and OpenMM's CPU platform; by default one below 500 atoms, else all cores.
     quiet : bool
         Print nothing.
 
