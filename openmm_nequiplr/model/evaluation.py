@@ -89,7 +89,7 @@ class Evaluator:
         _check_single(graph)
         with torch.no_grad():
             model = self.model
-            chi = model.electronegativity(graph, *model.edge_features(graph, graph.edge_vectors()))
+            chi = model.electronegativity(graph, *model.edge_features(graph.edge_vectors()))
             operator = model.coulomb_operators(graph, graph.positions, graph.cell)[0]
             solver = DenseSolver(operator.matrix() + torch.diag(model.separate_hardness(graph)))
             result = solver.solve(chi, graph.total_charge)
@@ -181,7 +181,7 @@ class _Step:
                     self.positions, graph.cell, self.strain, graph.batch
                 )
             vectors = graph.edge_vectors(self.moved, self.cell)
-            self.length, self.harmonics = model.edge_features(graph, vectors)
+            self.length, self.harmonics = model.edge_features(vectors)
             self.chi = model.electronegativity(graph, self.length, self.harmonics)
 
     def operator(self, positions: torch.Tensor, cell: torch.Tensor) -> CoulombOperator:

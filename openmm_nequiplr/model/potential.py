@@ -145,9 +145,7 @@ class NequIPLRPotential(torch.nn.Module):
         periodic = torch.tensor(graph.periodic, device=hardness.device)
         return hardness * periodic[graph.batch]
 
-    def edge_features(
-        self, graph: AtomicGraph, vectors: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def edge_features(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Length, shape (E,), and harmonics, shape (E, (l_max + 1)²), in the network's dtype."""
         length = torch.linalg.vector_norm(vectors, dim=-1).to(self.dtype)
         return length, self.harmonics(vectors.to(self.dtype))
@@ -261,7 +259,7 @@ class NequIPLRPotential(torch.nn.Module):
     def _energies(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> PotentialOutput:
-        length, harmonics = self.edge_features(graph, graph.edge_vectors(positions, cell))
+        length, harmonics = self.edge_features(graph.edge_vectors(positions, cell))
         chi = self.electronegativity(graph, length, harmonics)
         hardness = self.separate_hardness(graph)
         operators = self.coulomb_operators(graph, positions, cell)
