@@ -133,19 +133,18 @@ class _Held:
         self, points: np.ndarray, box: np.ndarray, images: np.ndarray, cutoff: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The held pairs that are shorter than a cutoff now."""
+        jumped = bool(images.any())
         choose = compiled(choose_pairs) if len(points) >= FEWEST_ATOMS else None
         choose = choose_pairs_slowly if choose is None else choose
-        index, shift = choose(self.index, self.shift, points, box, images, cutoff)
+        unwrapped = points - images @ box if jumped else points
+        index, shift = choose(self.index, self.shift, unwrapped, box, cutoff)
+        if jumped:
+            shift += images[index[0]] - images[index[1]]
         return torch.from_numpy(index), torch.from_numpy(shift)
 
 
 def choose_pairs_slowly(
-    index: np.ndarray,
-    shift: np.ndarray,
-    points: np.ndarray,
-    box: np.ndarray,
-    images: np.ndarray,
-    cutoff: float,
+    index: np.ndarray, shift: np.ndarray, points: np.ndarray, box: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs that are shorter than a cutoff, in NumPy.
 
@@ -154,48 +153,39 @@ def choose_pairs_slowly(
     index : numpy.ndarray, int64, shape (2, P)
         Centre and neighbour.
     shift : numpy.ndarray, float64, shape (P, 3)
-        Image of the neighbour when no atom had jumped.
+        Images of the neighbours.
     points : numpy.ndarray, float64, shape (N, 3), Å
     box : numpy.ndarray, float64, shape (3, 3), Å
-    images : numpy.ndarray, float64, shape (N, 3)
-        Lattice vectors that each atom has jumped by.
     cutoff : float, Å
 
     Returns
     -------
     index : numpy.ndarray, int64, shape (2, E)
     shift : numpy.ndarray, float64, shape (E, 3)
-        Images of the neighbours now.
     """
     center, neighbor = index
-    present = shift + images[center] - images[neighbor]
-    vectors = points[neighbor] - points[center] + present @ box
+    vectors = points[neighbor] - points[center] + shift @ box
     near = np.einsum("ij,ij->i", vectors, vectors) < cutoff * cutoff
-    return np.ascontiguousarray(index[:, near]), present[near]
+    return np.ascontiguousarray(index[:, near]), shift[near]
 
 
-def choose_pairs(index, shift, points, box, images, cutoff):
+def choose_pairs(index, shift, points, box, cutoff):
     """:func:`choose_pairs_slowly` as loops, to be compiled."""
     near = np.empty(index.shape[1], np.int64)
+    limit = cutoff * cutoff
     count = 0
     for pair in range(index.shape[1]):
         i, j = index[0, pair], index[1, pair]
-        a = shift[pair, 0] + images[i, 0] - images[j, 0]
-        b = shift[pair, 1] + images[i, 1] - images[j, 1]
-        c = shift[pair, 2] + images[i, 2] - images[j, 2]
-        square = 0.0
-        for axis in range(3):
-            lattice = a * box[0, axis] + b * box[1, axis] + c * box[2, axis]
-            component = points[j, axis] - points[i, axis] + lattice
-            square += component * component
-        if square < cutoff * cutoff:
-            near[count] = pair
-            count += 1
-    chosen, present = np.empty((2, count), np.int64), np.empty((count, 3))
+        a, b, c = shift[pair, 0], shift[pair, 1], shift[pair, 2]
+        x = points[j, 0] - points[i, 0] + (a * box[0, 0] + b * box[1, 0] + c * box[2, 0])
+        y = points[j, 1] - points[i, 1] + (a * box[0, 1] + b * box[1, 1] + c * box[2, 1])
+        z = points[j, 2] - points[i, 2] + (a * box[0, 2] + b * box[1, 2] + c * box[2, 2])
+        near[count] = pair  # overwritten by the next one unless it counts: no branch, twice as fast
+        count += x * x + y * y + z * z < limit
+    chosen, images = np.empty((2, count), np.int64), np.empty((count, 3))
     for edge in range(count):
         pair = near[edge]
-        i, j = index[0, pair], index[1, pair]
-        chosen[0, edge], chosen[1, edge] = i, j
+        chosen[0, edge], chosen[1, edge] = index[0, pair], index[1, pair]
         for axis in range(3):
-            present[edge, axis] = shift[pair, axis] + images[i, axis] - images[j, axis]
-    return chosen, present
+            images[edge, axis] = shift[pair, axis]
+    return chosen, images

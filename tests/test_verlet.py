@@ -77,7 +77,7 @@ def test_without_a_cell(rng):
 def test_boxes_that_change(rng, name):
     cell, kept, steps = CELLS[name], VerletList(1.5), 0
     fractional = rng.uniform(-1.0, 2.0, size=(15, 3))
-    for strain in 0.025 * rng.normal(size=(60, 3, 3)):
+    for strain in 0.035 * rng.normal(size=(60, 3, 3)):
         cell = cell @ (np.eye(3) + strain)
         fractional = fractional + 0.002 * rng.normal(size=fractional.shape)
         positions = fractional @ cell
@@ -177,8 +177,7 @@ def test_loops_and_numpy_choose_alike(rng):
     cell = CELLS["triclinic"]
     positions = rng.uniform(size=(40, 3)) @ cell
     index, shift = (t.numpy() for t in neighbor_list(positions, cell, True, 5.0))
-    images = rng.integers(-2, 3, size=positions.shape).astype(float)
-    arguments = (index, shift, positions + images @ cell, cell, images, 4.0)
+    arguments = (index, shift, positions, cell, 4.0)
     expected = choose_pairs_slowly(*arguments)
     for loops in (choose_pairs, jit.compiled(choose_pairs)):
         for one, other in zip(loops(*arguments), expected, strict=True):
