@@ -94,7 +94,7 @@ def _sort_key(pairs: np.ndarray, shifts: np.ndarray, count: int) -> np.ndarray:
     key = pairs[:, 0] * count + pairs[:, 1]
     if len(shifts) == 0:
         return key
-    least = shifts.min(axis=0)
-    for column, span in enumerate(shifts.max(axis=0) - least + 1):
-        key = key * span + (shifts[:, column] - least[column])
+    for column in np.ascontiguousarray(shifts.T):
+        least, most = column.min(), column.max()
+        key = key * (most - least + 1) + (column - least)
     return key
