@@ -1,4 +1,4 @@
-"""Loops compiled by numba where it is there; every user keeps a NumPy twin for where it is not."""
+"""Loops compiled by numba where it is there; every user keeps a slow twin for where it is not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-#: Below this many atoms the NumPy twin is done before numba is imported.
+#: Below this many atoms the slow twin is done before numba is imported.
 FEWEST_ATOMS = 500
 
 

@@ -40,6 +40,8 @@ class VerletList:
         Zero searches anew for every geometry.
     full : bool
         Pairs in both directions, or once.
+    device : torch.device or str
+        Where the pairs are held and chosen, and where the answers are.
 
     Attributes
     ----------
@@ -52,11 +54,17 @@ class VerletList:
         If the skin is not a length.
     """
 
-    def __init__(self, skin: float = DEFAULT_SKIN, full: bool = True) -> None:
+    def __init__(
+        self,
+        skin: float = DEFAULT_SKIN,
+        full: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
         if not 0.0 <= skin < np.inf:
             raise InputError(describe("skin", skin, "a length (Å), zero or more"))
         self.skin = float(skin)
         self.full = full
+        self.device = torch.device(device)
         self.searches = 0
         self._held: _Held | None = None
 
@@ -75,28 +83,36 @@ class VerletList:
         points = np.ascontiguousarray(positions, dtype=np.float64)
         box = np.ascontiguousarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
         if self.skin == 0.0:
-            self.searches += 1
-            return neighbor_list(points, box, periodic, cutoff, self.full)
+            self._held = None
         images = None
         if self._held is not None:
             images = self._held.images_if_complete(points, box, periodic, cutoff)
-        if self._held is None or images is None:
-            self._held = _Held(points, box, periodic, cutoff + self.skin, self.full)
-            self.searches += 1
-            images = np.zeros_like(points)
-        return self._held.within(points, box, images, cutoff)
+        if self._held is not None and images is not None:
+            return self._held.within(points, box, images, cutoff)
+        self.searches += 1
+        found = neighbor_list(points, box, periodic, cutoff + self.skin, self.full)
+        index, shift = (tensor.to(self.device) for tensor in found)
+        if self.skin == 0.0:
+            return index, shift
+        self._held = _Held(points, box, periodic, cutoff + self.skin, index, shift)
+        return self._held.within(points, box, np.zeros_like(points), cutoff)
 
 
 class _Held:
     """The pairs of one search, and the geometry that they belong to."""
 
     def __init__(
-        self, points: np.ndarray, box: np.ndarray, periodic: bool, reach: float, full: bool
+        self,
+        points: np.ndarray,
+        box: np.ndarray,
+        periodic: bool,
+        reach: float,
+        index: torch.Tensor,
+        shift: torch.Tensor,
     ) -> None:
-        index, shift = neighbor_list(points, box, periodic, reach, full)
-        self.index, self.shift = index.numpy(), shift.numpy()
         self.points, self.box = points.copy(), box.copy()
         self.periodic, self.reach = periodic, reach
+        self.index, self.shift = index, shift
 
     def images_if_complete(
         self, points: np.ndarray, box: np.ndarray, periodic: bool, cutoff: float
@@ -134,43 +150,55 @@ class _Held:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The held pairs that are shorter than a cutoff now."""
         jumped = bool(images.any())
-        choose = compiled(choose_pairs) if len(points) >= FEWEST_ATOMS else None
-        choose = choose_pairs_slowly if choose is None else choose
         unwrapped = points - images @ box if jumped else points
-        index, shift = choose(self.index, self.shift, unwrapped, box, cutoff)
+        device = self.index.device
+        loop = None
+        if device.type == "cpu" and len(points) >= FEWEST_ATOMS:
+            loop = compiled(choose_pairs)
+        if loop is None:
+            atoms, vectors = (torch.from_numpy(array).to(device) for array in (unwrapped, box))
+            index, shift = choose_pairs_slowly(self.index, self.shift, atoms, vectors, cutoff)
+        else:
+            chosen = loop(self.index.numpy(), self.shift.numpy(), unwrapped, box, cutoff)
+            index, shift = (torch.from_numpy(array) for array in chosen)
         if jumped:
-            shift += images[index[0]] - images[index[1]]
-        return torch.from_numpy(index), torch.from_numpy(shift)
+            jumps = torch.from_numpy(images).to(device)
+            shift += jumps[index[0]] - jumps[index[1]]
+        return index, shift
 
 
 def choose_pairs_slowly(
-    index: np.ndarray, shift: np.ndarray, points: np.ndarray, box: np.ndarray, cutoff: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs that are shorter than a cutoff, in NumPy.
+    index: torch.Tensor,
+    shift: torch.Tensor,
+    points: torch.Tensor,
+    box: torch.Tensor,
+    cutoff: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs that are shorter than a cutoff, in torch on any device.
 
     Parameters
     ----------
-    index : numpy.ndarray, int64, shape (2, P)
+    index : torch.Tensor, int64, shape (2, P)
         Centre and neighbour.
-    shift : numpy.ndarray, float64, shape (P, 3)
+    shift : torch.Tensor, float64, shape (P, 3)
         Images of the neighbours.
-    points : numpy.ndarray, float64, shape (N, 3), Å
-    box : numpy.ndarray, float64, shape (3, 3), Å
+    points : torch.Tensor, float64, shape (N, 3), Å
+    box : torch.Tensor, float64, shape (3, 3), Å
     cutoff : float, Å
 
     Returns
     -------
-    index : numpy.ndarray, int64, shape (2, E)
-    shift : numpy.ndarray, float64, shape (E, 3)
+    index : torch.Tensor, int64, shape (2, E)
+    shift : torch.Tensor, float64, shape (E, 3)
     """
     center, neighbor = index
-    vectors = points[neighbor] - points[center] + shift @ box
-    near = np.einsum("ij,ij->i", vectors, vectors) < cutoff * cutoff
-    return np.ascontiguousarray(index[:, near]), shift[near]
+    vectors = points.index_select(0, neighbor) - points.index_select(0, center) + shift @ box
+    near = torch.nonzero((vectors * vectors).sum(dim=-1) < cutoff * cutoff).squeeze(-1)
+    return index.index_select(1, near), shift.index_select(0, near)
 
 
 def choose_pairs(index, shift, points, box, cutoff):
-    """:func:`choose_pairs_slowly` as loops, to be compiled."""
+    """:func:`choose_pairs_slowly` as loops over NumPy arrays, to be compiled."""
     near = np.empty(index.shape[1], np.int64)
     limit = cutoff * cutoff
     count = 0

@@ -21,10 +21,10 @@ CELLS = {
 }
 
 
-@pytest.fixture(params=["loops", "NumPy"])
+@pytest.fixture(params=["loops", "torch"])
 def either_way(request, monkeypatch):
     """Compiled loops for any number of atoms, or none at all."""
-    if request.param == "NumPy":
+    if request.param == "torch":
         monkeypatch.setattr(verlet, "compiled", lambda function: None)
     else:
         monkeypatch.setattr(verlet, "FEWEST_ATOMS", 0)
@@ -171,15 +171,25 @@ def test_wrong_arguments(rng):
         kept(positions, np.ones((3, 3)), True, 1.5)
 
 
-def test_loops_and_numpy_choose_alike(rng):
+def test_loops_and_torch_choose_alike(rng):
     if not jit.numba_available():
         pytest.skip("numba is not installed")
     cell = CELLS["triclinic"]
     positions = rng.uniform(size=(40, 3)) @ cell
-    index, shift = (t.numpy() for t in neighbor_list(positions, cell, True, 5.0))
-    arguments = (index, shift, positions, cell, 4.0)
-    expected = choose_pairs_slowly(*arguments)
+    tensors = (*neighbor_list(positions, cell, True, 5.0), *map(torch.tensor, (positions, cell)))
+    expected = choose_pairs_slowly(*tensors, 4.0)
     for loops in (choose_pairs, jit.compiled(choose_pairs)):
-        for one, other in zip(loops(*arguments), expected, strict=True):
-            np.testing.assert_array_equal(one, other)
-    assert 0 < expected[0].shape[1] < index.shape[1]
+        found = loops(*(tensor.numpy() for tensor in tensors), 4.0)
+        assert_same(map(torch.from_numpy, found), expected)
+    assert 0 < expected[0].shape[1] < tensors[0].shape[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_another_device(rng):
+    cell, kept = CELLS["triclinic"], VerletList(1.0, device="cuda")
+    for positions in walk(rng, rng.uniform(size=(20, 3)) @ cell, cell, 20):
+        found = kept(positions, cell, True, CUTOFF)
+        assert found[0].is_cuda
+        expected = neighbor_list(positions, cell, True, CUTOFF)
+        assert_same((tensor.cpu() for tensor in found), expected)
+    assert kept.searches < 10

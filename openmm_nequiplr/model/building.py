@@ -118,7 +118,7 @@ class GraphBuilder:
         self.periodic = _all_or_none(pbc)
         self.device = device
         #: The list behind the edges.
-        self.neighbors = VerletList(skin)
+        self.neighbors = VerletList(skin, device=device)
         types = type_indices(config, numbers)
         self._count = len(types)
         self._cutoff = max(config.r_max, config.charge_cutoff)
