@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +19,31 @@ NeighborSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Ten
 DEFAULT_SKIN = 1.0
 
 _ROUNDING = 1e-9  # Å; how far the bound on displacements is kept from its limit
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs among which are all within a cutoff, for sums that look at distances themselves.
+
+    Parameters
+    ----------
+    edge_index : torch.Tensor, int64, shape (2, P)
+    edge_shift : torch.Tensor, float64, shape (P, 3)
+        As in :func:`openmm_nequiplr.neighbors.neighbor_list`, but for ``points``. Both tensors are
+        the same objects, and not to be changed, until there is a new search.
+    points : numpy.ndarray, float64, shape (N, 3), Å
+        The positions, each at the image that the shifts belong to.
+    images : numpy.ndarray, float64, shape (N, 3)
+        Lattice vectors (whole numbers) that ``points`` are away from the positions.
+    search : int
+        Number of the search that found them.
+    """
+
+    edge_index: torch.Tensor
+    edge_shift: torch.Tensor
+    points: np.ndarray
+    images: np.ndarray
+    search: int
 
 
 class VerletList:
@@ -80,39 +106,45 @@ class VerletList:
         periodic : bool
         cutoff : float, Å
         """
-        points = np.ascontiguousarray(positions, dtype=np.float64)
+        found = self.candidates(positions, cell, periodic, cutoff)
+        if self.skin == 0.0:
+            return found.edge_index, found.edge_shift
         box = np.ascontiguousarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
-        if self.skin == 0.0:
-            self._held = None
-        images = None
-        if self._held is not None:
-            images = self._held.images_if_complete(points, box, periodic, cutoff)
-        if self._held is not None and images is not None:
-            return self._held.within(points, box, images, cutoff)
-        self.searches += 1
-        found = neighbor_list(points, box, periodic, cutoff + self.skin, self.full)
-        index, shift = (tensor.to(self.device) for tensor in found)
-        if self.skin == 0.0:
-            return index, shift
-        self._held = _Held(points, box, periodic, cutoff + self.skin, index, shift)
-        return self._held.within(points, box, np.zeros_like(points), cutoff)
+        return _within(found, box, cutoff)
+
+    def candidates(
+        self, positions: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float
+    ) -> Candidates:
+        """All pairs within the cutoff, and others that are not much longer.
+
+        Arguments as above. Without skin there are no others.
+        """
+        points = np.ascontiguousarray(positions, dtype=np.float64)
+        box = np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
+        held, images = self._held, None
+        if held is not None and self.skin > 0.0:
+            images = held.images_if_complete(points, box, periodic, cutoff)
+        if held is None or images is None:
+            reach = cutoff + self.skin
+            found = neighbor_list(points, box, periodic, reach, self.full)
+            index, shift = (tensor.to(self.device) for tensor in found)
+            self._held = held = _Held(index, shift, points.copy(), box.copy(), periodic, reach)
+            self.searches += 1
+            images = np.zeros_like(points)
+        unwrapped = points - images @ box if images.any() else points
+        return Candidates(held.index, held.shift, unwrapped, images, self.searches)
 
 
+@dataclass(frozen=True)
 class _Held:
     """The pairs of one search, and the geometry that they belong to."""
 
-    def __init__(
-        self,
-        points: np.ndarray,
-        box: np.ndarray,
-        periodic: bool,
-        reach: float,
-        index: torch.Tensor,
-        shift: torch.Tensor,
-    ) -> None:
-        self.points, self.box = points.copy(), box.copy()
-        self.periodic, self.reach = periodic, reach
-        self.index, self.shift = index, shift
+    index: torch.Tensor
+    shift: torch.Tensor
+    points: np.ndarray
+    box: np.ndarray
+    periodic: bool
+    reach: float
 
     def images_if_complete(
         self, points: np.ndarray, box: np.ndarray, periodic: bool, cutoff: float
@@ -145,26 +177,26 @@ class _Held:
         farthest = np.einsum("ij,ij->i", moved, moved).max()
         return images if farthest <= allowed * allowed else None
 
-    def within(
-        self, points: np.ndarray, box: np.ndarray, images: np.ndarray, cutoff: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The held pairs that are shorter than a cutoff now."""
-        jumped = bool(images.any())
-        unwrapped = points - images @ box if jumped else points
-        device = self.index.device
-        loop = None
-        if device.type == "cpu" and len(points) >= FEWEST_ATOMS:
-            loop = compiled(choose_pairs)
-        if loop is None:
-            atoms, vectors = (torch.from_numpy(array).to(device) for array in (unwrapped, box))
-            index, shift = choose_pairs_slowly(self.index, self.shift, atoms, vectors, cutoff)
-        else:
-            chosen = loop(self.index.numpy(), self.shift.numpy(), unwrapped, box, cutoff)
-            index, shift = (torch.from_numpy(array) for array in chosen)
-        if jumped:
-            jumps = torch.from_numpy(images).to(device)
-            shift += jumps[index[0]] - jumps[index[1]]
-        return index, shift
+
+def _within(found: Candidates, box: np.ndarray, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The candidates that are shorter than a cutoff, with shifts for the positions themselves."""
+    device = found.edge_index.device
+    loop = None
+    if device.type == "cpu" and len(found.points) >= FEWEST_ATOMS:
+        loop = compiled(choose_pairs)
+    if loop is None:
+        points, vectors = (torch.from_numpy(array).to(device) for array in (found.points, box))
+        index, shift = choose_pairs_slowly(
+            found.edge_index, found.edge_shift, points, vectors, cutoff
+        )
+    else:
+        pairs = (found.edge_index.numpy(), found.edge_shift.numpy())
+        chosen = loop(*pairs, found.points, box, cutoff)
+        index, shift = (torch.from_numpy(array) for array in chosen)
+    if found.images.any():
+        images = torch.from_numpy(found.images).to(device)
+        shift += images[index[0]] - images[index[1]]
+    return index, shift
 
 
 def choose_pairs_slowly(

@@ -184,6 +184,25 @@ def test_loops_and_torch_choose_alike(rng):
     assert 0 < expected[0].shape[1] < tensors[0].shape[1]
 
 
+def test_candidates_stay_the_same_until_there_is_a_search(rng):
+    cell, kept = CELLS["triclinic"], VerletList(1.0, full=False)
+    before = None
+    for positions in walk(rng, rng.uniform(size=(20, 3)) @ cell, cell):
+        found = kept.candidates(positions, cell, True, CUTOFF)
+        assert found.search == kept.searches
+        if before is not None and found.search == before.search:
+            assert found.edge_index is before.edge_index
+            assert found.edge_shift is before.edge_shift
+        before = found
+        np.testing.assert_allclose(found.points + found.images @ cell, positions, atol=1e-12)
+        index, shift = found.edge_index.numpy(), found.edge_shift.numpy()
+        vectors = found.points[index[1]] - found.points[index[0]] + shift @ cell
+        lengths = np.linalg.norm(vectors, axis=1)
+        expected, _ = neighbor_list(positions, cell, True, CUTOFF, False)
+        assert (lengths < CUTOFF).sum() == expected.shape[1]
+    assert 1 < kept.searches < 20
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_another_device(rng):
     cell, kept = CELLS["triclinic"], VerletList(1.0, device="cuda")
