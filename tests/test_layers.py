@@ -14,8 +14,9 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "units"},
+    {"errors", "jit", "units"},
     {"neighbors"},
+    {"verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},
     {"nn"},

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from ..electrostatics import EwaldGeometry, ewald_geometry, published_geometry
 from ..errors import InputError, UnknownElementError, describe
 from ..graph import AtomicGraph
-from ..neighbors import neighbor_list
+from ..verlet import VerletList
 from .config import ModelConfig
 
 
@@ -75,35 +75,98 @@ def build_graph(
     InputError, UnknownElementError, BoxError
         If an argument is of the wrong shape or not finite, an element unknown, or the cell flat.
     """
-    points = np.asarray(positions, dtype=np.float64)
-    types = type_indices(config, numbers)
-    periodic = _all_or_none(pbc)
-    _check_structure(types, points, cell, periodic, total_charge)
-    box = np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
-    cutoff = max(config.r_max, config.charge_cutoff)
-    edge_index, edge_shift = neighbor_list(points, box, periodic, cutoff)
-    return AtomicGraph(
-        positions=torch.from_numpy(points.copy()),
-        types=torch.from_numpy(types),
-        batch=torch.zeros(len(types), dtype=torch.int64),
-        cell=torch.from_numpy(box.copy()).unsqueeze(0),
-        periodic=(periodic,),
-        total_charge=torch.tensor([float(total_charge)], dtype=torch.float64),
-        edge_index=edge_index,
-        edge_shift=edge_shift,
-        counts=(len(types),),
-        ewald=(_lattice_sum(config, types, points, box) if periodic else None,),
-    )
+    return GraphBuilder(config, numbers, pbc, total_charge)(positions, cell)
 
 
-def _lattice_sum(
-    config: ModelConfig, types: np.ndarray, points: np.ndarray, box: np.ndarray
-) -> EwaldGeometry | None:
-    if config.legacy_periodic:
-        return None
-    if config.legacy_ewald_cutoff:
-        return published_geometry(points, box)
-    return ewald_geometry(points, box, max(config.widths[k] for k in set(types.tolist())))
+class GraphBuilder:
+    """Makes graphs of the same atoms at one geometry after another.
+
+    What does not change is made once; neighbours come from lists that may be kept for a while.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    numbers : sequence of int or str, length N
+        Atomic numbers or element symbols.
+    pbc : bool or three bool
+        Periodic in all directions or in none.
+    total_charge : float, e
+    skin : float, Å
+        How much farther than needed neighbours are searched, so that the list can be kept while
+        atoms move (:class:`openmm_nequiplr.verlet.VerletList`); it changes no result. By default
+        nothing is kept.
+    device : torch.device or str
+        Where the graphs will be.
+
+    Raises
+    ------
+    InputError, UnknownElementError
+        If an argument has a wrong value, or an element is unknown.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        numbers: Sequence[int] | Sequence[str] | np.ndarray,
+        pbc: bool | Sequence[bool] = False,
+        total_charge: float = 0.0,
+        *,
+        skin: float = 0.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        self.periodic = _all_or_none(pbc)
+        self.device = device
+        #: The list behind the edges.
+        self.neighbors = VerletList(skin, device=device)
+        types = type_indices(config, numbers)
+        self._count = len(types)
+        self._cutoff = max(config.r_max, config.charge_cutoff)
+        self._widest = max((config.widths[k] for k in set(types.tolist())), default=0.0)
+        if not math.isfinite(total_charge):
+            raise InputError(describe("total_charge", total_charge, "a finite number"))
+        charge = torch.tensor([float(total_charge)], dtype=torch.float64)
+        self._types, self._charge = torch.from_numpy(types).to(device), charge.to(device)
+        self._batch = torch.zeros_like(self._types)
+
+    def __call__(self, positions: np.ndarray, cell: np.ndarray | None = None) -> AtomicGraph:
+        """The graph of one geometry.
+
+        Parameters
+        ----------
+        positions : array, shape (N, 3), Å
+        cell : array, shape (3, 3), optional, Å
+            Rows are lattice vectors; needed when periodic.
+
+        Raises
+        ------
+        InputError, BoxError
+            If an argument is of the wrong shape or not finite, or the cell flat.
+        """
+        points = np.asarray(positions, dtype=np.float64)
+        _check_geometry(self._count, points, cell, self.periodic)
+        box = np.asarray(cell, dtype=np.float64) if self.periodic else np.zeros((3, 3))
+        edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
+        graph = AtomicGraph(
+            positions=torch.from_numpy(points.copy()),
+            types=self._types,
+            batch=self._batch,
+            cell=torch.from_numpy(box.copy()).unsqueeze(0),
+            periodic=(self.periodic,),
+            total_charge=self._charge,
+            edge_index=edge_index,
+            edge_shift=edge_shift,
+            counts=(self._count,),
+            ewald=(self._lattice_sum(points, box) if self.periodic else None,),
+        )
+        return graph.to(self.device)
+
+    def _lattice_sum(self, points: np.ndarray, box: np.ndarray) -> EwaldGeometry | None:
+        if self.config.legacy_periodic:
+            return None
+        if self.config.legacy_ewald_cutoff:
+            return published_geometry(points, box)
+        return ewald_geometry(points, box, self._widest)
 
 
 def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
@@ -114,15 +177,11 @@ def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
     raise InputError(describe("pbc", flags.tolist(), expected))
 
 
-def _check_structure(
-    types: np.ndarray,
-    positions: np.ndarray,
-    cell: np.ndarray | None,
-    periodic: bool,
-    total_charge: float,
+def _check_geometry(
+    count: int, positions: np.ndarray, cell: np.ndarray | None, periodic: bool
 ) -> None:
-    if positions.shape != (len(types), 3) or len(types) == 0:
-        expected = f"shape ({len(types)}, 3) with at least one atom"
+    if positions.shape != (count, 3) or count == 0:
+        expected = f"shape ({count}, 3) with at least one atom"
         raise InputError(describe("positions", positions.shape, expected))
     if not np.isfinite(positions).all():
         row = int(np.argwhere(~np.isfinite(positions))[0, 0])
@@ -130,5 +189,3 @@ def _check_structure(
     if periodic and (cell is None or np.shape(cell) != (3, 3)):
         got = None if cell is None else np.shape(cell)
         raise InputError(describe("cell", got, "shape (3, 3) for a periodic structure"))
-    if not math.isfinite(total_charge):
-        raise InputError(describe("total_charge", total_charge, "a finite number"))

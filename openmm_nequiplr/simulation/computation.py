@@ -17,9 +17,11 @@ import torch
 
 from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..graph import AtomicGraph
+from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.io import deserialize_model
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
+from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
 
 #: Name of the force in the System.
@@ -56,6 +58,9 @@ class ComputationSettings:
         Relative force error of the delegated sum.
     coulomb_platform : str or None
         OpenMM platform of the delegated sum.
+    skin : float, Å
+        How much farther than needed neighbours are searched; it decides how long their list
+        lasts, and no result.
     """
 
     model: bytes = field(repr=False)
@@ -68,6 +73,7 @@ class ComputationSettings:
     cutoff: float | None = None
     tolerance: float = DEFAULT_TOLERANCE
     coulomb_platform: str | None = None
+    skin: float = DEFAULT_SKIN
 
 
 class Computation:
@@ -93,6 +99,7 @@ class Computation:
         self._token = token
         self._lock = threading.RLock()
         self._evaluator: Evaluator | None = None
+        self._graphs: GraphBuilder | None = None
         self._coulomb: PointChargeCoulomb | None = None
         self._recent: deque[tuple[np.ndarray, np.ndarray | None, Evaluation]] = deque(
             maxlen=_REMEMBERED
@@ -189,13 +196,17 @@ class Computation:
                 f"{len(positions)} atoms (first: atom {bad[0]}); the simulation has become "
                 "unstable: try a shorter time step, or minimise the structure first"
             )
-        return self._ready().model.build_graph(
-            self.settings.symbols,
-            positions,
-            cell=cell,
-            pbc=self.settings.periodic,
-            total_charge=self.settings.total_charge,
-        )
+        if self._graphs is None:
+            settings, model = self.settings, self._ready().model
+            self._graphs = GraphBuilder(
+                model.config,
+                settings.symbols,
+                settings.periodic,
+                settings.total_charge,
+                skin=settings.skin,
+                device=model.device,
+            )
+        return self._graphs(positions, cell)
 
 
 def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:

@@ -13,6 +13,7 @@ import openmm
 from ..errors import BackendError, BoxError, InputError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
+from .charges import set_charges
 
 #: Relative rms error of the forces that the mesh parameters aim at.
 DEFAULT_TOLERANCE = 2e-5
@@ -170,11 +171,14 @@ class PointChargeCoulomb:
     precision : {"single", "double"}
     platform : str, optional
         OpenMM platform of the sum, see :func:`coulomb_platform`.
+    direct_space : bool
+        ``False`` leaves the pairs of a periodic sum to the caller: k_e q_i q_j erfc(α r)/r of all
+        within the cutoff of :meth:`plan`, with its α.
 
     Raises
     ------
     InputError
-        If ``tolerance`` or ``cutoff`` makes no sense.
+        If ``tolerance``, ``cutoff`` or ``direct_space`` makes no sense.
     BackendError
         If the platform does not exist.
     """
@@ -188,7 +192,10 @@ class PointChargeCoulomb:
         tolerance: float = DEFAULT_TOLERANCE,
         precision: str = "single",
         platform: str | None = None,
+        direct_space: bool = True,
     ) -> None:
+        if not (direct_space or periodic):
+            raise InputError(describe("direct_space", direct_space, "True without a periodic box"))
         if not 1e-12 < tolerance < 1e-2:
             raise InputError(
                 describe("ewald_tolerance", tolerance, "a number between 1e-12 and 1e-2")
@@ -201,6 +208,7 @@ class PointChargeCoulomb:
         self.periodic = periodic
         self.cutoff = cutoff
         self.tolerance = tolerance
+        self.direct_space = direct_space
         self.platform, self._properties = coulomb_platform(platform, precision)
         self._reset()
 
@@ -245,12 +253,15 @@ class PointChargeCoulomb:
             return self._context(None, None).evaluate(positions, None, charges)
         if cell is None:
             raise BoxError(describe("cell", None, "three vectors, for a periodic Coulomb sum"))
-        box = self._reduced(cell)
-        plan = plan_pme(box, self.cutoff, self.tolerance)
+        box, plan = self._reduced(cell), self.plan(cell)
         energy, forces = self._context(plan, box).evaluate(
             positions @ box.rotation.T, box.vectors, charges
         )
         return energy, forces @ box.rotation
+
+    def plan(self, cell: np.ndarray) -> PMEPlan:
+        """Splitting, cutoff and mesh of the sum in a cell (rows are lattice vectors, Å)."""
+        return plan_pme(self._reduced(cell), self.cutoff, self.tolerance)
 
     def _reduced(self, cell: np.ndarray) -> ReducedBox:
         if self._box is None or self._cell is None or not np.array_equal(cell, self._cell):
@@ -263,7 +274,7 @@ class PointChargeCoulomb:
             while len(self._contexts) >= _MAX_CONTEXTS:
                 self._contexts.popitem(last=False)
             self._contexts[plan] = _InnerContext(
-                self.num_atoms, plan, box, self.platform, self._properties
+                self.num_atoms, plan, box, self.platform, self._properties, self.direct_space
             )
         self._contexts.move_to_end(plan)
         return self._contexts[plan]
@@ -279,6 +290,7 @@ class _InnerContext:
         box: ReducedBox | None,
         platform: str,
         properties: dict[str, str],
+        direct_space: bool,
     ) -> None:
         system = openmm.System()
         force = openmm.NonbondedForce()
@@ -294,6 +306,7 @@ class _InnerContext:
             force.setNonbondedMethod(openmm.NonbondedForce.PME)
             force.setCutoffDistance(plan.cutoff * (1.0 - 10.0 * _ROUNDING) / ANGSTROM_PER_NM)
             force.setPMEParameters(plan.alpha * ANGSTROM_PER_NM, *plan.grid)
+            force.setIncludeDirectSpace(direct_space)
         system.addForce(force)
         self._force = force
         self._box = None if box is None else box.vectors
@@ -320,8 +333,6 @@ class _InnerContext:
     def _set_charges(self, charges: np.ndarray) -> None:
         if np.array_equal(charges, self._charges):
             return
-        set_parameters = self._force.setParticleParameters
-        for index, charge in enumerate(charges.tolist()):
-            set_parameters(index, charge, 1.0, 0.0)
+        set_charges(self._force, charges)
         self._force.updateParametersInContext(self._context)
         self._charges = charges.copy()

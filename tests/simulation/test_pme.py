@@ -13,6 +13,7 @@ from scipy.special import erfc
 
 from openmm_nequiplr.electrostatics import EwaldCoulomb, ewald_geometry
 from openmm_nequiplr.errors import BackendError, BoxError, InputError
+from openmm_nequiplr.neighbors import neighbor_list
 from openmm_nequiplr.simulation.box import compact_box
 from openmm_nequiplr.simulation.pme import (
     DEFAULT_TOLERANCE,
@@ -167,6 +168,27 @@ def test_with_the_gaussian_correction_it_is_the_operator_of_the_equilibration():
     assert points + operator.screening().energy(vector).item() == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.parametrize("name", ["Reference", "CPU", "OpenCL"])
+def test_the_direct_part_can_be_left_out(name):
+    count = openmm.Platform.getNumPlatforms()
+    if name not in [openmm.Platform.getPlatform(i).getName() for i in range(count)]:
+        pytest.skip(f"no platform {name} here")
+    positions, charges = ions(SKEWED, 0.5)
+    whole = PointChargeCoulomb(24, True, platform=name)
+    part = PointChargeCoulomb(24, True, platform=name, direct_space=False)
+    plan = part.plan(SKEWED)
+    assert plan == whole.plan(SKEWED)
+    index, shift = neighbor_list(positions, SKEWED, True, plan.cutoff, full=False)
+    first, second = index.numpy()
+    distance = np.linalg.norm(positions[second] - positions[first] + shift.numpy() @ SKEWED, axis=1)
+    pairs = charges[first] * charges[second] * erfc(plan.alpha * distance) / distance
+    expected, _ = whole(positions, SKEWED, charges)
+    found, _ = part(positions, SKEWED, charges)
+    assert found + COULOMB_CONSTANT * pairs.sum() == pytest.approx(expected, rel=2e-6)
+    copied = pickle.loads(pickle.dumps(part))
+    assert copied(positions, SKEWED, charges)[0] == pytest.approx(found, rel=1e-6)
+
+
 def test_it_can_be_pickled_with_a_context():
     positions, charges = ions(CUBE, 0.0)
     coulomb = PointChargeCoulomb(24, True, cutoff=5.0, tolerance=1e-5)
@@ -219,5 +241,7 @@ def test_wrong_arguments():
         PointChargeCoulomb(2, True, tolerance=0.0)
     with pytest.raises(InputError, match="nonbonded_cutoff"):
         PointChargeCoulomb(2, True, cutoff=-1.0)
+    with pytest.raises(InputError, match="direct_space: expected True"):
+        PointChargeCoulomb(2, False, direct_space=False)
     with pytest.raises(BackendError, match="coulomb_platform.*Reference"):
         PointChargeCoulomb(2, True, platform="Abacus")

@@ -1,0 +1,251 @@
+"""Neighbour lists that outlive a step: Verlet's list with a skin, exact at every geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .errors import InputError, describe
+from .jit import FEWEST_ATOMS, compiled
+from .neighbors import neighbor_list
+
+#: Finds ``(edge_index, edge_shift)`` for ``(positions, cell, periodic, cutoff)``; see
+#: :func:`openmm_nequiplr.neighbors.neighbor_list`.
+NeighborSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
+#: Å
+DEFAULT_SKIN = 1.0
+
+_ROUNDING = 1e-9  # Å; how far the bound on displacements is kept from its limit
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs among which are all within a cutoff, for sums that look at distances themselves.
+
+    Parameters
+    ----------
+    edge_index : torch.Tensor, int64, shape (2, P)
+    edge_shift : torch.Tensor, float64, shape (P, 3)
+        As in :func:`openmm_nequiplr.neighbors.neighbor_list`, but for ``points``. Both tensors are
+        the same objects, and not to be changed, until there is a new search.
+    points : numpy.ndarray, float64, shape (N, 3), Å
+        The positions, each at the image that the shifts belong to.
+    images : numpy.ndarray, float64, shape (N, 3)
+        Lattice vectors (whole numbers) that ``points`` are away from the positions.
+    search : int
+        Number of the search that found them.
+    """
+
+    edge_index: torch.Tensor
+    edge_shift: torch.Tensor
+    points: np.ndarray
+    images: np.ndarray
+    search: int
+
+
+class VerletList:
+    """Searches pairs within cutoff + skin, and keeps them while they must hold all within cutoff.
+
+    Called like :func:`openmm_nequiplr.neighbors.neighbor_list`, it returns the same edges in the
+    same order: those within the cutoff now. What was asked before changes how long it takes and
+    nothing else.
+
+    Between the geometry of the search and the present one lies a strain F that takes the old cell
+    to the new one, a displacement d of each atom that is left over, modulo lattice vectors (atoms
+    may be wrapped at any time), and a common translation. A pair that the search did not find was
+    longer than R = cutoff + skin; now it is longer than s R − 2 max|d|, with the smallest singular
+    value s of F. While that is not below the cutoff, no pair is missing. (Without strain: while
+    no atom has moved by more than half the skin.)
+
+    Parameters
+    ----------
+    skin : float, Å
+        Zero searches anew for every geometry.
+    full : bool
+        Pairs in both directions, or once.
+    device : torch.device or str
+        Where the pairs are held and chosen, and where the answers are.
+
+    Attributes
+    ----------
+    searches : int
+        How many there were.
+
+    Raises
+    ------
+    InputError
+        If the skin is not a length.
+    """
+
+    def __init__(
+        self,
+        skin: float = DEFAULT_SKIN,
+        full: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not 0.0 <= skin < np.inf:
+            raise InputError(describe("skin", skin, "a length (Å), zero or more"))
+        self.skin = float(skin)
+        self.full = full
+        self.device = torch.device(device)
+        self.searches = 0
+        self._held: _Held | None = None
+
+    def __call__(
+        self, positions: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pairs within the cutoff, as :func:`openmm_nequiplr.neighbors.neighbor_list` has them.
+
+        Parameters
+        ----------
+        positions : numpy.ndarray, shape (N, 3), Å
+        cell : numpy.ndarray, shape (3, 3), Å
+        periodic : bool
+        cutoff : float, Å
+        """
+        found = self.candidates(positions, cell, periodic, cutoff)
+        if self.skin == 0.0:
+            return found.edge_index, found.edge_shift
+        box = np.ascontiguousarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
+        return _within(found, box, cutoff)
+
+    def candidates(
+        self, positions: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float
+    ) -> Candidates:
+        """All pairs within the cutoff, and others that are not much longer.
+
+        Arguments as above. Without skin there are no others.
+        """
+        points = np.ascontiguousarray(positions, dtype=np.float64)
+        box = np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
+        held, images = self._held, None
+        if held is not None and self.skin > 0.0:
+            images = held.images_if_complete(points, box, periodic, cutoff)
+        if held is None or images is None:
+            reach = cutoff + self.skin
+            found = neighbor_list(points, box, periodic, reach, self.full)
+            index, shift = (tensor.to(self.device) for tensor in found)
+            self._held = held = _Held(index, shift, points.copy(), box.copy(), periodic, reach)
+            self.searches += 1
+            images = np.zeros_like(points)
+        unwrapped = points - images @ box if images.any() else points
+        return Candidates(held.index, held.shift, unwrapped, images, self.searches)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The pairs of one search, and the geometry that they belong to."""
+
+    index: torch.Tensor
+    shift: torch.Tensor
+    points: np.ndarray
+    box: np.ndarray
+    periodic: bool
+    reach: float
+
+    def images_if_complete(
+        self, points: np.ndarray, box: np.ndarray, periodic: bool, cutoff: float
+    ) -> np.ndarray | None:
+        """Lattice vectors that each atom has jumped by since, if no pair can be missing.
+
+        Returns
+        -------
+        numpy.ndarray or None, float64, shape (N, 3)
+            Whole numbers; ``None`` if pairs may be missing.
+        """
+        if periodic != self.periodic or points.shape != self.points.shape:
+            return None
+        shrunk = 1.0
+        expected = self.points
+        if periodic and not np.array_equal(box, self.box):
+            strain = np.linalg.solve(self.box, box)
+            shrunk = float(np.linalg.svd(strain, compute_uv=False)[-1])
+            expected = self.points @ strain
+        allowed = 0.5 * (shrunk * self.reach - cutoff) - _ROUNDING
+        if not allowed > 0.0:
+            return None
+        moved = points - expected
+        images = np.zeros_like(points)
+        if periodic:
+            images = np.rint(moved @ np.linalg.inv(box))
+            if images.any():
+                moved -= images @ box
+        moved -= moved.mean(axis=0)  # what all have in common does not change a pair
+        farthest = np.einsum("ij,ij->i", moved, moved).max()
+        return images if farthest <= allowed * allowed else None
+
+
+def _within(found: Candidates, box: np.ndarray, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The candidates that are shorter than a cutoff, with shifts for the positions themselves."""
+    device = found.edge_index.device
+    loop = None
+    if device.type == "cpu" and len(found.points) >= FEWEST_ATOMS:
+        loop = compiled(choose_pairs)
+    if loop is None:
+        points, vectors = (torch.from_numpy(array).to(device) for array in (found.points, box))
+        index, shift = choose_pairs_slowly(
+            found.edge_index, found.edge_shift, points, vectors, cutoff
+        )
+    else:
+        pairs = (found.edge_index.numpy(), found.edge_shift.numpy())
+        chosen = loop(*pairs, found.points, box, cutoff)
+        index, shift = (torch.from_numpy(array) for array in chosen)
+    if found.images.any():
+        images = torch.from_numpy(found.images).to(device)
+        shift += images[index[0]] - images[index[1]]
+    return index, shift
+
+
+def choose_pairs_slowly(
+    index: torch.Tensor,
+    shift: torch.Tensor,
+    points: torch.Tensor,
+    box: torch.Tensor,
+    cutoff: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs that are shorter than a cutoff, in torch on any device.
+
+    Parameters
+    ----------
+    index : torch.Tensor, int64, shape (2, P)
+        Centre and neighbour.
+    shift : torch.Tensor, float64, shape (P, 3)
+        Images of the neighbours.
+    points : torch.Tensor, float64, shape (N, 3), Å
+    box : torch.Tensor, float64, shape (3, 3), Å
+    cutoff : float, Å
+
+    Returns
+    -------
+    index : torch.Tensor, int64, shape (2, E)
+    shift : torch.Tensor, float64, shape (E, 3)
+    """
+    center, neighbor = index
+    vectors = points.index_select(0, neighbor) - points.index_select(0, center) + shift @ box
+    near = torch.nonzero((vectors * vectors).sum(dim=-1) < cutoff * cutoff).squeeze(-1)
+    return index.index_select(1, near), shift.index_select(0, near)
+
+
+def choose_pairs(index, shift, points, box, cutoff):
+    """:func:`choose_pairs_slowly` as loops over NumPy arrays, to be compiled."""
+    near = np.empty(index.shape[1], np.int64)
+    limit = cutoff * cutoff
+    count = 0
+    for pair in range(index.shape[1]):
+        i, j = index[0, pair], index[1, pair]
+        a, b, c = shift[pair, 0], shift[pair, 1], shift[pair, 2]
+        x = points[j, 0] - points[i, 0] + (a * box[0, 0] + b * box[1, 0] + c * box[2, 0])
+        y = points[j, 1] - points[i, 1] + (a * box[0, 1] + b * box[1, 1] + c * box[2, 1])
+        z = points[j, 2] - points[i, 2] + (a * box[0, 2] + b * box[1, 2] + c * box[2, 2])
+        near[count] = pair  # overwritten by the next one unless it counts: no branch, twice as fast
+        count += x * x + y * y + z * z < limit
+    chosen, images = np.empty((2, count), np.int64), np.empty((count, 3))
+    for edge in range(count):
+        pair = near[edge]
+        chosen[0, edge], chosen[1, edge] = index[0, pair], index[1, pair]
+        for axis in range(3):
+            images[edge, axis] = shift[pair, axis]
+    return chosen, images
