@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..electrostatics import EwaldCoulomb
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from .structure import Structure
@@ -165,10 +164,8 @@ class GraphDataset(Dataset):
                 )
             except InputError as error:
                 raise type(error)(f"structure {index}: {error}") from None
-            if graph.ewald[0] is not None and graph.num_atoms <= _TANGENT_ATOMS:
-                operator = model.coulomb_operators(graph, graph.positions, graph.cell)[0]
-                assert isinstance(operator, EwaldCoulomb)
-                graph = replace(graph, tangent=(operator.tangent(graph.positions),))
+            if graph.num_atoms <= _TANGENT_ATOMS:
+                graph = model.with_tangent(graph)
             self.items.append(LabelledGraph(graph, Labels.of(structure)))
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -230,6 +231,16 @@ class NequIPLRPotential(torch.nn.Module):
             pairs = zip(graph.tangent, positions.split(graph.counts), strict=True)
             return [tangent.matrix(own) for tangent, own in pairs if tangent is not None]
         return [operator.matrix() for operator in self.coulomb_operators(graph, positions, cell)]
+
+    def with_tangent(self, graph: AtomicGraph) -> AtomicGraph:
+        """The graph of one structure with K and its slope, where it has a lattice sum.
+
+        :meth:`forward` then takes both from there instead of computing them at every call.
+        """
+        operator = self.coulomb_operators(graph, graph.positions, graph.cell)[0]
+        if not isinstance(operator, EwaldCoulomb):
+            return graph
+        return replace(graph, tangent=(operator.tangent(graph.positions),))
 
     # --------------------------------------------------------------- forward
 
