@@ -9,7 +9,9 @@ needs anyway and the reciprocal list as short as it can be.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,10 @@ import torch
 from ..neighbors import neighbor_list
 from .gaussian import GaussianScreening, pair_width, screening, self_coefficient
 from .tangent import CoulombTangent
+
+#: Finds ``(pair_index, pair_shift)``, each pair once, for ``(positions, cell, periodic, cutoff)``.
+PairSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
+half_list: PairSearch = functools.partial(neighbor_list, full=False)
 
 #: Relative size of the first neglected term of the real and the reciprocal sum.
 DEFAULT_ACCURACY = 1e-9
@@ -61,6 +67,7 @@ def ewald_geometry(
     accuracy: float = DEFAULT_ACCURACY,
     eta: float | None = None,
     reach: float | None = None,
+    search: PairSearch = half_list,
 ) -> EwaldGeometry:
     """Choose the splitting and collect pairs and reciprocal vectors for one structure.
 
@@ -77,6 +84,8 @@ def ewald_geometry(
         Overrides the choice of the splitting.
     reach : float, optional, Å
         Overrides the cutoff of the real-space pairs.
+    search : callable
+        Finds every pair once; :class:`openmm_nequiplr.verlet.VerletList` keeps its findings.
     """
     volume = abs(float(np.linalg.det(cell)))
     widest = math.sqrt(2.0) * max_width
@@ -84,11 +93,8 @@ def ewald_geometry(
         eta = max(widest, float(balanced_width(volume, len(positions))))
     decay = math.sqrt(-2.0 * math.log(accuracy))
     cutoff = decay * max(eta, widest) if reach is None else reach
-    index, shift = neighbor_list(positions, cell, True, cutoff)
-    half = _one_of_each(index, shift)
-    return EwaldGeometry(
-        float(eta), index[:, half], shift[half], _reciprocal_index(cell, decay / eta)
-    )
+    index, shift = search(positions, cell, True, cutoff)
+    return EwaldGeometry(float(eta), index, shift, _reciprocal_index(cell, decay / eta))
 
 
 def balanced_width(volume, count: int):
@@ -108,14 +114,6 @@ def published_geometry(positions: np.ndarray, cell: np.ndarray) -> EwaldGeometry
     return ewald_geometry(
         positions, cell, 0.0, accuracy, eta, reach=math.sqrt(-2.0 * math.log(accuracy)) * eta
     )
-
-
-def _one_of_each(index: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Mask that keeps (i, j, S) and drops its mirror (j, i, −S)."""
-    order = shift[:, 0]
-    order = torch.where(order == 0, shift[:, 1], order)
-    order = torch.where(order == 0, shift[:, 2], order)
-    return (index[0] < index[1]) | ((index[0] == index[1]) & (order > 0))
 
 
 def _reciprocal_index(cell: np.ndarray, k_max: float) -> torch.Tensor:

@@ -117,8 +117,9 @@ class GraphBuilder:
         self.config = config
         self.periodic = _all_or_none(pbc)
         self.device = device
-        #: The list behind the edges.
+        #: The lists behind the edges and behind the pairs of a lattice sum.
         self.neighbors = VerletList(skin, device=device)
+        self.pairs = VerletList(skin, full=False, device=device)
         types = type_indices(config, numbers)
         self._count = len(types)
         self._cutoff = max(config.r_max, config.charge_cutoff)
@@ -166,7 +167,7 @@ class GraphBuilder:
             return None
         if self.config.legacy_ewald_cutoff:
             return published_geometry(points, box)
-        return ewald_geometry(points, box, self._widest)
+        return ewald_geometry(points, box, self._widest, search=self.pairs)
 
 
 def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
