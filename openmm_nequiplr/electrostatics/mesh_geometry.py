@@ -12,14 +12,16 @@ from scipy.special import erf
 from vesin import NeighborList
 
 from ..neighbors import cell_heights
-from .mesh_kernels import sparse_rows
+from .mesh_kernels import sort_pairs, sparse_rows
 from .splitting import DEFAULT_ACCURACY, MeshParameters, choose_parameters
 
 #: Å by which the pair list reaches beyond the cutoff, so that it serves many steps.
 DEFAULT_SKIN = 0.8
+#: Above this many pairs of widths tables do not pay.
+_MOST_TABLES = 300
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeshGeometry:
     """Pair list and mesh for structures near a reference; N atoms, P pairs, I images.
 
@@ -42,6 +44,10 @@ class MeshGeometry:
         γ of every two of the widths that occur.
     pointer, column, slots : torch.Tensor, int32
         Sparse rows, see :func:`.mesh_kernels.sparse_rows`.
+    table : numpy.ndarray or None, shape (kinds, points, 2), 1/Å and 1/Å²
+        Pair coefficient over k_e, and its slope, at equidistant distances, for the compiled loops.
+    inverse_step : float, 1/Å
+        Inverse distance of those points.
     factors : tuple of 3 torch.Tensor, float64
         What corrects the splines in the filter, along each axis; the last one of half length.
     """
@@ -58,6 +64,8 @@ class MeshGeometry:
     pointer: torch.Tensor
     column: torch.Tensor
     slots: torch.Tensor
+    table: np.ndarray | None
+    inverse_step: float
     factors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
     def serves(self, positions: np.ndarray, cell: np.ndarray) -> bool:
@@ -130,12 +138,14 @@ def mesh_geometry(
     )
     points = np.ascontiguousarray(positions, dtype=np.float64)
     pairs, shifts = search.compute(points, np.asarray(cell, dtype=np.float64), True, "PS")
-    pairs = pairs.astype(np.int32)
     image, images = _number_images(shifts)
     sigmas, species = np.unique(np.asarray(widths, dtype=np.float64), return_inverse=True)
-    codes = species.astype(np.int32)
-    kind = codes[pairs[:, 0]] * len(sigmas) + codes[pairs[:, 1]]
-    gamma = np.hypot(sigmas[:, None], sigmas).ravel()
+    gamma = np.hypot(sigmas[:, None], sigmas)
+    # the pair term vanishes where γ = η
+    needed = np.abs(gamma - parameters.eta) > 1e-9 * parameters.eta
+    pairs, image, kind = sort_pairs(pairs, image, needed, species, len(points))
+    gamma = gamma.ravel()
+    table, inverse_step = _pair_table(parameters, gamma)
     rows = sparse_rows(pairs, len(points))
     pointer, column, slots = (torch.from_numpy(part) for part in rows)
     return MeshGeometry(
@@ -151,6 +161,8 @@ def mesh_geometry(
         pointer,
         column,
         slots,
+        table,
+        inverse_step,
         _spline_factors(parameters),
     )
 
@@ -187,23 +199,16 @@ def _spline_factors(parameters: MeshParameters) -> tuple[torch.Tensor, torch.Ten
     return factors[0], factors[1], factors[2]
 
 
-def pair_table(geometry: MeshGeometry, coulomb_constant: float) -> tuple[np.ndarray, float]:
-    """Pair coefficient and its slope at equidistant distances, for cubic Hermite interpolation.
-
-    Returns
-    -------
-    table : numpy.ndarray, shape (kinds, points, 2), eV/e² and eV/(e² Å)
-    inverse_step : float, 1/Å
-    """
-    eta, gammas = geometry.parameters.eta, geometry.pair_widths.cpu().numpy()
-    smallest = min(eta, float(gammas.min(initial=eta)))
-    step = min(4e-3, smallest / 200.0)
-    r = np.arange(int(geometry.parameters.cutoff / step) + 2) * step
-    table = np.empty((len(gammas), len(r), 2))
-    for kind, gamma in enumerate(gammas):
-        own, screen = _gaussian_pair(r, gamma), _gaussian_pair(r, eta)
-        table[kind] = coulomb_constant * np.stack((own[0] - screen[0], own[1] - screen[1]), axis=-1)
-    return table, 1.0 / step
+def _pair_table(parameters: MeshParameters, gammas: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """Pair coefficient and slope for cubic Hermite interpolation; none for too many widths."""
+    if len(gammas) > _MOST_TABLES:
+        return None, 0.0
+    step = min(4e-3, min(parameters.eta, float(gammas.min())) / 200.0)
+    r = np.arange(int(parameters.cutoff / step) + 2) * step
+    screen = _gaussian_pair(r, parameters.eta)
+    own = [_gaussian_pair(r, gamma) for gamma in gammas]
+    table = [np.stack((v - screen[0], s - screen[1]), axis=-1) for v, s in own]
+    return np.ascontiguousarray(table), 1.0 / step
 
 
 def _gaussian_pair(r: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:

@@ -132,7 +132,7 @@ def gather_gradient(index, weight, slope, mesh):
 
 
 @njit(cache=True, nogil=True)
-def pair_values(positions, shifts, pairs, image, kind, table, inverse_step, cutoff, slots, data):
+def pair_values(positions, shifts, pairs, image, kind, table, scales, slots, data):
     """Write the pair coefficients into the values of the sparse matrix.
 
     Parameters
@@ -143,15 +143,15 @@ def pair_values(positions, shifts, pairs, image, kind, table, inverse_step, cuto
     pairs : numpy.ndarray, int32, shape (P, 2)
     image, kind : numpy.ndarray, shape (P,)
         Rows of ``shifts`` and of ``table``.
-    table : numpy.ndarray, shape (kinds, points, 2), eV/e² and eV/(e² Å)
-        Coefficient and slope at equidistant distances.
-    inverse_step : float, 1/Å
-    cutoff : float, Å
-        Beyond it the coefficient is zero.
+    table : numpy.ndarray, shape (kinds, points, 2), 1/Å and 1/Å²
+        Coefficient over k_e, and its slope, at equidistant distances.
+    scales : tuple of 3 float
+        Inverse distance of the points in 1/Å; cutoff in Å; k_e in eV Å/e².
     slots : numpy.ndarray, int32, shape (P, 2)
         Where the two mirror elements lie in ``data``.
     data : numpy.ndarray, shape (2P,), eV/e²
     """
+    inverse_step, cutoff, constant = scales
     step = 1.0 / inverse_step
     for p in range(pairs.shape[0]):
         i, j, s = pairs[p, 0], pairs[p, 1], image[p]
@@ -168,18 +168,20 @@ def pair_values(positions, shifts, pairs, image, kind, table, inverse_step, cuto
             u = 1.0 - t
             value = u * u * ((1.0 + 2.0 * t) * lower[0] + t * step * lower[1])
             value += t * t * ((1.0 + 2.0 * u) * upper[0] - u * step * upper[1])
-        data[slots[p, 0]] = value
-        data[slots[p, 1]] = value
+        data[slots[p, 0]] = constant * value
+        data[slots[p, 1]] = constant * value
 
 
 @njit(cache=True, nogil=True)
 def pair_gradient(
-    positions, shifts, pairs, image, kind, table, inverse_step, cutoff, charges, gradient, of_shift
+    positions, shifts, pairs, image, kind, table, scales, charges, gradient, of_shift
 ):
-    """Pair energy Σ c(r) q_i q_j in eV and its derivatives; arguments as :func:`pair_values`.
+    """Pair energy Σ c(r) (q_i q_j − p_i p_j) in eV; arguments as :func:`pair_values`.
 
-    Adds dE/dx to ``gradient``, shape (N, 3), and dE/d(shift) to ``of_shift``, shape (I, 3), eV/Å.
+    ``charges``, shape (N, 2), holds q and p. Adds dE/dx to ``gradient``, shape (N, 3), and
+    dE/d(shift) to ``of_shift``, shape (I, 3), eV/Å.
     """
+    inverse_step, cutoff, constant = scales
     step = 1.0 / inverse_step
     energy = 0.0
     for p in range(pairs.shape[0]):
@@ -195,7 +197,8 @@ def pair_gradient(
         t = place - n
         lower, upper = table[kind[p], n], table[kind[p], n + 1]
         u = 1.0 - t
-        product = charges[i] * charges[j]
+        product = charges[i, 0] * charges[j, 0] - charges[i, 1] * charges[j, 1]
+        product *= constant
         value = u * u * ((1.0 + 2.0 * t) * lower[0] + t * step * lower[1])
         value += t * t * ((1.0 + 2.0 * u) * upper[0] - u * step * upper[1])
         energy += product * value
@@ -213,6 +216,44 @@ def pair_gradient(
         of_shift[s, 1] += fy
         of_shift[s, 2] += fz
     return energy
+
+
+@njit(cache=True, nogil=True)
+def sort_pairs(pairs, image, needed, species, count):
+    """Sort pairs by their first atom and leave out those of species that do not interact.
+
+    Parameters
+    ----------
+    pairs : numpy.ndarray, shape (P, 2)
+    image : numpy.ndarray, int32, shape (P,)
+    needed : numpy.ndarray, bool, shape (S, S)
+        Which species interact.
+    species : numpy.ndarray, shape (N,)
+    count : int
+        N.
+
+    Returns
+    -------
+    pairs, image, kind : numpy.ndarray, int32
+        ``kind`` is the element of ``needed``.
+    """
+    start = np.zeros(count + 1, np.int64)
+    for p in range(pairs.shape[0]):
+        if needed[species[pairs[p, 0]], species[pairs[p, 1]]]:
+            start[pairs[p, 0] + 1] += 1
+    start = np.cumsum(start)
+    total = start[count]
+    sorted_pairs = np.empty((total, 2), np.int32)
+    sorted_image, kind = np.empty(total, np.int32), np.empty(total, np.int32)
+    for p in range(pairs.shape[0]):
+        i, j = pairs[p, 0], pairs[p, 1]
+        if needed[species[i], species[j]]:
+            place = start[i]
+            start[i] += 1
+            sorted_pairs[place, 0], sorted_pairs[place, 1] = i, j
+            sorted_image[place] = image[p]
+            kind[place] = species[i] * needed.shape[0] + species[j]
+    return sorted_pairs, sorted_image, kind
 
 
 @njit(cache=True, nogil=True)

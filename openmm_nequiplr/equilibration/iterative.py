@@ -1,11 +1,11 @@
 """Charge equilibration by projected, preconditioned conjugate gradients.
 
 A = K + diag(J) is positive definite on the charge vectors that sum to zero, but need not be on the
-full space, so the iteration stays on that subspace: P is the projector onto it. The preconditioner is
-M = D + U Λ Uᵀ with U the cosines and sines of the lowest reciprocal vectors and Λ = 8π k_e/(V k²):
-it takes care of the long waves, whose 1/k² makes plain conjugate gradients slow in large cells. Its
-inverse follows from the Woodbury identity and is applied with the constraint of no charge,
-z = M⁻¹(r − μ1), Σz = 0.
+full space, so the iteration stays on that subspace: P is the projector onto it. The preconditioner
+for periodic cells is M = D + U Λ Uᵀ with U the cosines and sines of the lowest reciprocal vectors
+and Λ = 8π k_e/(V k²): it takes care of the long waves, whose 1/k² makes plain conjugate gradients
+slow in large cells. Its inverse follows from the Woodbury identity and is applied with the
+constraint of no charge, z = M⁻¹(r − μ1), Σz = 0.
 """
 
 from __future__ import annotations
