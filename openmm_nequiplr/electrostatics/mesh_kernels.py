@@ -12,7 +12,19 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True)
+def _compiled(**options):
+    """``njit``, with the machine code kept on disk where there is a place to write."""
+
+    def decorate(function):
+        try:
+            return njit(cache=True, nogil=True, **options)(function)
+        except RuntimeError:  # numba found no directory that it may write to
+            return njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+@_compiled()
 def spline_weights(coordinates, shape, order):
     """Cardinal B-splines around each atom.
 
@@ -58,7 +70,7 @@ def spline_weights(coordinates, shape, order):
     return index, weight, slope
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@_compiled(fastmath=True)
 def spread(index, weight, charges, mesh):
     """Add charges, shape (N,), to ``mesh``, shape (M1, M2, M3)."""
     order = weight.shape[2]
@@ -80,7 +92,7 @@ def spread(index, weight, charges, mesh):
                         line[z[c]] += factor * wz[c]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@_compiled(fastmath=True)
 def gather(index, weight, mesh, result):
     """Add the interpolated ``mesh`` to ``result``, shape (N,)."""
     order = weight.shape[2]
@@ -106,7 +118,7 @@ def gather(index, weight, mesh, result):
         result[i] += total
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@_compiled(fastmath=True)
 def gather_gradient(index, weight, slope, mesh):
     """Gradient of the interpolated ``mesh`` per mesh spacing, shape (N, 3)."""
     count, _, order = weight.shape
@@ -131,7 +143,7 @@ def gather_gradient(index, weight, slope, mesh):
     return result
 
 
-@njit(cache=True, nogil=True)
+@_compiled()
 def pair_values(positions, shifts, pairs, image, kind, table, scales, slots, data):
     """Write the pair coefficients into the values of the sparse matrix.
 
@@ -172,7 +184,7 @@ def pair_values(positions, shifts, pairs, image, kind, table, scales, slots, dat
         data[slots[p, 1]] = constant * value
 
 
-@njit(cache=True, nogil=True)
+@_compiled()
 def pair_gradient(
     positions, shifts, pairs, image, kind, table, scales, charges, gradient, of_shift
 ):
@@ -218,7 +230,7 @@ def pair_gradient(
     return energy
 
 
-@njit(cache=True, nogil=True)
+@_compiled()
 def sort_pairs(pairs, image, needed, species, count):
     """Sort pairs by their first atom and leave out those of species that do not interact.
 
@@ -256,7 +268,7 @@ def sort_pairs(pairs, image, needed, species, count):
     return sorted_pairs, sorted_image, kind
 
 
-@njit(cache=True, nogil=True)
+@_compiled()
 def sparse_rows(pairs, count):
     """Row pointers, columns and slots of a symmetric sparse matrix with elements at ``pairs``.
 

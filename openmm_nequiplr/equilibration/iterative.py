@@ -1,129 +1,25 @@
 """Charge equilibration by projected, preconditioned conjugate gradients.
 
 A = K + diag(J) is positive definite on the charge vectors that sum to zero, but need not be on the
-full space, so the iteration stays on that subspace: P is the projector onto it. The preconditioner
-for periodic cells is M = D + U Λ Uᵀ with U the cosines and sines of the lowest reciprocal vectors
-and Λ = 8π k_e/(V k²): it takes care of the long waves, whose 1/k² makes plain conjugate gradients
-slow in large cells. Its inverse follows from the Woodbury identity and is applied with the
-constraint of no charge, z = M⁻¹(r − μ1), Σz = 0.
+full space, so the iteration stays on that subspace: P is the projector onto it. A preconditioner M
+is applied with the same constraint: z = M⁻¹(r − μ1) with the μ that makes Σz = 0.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from ..electrostatics import CoulombOperator
 from ..errors import ConvergenceError, InputError, describe
 from .dense import Equilibration
+from .preconditioning import JacobiPreconditioner, Preconditioner, positive_diagonal
 
 #: ‖P r‖₂ relative to that of uniform charges at which a solve stops.
 DEFAULT_TOLERANCE = 1e-6
 DEFAULT_MAX_ITERATIONS = 100
-
-
-class Preconditioner(Protocol):
-    """An approximation of A that is easy to invert."""
-
-    def apply(self, residual: torch.Tensor) -> torch.Tensor:
-        """M⁻¹ r for r of shape (N,), positive definite and symmetric."""
-        ...
-
-
-class JacobiPreconditioner:
-    """The diagonal of A.
-
-    Parameters
-    ----------
-    diagonal : torch.Tensor, float64, shape (N,), eV/e²
-        Of A = K + diag(J); positive.
-    """
-
-    def __init__(self, diagonal: torch.Tensor) -> None:
-        if not bool((diagonal > 0).all()):
-            raise InputError(describe("diagonal", float(diagonal.min()), "positive elements"))
-        self._inverse = 1.0 / diagonal.detach()
-
-    def apply(self, residual: torch.Tensor) -> torch.Tensor:
-        """D⁻¹ r, shape (N,)."""
-        return self._inverse * residual
-
-
-class WoodburyPreconditioner:
-    """D + U Λ Uᵀ with the lowest reciprocal vectors; serves while the atoms move little.
-
-    Parameters
-    ----------
-    positions : torch.Tensor, float64, shape (N, 3), Å
-    cell : torch.Tensor, float64, shape (3, 3), Å
-    diagonal : torch.Tensor, float64, shape (N,), eV/e²
-        Of A = K + diag(J); positive.
-    coulomb_constant : float, eV Å/e²
-    waves : int, optional
-        Number of reciprocal vectors, one of each ±k; by default :func:`default_waves`.
-    """
-
-    def __init__(
-        self,
-        positions: torch.Tensor,
-        cell: torch.Tensor,
-        diagonal: torch.Tensor,
-        coulomb_constant: float,
-        waves: int | None = None,
-    ) -> None:
-        positions, cell = positions.detach(), cell.detach()
-        self._inverse = 1.0 / diagonal.detach()
-        waves = default_waves(positions.shape[0]) if waves is None else waves
-        k_vectors = lowest_waves(cell, waves)
-        volume = float(torch.linalg.det(cell).abs())
-        strength = 8.0 * math.pi * coulomb_constant / volume / (k_vectors**2).sum(dim=-1)
-        phase = positions @ k_vectors.T
-        root = strength.sqrt()
-        wave = torch.cat((torch.cos(phase) * root, torch.sin(phase) * root), dim=1)
-        # single precision: it halves the cost, and any close, symmetric M will do
-        self._wave = wave.to(torch.float32)
-        scaled = self._wave * self._inverse.to(torch.float32).unsqueeze(-1)
-        capacitance = (scaled.T @ self._wave).to(torch.float64)
-        capacitance.diagonal().add_(1.0)
-        factor = torch.linalg.cholesky(capacitance)
-        self._middle = torch.cholesky_inverse(factor).to(torch.float32)
-
-    def apply(self, residual: torch.Tensor) -> torch.Tensor:
-        """D⁻¹r − D⁻¹U(1 + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, √Λ taken into U; shape (N,)."""
-        first = self._inverse * residual
-        size = first.abs().max()
-        if not bool(size > 0):
-            return first
-        short = (first / size).to(torch.float32)
-        correction = self._wave @ (self._middle @ (self._wave.T @ short))
-        return first - self._inverse * size * correction.to(torch.float64)
-
-
-def default_waves(count: int) -> int:
-    """Reciprocal vectors of the Woodbury preconditioner for N atoms."""
-    return max(min(count // 8, 200), 1)
-
-
-def lowest_waves(cell: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count`` shortest reciprocal vectors, one of each ±k; shape (count, 3), 1/Å."""
-    reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T
-    volume = torch.linalg.det(reciprocal).abs()
-    radius = 1.3 * (2.0 * count * 3.0 / (4.0 * math.pi) * volume) ** (1.0 / 3.0)
-    lengths = torch.linalg.vector_norm(cell, dim=-1)
-    while True:
-        limits = torch.floor(radius * lengths / (2.0 * math.pi)).long().tolist()
-        axes = [torch.arange(-n, n + 1, dtype=cell.dtype, device=cell.device) for n in limits]
-        grid = torch.cartesian_prod(*axes)
-        vectors = grid[grid.shape[0] // 2 + 1 :] @ reciprocal
-        length = torch.linalg.vector_norm(vectors, dim=-1)
-        inside = length <= radius
-        if int(inside.sum()) >= count:
-            order = torch.argsort(length[inside])
-            return vectors[inside][order[:count]]
-        radius = 1.5 * radius
 
 
 @dataclass
@@ -168,7 +64,8 @@ class IterativeSolver:
         self._tolerance, self._max_iterations = tolerance, max_iterations
         with torch.no_grad():
             if preconditioner is None:
-                preconditioner = JacobiPreconditioner(operator.diagonal() + self._hardness)
+                diagonal = positive_diagonal(operator, self._hardness)
+                preconditioner = JacobiPreconditioner(diagonal)
             self._preconditioner = preconditioner
             self._ones_solved = preconditioner.apply(torch.ones_like(self._hardness))
 

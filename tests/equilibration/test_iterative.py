@@ -17,11 +17,12 @@ from openmm_nequiplr.equilibration import (
     DenseSolver,
     IterativeSolver,
     JacobiPreconditioner,
+    ReusedPreconditioner,
     WoodburyPreconditioner,
     adjoint_charges,
     lagrangian_weights,
 )
-from openmm_nequiplr.equilibration.iterative import lowest_waves
+from openmm_nequiplr.equilibration.preconditioning import lowest_waves
 from openmm_nequiplr.errors import ConvergenceError, InputError
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
@@ -157,6 +158,36 @@ def test_woodbury_is_the_inverse_of_what_it_says(rng):
     expected = torch.linalg.solve(matrix, residual)
     torch.testing.assert_close(preconditioner.apply(residual), expected, rtol=1e-4, atol=1e-5)
     assert not bool(preconditioner.apply(torch.zeros_like(residual)).any())
+
+
+def test_preconditioner_is_reused_until_iterations_grow_or_the_cell_changes(rng):
+    crystal = RockSalt(rng, (2, 2, 2))
+    operator = crystal.mesh()[0]
+    positions, cell, _ = crystal.tensors()
+    cache = ReusedPreconditioner(COULOMB_CONSTANT)
+    first = cache.get(positions, cell, operator, crystal.hardness)
+    cache.report(6)
+    cache.report(9)
+    assert cache.get(positions, 1.01 * cell, operator, crystal.hardness) is first
+    cache.report(11)
+    second = cache.get(positions, cell, operator, crystal.hardness)
+    assert second is not first
+    assert cache.get(positions, 1.1 * cell, operator, crystal.hardness) is not second
+
+
+def test_a_cell_small_against_the_charges(rng):
+    """Where K has a negative diagonal, and A a negative eigenvalue along (1, …, 1)."""
+    positions = torch.tensor(rng.uniform(0.0, 3.0, size=(4, 3)))
+    cell, widths = 3.0 * torch.eye(3).double(), torch.full((4,), 1.6).double()
+    geometry = mesh_geometry(positions.numpy(), cell.numpy(), widths.numpy(), 1e-7)
+    operator = MeshCoulomb(positions, cell, widths, geometry, COULOMB_CONSTANT)
+    hardness = torch.full((4,), 2.0).double()
+    matrix = operator.matrix() + torch.diag(hardness)
+    assert torch.linalg.eigvalsh(matrix)[0] < 0.0
+    chi, total = torch.tensor(rng.normal(size=4)), torch.tensor(1.0).double()
+    expected = DenseSolver(matrix).solve(chi, total)
+    result = IterativeSolver(operator, hardness, tolerance=1e-10).solve(chi, total)
+    torch.testing.assert_close(result.charges, expected.charges, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("count", [1, 13, 40])
