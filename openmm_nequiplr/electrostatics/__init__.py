@@ -3,8 +3,11 @@
 from .ewald import EwaldCoulomb, EwaldGeometry, ewald_geometry, published_geometry
 from .gaussian import GaussianScreening, pair_potential, pair_width, screening, self_coefficient
 from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
+from .mesh import MeshCoulomb
+from .mesh_geometry import MeshGeometry, mesh_geometry
 from .nonperiodic import FreeSpaceCoulomb
 from .operator import CoulombOperator
+from .splitting import MeshParameters, choose_parameters
 from .tangent import CoulombTangent
 
 __all__ = [
@@ -16,7 +19,12 @@ __all__ = [
     "GaussianScreening",
     "LegacyFreeCoulomb",
     "LegacyPeriodicCoulomb",
+    "MeshCoulomb",
+    "MeshGeometry",
+    "MeshParameters",
+    "choose_parameters",
     "ewald_geometry",
+    "mesh_geometry",
     "pair_potential",
     "pair_width",
     "published_geometry",

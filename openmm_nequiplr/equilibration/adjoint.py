@@ -18,24 +18,34 @@ from __future__ import annotations
 import torch
 
 from .dense import DenseSolver, Equilibration
+from .iterative import IterativeSolver
 
 
-def adjoint_charges(solver: DenseSolver, gradient: torch.Tensor) -> Equilibration:
+def adjoint_charges(
+    solver: DenseSolver | IterativeSolver,
+    gradient: torch.Tensor,
+    guess: torch.Tensor | None = None,
+) -> Equilibration:
     """Solve A w = P g, Σw = 0.
 
     Parameters
     ----------
-    solver : DenseSolver
-        Factors of A.
+    solver : DenseSolver or IterativeSolver
+        Holds A.
     gradient : torch.Tensor, float64, shape (N,), eV/e
         g, the derivative of the energy by the charges that the equilibration does not cancel.
+    guess : torch.Tensor, optional, shape (N,), e
+        Where an iterative solver starts; a dense one does without.
 
     Returns
     -------
     Equilibration
         ``charges`` holds w, shape (N,), e.
     """
-    return solver.solve(-gradient, gradient.new_zeros(()))
+    total = gradient.new_zeros(())
+    if isinstance(solver, IterativeSolver):
+        return solver.solve(-gradient, total, guess)
+    return solver.solve(-gradient, total)
 
 
 def lagrangian_weights(

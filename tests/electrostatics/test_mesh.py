@@ -1,0 +1,196 @@
+"""The mesh sum against its slow twin, the Ewald sum."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from openmm_nequiplr.electrostatics import (
+    EwaldCoulomb,
+    MeshCoulomb,
+    choose_parameters,
+    ewald_geometry,
+    mesh_geometry,
+)
+from openmm_nequiplr.errors import BoxError, InputError
+from openmm_nequiplr.units import COULOMB_CONSTANT
+
+CELLS = {
+    "cubic": np.diag([7.0, 7.0, 7.0]),
+    "slab": np.diag([5.0, 6.0, 19.0]),
+    "triclinic": np.array([[9.0, 0.0, 0.0], [2.5, 8.5, 0.0], [-1.5, 2.0, 10.0]]),
+    "left-handed, oblique": np.array([[5.6, 0.1, 5.6], [-0.8, 6.4, 6.0], [6.0, 6.0, 0.3]]),
+}
+
+
+@dataclasses.dataclass
+class Problem:
+    positions: np.ndarray
+    cell: np.ndarray
+    widths: torch.Tensor
+    charges: torch.Tensor
+
+    def inputs(self):
+        positions = torch.tensor(self.positions, requires_grad=True)
+        return positions, torch.tensor(self.cell, requires_grad=True)
+
+    def ewald(self):
+        geometry = ewald_geometry(self.positions, self.cell, float(self.widths.max()), 1e-12)
+        positions, cell = self.inputs()
+        operator = EwaldCoulomb(positions, cell, self.widths, geometry, COULOMB_CONSTANT)
+        return operator, positions, cell
+
+    def mesh(self, accuracy=1e-5, compiled=None, **options):
+        widths = self.widths.numpy()
+        geometry = mesh_geometry(self.positions, self.cell, widths, accuracy, **options)
+        positions, cell = self.inputs()
+        operator = MeshCoulomb(
+            positions, cell, self.widths, geometry, COULOMB_CONSTANT, compiled=compiled
+        )
+        return operator, positions, cell
+
+
+def random_problem(rng, cell, count=12, neutral=False) -> Problem:
+    positions = rng.random((count, 3)) @ cell
+    widths = torch.tensor(rng.choice([0.5, 1.0, 1.6], count))
+    charges = torch.tensor(rng.normal(size=count))
+    return Problem(positions, cell, widths, charges - charges.mean() if neutral else charges)
+
+
+def gradients(operator, positions, cell, charges):
+    energy = operator.energy(charges)
+    return energy.detach(), *torch.autograd.grad(energy, (positions, cell))
+
+
+def relative(got, expected) -> float:
+    norm = torch.linalg.vector_norm
+    return (norm(got - expected) / norm(expected)).item()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", CELLS)
+def test_equals_the_ewald_sum(rng, name, compiled):
+    problem = random_problem(rng, CELLS[name])  # charged: background and all
+    expected = gradients(*problem.ewald(), problem.charges)
+    result = gradients(*problem.mesh(1e-7, compiled), problem.charges)
+    assert float(abs(result[0] - expected[0])) < 1e-6 * float(abs(expected[0]))
+    assert relative(result[1], expected[1]) < 1e-6
+    assert relative(result[2], expected[2]) < 1e-6
+    exact, operator = problem.ewald()[0], problem.mesh(1e-7, compiled)[0]
+    assert relative(operator.potential(problem.charges), exact.potential(problem.charges)) < 1e-6
+    assert relative(operator.diagonal(), exact.diagonal()) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["slab", "triclinic"])
+def test_error_falls_with_the_requested_accuracy(rng, name):
+    problem = random_problem(rng, 2.0 * CELLS[name], 80, neutral=True)
+    _, force, slope = gradients(*problem.ewald(), problem.charges)
+    errors = []
+    for accuracy in (1e-3, 1e-4, 1e-5, 1e-6):
+        _, ours, tilt = gradients(*problem.mesh(accuracy), problem.charges)
+        errors.append(relative(ours, force))
+        assert errors[-1] < accuracy
+        assert relative(tilt, slope) < 10.0 * accuracy
+    assert all(after < 0.5 * before for before, after in itertools.pairwise(errors))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_matrix_is_symmetric_and_agrees_with_the_other_forms(rng, compiled):
+    problem = random_problem(rng, CELLS["triclinic"])
+    operator = problem.mesh(compiled=compiled)[0]
+    matrix, charges = operator.matrix(), problem.charges
+    torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(operator.potential(charges), matrix @ charges)
+    torch.testing.assert_close(operator.energy(charges).detach(), 0.5 * charges @ matrix @ charges)
+    assert relative(matrix, problem.ewald()[0].matrix().detach()) < 1e-5
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_forces_and_virial_are_the_derivatives_of_the_energy(rng, compiled):
+    """Not merely close to those of the exact sum: also at a loose accuracy."""
+    problem = random_problem(rng, CELLS["triclinic"], 5)
+    # beyond the cutoff the coefficient drops to zero: keep away from that with a tight cutoff
+    parameters = choose_parameters(problem.cell, 5, 1.6, 1e-2)
+    parameters = dataclasses.replace(parameters, cutoff=7.0 * parameters.eta)
+    geometry = mesh_geometry(
+        problem.positions, problem.cell, problem.widths.numpy(), parameters=parameters
+    )
+
+    def energy(positions, cell, charges):
+        return MeshCoulomb(
+            positions, cell, problem.widths, geometry, COULOMB_CONSTANT, compiled=compiled
+        ).energy(charges)
+
+    inputs = (*problem.inputs(), problem.charges.clone().requires_grad_())
+    assert torch.autograd.gradcheck(energy, inputs, eps=1e-5, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_difference_of_two_energies(rng, compiled):
+    problem = random_problem(rng, CELLS["triclinic"])
+    operator, positions, cell = problem.mesh(compiled=compiled)
+    other = torch.tensor(rng.normal(size=12))
+    once = operator.energy_difference(problem.charges, other)
+    twice = operator.energy(problem.charges) - operator.energy(other)
+    torch.testing.assert_close(once, twice)
+    results = [torch.autograd.grad(e, (positions, cell)) for e in (once, twice)]
+    torch.testing.assert_close(*results)
+
+
+def test_screening_is_that_of_the_ewald_sum(rng):
+    problem = random_problem(rng, CELLS["triclinic"])
+    charges = problem.charges
+    ours = problem.mesh(1e-9)[0].screening().energy(charges)
+    torch.testing.assert_close(ours, problem.ewald()[0].screening().energy(charges))
+
+
+def test_a_list_serves_until_an_atom_has_moved_half_the_skin(rng):
+    problem = random_problem(rng, CELLS["slab"], 20)
+    widths = problem.widths.numpy()
+    geometry = mesh_geometry(problem.positions, problem.cell, widths, skin=1.0)
+    step = rng.normal(size=(20, 3))
+    step *= 0.49 / np.linalg.norm(step, axis=1, keepdims=True)
+    moved = problem.positions + step
+    assert geometry.serves(moved, problem.cell)
+    assert not geometry.serves(moved + step, problem.cell)
+    assert not geometry.serves(moved[:-1], problem.cell)
+    assert not geometry.serves(problem.positions, 1.2 * problem.cell)
+    # what comes out does not depend on the age of the list
+    fresh = mesh_geometry(moved, problem.cell, widths, parameters=geometry.parameters)
+    results = []
+    for lists in (geometry, fresh):
+        operator = MeshCoulomb(
+            torch.tensor(moved), torch.tensor(problem.cell), problem.widths, lists, 1.0
+        )
+        results.append(operator.energy(problem.charges))
+    torch.testing.assert_close(*results, rtol=1e-13, atol=1e-13)
+
+
+def test_a_strained_cell_is_served_while_the_list_reaches(rng):
+    problem = random_problem(rng, CELLS["triclinic"], 20)
+    geometry = mesh_geometry(problem.positions, problem.cell, problem.widths.numpy(), skin=0.8)
+    for strain, expected in ((1.002, True), (0.998, True), (0.9, False)):
+        assert geometry.serves(problem.positions * strain, problem.cell * strain) is expected, (
+            strain
+        )
+
+
+def test_many_widths_go_without_tables(rng):
+    problem = random_problem(rng, CELLS["cubic"], 30)
+    problem.widths = torch.tensor(rng.uniform(0.4, 1.6, 30))
+    operator = problem.mesh(1e-6)[0]
+    expected = problem.ewald()[0].potential(problem.charges)
+    assert relative(operator.potential(problem.charges), expected) < 1e-6
+
+
+def test_bad_arguments(rng):
+    problem = random_problem(rng, CELLS["cubic"])
+    with pytest.raises(InputError, match="accuracy: expected"):
+        problem.mesh(0.5)
+    problem.cell = np.zeros((3, 3))
+    with pytest.raises(BoxError, match="cell"):
+        problem.mesh()

@@ -1,0 +1,82 @@
+"""Extrapolated charges."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from openmm_nequiplr.equilibration import ChargePredictor
+from openmm_nequiplr.errors import InputError
+
+
+def trajectory(step: float) -> torch.Tensor:
+    atoms = torch.arange(5.0, dtype=torch.float64)
+    return torch.sin(step * (1.0 + 0.2 * atoms) + atoms)
+
+
+@pytest.mark.parametrize("degree", range(5))
+def test_polynomials_are_continued_exactly(degree):
+    predictor = ChargePredictor(degree)
+    slope = torch.arange(1.0, 4.0, dtype=torch.float64)
+    for step in range(degree + 3):
+        predictor.accept(slope * step**degree + 1.0)
+    expected = slope * (degree + 3) ** degree + 1.0
+    torch.testing.assert_close(predictor.predict(), expected)
+    assert len(predictor) == degree + 1
+
+
+def test_the_guess_improves_with_degree_and_history():
+    errors = []
+    for degree in range(5):
+        predictor = ChargePredictor(degree)
+        for step in range(8):
+            predictor.accept(trajectory(0.05 * step))
+        errors.append((predictor.predict() - trajectory(0.4)).abs().max().item())
+    assert all(high < 0.3 * low for low, high in itertools.pairwise(errors))
+    predictor = ChargePredictor()
+    starting = []
+    for step in range(5):
+        if step:
+            starting.append((predictor.predict() - trajectory(0.05 * step)).abs().max().item())
+        predictor.accept(trajectory(0.05 * step))
+    assert starting == sorted(starting, reverse=True)
+
+
+def test_total_charge_is_kept():
+    predictor = ChargePredictor()
+    for step in range(6):
+        charges = trajectory(0.3 * step)
+        predictor.accept(charges - charges.mean() + 0.2)
+        assert predictor.predict().sum().item() == pytest.approx(1.0)
+
+
+def test_solutions_are_copied():
+    predictor, charges = ChargePredictor(0), torch.ones(3, dtype=torch.float64)
+    predictor.accept(charges)
+    charges += 1.0
+    assert predictor.predict().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_history_is_dropped():
+    predictor = ChargePredictor()
+    assert predictor.predict() is None
+    predictor.accept(torch.ones(3))
+    assert predictor.predict(3) is not None
+    assert predictor.predict(4) is None
+    assert len(predictor) == 0
+    predictor.accept(torch.ones(3))
+    predictor.accept(torch.zeros(4))  # other atoms: it starts anew with them
+    assert predictor.predict().tolist() == [0.0] * 4
+    predictor.accept(torch.full((4,), math.nan))
+    assert predictor.predict() is None
+    predictor.accept(torch.ones(3))
+    predictor.reset()
+    assert predictor.predict() is None
+
+
+def test_degree_is_checked():
+    with pytest.raises(InputError, match="degree: expected"):
+        ChargePredictor(-1)
