@@ -7,6 +7,8 @@ from e3nn import o3
 
 from ..nn import ConvNetLayer, RadialBasis, ScalarReadout, charge_encoding, one_hot
 from .config import ModelConfig
+from ..nn.fused import fused_convolutions
+from ..nn.fused.convolution import SortedEdges
 
 
 def _hidden_irreps(config: ModelConfig) -> o3.Irreps:
@@ -74,6 +76,10 @@ class _Convolutions(torch.nn.Module):
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> torch.Tensor:
+        fast = fused_convolutions(self, length)
+        if fast is not None:
+            edges = SortedEdges.of(edge_index, attributes.shape[0])
+            return fast(attributes, edges, length, harmonics)
         features = self.embedding(attributes)
         if len(self.layers) == 0:
             return features
