@@ -74,12 +74,12 @@ class _EdgeConvolution(torch.autograd.Function):
         ctx.extra = plan, table, edges
         out = features.new_empty(features.shape[0], plan.width)
         _over_atoms(
-            kernels.forward,
+            kernels.accumulate,
             edges.center_start,
             edges.by_center,
             edges.neighbor,
             *(a.numpy() for a in (features, harmonics, length)),
-            *_constants(plan, table),
+            *_constants(plan, table, plan.entries),
             out.numpy(),
         )
         return out
@@ -90,38 +90,41 @@ class _EdgeConvolution(torch.autograd.Function):
         plan, table, edges = ctx.extra
         features, harmonics, length = (a.detach() for a in ctx.saved_tensors)
         gradient = gradient.contiguous()
-        geometry = harmonics.numpy(), length.numpy(), *_constants(plan, table)
+        geometry = harmonics.numpy(), length.numpy()
         of_features = of_harmonics = of_length = None
         if ctx.needs_input_grad[0]:
             of_features = torch.empty_like(features)
             _over_atoms(
-                kernels.backward_features,
+                kernels.accumulate,
                 edges.neighbor_start,
                 edges.by_neighbor,
                 edges.center,
                 gradient.numpy(),
                 *geometry,
+                *_constants(plan, table, plan.transposed()),
                 of_features.numpy(),
             )
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             of_harmonics, of_length = torch.empty_like(harmonics), torch.empty_like(length)
             _over_atoms(
-                kernels.backward_edges,
+                kernels.differentiate,
                 edges.center_start,
                 edges.by_center,
                 edges.neighbor,
                 features.numpy(),
                 gradient.numpy(),
                 *geometry,
+                *_constants(plan, table, plan.entries),
                 of_harmonics.numpy(),
                 of_length.numpy(),
             )
         return of_features, of_harmonics, of_length, None, None, None
 
 
-def _constants(plan: ProductPlan, table: RadialTable) -> tuple:
-    coupling = plan.coupling.numpy()
-    return table.knots.numpy(), table.origin, table.step, plan.entries, coupling, plan.channels
+def _constants(plan: ProductPlan, table: RadialTable, entries: np.ndarray) -> tuple:
+    knots = table.knots.numpy()
+    product = entries, plan.terms, plan.factors, plan.multiplicity
+    return knots, table.origin, table.step, *product
 
 
 def edge_convolution(

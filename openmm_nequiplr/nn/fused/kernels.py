@@ -41,153 +41,127 @@ def sort_edges(key, count):
 
 
 @_compile
-def _hermite(t, h, value, slope):
-    """Quintic Hermite basis at t in [0, 1], and its derivative over the step h."""
+def _values(t, out):
+    """Quintic Hermite basis at t in [0, 1]."""
     t2 = t * t
     t3 = t2 * t
     u = 1.0 - t
-    value[3] = t3 * (10.0 - 15.0 * t + 6.0 * t2)
-    value[0] = 1.0 - value[3]
-    value[1] = t * u * u * u * (1.0 + 3.0 * t)
-    value[4] = -t3 * u * (4.0 - 3.0 * t)
-    value[2] = 0.5 * t2 * u * u * u
-    value[5] = 0.5 * t3 * u * u
-    slope[3] = 30.0 * t2 * u * u / h
-    slope[0] = -slope[3]
-    slope[1] = u * u * (1.0 + 2.0 * t - 15.0 * t2) / h
-    slope[4] = t2 * (-12.0 + 28.0 * t - 15.0 * t2) / h
-    slope[2] = 0.5 * t * u * u * (2.0 - 5.0 * t) / h
-    slope[5] = 0.5 * t2 * u * (3.0 - 5.0 * t) / h
+    u3 = u * u * u
+    out[3] = t3 * (10.0 - 15.0 * t + 6.0 * t2)
+    out[0] = 1.0 - t3 * (10.0 - 15.0 * t + 6.0 * t2)
+    out[1] = t * u3 * (1.0 + 3.0 * t)
+    out[4] = -t3 * u * (4.0 - 3.0 * t)
+    out[2] = 0.5 * t2 * u3
+    out[5] = 0.5 * t3 * u * u
 
 
 @_compile
-def _weights(knots, row, basis, out):
+def _slopes(t, scale, out):
+    """Derivative of the basis, times a factor."""
+    t2 = t * t
+    u = 1.0 - t
+    rise = 30.0 * t2 * u * u * scale
+    out[3] = rise
+    out[0] = -rise
+    out[1] = u * u * (1.0 + 2.0 * t - 15.0 * t2) * scale
+    out[4] = t2 * (-12.0 + 28.0 * t - 15.0 * t2) * scale
+    out[2] = 0.5 * t * u * u * (2.0 - 5.0 * t) * scale
+    out[5] = 0.5 * t2 * u * (3.0 - 5.0 * t) * scale
+
+
+@_compile
+def _look_up(knots, row, basis, out):
     """Radial weights of one edge: six numbers a weight, weighted with the Hermite basis."""
     b0, b1, b2, b3, b4, b5 = basis[0], basis[1], basis[2], basis[3], basis[4], basis[5]
-    first, second = knots[row], knots[row + 1]
     n = out.shape[0]
+    f0, f1, f2 = knots[row, :n], knots[row, n : 2 * n], knots[row, 2 * n :]
+    s0, s1, s2 = knots[row + 1, :n], knots[row + 1, n : 2 * n], knots[row + 1, 2 * n :]
     for q in range(n):
-        low = b0 * first[q] + b1 * first[n + q] + b2 * first[2 * n + q]
-        out[q] = low + b3 * second[q] + b4 * second[n + q] + b5 * second[2 * n + q]
+        out[q] = b0 * f0[q] + b1 * f1[q] + b2 * f2[q] + b3 * s0[q] + b4 * s1[q] + b5 * s2[q]
 
 
 @_compile
-def _couple(coupling, harmonics, matrix):
+def _couple(terms, factors, harmonics, matrix):
     """The product's matrix of one edge: every entry a combination of the harmonics."""
-    for n in range(matrix.shape[0]):
-        total = matrix.dtype.type(0.0)
-        for m in range(harmonics.shape[0]):
-            total += coupling[n, m] * harmonics[m]
-        matrix[n] = total
+    matrix[:] = 0.0
+    for s in range(factors.shape[0]):
+        matrix[terms[s, 0]] += factors[s] * harmonics[terms[s, 1]]
 
 
 @_compile
-def forward(
-    begin, end, start, order, neighbor, features, harmonics, length,
-    knots, origin, step, entries, coupling, channels, out,
+def accumulate(
+    begin, end, start, order, other, source, harmonics, length,
+    knots, origin, step, entries, terms, factors, mul, out,
 ):  # fmt: skip
-    """Sums of messages of the atoms ``begin`` to ``end``: ``out``, shape (N, out_dim)."""
-    mul = len(channels)
+    """Rows ``begin`` to ``end`` of ``out``: products with the rows of ``source``, summed over edges.
+
+    With entries (w, a, b) these are the sums of messages, ``other`` being the neighbours. With a
+    and b swapped and edges sorted by neighbour, ``other`` being the centres, they are the gradient
+    of the features.
+    """
     intervals = knots.shape[0] - 1
-    basis64, slope64 = np.empty(6), np.empty(6)
-    basis = np.empty(6, dtype=features.dtype)
-    weights = np.empty(knots.shape[1] // 3, dtype=features.dtype)
-    matrix = np.empty(entries.shape[0], dtype=features.dtype)
+    basis = np.empty(6, dtype=source.dtype)
+    weights = np.empty(knots.shape[1] // 3, dtype=source.dtype)
+    matrix = np.empty(entries.shape[0], dtype=source.dtype)
     for i in range(begin, end):
-        total = out[i]
-        total[:] = 0.0
+        out[i, :] = 0.0
         for s in range(start[i], start[i + 1]):
             e = order[s]
-            x = (np.float64(length[e]) - origin) / step
+            x = (np.float64(length[e]) - origin) * (1.0 / step)
             row = int(x)
             if row >= intervals:
                 continue
-            _hermite(x - row, step, basis64, slope64)
-            basis[:] = basis64
-            _weights(knots, row, basis, weights)
-            _couple(coupling, harmonics[e], matrix)
-            source = features[neighbor[e]]
+            _values(x - row, basis)
+            _look_up(knots, row, basis, weights)
+            _couple(terms, factors, harmonics[e], matrix)
+            j = other[e]
             for n in range(entries.shape[0]):
                 c = matrix[n]
                 w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
+                weight, part, total = weights[w : w + mul], source[j, a : a + mul], out[i, b : b + mul]
                 for u in range(mul):
-                    total[b + u] += c * weights[w + u] * source[a + u]
+                    total[u] += c * weight[u] * part[u]
 
 
 @_compile
-def backward_features(
-    begin, end, start, order, center, gradient, harmonics, length,
-    knots, origin, step, entries, coupling, channels, out,
-):  # fmt: skip
-    """Gradient of the features of atoms ``begin`` to ``end``; edges sorted by neighbour."""
-    mul = len(channels)
-    intervals = knots.shape[0] - 1
-    basis64, slope64 = np.empty(6), np.empty(6)
-    basis = np.empty(6, dtype=gradient.dtype)
-    weights = np.empty(knots.shape[1] // 3, dtype=gradient.dtype)
-    matrix = np.empty(entries.shape[0], dtype=gradient.dtype)
-    for j in range(begin, end):
-        total = out[j]
-        total[:] = 0.0
-        for s in range(start[j], start[j + 1]):
-            e = order[s]
-            x = (np.float64(length[e]) - origin) / step
-            row = int(x)
-            if row >= intervals:
-                continue
-            _hermite(x - row, step, basis64, slope64)
-            basis[:] = basis64
-            _weights(knots, row, basis, weights)
-            _couple(coupling, harmonics[e], matrix)
-            source = gradient[center[e]]
-            for n in range(entries.shape[0]):
-                c = matrix[n]
-                w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
-                for u in range(mul):
-                    total[a + u] += c * weights[w + u] * source[b + u]
-
-
-@_compile
-def backward_edges(
+def differentiate(
     begin, end, start, order, neighbor, features, gradient, harmonics, length,
-    knots, origin, step, entries, coupling, channels, out_harmonics, out_length,
+    knots, origin, step, entries, terms, factors, mul, out_harmonics, out_length,
 ):  # fmt: skip
     """Gradient of the harmonics and lengths of the edges whose centres are ``begin`` to ``end``."""
-    mul = len(channels)
     intervals = knots.shape[0] - 1
     zero = features.dtype.type(0.0)
-    basis64, slope64 = np.empty(6), np.empty(6)
-    basis, slope = np.empty(6, dtype=features.dtype), np.empty(6, dtype=features.dtype)
+    basis, rise = np.empty(6, dtype=features.dtype), np.empty(6, dtype=features.dtype)
     weights = np.empty(knots.shape[1] // 3, dtype=features.dtype)
     slopes = np.empty(knots.shape[1] // 3, dtype=features.dtype)
     matrix = np.empty(entries.shape[0], dtype=features.dtype)
     for i in range(begin, end):
-        target = gradient[i]
         for s in range(start[i], start[i + 1]):
             e = order[s]
-            along = out_harmonics[e]
-            along[:] = 0.0
+            out_harmonics[e, :] = 0.0
             out_length[e] = 0.0
-            x = (np.float64(length[e]) - origin) / step
+            x = (np.float64(length[e]) - origin) * (1.0 / step)
             row = int(x)
             if row >= intervals:
                 continue
-            _hermite(x - row, step, basis64, slope64)
-            basis[:] = basis64
-            slope[:] = slope64
-            _weights(knots, row, basis, weights)
-            _weights(knots, row, slope, slopes)
-            _couple(coupling, harmonics[e], matrix)
-            source = features[neighbor[e]]
+            _values(x - row, basis)
+            _slopes(x - row, 1.0 / step, rise)
+            _look_up(knots, row, basis, weights)
+            _look_up(knots, row, rise, slopes)
+            _couple(terms, factors, harmonics[e], matrix)
+            j = neighbor[e]
             radial = zero
             for n in range(entries.shape[0]):
                 w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
+                weight, slope = weights[w : w + mul], slopes[w : w + mul]
+                part, target = features[j, a : a + mul], gradient[i, b : b + mul]
                 angular, stretch = zero, zero
                 for u in range(mul):
-                    both = source[a + u] * target[b + u]
-                    angular += weights[w + u] * both
-                    stretch += slopes[w + u] * both
+                    both = part[u] * target[u]
+                    angular += weight[u] * both
+                    stretch += slope[u] * both
                 radial += matrix[n] * stretch
-                for m in range(along.shape[0]):
-                    along[m] += coupling[n, m] * angular
+                matrix[n] = angular
             out_length[e] = radial
+            for s2 in range(factors.shape[0]):
+                out_harmonics[e, terms[s2, 1]] += factors[s2] * matrix[terms[s2, 0]]

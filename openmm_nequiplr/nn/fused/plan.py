@@ -48,23 +48,26 @@ def _columns(irreps: o3.Irreps) -> tuple[list[int], list[int]]:
 class ProductPlan:
     """An :class:`~openmm_nequiplr.nn.EdgeTensorProduct` as a list of multiply-and-add operations.
 
-    Entry n of edge e adds ``(coupling[n] · harmonics[e]) weights[w + u] x[a + u]`` to ``out[b + u]``
-    for every channel u, where ``w, a, b = entries[n]``. Features are merged (all channels of an
-    irrep together, irreps in order of appearance) and channel-last.
+    Entry n of an edge adds ``matrix[n] weights[w + u] x[a + u]`` to ``out[b + u]`` for every channel
+    u, where ``w, a, b = entries[n]`` and ``matrix[n] = Σ factors[s] harmonics[m]`` over all s with
+    ``n, m = terms[s]``. Features are merged (all channels of an irrep together, irreps in order of
+    appearance) and channel-last.
 
     Parameters
     ----------
     entries : numpy.ndarray, int64, shape (M, 3)
-    coupling : torch.Tensor, shape (M, irreps_edge.dim)
-    channels : tuple, length = multiplicity
-        Its length is known to the compiler.
+    terms : numpy.ndarray, int64, shape (T, 2)
+    factors : numpy.ndarray, shape (T,)
+    multiplicity : int
+        Number of channels.
     width : int
         Columns of the output.
     """
 
     entries: np.ndarray
-    coupling: torch.Tensor
-    channels: tuple[int, ...]
+    terms: np.ndarray
+    factors: np.ndarray
+    multiplicity: int
     width: int
 
     @classmethod
@@ -97,9 +100,11 @@ class ProductPlan:
                     entries.append((k * mul, a, b))
                     coupling.append(column[:, component])
             used[block] += ir.dim
-        return cls(
-            np.array(entries, dtype=np.int64),
-            torch.stack(coupling).to(dtype).contiguous(),
-            (0,) * mul,
-            product.irreps_out.dim,
-        )
+        dense = torch.stack(coupling)
+        terms = torch.nonzero(dense.abs() > 1e-12)
+        factors = dense[terms[:, 0], terms[:, 1]].to(dtype)
+        return cls(np.array(entries), terms.numpy(), factors.numpy(), mul, product.irreps_out.dim)
+
+    def transposed(self) -> np.ndarray:
+        """Entries from output to input."""
+        return np.ascontiguousarray(self.entries[:, [0, 2, 1]])
