@@ -122,9 +122,9 @@ class _EdgeConvolution(torch.autograd.Function):
 
 
 def _constants(plan: ProductPlan, table: RadialTable, entries: np.ndarray) -> tuple:
-    knots = table.knots.numpy()
+    coefficients = table.coefficients.numpy()
     product = entries, plan.terms, plan.factors, plan.multiplicity
-    return knots, table.origin, table.step, *product
+    return coefficients, table.origin, table.step, *product
 
 
 def edge_convolution(

@@ -41,43 +41,15 @@ def sort_edges(key, count):
 
 
 @_compile
-def _values(t, out):
-    """Quintic Hermite basis at t in [0, 1]."""
-    t2 = t * t
-    t3 = t2 * t
-    u = 1.0 - t
-    u3 = u * u * u
-    out[3] = t3 * (10.0 - 15.0 * t + 6.0 * t2)
-    out[0] = 1.0 - t3 * (10.0 - 15.0 * t + 6.0 * t2)
-    out[1] = t * u3 * (1.0 + 3.0 * t)
-    out[4] = -t3 * u * (4.0 - 3.0 * t)
-    out[2] = 0.5 * t2 * u3
-    out[5] = 0.5 * t3 * u * u
-
-
-@_compile
-def _slopes(t, scale, out):
-    """Derivative of the basis, times a factor."""
-    t2 = t * t
-    u = 1.0 - t
-    rise = 30.0 * t2 * u * u * scale
-    out[3] = rise
-    out[0] = -rise
-    out[1] = u * u * (1.0 + 2.0 * t - 15.0 * t2) * scale
-    out[4] = t2 * (-12.0 + 28.0 * t - 15.0 * t2) * scale
-    out[2] = 0.5 * t * u * u * (2.0 - 5.0 * t) * scale
-    out[5] = 0.5 * t2 * u * (3.0 - 5.0 * t) * scale
-
-
-@_compile
-def _look_up(knots, row, basis, out):
-    """Radial weights of one edge: six numbers a weight, weighted with the Hermite basis."""
-    b0, b1, b2, b3, b4, b5 = basis[0], basis[1], basis[2], basis[3], basis[4], basis[5]
+def _look_up(coefficients, row, factors, out):
+    """Radial weights of one edge: a sum of the six coefficients of each with six factors."""
+    b0, b1, b2, b3, b4, b5 = factors[0], factors[1], factors[2], factors[3], factors[4], factors[5]
     n = out.shape[0]
-    f0, f1, f2 = knots[row, :n], knots[row, n : 2 * n], knots[row, 2 * n :]
-    s0, s1, s2 = knots[row + 1, :n], knots[row + 1, n : 2 * n], knots[row + 1, 2 * n :]
+    line = coefficients[row]
+    c0, c1, c2 = line[:n], line[n : 2 * n], line[2 * n : 3 * n]
+    c3, c4, c5 = line[3 * n : 4 * n], line[4 * n : 5 * n], line[5 * n :]
     for q in range(n):
-        out[q] = b0 * f0[q] + b1 * f1[q] + b2 * f2[q] + b3 * s0[q] + b4 * s1[q] + b5 * s2[q]
+        out[q] = b0 * c0[q] + b1 * c1[q] + b2 * c2[q] + b3 * c3[q] + b4 * c4[q] + b5 * c5[q]
 
 
 @_compile
@@ -91,7 +63,7 @@ def _couple(terms, factors, harmonics, matrix):
 @_compile
 def accumulate(
     begin, end, start, order, other, source, harmonics, length,
-    knots, origin, step, entries, terms, factors, mul, out,
+    coefficients, origin, step, entries, terms, factors, mul, out,
 ):  # fmt: skip
     """Rows ``begin`` to ``end`` of ``out``: products with the rows of ``source``, summed over edges.
 
@@ -99,9 +71,9 @@ def accumulate(
     and b swapped and edges sorted by neighbour, ``other`` being the centres, they are the gradient
     of the features.
     """
-    intervals = knots.shape[0] - 1
+    intervals = coefficients.shape[0]
     basis = np.empty(6, dtype=source.dtype)
-    weights = np.empty(knots.shape[1] // 3, dtype=source.dtype)
+    weights = np.empty(coefficients.shape[1] // 6, dtype=source.dtype)
     matrix = np.empty(entries.shape[0], dtype=source.dtype)
     for i in range(begin, end):
         out[i, :] = 0.0
@@ -111,8 +83,10 @@ def accumulate(
             row = int(x)
             if row >= intervals:
                 continue
-            _values(x - row, basis)
-            _look_up(knots, row, basis, weights)
+            basis[0] = 1.0
+            for k in range(1, 6):
+                basis[k] = (x - row - 0.5) * basis[k - 1]
+            _look_up(coefficients, row, basis, weights)
             _couple(terms, factors, harmonics[e], matrix)
             j = other[e]
             for n in range(entries.shape[0]):
@@ -126,14 +100,14 @@ def accumulate(
 @_compile
 def differentiate(
     begin, end, start, order, neighbor, features, gradient, harmonics, length,
-    knots, origin, step, entries, terms, factors, mul, out_harmonics, out_length,
+    coefficients, origin, step, entries, terms, factors, mul, out_harmonics, out_length,
 ):  # fmt: skip
     """Gradient of the harmonics and lengths of the edges whose centres are ``begin`` to ``end``."""
-    intervals = knots.shape[0] - 1
+    intervals = coefficients.shape[0]
     zero = features.dtype.type(0.0)
     basis, rise = np.empty(6, dtype=features.dtype), np.empty(6, dtype=features.dtype)
-    weights = np.empty(knots.shape[1] // 3, dtype=features.dtype)
-    slopes = np.empty(knots.shape[1] // 3, dtype=features.dtype)
+    weights = np.empty(coefficients.shape[1] // 6, dtype=features.dtype)
+    slopes = np.empty(coefficients.shape[1] // 6, dtype=features.dtype)
     matrix = np.empty(entries.shape[0], dtype=features.dtype)
     for i in range(begin, end):
         for s in range(start[i], start[i + 1]):
@@ -144,10 +118,13 @@ def differentiate(
             row = int(x)
             if row >= intervals:
                 continue
-            _values(x - row, basis)
-            _slopes(x - row, 1.0 / step, rise)
-            _look_up(knots, row, basis, weights)
-            _look_up(knots, row, rise, slopes)
+            t = x - row - 0.5
+            basis[0], rise[0] = 1.0, 0.0
+            for k in range(1, 6):
+                rise[k] = k * basis[k - 1] / step
+                basis[k] = t * basis[k - 1]
+            _look_up(coefficients, row, basis, weights)
+            _look_up(coefficients, row, rise, slopes)
             _couple(terms, factors, harmonics[e], matrix)
             j = neighbor[e]
             radial = zero
