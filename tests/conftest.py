@@ -61,7 +61,12 @@ def make_model():
         model = NequIPLRPotential(ModelConfig(**(settings | options))).double().eval()
         with torch.no_grad():  # charges of a few tenths of e, as in real models
             model.electronegativity_stage.readout.scalar.weight.mul_(10.0)
-        model.energy_shifts.copy_(-torch.arange(1.0, 1.0 + len(model.config.type_names)))
+            types = torch.arange(1.0, 1.0 + len(model.config.type_names))
+            if model.charge_offset is not None:
+                model.charge_offset.copy_((types - 2.2) * 0.6)
+                model.electronegativity_scales.copy_(0.8 + 0.1 * types)
+                model.electronegativity_shifts.copy_(0.2 * types)
+        model.energy_shifts.copy_(-types)
         return model
 
     return make

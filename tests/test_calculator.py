@@ -196,7 +196,7 @@ def test_forces_are_derivatives(
     charge = 0 if case in {"molecule", "crystal"} else 1
     atoms = attached(structure, model, charge=charge)
     forces = atoms.get_forces()
-    step = 1e-4
+    step = 3e-5
     for _ in range(3):
         direction = rng.normal(size=forces.shape)
         energies = []
@@ -215,7 +215,7 @@ def test_stress_is_a_derivative(make_model, crystal, num_layers_charge, charge, 
     model = make_model(num_layers_charge=num_layers_charge)
     atoms = attached(crystal, model, charge=charge)
     stress = voigt_6_to_full_3x3_stress(atoms.get_stress())
-    step = 1e-4
+    step = 3e-5
     for _ in range(3):
         strain = rng.normal(size=(3, 3))
         strain = strain + strain.T

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from ..electrostatics import EwaldCoulomb
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from .structure import Structure
@@ -129,8 +130,13 @@ class LabelledGraph:
         )
 
 
+#: Largest structure whose Coulomb matrix and slope are kept (4 N² numbers: 8 MB).
+_TANGENT_ATOMS = 500
+
+
 class GraphDataset(Dataset):
-    """Structures turned into graphs once: neighbour lists and Ewald geometry are kept.
+    """Structures turned into graphs once: neighbour lists, lattice sums and, where structures are
+    small enough, the Coulomb matrix and its slope are kept.
 
     Parameters
     ----------
@@ -159,6 +165,10 @@ class GraphDataset(Dataset):
                 )
             except InputError as error:
                 raise type(error)(f"structure {index}: {error}") from None
+            if graph.ewald[0] is not None and graph.num_atoms <= _TANGENT_ATOMS:
+                operator = model.coulomb_operators(graph, graph.positions, graph.cell)[0]
+                assert isinstance(operator, EwaldCoulomb)
+                graph = replace(graph, tangent=(operator.tangent(graph.positions),))
             self.items.append(LabelledGraph(graph, Labels.of(structure)))
 
     def __len__(self) -> int:

@@ -5,9 +5,11 @@ from .gaussian import GaussianScreening, pair_potential, pair_width, screening, 
 from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
 from .nonperiodic import FreeSpaceCoulomb
 from .operator import CoulombOperator
+from .tangent import CoulombTangent
 
 __all__ = [
     "CoulombOperator",
+    "CoulombTangent",
     "EwaldCoulomb",
     "EwaldGeometry",
     "FreeSpaceCoulomb",

@@ -17,6 +17,7 @@ import torch
 
 from ..neighbors import neighbor_list
 from .gaussian import GaussianScreening, pair_width, screening, self_coefficient
+from .tangent import CoulombTangent
 
 #: Relative size of the first neglected term of the real and the reciprocal sum.
 DEFAULT_ACCURACY = 1e-9
@@ -171,6 +172,7 @@ class EwaldCoulomb:
         self._filter = 8.0 * math.pi * coulomb_constant / volume * filter_k
         phase = positions @ k_vectors.T
         self._cos, self._sin = torch.cos(phase), torch.sin(phase)
+        self._vectors, self._pair_width, self._k_vectors = vectors, width, k_vectors
         self._background = -2.0 * math.pi * eta * eta * coulomb_constant / volume
 
     def _self(self) -> torch.Tensor:
@@ -186,6 +188,32 @@ class EwaldCoulomb:
         wave = torch.cat((self._cos, self._sin), dim=1)
         filtered = torch.cat((self._cos * self._filter, self._sin * self._filter), dim=1)
         return upper + upper.T + wave @ filtered.T + self._background + torch.diag(self._self())
+
+    def slope(self) -> torch.Tensor:
+        """dK_ij/dR_i, shape (N, N, 3), eV/e²/Å; without a gradient."""
+        first, second = self._geometry.pair_index
+        with torch.enable_grad():
+            distance = self._distance.detach().requires_grad_()
+            bare = torch.full_like(self._pair_width, self._geometry.eta)
+            pair = screening(distance, bare) - screening(distance, self._pair_width.detach())
+            (slope,) = torch.autograd.grad(self._constant * pair.sum(), distance)
+        with torch.no_grad():
+            along = (-slope / distance).unsqueeze(-1) * self._vectors
+            result = along.new_zeros(self._count * self._count, 3)
+            result = result.index_add(0, first * self._count + second, along)
+            result = result.index_add(0, second * self._count + first, -along)
+            result = result.view(self._count, self._count, 3)
+            for axis in range(3):
+                rising = self._filter * self._k_vectors[:, axis]
+                result[:, :, axis] -= (self._sin * rising) @ self._cos.T
+                result[:, :, axis] += (self._cos * rising) @ self._sin.T
+            result[torch.arange(self._count), torch.arange(self._count)] = 0.0
+        return result
+
+    def tangent(self, positions: torch.Tensor) -> CoulombTangent:
+        """K and its slope at the positions, shape (N, 3), that this operator was made for."""
+        with torch.no_grad():
+            return CoulombTangent(self.matrix(), self.slope(), positions.detach().clone())
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e²."""

@@ -8,6 +8,9 @@ solve A w = P g with Σw = 0. Then, Q and w held fixed,
 has the forces −∂L/∂R and equals the energy with an error of second order in the residuals. s = 1
 when the electrostatic energy is the full functional χ·Q + ½JQ² + Coulomb, s = 0 when it is the
 Coulomb part alone, in which case g holds K Q too.
+
+Where the Coulomb sums see Q + Z with constants Z, the same holds with e(v) = ½ vᵀKv + ½ J v² taken
+apart: the Coulomb part of Q + Z − w and w, the hardness part of Q − w and w, and g with K (Q + Z).
 """
 
 from __future__ import annotations

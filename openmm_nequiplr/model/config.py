@@ -58,6 +58,10 @@ class ModelConfig:
         σ of each type; covalent radii when None.
     hardness_min : float, eV/e²
         J = hardness_min + (learned)².
+    effective_charges : bool
+        Let the Coulomb sums see Q_i + Z_i, with a learned constant Z for each element (less the
+        mean over the structure), instead of Q_i alone. Partial charges of a population analysis
+        are much smaller than the charges with which ions feel a field; Z makes up for it.
     zbl : bool
         Add the Ziegler-Biersack-Littmark repulsion within the cutoff of the energy stage.
     use_sc : bool
@@ -66,6 +70,9 @@ class ModelConfig:
         Residual updates.
     nonlinearity_scalars, nonlinearity_gates : tuple of two str
         Activations of even and odd scalars ("silu", "ssp", "tanh", "abs").
+    scalar_last_layer : bool
+        Leave out of the last layer of each stage what its readout does not use (all but even
+        scalars). The same function; weights of converted models hold the whole layer.
     legacy_periodic : bool
         Reproduce the published code in periodic cells: diagonal A, no χ·Q. For converted
         models only.
@@ -98,11 +105,13 @@ class ModelConfig:
     coulomb_constant: float = COULOMB_CONSTANT
     gaussian_widths: tuple[float, ...] | None = None
     hardness_min: float = 0.1
+    effective_charges: bool = False
     zbl: bool = False
     use_sc: bool = True
     resnet: bool = False
     nonlinearity_scalars: tuple[str, str] = ("silu", "tanh")
     nonlinearity_gates: tuple[str, str] = ("silu", "tanh")
+    scalar_last_layer: bool = True
     legacy_periodic: bool = False
     legacy_nonperiodic: bool = False
     legacy_ewald_cutoff: bool = False
@@ -163,11 +172,15 @@ class ModelConfig:
         if self.electrostatic_energy not in ("qeq", "coulomb"):
             expected = "'qeq' or 'coulomb'"
             raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
-        flags = ("parity", "bessel_trainable", "zbl", "use_sc", "resnet")
-        legacy = ("legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff")
-        for name in (*flags, *legacy):
+        flags = (
+            "parity", "bessel_trainable", "effective_charges", "zbl", "use_sc", "resnet",
+            "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff",
+        )  # fmt: skip
+        for name in flags:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(describe(name, getattr(self, name), "true or false"))
+        if self.effective_charges and (self.legacy_periodic or self.legacy_nonperiodic):
+            raise InputError(describe("effective_charges", True, "false in a converted model"))
         for name in ("nonlinearity_scalars", "nonlinearity_gates"):
             value = getattr(self, name)
             if len(value) != 2 or any(v not in _ACTIVATION_NAMES for v in value):

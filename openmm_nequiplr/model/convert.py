@@ -246,6 +246,7 @@ def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> Mode
         resnet=source["resnet"],
         nonlinearity_scalars=(scalars["e"], scalars["o"]),
         nonlinearity_gates=(gates["e"], gates["o"]),
+        scalar_last_layer=False,
         legacy_periodic=legacy,
         legacy_nonperiodic=not source["pbc"],
         legacy_ewald_cutoff=bool(source["pbc"]),
@@ -294,8 +295,9 @@ def _rename(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _copy(model: NequIPLRPotential, tensors: dict[str, torch.Tensor]) -> None:
-    derived = {name for name in model.state_dict() if name.endswith("output_mask")}
     state = model.state_dict()
+    derived = {name for name in state if name.endswith("output_mask")}
+    derived |= {"electronegativity_scales", "electronegativity_shifts"}
     tensors = {k: v for k, v in tensors.items() if not _DERIVED.search(k) and v.numel()}
     tensors.update({name: state[name] for name in derived})
     try:

@@ -1,6 +1,7 @@
 """Energy, forces and charges for inference: two charge sets instead of a differentiated solve.
 
-The Coulomb part enters through e(Q−w) − e(w) alone (:mod:`openmm_nequiplr.equilibration.adjoint`),
+The Coulomb part enters through e(Q+Z−w) − e(w) alone
+(:mod:`openmm_nequiplr.equilibration.adjoint`; Z are the offsets of a model with effective charges),
 so any point-charge code that returns an energy and forces can take it over.
 """
 
@@ -92,7 +93,8 @@ class Evaluator:
             chi = model.electronegativity(graph, *model.edge_features(graph.edge_vectors()))
             operator = model.coulomb_operators(graph, graph.positions, graph.cell)[0]
             solver = DenseSolver(operator.matrix() + torch.diag(model.separate_hardness(graph)))
-            result = solver.solve(chi, graph.total_charge)
+            pushed = chi + operator.potential(model.offsets(graph))
+            result = solver.solve(pushed, graph.total_charge)
         return _numpy(result.charges), _numpy(chi)
 
     def __call__(
@@ -159,7 +161,7 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class _Coulomb:
-    """e(Q−w) and e(w) as differentiable tensors, or as numbers with forces from outside."""
+    """e(Q+Z−w) and e(w) as differentiable tensors, or as numbers with forces from outside."""
 
     energy: torch.Tensor
     of_adjoint: torch.Tensor
@@ -194,7 +196,8 @@ class _Step:
             kernel = self.operator(graph.positions, graph.cell).matrix()
             self.hardness = self.model.separate_hardness(graph)
             solver = DenseSolver(kernel + torch.diag(self.hardness))
-            first = solver.solve(self.chi, graph.total_charge)
+            self.offsets = self.model.offsets(graph)
+            first = solver.solve(self.chi + kernel @ self.offsets, graph.total_charge)
         self.charges = first.charges
         with torch.enable_grad():
             charges = self.charges.detach().requires_grad_()
@@ -203,11 +206,11 @@ class _Step:
             ).squeeze(0)
             (gradient,) = torch.autograd.grad(self.short_range, charges, retain_graph=True)
         if not self.full:
-            gradient = gradient + kernel @ self.charges
+            gradient = gradient + kernel @ (self.charges + self.offsets)
         second = adjoint_charges(solver, gradient)
         self.adjoint = second.charges
         self.residual = max(first.residual, second.residual)
-        self.pure = self.charges - self.adjoint
+        self.pure = self.charges + self.offsets - self.adjoint
 
     def coulomb_energies(
         self, point_charges: PointChargeCoulomb | None, compute_forces: bool
@@ -252,9 +255,9 @@ class _Step:
         coulomb: _Coulomb,
         compute_forces: bool,
     ) -> Evaluation:
-        single = 0.5 * self.hardness * self.charges * self.charges
-        half_jq = float(single.sum())
-        half_jv = float((0.5 * self.hardness * (self.pure**2 - self.adjoint**2)).sum())
+        q, w = self.charges, self.adjoint
+        half_jq = float((0.5 * self.hardness * q * q).sum())
+        half_jv = float((0.5 * self.hardness * ((q - w) ** 2 - w * w)).sum())
         # e(v) = ½ vᵀAv holds ½Jv², which the Coulomb sums do not
         total = float(energy) + half_jv - (0.0 if self.full else half_jq)
         reference = float(self.model.reference_energy(self.graph))

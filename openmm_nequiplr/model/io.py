@@ -16,7 +16,7 @@ from .config import ModelConfig
 from .potential import NequIPLRPotential
 
 #: Version of the file layout; files of a newer one are refused.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FORMAT = "openmm-nequiplr"
 
 
@@ -128,8 +128,14 @@ def _restore(
     if version > FORMAT_VERSION:
         expected = f"format version {FORMAT_VERSION} or older; upgrade openmm-nequiplr"
         raise ModelFileError(describe("model", f"{source} of format version {version}", expected))
-    potential = NequIPLRPotential(ModelConfig.from_dict(json.loads(header["config"])))
+    settings = json.loads(header["config"])
+    if version < 2:  # before there were scaled electronegativities and shorter last layers
+        settings.setdefault("scalar_last_layer", False)
+    potential = NequIPLRPotential(ModelConfig.from_dict(settings))
     potential.to(tensors["hardness_parameter"].dtype)
+    if version < 2:
+        names = ("electronegativity_shifts", "electronegativity_scales")
+        tensors = {**{name: getattr(potential, name) for name in names}, **tensors}
     try:
         load_weights(potential, tensors)
     except (RuntimeError, KeyError) as error:

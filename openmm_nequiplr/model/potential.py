@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,37 +20,19 @@ from ..graph import AtomicGraph
 from ..nn import ZBLRepulsion
 from .building import build_graph
 from .config import ModelConfig
+from .output import PotentialOutput
 from .stages import EdgeHarmonics, ElectronegativityStage, EnergyStage
 from .strain import strained, stress_from_strain
 
-
-@dataclass(frozen=True)
-class PotentialOutput:
-    """What the model says of a batch of B structures with N atoms.
-
-    Parameters
-    ----------
-    energy : torch.Tensor, float64, shape (B,), eV
-    forces : torch.Tensor or None, float64, shape (N, 3), eV/Å
-    stress : torch.Tensor or None, float64, shape (B, 3, 3), eV/Å³
-        dE/dε / V, zero for non-periodic structures.
-    charges : torch.Tensor, float64, shape (N,), e
-    electronegativity : torch.Tensor, float64, shape (N,), eV/e
-    hardness : torch.Tensor, float64, shape (N,), eV/e²
-    energy_short_range, energy_electrostatic : torch.Tensor, float64, shape (B,), eV
-    dipole : torch.Tensor, float64, shape (B, 3), e Å
-        Σ q r with the positions as given.
-    """
-
-    energy: torch.Tensor
-    forces: torch.Tensor | None
-    stress: torch.Tensor | None
-    charges: torch.Tensor
-    electronegativity: torch.Tensor
-    hardness: torch.Tensor
-    energy_short_range: torch.Tensor
-    energy_electrostatic: torch.Tensor
-    dipole: torch.Tensor
+#: Buffers that stay float64 whatever the network is cast to; the first four are in model files.
+_EXACT = (
+    "energy_shifts",
+    "energy_scales",
+    "electronegativity_shifts",
+    "electronegativity_scales",
+    "widths",
+    "numbers",
+)
 
 
 class NequIPLRPotential(torch.nn.Module):
@@ -67,6 +48,8 @@ class NequIPLRPotential(torch.nn.Module):
 
     energy_shifts: torch.Tensor
     energy_scales: torch.Tensor
+    electronegativity_shifts: torch.Tensor
+    electronegativity_scales: torch.Tensor
     widths: torch.Tensor
     numbers: torch.Tensor
 
@@ -82,8 +65,12 @@ class NequIPLRPotential(torch.nn.Module):
         self.electronegativity_stage = ElectronegativityStage(config)
         self.energy_stage = EnergyStage(config)
         self.hardness_parameter = torch.nn.Parameter(torch.ones(count))
-        self.register_buffer("energy_shifts", torch.zeros(count, dtype=torch.float64))
-        self.register_buffer("energy_scales", torch.ones(count, dtype=torch.float64))
+        self.charge_offset = (
+            torch.nn.Parameter(torch.zeros(count)) if config.effective_charges else None
+        )
+        for name in _EXACT[:4]:
+            start = torch.zeros if name.endswith("shifts") else torch.ones
+            self.register_buffer(name, start(count, dtype=torch.float64))
         self.repulsion = ZBLRepulsion(config.charge_cutoff) if config.zbl else None
         numbers = torch.tensor(config.numbers, dtype=torch.float64)
         self.register_buffer("numbers", numbers, persistent=False)
@@ -93,8 +80,7 @@ class NequIPLRPotential(torch.nn.Module):
 
     def _apply(self, fn, recurse=True):
         """Move and cast as torch does, but keep the float64 buffers what they are."""
-        names = ("energy_shifts", "energy_scales", "widths", "numbers")
-        exact = {name: getattr(self, name) for name in names}
+        exact = {name: getattr(self, name) for name in _EXACT}
         super()._apply(fn, recurse)
         for name, value in exact.items():
             setattr(self, name, value.to(getattr(self, name).device))
@@ -163,7 +149,22 @@ class NequIPLRPotential(torch.nn.Module):
     ) -> torch.Tensor:
         """χ of each atom, float64, shape (N,), eV/e."""
         edges = self._edges_within(graph, length, harmonics, self.config.r_max)
-        return self.electronegativity_stage(graph.types, *edges).to(torch.float64)
+        raw = self.electronegativity_stage(graph.types, *edges).to(torch.float64)
+        scales, shifts = self.electronegativity_scales, self.electronegativity_shifts
+        return scales[graph.types] * raw + shifts[graph.types]
+
+    def offsets(self, graph: AtomicGraph) -> torch.Tensor:
+        """Z of each atom, which the Coulomb sums see on top of its charge, float64, shape (N,), e.
+
+        Zero without ``effective_charges``; the mean over a structure is taken off, so that its
+        total charge stays what it is.
+        """
+        if self.charge_offset is None:
+            return graph.positions.new_zeros(graph.num_atoms)
+        own = self.charge_offset.to(torch.float64)[graph.types]
+        mean = own.new_zeros(graph.num_graphs).index_add(0, graph.batch, own)
+        count = torch.tensor(graph.counts, dtype=own.dtype, device=own.device)
+        return own - (mean / count)[graph.batch]
 
     def short_range_energy(
         self,
@@ -221,6 +222,15 @@ class NequIPLRPotential(torch.nn.Module):
                 operators.append(FreeSpaceCoulomb(positions[own], widths[own], constant))
         return operators
 
+    def coulomb_matrices(
+        self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """K of each structure, eV/e²: to first order in the positions where the graph has it so."""
+        if cell is graph.cell and all(tangent is not None for tangent in graph.tangent):
+            pairs = zip(graph.tangent, positions.split(graph.counts), strict=True)
+            return [tangent.matrix(own) for tangent, own in pairs if tangent is not None]
+        return [operator.matrix() for operator in self.coulomb_operators(graph, positions, cell)]
+
     # --------------------------------------------------------------- forward
 
     def forward(
@@ -262,12 +272,16 @@ class NequIPLRPotential(torch.nn.Module):
         length, harmonics = self.edge_features(graph.edge_vectors(positions, cell))
         chi = self.electronegativity(graph, length, harmonics)
         hardness = self.separate_hardness(graph)
-        operators = self.coulomb_operators(graph, positions, cell)
-        coulomb = [operator.matrix() for operator in operators]
+        coulomb = self.coulomb_matrices(graph, positions, cell)
         split = list(hardness.split(graph.counts))
         matrices = [k + torch.diag(j) for k, j in zip(coulomb, split, strict=True)]
-        charges = solve_batch(matrices, chi, graph.total_charge, graph.counts).charges
-        electrostatic = self._electrostatic_energy(graph, charges, chi, hardness, coulomb)
+        offsets = self.offsets(graph)
+        pushed = chi
+        if self.charge_offset is not None:
+            parts = zip(coulomb, offsets.split(graph.counts), strict=True)
+            pushed = chi + torch.cat([k @ z for k, z in parts])
+        charges = solve_batch(matrices, pushed, graph.total_charge, graph.counts).charges
+        electrostatic = self._electrostatic_energy(graph, charges, offsets, chi, hardness, coulomb)
         short_range = self.short_range_energy(graph, charges, length, harmonics)
         reference = self.reference_energy(graph)
         moment = charges.unsqueeze(-1) * positions
@@ -288,6 +302,7 @@ class NequIPLRPotential(torch.nn.Module):
         self,
         graph: AtomicGraph,
         charges: torch.Tensor,
+        offsets: torch.Tensor,
         chi: torch.Tensor,
         hardness: torch.Tensor,
         coulomb: list[torch.Tensor],
@@ -295,14 +310,15 @@ class NequIPLRPotential(torch.nn.Module):
         energies = []
         parts = zip(
             charges.split(graph.counts),
+            (charges + offsets).split(graph.counts),
             chi.split(graph.counts),
             hardness.split(graph.counts),
             coulomb,
             graph.periodic,
             strict=True,
         )
-        for q, x, j, k, periodic in parts:
-            energy = 0.5 * q @ k @ q
+        for q, u, x, j, k, periodic in parts:
+            energy = 0.5 * u @ k @ u
             if self.config.electrostatic_energy == "qeq":
                 # the published periodic code multiplies every charge with the first atom's χ
                 linear = x[0] * q if periodic and self.config.legacy_periodic else x * q

@@ -49,10 +49,11 @@ class _Convolutions(torch.nn.Module):
         irreps = o3.Irreps([(config.num_features, (0, 1))])
         self.embedding = o3.Linear(attributes, irreps)
         layers = []
-        for _ in range(num_layers):
+        for number in range(1, num_layers + 1):
+            last = config.scalar_last_layer and number == num_layers
             layer = ConvNetLayer(
                 irreps,
-                _hidden_irreps(config),
+                o3.Irreps([(config.num_features, (0, 1))]) if last else _hidden_irreps(config),
                 harmonics_irreps(config),
                 num_attributes,
                 resnet=config.resnet,

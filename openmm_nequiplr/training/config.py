@@ -62,9 +62,9 @@ class LossConfig:
     ----------
     energy_per_atom, forces, charges, dipole, stress : float
         The weights.
-    per_species : bool
-        Let every element of a batch count alike in forces and charges, however few its atoms
-        are: two gold atoms on a slab as much as a hundred of the slab. In training only.
+    per_species : list of {"forces", "charges"}
+        Quantities in which every element of a batch counts alike, however few its atoms are: two
+        gold atoms on a slab as much as a hundred of the slab. In training only.
     """
 
     energy_per_atom: float = 1.0
@@ -72,9 +72,11 @@ class LossConfig:
     charges: float = 0.0
     dipole: float = 0.0
     stress: float = 0.0
-    per_species: bool = False
+    per_species: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in self.per_species:
+            _one_of("loss.per_species", name, ("forces", "charges"))
         for name, weight in self.weights().items():
             _at_least(f"loss.{name}", weight, 0.0)
         if not any(self.weights().values()):
@@ -84,6 +86,42 @@ class LossConfig:
         """Name and weight of every quantity."""
         names = (each.name for each in fields(self) if each.name != "per_species")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class EquilibrationConfig:
+    """Where the charge equilibration of a new model starts.
+
+    In the linear response of a charge equilibration an insulator with hardnesses of a few eV/e²
+    screens like a metal. Ions that keep their charges in a field want hundreds or thousands.
+
+    Parameters
+    ----------
+    hardness : dict, eV/e²
+        J of each element; those that are not named start at 1 above the least.
+    charge_offset : dict, e
+        Z of each element, with ``model.effective_charges``; 0 for those that are not named.
+    fit_electronegativity : bool
+        Shift and scale χ of each element to the mean and spread of the values that give the
+        reference charges of the training set.
+    charge_epochs : int
+        Epochs in which the electronegativities alone learn the reference charges, before the
+        training proper; they cost a fraction of its epochs.
+    charge_lr : float
+        Learning rate (Adam, cosine) of those epochs.
+    """
+
+    hardness: Mapping[str, float] | None = None
+    charge_offset: Mapping[str, float] | None = None
+    fit_electronegativity: bool = False
+    charge_epochs: int = 0
+    charge_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in (self.hardness or {}).items():
+            _above(f"equilibration.hardness.{name}", value, 0.0)
+        _at_least("equilibration.charge_epochs", self.charge_epochs, 0)
+        _above("equilibration.charge_lr", self.charge_lr, 0.0)
 
 
 @dataclass(frozen=True)
@@ -161,8 +199,8 @@ class TrainingConfig:
     data : DataConfig
     output : str
         Directory for everything that is written, relative to the working directory.
-    loss, optimizer, schedule
-        See `LossConfig`, `OptimizerConfig`, `ScheduleConfig`.
+    loss, equilibration, optimizer, schedule
+        See `LossConfig`, `EquilibrationConfig`, `OptimizerConfig`, `ScheduleConfig`.
     batch_size : int
         Structures per optimiser step and process.
     validation_batch_size : int
@@ -193,6 +231,7 @@ class TrainingConfig:
     data: DataConfig
     output: str = "training"
     loss: LossConfig = field(default_factory=LossConfig)
+    equilibration: EquilibrationConfig = field(default_factory=EquilibrationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     batch_size: int = 4
@@ -242,6 +281,7 @@ _RESERVED = frozenset(
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "loss": LossConfig,
+    "equilibration": EquilibrationConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "keys": DataKeys,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,10 @@ def residuals(output: PotentialOutput, labels: Labels) -> dict[str, torch.Tensor
 
 
 def balance_species(
-    errors: dict[str, torch.Tensor], labels: Labels, types: torch.Tensor
+    errors: dict[str, torch.Tensor],
+    labels: Labels,
+    types: torch.Tensor,
+    names: Sequence[str] = ("forces", "charges"),
 ) -> dict[str, torch.Tensor]:
     """Scale residuals so that each element has the same share in the mean squares.
 
@@ -64,15 +68,17 @@ def balance_species(
     labels : Labels
     types : tensor, int64, shape [N]
         Element of each atom.
+    names : sequence of {"forces", "charges"}
+        The quantities to balance.
 
     Returns
     -------
     dict of str to tensor
-        Forces and charges scaled by sqrt(n / (elements × atoms of the element)), the rest as is.
+        Those scaled by sqrt(n / (elements × atoms of the element)), the rest as is.
     """
     result = dict(errors)
     for name, reference in (("forces", labels.forces), ("charges", labels.charges)):
-        if name not in errors or reference is None:
+        if name not in names or name not in errors or reference is None:
             continue
         known = torch.isfinite(reference)
         owners = types.view(-1, *[1] * (reference.ndim - 1)).expand_as(reference)[known]

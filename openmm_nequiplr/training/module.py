@@ -16,7 +16,7 @@ from .ema import WeightAverage
 from .loss import Errors, ErrorSums, balance_species, residuals, weighted_loss
 from .schedule import LearningRate
 
-_NO_DECAY = ("hardness", "bessel")
+_NO_DECAY = ("hardness", "charge_offset", "bessel")
 
 
 class TrainingModule(pl.LightningModule):
@@ -100,7 +100,8 @@ class TrainingModule(pl.LightningModule):
         errors = residuals(output, batch.labels)
         self._sums.add(errors)
         if self.config.loss.per_species:
-            errors = balance_species(errors, batch.labels, batch.graph.types)
+            names = self.config.loss.per_species
+            errors = balance_species(errors, batch.labels, batch.graph.types, names)
         return weighted_loss(errors, self.config.loss)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]

@@ -26,6 +26,7 @@ from .module import TrainingModule
 from .parsing import check_keys
 from .recorder import BEST_MODEL, CHECKPOINT, LAST_MODEL, Recorder
 from .refit import refit_energy_shifts
+from .start import learn_charges_first, set_start
 from .statistics import (
     charge_range,
     elements_of,
@@ -114,6 +115,8 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     metadata = _metadata(config, raw, parts)
     recorder = Recorder(output, metadata, progress)
+    if not resume:
+        _warm_up(model, config, parts, train_data, progress)
     module = TrainingModule(model, config, train_data, validation_data)
     trainer = _trainer(config, recorder)
     if trainer.is_global_zero:
@@ -126,6 +129,20 @@ def train(
     if getattr(trainer, "interrupted", False) or not trainer.is_global_zero:
         return None
     return _finish(config, output, parts, metadata, progress)
+
+
+def _warm_up(
+    model: NequIPLRPotential,
+    config: TrainingConfig,
+    parts: _Parts,
+    train_data: GraphDataset,
+    progress: bool,
+) -> None:
+    """Charges first, if so wanted; then energy shifts that fit the electrostatics."""
+    if config.equilibration.charge_epochs > 0:
+        learn_charges_first(model, config, train_data, progress)
+    if config.refit_energy_shifts and config.data.energy_shifts is None:
+        refit_energy_shifts(model, parts.train, config.validation_batch_size)
 
 
 def read_parts(config: TrainingConfig, config_path: str | Path) -> _Parts:
@@ -225,6 +242,7 @@ def prepare(
         buffers = dict(model.named_buffers())
         buffers["energy_shifts"].copy_(torch.from_numpy(shifts))
         buffers["energy_scales"].copy_(torch.from_numpy(scales))
+    set_start(model, config.equilibration, data[0])
     return model.train(), *data
 
 

@@ -60,6 +60,7 @@ def write_checkpoint(folder, make_model, **changes):
     model = make_model(
         type_names=("H", "O"), r_max=4.0, num_layers=1, num_charge_basis=3, avg_num_neighbors=5.0,
         invariant_layers=1, invariant_neurons=4, hardness_min=0.0, legacy_nonperiodic=True,
+        scalar_last_layer=False,
     )  # fmt: skip
     names = {
         "electronegativity_stage.convolutions.radial_basis.basis": "radial_basis.basis",
@@ -78,6 +79,8 @@ def write_checkpoint(folder, make_model, **changes):
     }
     weights = {"model.scale_by": torch.tensor(2.0)}
     for key, value in model.state_dict().items():
+        if key.startswith(("electronegativity_shifts", "electronegativity_scales")):
+            continue  # the authors' code has none
         old = next(old for old in names if key.startswith(old))
         weights["model.model.func." + names[old] + key[len(old) :]] = value
     torch.save(weights, folder / "w.pth")

@@ -25,6 +25,12 @@ VARIANTS = {
     "own constant and widths": {"coulomb_constant": 20.0, "gaussian_widths": (0.5, 1.0, 0.9)},
     "repulsion": {"zbl": True},
     "residual": {"resnet": True, "use_sc": False},
+    "whole last layer": {"scalar_last_layer": False},
+    "effective charges": {"effective_charges": True},
+    "effective charges, coulomb energy": {
+        "effective_charges": True,
+        "electrostatic_energy": "coulomb",
+    },
 }
 
 

@@ -187,7 +187,7 @@ def test_double_precision_and_separate_files(config_file, data_file):
         "precision": "double",
         "max_epochs": 1,
         "ema_decay": 0,
-        "loss.per_species": True,
+        "loss.per_species": ["forces", "charges"],
         "data.validation": str(data_file),
         "optimizer": {"name": "adamw", "weight_decay": 0.01, "amsgrad": True},
     }

@@ -1,0 +1,131 @@
+"""Where the charge equilibration of a new model starts: hardness, scale of χ, charges first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
+from ..equilibration import solve_batch
+from ..errors import InputError, describe
+from ..model.potential import NequIPLRPotential
+from .config import EquilibrationConfig, TrainingConfig
+
+#: An element whose charges hardly vary in the training set gets this much spread, e.
+_LEAST_SPREAD = 0.01
+
+
+def set_start(
+    model: NequIPLRPotential, settings: EquilibrationConfig, train_data: GraphDataset
+) -> None:
+    """Set hardnesses, charge offsets, and shift and scale of the electronegativities, in place.
+
+    Raises
+    ------
+    InputError
+        If an element is unknown, a hardness not above ``model.hardness_min``, there are offsets
+        without effective charges, or no reference charges to fit to.
+    """
+    config = model.config
+    with torch.no_grad():
+        for index, value in _by_type(model, "hardness", settings.hardness):
+            if value <= config.hardness_min:
+                expected = f"more than model.hardness_min = {config.hardness_min:g}"
+                raise InputError(describe("equilibration.hardness", value, expected))
+            model.hardness_parameter[index] = math.sqrt(value - config.hardness_min)
+        if settings.charge_offset and model.charge_offset is None:
+            expected = "nothing without model.effective_charges"
+            raise InputError(
+                describe("equilibration.charge_offset", dict(settings.charge_offset), expected)
+            )
+        for index, value in _by_type(model, "charge_offset", settings.charge_offset):
+            assert model.charge_offset is not None
+            model.charge_offset[index] = value
+        if settings.fit_electronegativity:
+            _fit_electronegativity(model, train_data)
+
+
+def _by_type(
+    model: NequIPLRPotential, name: str, given: Mapping[str, float] | None
+) -> list[tuple[int, float]]:
+    known = model.config.type_names
+    unknown = sorted(set(given or {}) - set(known))
+    if unknown:
+        expected = "elements among " + ", ".join(known)
+        raise InputError(describe(f"equilibration.{name}", unknown, expected))
+    return [(known.index(symbol), float(value)) for symbol, value in (given or {}).items()]
+
+
+def _fit_electronegativity(model: NequIPLRPotential, data: GraphDataset) -> None:
+    """Mean and spread of χ = −(J q + K (q + Z)) of the reference charges q, for each element."""
+    targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
+    for item in data.items:
+        graph, charges = item.graph, item.labels.charges
+        if charges is None or not bool(torch.isfinite(charges).all()):
+            continue
+        kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
+        chi = -(kernel @ (charges + model.offsets(graph)) + model.hardness(graph.types) * charges)
+        for index, own in enumerate(targets):
+            own.append(chi[graph.types == index])
+    if not any(targets):
+        expected = "reference charges in the training set"
+        raise InputError(describe("equilibration.fit_electronegativity", True, expected))
+    for index, own in enumerate(targets):
+        values = torch.cat(own)
+        if len(values) > 1:
+            model.electronegativity_shifts[index] = values.mean()
+            least = _LEAST_SPREAD * float(model.hardness(torch.tensor(index)))
+            model.electronegativity_scales[index] = max(float(values.std()), least)
+
+
+def learn_charges_first(
+    model: NequIPLRPotential, config: TrainingConfig, train_data: GraphDataset, progress: bool
+) -> None:
+    """Train the electronegativity stage on reference charges alone, hardnesses held, in place."""
+    settings = config.equilibration
+    parameters = list(model.electronegativity_stage.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
+    fixed = [_Fixed(model, item) for item in train_data.items if item.labels.charges is not None]
+    if not fixed:
+        expected = "reference charges in the training set"
+        raise InputError(describe("equilibration.charge_epochs", settings.charge_epochs, expected))
+    sampler = EpochSampler(len(fixed), config.seed)
+    for epoch in range(settings.charge_epochs):
+        sampler.set_epoch(epoch)
+        course = 0.5 * (1.0 + math.cos(math.pi * epoch / settings.charge_epochs))
+        for group in optimizer.param_groups:
+            group["lr"] = settings.charge_lr * (0.01 + 0.99 * course)
+        squares, count = 0.0, 0
+        for index in sampler:
+            loss, error = fixed[index].loss(model)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            squares, count = squares + float(error.square().sum()), count + error.numel()
+        if progress and (epoch + 1) % max(1, settings.charge_epochs // 10) == 0:
+            rms = 1e3 * math.sqrt(squares / count)
+            print(f"charges first, epoch {epoch + 1}: {rms:.2f} me", flush=True)
+
+
+class _Fixed:
+    """What does not change for one structure while only χ is trained."""
+
+    def __init__(self, model: NequIPLRPotential, item: LabelledGraph) -> None:
+        self.item = item
+        graph = item.graph
+        with torch.no_grad():
+            self.edges = model.edge_features(graph.edge_vectors())
+            kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
+            self.push = kernel @ model.offsets(graph)
+            self.matrix = kernel + torch.diag(model.separate_hardness(graph))
+
+    def loss(self, model: NequIPLRPotential) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean square to minimise, and the errors of the charges, e."""
+        graph, labels = self.item.graph, self.item.labels
+        chi = model.electronegativity(graph, *self.edges) + self.push
+        charges = solve_batch([self.matrix], chi, graph.total_charge, graph.counts).charges
+        assert labels.charges is not None
+        error = (charges - labels.charges)[torch.isfinite(labels.charges)]
+        return 100.0 * error.square().mean(), error.detach()

@@ -1,0 +1,145 @@
+"""The start of the charge equilibration, and the Coulomb matrices that training keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from openmm_nequiplr.data import Structure
+from openmm_nequiplr.data.dataset import GraphDataset
+from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
+from openmm_nequiplr.training.config import DataConfig, EquilibrationConfig, TrainingConfig
+from openmm_nequiplr.training.start import learn_charges_first, set_start
+
+
+@pytest.fixture
+def structures(crystal, rng):
+    """Copies of a crystal; charges that depend on the element and a little on the site."""
+    result = []
+    sites = rng.normal(0.0, 0.02, size=6)
+    for _ in range(4):
+        positions = crystal.positions + rng.normal(0.0, 0.02, size=(6, 3))
+        charges = np.where(np.array(crystal.get_chemical_symbols()) == "Cl", -0.6, 0.45) + sites
+        result.append(
+            Structure(
+                symbols=tuple(crystal.get_chemical_symbols()),
+                positions=positions,
+                cell=np.array(crystal.cell),
+                pbc=True,
+                charges=charges - charges.mean(),
+                forces=rng.normal(size=(6, 3)),
+                energy=0.0,
+            )
+        )
+    return result
+
+
+def new_model(**options):
+    torch.manual_seed(3)
+    config = ModelConfig(
+        type_names=("O", "Na", "Cl"), r_max=3.5, num_layers=1, num_features=4, **options
+    )
+    return NequIPLRPotential(config).double().train()
+
+
+def charge_error(model, structures):
+    model = model.eval()
+    errors = []
+    for s in structures:
+        graph = model.build_graph(s.symbols, s.positions, s.cell, s.pbc)
+        errors.append(model(graph, compute_forces=False).charges.detach().numpy() - s.charges)
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def test_hardness_and_offsets_are_set(structures):
+    model = new_model(effective_charges=True)
+    settings = EquilibrationConfig(hardness={"Na": 500.0, "O": 3.0}, charge_offset={"Na": 0.7})
+    set_start(model, settings, GraphDataset(structures, model))
+    hardness = model.hardness(torch.arange(3)).tolist()
+    assert hardness == pytest.approx([3.0, 500.0, 1.1], rel=1e-6)
+    assert model.charge_offset.tolist() == pytest.approx([0.0, 0.7, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"hardness": {"Xe": 3.0}}, r"equilibration.hardness.*Xe"),
+        ({"hardness": {"Na": 0.05}}, "hardness_min"),
+        ({"charge_offset": {"Na": 0.5}}, "effective_charges"),
+    ],
+)
+def test_errors_name_the_setting(structures, settings, text):
+    model = new_model()
+    with pytest.raises(InputError, match=text):
+        set_start(model, EquilibrationConfig(**settings), GraphDataset(structures, model))
+
+
+def test_a_hard_fit_reproduces_the_mean_charges(structures):
+    """With a large J, a vanishing network and the fitted shifts give each element's mean."""
+    model = new_model(effective_charges=True)
+    with torch.no_grad():
+        model.electronegativity_stage.readout.scalar.weight.zero_()
+    hard = {"O": 1e4, "Na": 1e4, "Cl": 1e4}
+    settings = EquilibrationConfig(
+        hardness=hard, charge_offset={"Na": 0.3, "Cl": -0.4}, fit_electronegativity=True
+    )
+    set_start(model, settings, GraphDataset(structures, model))
+    assert charge_error(model, structures) < 0.025  # sites differ by 0.02
+    assert (model.electronegativity_scales > 10).all()
+
+
+def test_fits_want_reference_charges(structures):
+    bare = [replace(s, charges=None) for s in structures]
+    model = new_model()
+    data = GraphDataset(bare, model)
+    with pytest.raises(InputError, match="reference charges"):
+        set_start(model, EquilibrationConfig(fit_electronegativity=True), data)
+    config = TrainingConfig(
+        {}, DataConfig(("x",)), equilibration=EquilibrationConfig(charge_epochs=2)
+    )
+    with pytest.raises(InputError, match="reference charges"):
+        learn_charges_first(model, config, data, progress=False)
+
+
+def test_charges_first_learns_charges_and_leaves_the_rest(structures, capsys):
+    model = new_model()
+    settings = EquilibrationConfig(
+        hardness={"O": 50.0, "Na": 50.0, "Cl": 50.0}, fit_electronegativity=True,
+        charge_epochs=60, charge_lr=0.02,
+    )  # fmt: skip
+    config = TrainingConfig({}, DataConfig(("x",)), equilibration=settings)
+    data = GraphDataset(structures, model)
+    set_start(model, settings, data)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    error = charge_error(model, structures)
+    learn_charges_first(model.train(), config, data, progress=True)
+    assert charge_error(model, structures) < 0.5 * error
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed
+    assert all(name.startswith("electronegativity_stage") for name in changed)
+    assert "charges first, epoch 60" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{}, {"effective_charges": True}])
+def test_kept_matrices_change_nothing(structures, options):
+    """Energies, forces, charges, and gradients of a loss on them, with and without."""
+    model = new_model(**options)
+    if model.charge_offset is not None:
+        torch.nn.init.constant_(model.charge_offset[1:2], 0.6)
+    kept = GraphDataset(structures, model).items[0].graph
+    assert kept.tangent[0] is not None
+    results = []
+    for graph in (kept, replace(kept, tangent=(None,))):
+        output = model(graph)
+        loss = output.forces.square().sum() + output.charges.square().sum() + output.energy.sum()
+        gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        results.append([output.energy, output.forces, output.charges, *gradients])
+    for one, other in zip(*results, strict=True):
+        if one is None:
+            assert other is None
+            continue
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
