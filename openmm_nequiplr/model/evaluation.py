@@ -201,10 +201,15 @@ class _Step:
         self.charges = first.charges
         with torch.enable_grad():
             charges = self.charges.detach().requires_grad_()
-            self.short_range = self.model.short_range_energy(
+            short_range = self.model.short_range_energy(
                 graph, charges, self.length, self.harmonics
             ).squeeze(0)
-            (gradient,) = torch.autograd.grad(self.short_range, charges, retain_graph=True)
+            # one pass backwards for all; the geometry takes its part of the slopes in ``finish``
+            edges = [value for value in (self.length, self.harmonics) if value.requires_grad]
+            wanted = [charges, *edges]
+            gradient, *slopes = torch.autograd.grad(short_range, wanted, allow_unused=True)
+        self.short_range = short_range.detach()
+        self.slopes = [pair for pair in zip(edges, slopes, strict=True) if pair[1] is not None]
         if not self.full:
             gradient = gradient + kernel @ (self.charges + self.offsets)
         second = adjoint_charges(solver, gradient)
@@ -245,7 +250,8 @@ class _Step:
             gradients: tuple[torch.Tensor | None, ...] = (None, None)
             wanted = [self.positions] + ([self.strain] if self.with_stress else [])
             if compute_forces or self.with_stress:
-                gradients = torch.autograd.grad(energy, wanted, allow_unused=True)
+                values, slopes = zip((energy, None), *self.slopes, strict=True)
+                gradients = torch.autograd.grad(values, wanted, slopes, allow_unused=True)
         return self._results(energy.detach(), gradients, coulomb, compute_forces)
 
     def _results(
