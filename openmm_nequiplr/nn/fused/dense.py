@@ -40,6 +40,11 @@ def to_e3nn(features: Features, irreps: o3.Irreps) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
+def _times(part: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Product over the last dimension, as one large matrix product instead of N small ones."""
+    return (part.reshape(-1, part.shape[-1]) @ matrix).view(*part.shape[:-1], -1)
+
+
 class MergedLinear:
     """``e3nn.o3.Linear`` as one matrix for every irrep; without bias."""
 
@@ -60,7 +65,7 @@ class MergedLinear:
         self.matrices = {ir: matrix.to(dtype) for ir, matrix in exact.items()}
 
     def __call__(self, features: Features) -> Features:
-        return {ir: features[ir] @ matrix for ir, matrix in self.matrices.items()}
+        return {ir: _times(features[ir], matrix) for ir, matrix in self.matrices.items()}
 
 
 class MergedSelfConnection:
@@ -71,23 +76,24 @@ class MergedSelfConnection:
         count = product.irreps_in2.dim
         rows, columns = first_channels(product.irreps_in1), first_channels(product.irreps_out)
         exact = {
-            ir: torch.zeros(inputs[ir], count, mul, dtype=torch.float64)
+            ir: torch.zeros(count, inputs[ir], mul, dtype=torch.float64)
             for ir, mul in outputs.items()
             if ir in inputs
         }
         for _, step, weight in product.weight_views(yield_instruction=True):
             r, c = rows[step.i_in1], columns[step.i_out]
             ir = product.irreps_out[step.i_out].ir
-            block = exact[ir][r : r + weight.shape[0], :, c : c + weight.shape[2]]
-            block += weight.detach().double() * (step.path_weight / ir.dim**0.5)
+            block = exact[ir][:, r : r + weight.shape[0], c : c + weight.shape[2]]
+            scale = step.path_weight / ir.dim**0.5
+            block += weight.detach().double().transpose(0, 1) * scale
         self.matrices = {ir: matrix.flatten(0, 1).to(dtype) for ir, matrix in exact.items()}
 
     def add(self, result: Features, features: Features, attributes: torch.Tensor) -> Features:
         """Add the product of features and attributes, shape (N, count), to a result."""
         added = dict(result)
         for ir, matrix in self.matrices.items():
-            outer = features[ir].unsqueeze(-1) * attributes[:, None, None, :]
-            added[ir] = result[ir] + outer.flatten(2) @ matrix
+            outer = attributes[:, None, :, None] * features[ir].unsqueeze(2)
+            added[ir] = result[ir] + _times(outer.flatten(2), matrix)
         return added
 
 
