@@ -7,6 +7,7 @@ Reads one JSON object a line and answers each with one.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -102,7 +103,8 @@ def main() -> None:
         else:
             begin = time.perf_counter()
             current.step(1)
-            answer = {"seconds": time.perf_counter() - begin}
+            answer = {"seconds": time.perf_counter() - begin, "parts": {}}
+        answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
         print(json.dumps(answer), file=answers, flush=True)
 
 
