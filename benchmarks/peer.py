@@ -57,7 +57,9 @@ def compiled(model, options: dict):
     dims = target["batch_map_settings"](dims | {"graph": torch.export.Dim.STATIC})
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "peer.nequip.pt2")
-        metadata = {k: str(int(v)) if isinstance(v, bool) else str(v) for k, v in model.metadata.items()}
+        metadata = {
+            k: str(int(v)) if isinstance(v, bool) else str(v) for k, v in model.metadata.items()
+        }
         settings = {"aot_inductor.metadata": metadata}
         aot_export_model(
             model, "cpu", target["input"], target["output"], data, dims, path, settings

@@ -30,7 +30,8 @@ class Worker:
 
     def ask(self, **request) -> dict:
         """Send a request and wait for its answer."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -135,7 +136,8 @@ def draw(results: dict[str, dict[int, dict]], path: Path) -> None:
     for name, sizes in results.items():
         for side in next(iter(sizes.values())):
             times = [sizes[n][side]["median"] for n in sizes]
-            axes.loglog(list(sizes), times, "o-" if side == "ours" else "s--", label=f"{name} {side}")
+            style = "o-" if side == "ours" else "s--"
+            axes.loglog(list(sizes), times, style, label=f"{name} {side}")
     axes.set(xlabel="atoms", ylabel="seconds a step")
     axes.legend()
     figure.savefig(path, dpi=150)

@@ -6,9 +6,8 @@ import torch
 from e3nn import o3
 
 from ..nn import ConvNetLayer, RadialBasis, ScalarReadout, charge_encoding, one_hot
-from .config import ModelConfig
 from ..nn.fused import fused_convolutions
-from ..nn.fused.convolution import SortedEdges
+from .config import ModelConfig
 
 
 def _hidden_irreps(config: ModelConfig) -> o3.Irreps:
@@ -79,8 +78,7 @@ class _Convolutions(torch.nn.Module):
     ) -> torch.Tensor:
         fast = fused_convolutions(self, length)
         if fast is not None:
-            edges = SortedEdges.of(edge_index, attributes.shape[0])
-            return fast(attributes, edges, length, harmonics)
+            return fast(attributes, edge_index, length, harmonics)
         features = self.embedding(attributes)
         if len(self.layers) == 0:
             return features

@@ -120,7 +120,7 @@ def test_threads_share_the_atoms(build, crystal, monkeypatch):
 
 def test_plain_where_fast_is_not_possible(build, crystal):
     model = build()
-    graph, charges = graph_and_charges(model, crystal)
+    graph, _ = graph_and_charges(model, crystal)
     stage = model.energy_stage.convolutions
     length = graph.edge_vectors().norm(dim=-1)
     assert switch.fused_convolutions(stage, length) is not None

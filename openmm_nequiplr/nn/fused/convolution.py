@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def _over_atoms(kernel: Callable[..., None], start: np.ndarray, *arguments) -> N
         return
     bounds = np.searchsorted(start, np.linspace(0, edges, threads + 1)).tolist()
     bounds[0], bounds[-1] = 0, atoms
-    pieces = list(zip(bounds[:-1], bounds[1:], strict=True))
+    pieces = list(itertools.pairwise(bounds))
     others = [_pool(threads - 1).submit(kernel, *piece, start, *arguments) for piece in pieces[1:]]
     kernel(*pieces[0], start, *arguments)
     for other in others:

@@ -9,19 +9,25 @@ a row of another range. Features are channel-last, as in
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
 # Sums over channels may be reordered, which lets them run in vector registers.
-_FLAGS = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True, "error_model": "numpy"}
+_FLAGS: dict[str, Any] = {
+    "fastmath": {"reassoc", "contract", "nsz"},
+    "nogil": True,
+    "error_model": "numpy",
+}
 
 
 def _compile(function):
     """Compile on first use; keep the machine code on disk where there is a place to write to."""
     try:
-        return numba.njit(cache=True, **_FLAGS)(function)
+        return numba.njit(function, cache=True, **_FLAGS)
     except RuntimeError:  # no cache directory
-        return numba.njit(**_FLAGS)(function)
+        return numba.njit(function, **_FLAGS)
 
 
 @_compile
@@ -65,7 +71,7 @@ def accumulate(
     begin, end, start, order, other, source, harmonics, length,
     coefficients, origin, step, entries, terms, factors, mul, out,
 ):  # fmt: skip
-    """Rows ``begin`` to ``end`` of ``out``: products with the rows of ``source``, summed over edges.
+    """Rows ``begin`` to ``end`` of ``out``: sums over edges of products with rows of ``source``.
 
     With entries (w, a, b) these are the sums of messages, ``other`` being the neighbours. With a
     and b swapped and edges sorted by neighbour, ``other`` being the centres, they are the gradient
@@ -80,9 +86,9 @@ def accumulate(
         for s in range(start[i], start[i + 1]):
             e = order[s]
             x = (np.float64(length[e]) - origin) * (1.0 / step)
-            row = int(x)
-            if row >= intervals:
+            if not 0.0 <= x < intervals:
                 continue
+            row = int(x)
             basis[0] = 1.0
             for k in range(1, 6):
                 basis[k] = (x - row - 0.5) * basis[k - 1]
@@ -92,7 +98,8 @@ def accumulate(
             for n in range(entries.shape[0]):
                 c = matrix[n]
                 w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
-                weight, part, total = weights[w : w + mul], source[j, a : a + mul], out[i, b : b + mul]
+                weight, part = weights[w : w + mul], source[j, a : a + mul]
+                total = out[i, b : b + mul]
                 for u in range(mul):
                     total[u] += c * weight[u] * part[u]
 
@@ -115,9 +122,9 @@ def differentiate(
             out_harmonics[e, :] = 0.0
             out_length[e] = 0.0
             x = (np.float64(length[e]) - origin) * (1.0 / step)
-            row = int(x)
-            if row >= intervals:
+            if not 0.0 <= x < intervals:
                 continue
+            row = int(x)
             t = x - row - 0.5
             basis[0], rise[0] = 1.0, 0.0
             for k in range(1, 6):
@@ -140,5 +147,5 @@ def differentiate(
                 radial += matrix[n] * stretch
                 matrix[n] = angular
             out_length[e] = radial
-            for s2 in range(factors.shape[0]):
-                out_harmonics[e, terms[s2, 1]] += factors[s2] * matrix[terms[s2, 0]]
+            for k in range(factors.shape[0]):
+                out_harmonics[e, terms[k, 1]] += factors[k] * matrix[terms[k, 0]]

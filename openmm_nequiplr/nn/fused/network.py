@@ -96,13 +96,14 @@ class FusedConvolutions:
         dtype: torch.dtype,
     ) -> None:
         self.embedding = MergedLinear(embedding, dtype)
-        self.layers = [FusedLayer(layer, basis, dtype) for layer in layers]
-        self.irreps_out = layers[-1].irreps_out
+        parts = [layer for layer in layers if isinstance(layer, ConvNetLayer)]
+        self.layers = [FusedLayer(layer, basis, dtype) for layer in parts]
+        self.irreps_out = parts[-1].irreps_out
 
     def __call__(
         self,
         attributes: torch.Tensor,
-        edges: SortedEdges,
+        edge_index: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> torch.Tensor:
@@ -111,10 +112,11 @@ class FusedConvolutions:
         Parameters
         ----------
         attributes : torch.Tensor, shape (N, number of attributes)
-        edges : SortedEdges
+        edge_index : torch.Tensor, int64, shape (2, E)
         length : torch.Tensor, shape (E,), Å
         harmonics : torch.Tensor, shape (E, (l_max + 1)²)
         """
+        edges = SortedEdges.of(edge_index, attributes.shape[0])
         features = self.embedding({o3.Irrep("0e"): attributes.unsqueeze(1)})
         for layer in self.layers:
             features = layer(features, attributes, harmonics, length, edges)

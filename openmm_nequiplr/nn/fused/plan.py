@@ -48,10 +48,10 @@ def _columns(irreps: o3.Irreps) -> tuple[list[int], list[int]]:
 class ProductPlan:
     """An :class:`~openmm_nequiplr.nn.EdgeTensorProduct` as a list of multiply-and-add operations.
 
-    Entry n of an edge adds ``matrix[n] weights[w + u] x[a + u]`` to ``out[b + u]`` for every channel
-    u, where ``w, a, b = entries[n]`` and ``matrix[n] = Σ factors[s] harmonics[m]`` over all s with
-    ``n, m = terms[s]``. Features are merged (all channels of an irrep together, irreps in order of
-    appearance) and channel-last.
+    Entry n of an edge adds ``matrix[n] weights[w + u] x[a + u]`` to ``out[b + u]`` for every
+    channel u, where ``w, a, b = entries[n]`` and ``matrix[n] = Σ factors[s] harmonics[m]`` over all
+    s with ``n, m = terms[s]``. Features are merged (all channels of an irrep together, irreps in
+    order of appearance) and channel-last.
 
     Parameters
     ----------

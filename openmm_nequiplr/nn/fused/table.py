@@ -75,7 +75,7 @@ def build_table(
     def weights(length: torch.Tensor) -> torch.Tensor:
         return network(basis(length)) * norm
 
-    intervals = 128
+    intervals = 128 if dtype == torch.float32 else 1024
     while r_max > SHORTEST and intervals <= _MAX_INTERVALS:
         table = _fit(weights, SHORTEST, r_max, intervals)
         values = table.coefficients.to(dtype).contiguous()
@@ -88,7 +88,8 @@ def build_table(
 
 
 def _with_slopes(weights: Weights, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.func.jvp(weights, (length,), (torch.ones_like(length),))
+    value, slope = torch.func.jvp(weights, (length,), (torch.ones_like(length),))[:2]
+    return value, slope
 
 
 def _fit(weights: Weights, begin: float, end: float, intervals: int) -> RadialTable:
