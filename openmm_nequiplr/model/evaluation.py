@@ -17,6 +17,7 @@ from ..electrostatics import CoulombOperator
 from ..equilibration import DenseSolver, adjoint_charges, lagrangian_weights
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
+from ..timing import part
 from ..units import COULOMB_CONSTANT
 from .potential import NequIPLRPotential
 from .strain import strained, stress_from_strain
@@ -131,7 +132,8 @@ class Evaluator:
             )
         step = _Step(self.model, graph, compute_stress)
         step.equilibrate()
-        coulomb = step.coulomb_energies(point_charge_coulomb, compute_forces)
+        with part("Coulomb"):
+            coulomb = step.coulomb_energies(point_charge_coulomb, compute_forces)
         return step.finish(coulomb, compute_forces)
 
     def _legacy(
@@ -177,7 +179,7 @@ class _Step:
         self.positions = graph.positions.detach().clone().requires_grad_()
         self.strain = torch.zeros_like(graph.cell).requires_grad_(with_stress)
         self.moved, self.cell = self.positions, graph.cell
-        with torch.enable_grad():
+        with torch.enable_grad(), part("stage 1"):
             if with_stress:
                 self.moved, self.cell = strained(
                     self.positions, graph.cell, self.strain, graph.batch
@@ -192,22 +194,28 @@ class _Step:
     def equilibrate(self) -> None:
         """Charges Q, the energy stage, and the adjoint charges w."""
         graph = self.graph
-        with torch.no_grad():
+        with torch.no_grad(), part("equilibration"):
             kernel = self.operator(graph.positions, graph.cell).matrix()
             self.hardness = self.model.separate_hardness(graph)
             solver = DenseSolver(kernel + torch.diag(self.hardness))
             self.offsets = self.model.offsets(graph)
             first = solver.solve(self.chi + kernel @ self.offsets, graph.total_charge)
         self.charges = first.charges
-        with torch.enable_grad():
+        with torch.enable_grad(), part("stage 2 and its gradient"):
             charges = self.charges.detach().requires_grad_()
-            self.short_range = self.model.short_range_energy(
+            short_range = self.model.short_range_energy(
                 graph, charges, self.length, self.harmonics
             ).squeeze(0)
-            (gradient,) = torch.autograd.grad(self.short_range, charges, retain_graph=True)
-        if not self.full:
-            gradient = gradient + kernel @ (self.charges + self.offsets)
-        second = adjoint_charges(solver, gradient)
+            # one pass backwards for all; the geometry takes its part of the slopes in ``finish``
+            edges = [value for value in (self.length, self.harmonics) if value.requires_grad]
+            wanted = [charges, *edges]
+            gradient, *slopes = torch.autograd.grad(short_range, wanted, allow_unused=True)
+        self.short_range = short_range.detach()
+        self.slopes = [pair for pair in zip(edges, slopes, strict=True) if pair[1] is not None]
+        with part("adjoint"):
+            if not self.full:
+                gradient = gradient + kernel @ (self.charges + self.offsets)
+            second = adjoint_charges(solver, gradient)
         self.adjoint = second.charges
         self.residual = max(first.residual, second.residual)
         self.pure = self.charges + self.offsets - self.adjoint
@@ -238,14 +246,15 @@ class _Step:
 
     def finish(self, coulomb: _Coulomb, compute_forces: bool) -> Evaluation:
         """Put the Lagrangian together and differentiate it at fixed Q and w."""
-        with torch.enable_grad():
+        with torch.enable_grad(), part("gradient"):
             weights = lagrangian_weights(self.charges, self.adjoint, full_functional=self.full)
             energy = self.short_range + (weights * self.chi).sum()
             energy = energy + coulomb.energy - coulomb.of_adjoint
             gradients: tuple[torch.Tensor | None, ...] = (None, None)
             wanted = [self.positions] + ([self.strain] if self.with_stress else [])
             if compute_forces or self.with_stress:
-                gradients = torch.autograd.grad(energy, wanted, allow_unused=True)
+                values, slopes = zip((energy, None), *self.slopes, strict=True)
+                gradients = torch.autograd.grad(values, wanted, slopes, allow_unused=True)
         return self._results(energy.detach(), gradients, coulomb, compute_forces)
 
     def _results(

@@ -6,6 +6,7 @@ import torch
 from e3nn import o3
 
 from ..nn import ConvNetLayer, RadialBasis, ScalarReadout, charge_encoding, one_hot
+from ..nn.fused import fused_convolutions
 from .config import ModelConfig
 
 
@@ -75,6 +76,9 @@ class _Convolutions(torch.nn.Module):
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> torch.Tensor:
+        fast = fused_convolutions(self, length)
+        if fast is not None:
+            return fast(attributes, edge_index, length, harmonics)
         features = self.embedding(attributes)
         if len(self.layers) == 0:
             return features

@@ -2,6 +2,7 @@
 
 from .convolution import ConvNetLayer, InteractionBlock
 from .encoding import charge_encoding, one_hot
+from .fused import fused_inference
 from .radial import BesselBasis, PolynomialCutoff, RadialBasis
 from .readout import ScalarReadout
 from .repulsion import ZBLRepulsion
@@ -18,5 +19,6 @@ __all__ = [
     "ZBLRepulsion",
     "channel_last",
     "charge_encoding",
+    "fused_inference",
     "one_hot",
 ]

@@ -20,6 +20,7 @@ from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.io import deserialize_model
+from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
@@ -146,7 +147,8 @@ class Computation:
             for seen, seen_cell, result in self._recent:
                 if np.array_equal(positions, seen) and _equal(cell, seen_cell):
                     return result
-            graph = self._graph(positions, cell)
+            with part("neighbours"):
+                graph = self._graph(positions, cell)
             result = self._ready()(graph, point_charge_coulomb=self._coulomb)
             if result.forces is None or not np.isfinite(result.energy + result.forces.sum()):
                 raise InputError(

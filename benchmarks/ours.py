@@ -1,0 +1,108 @@
+"""Our side of ``step_time.py``: one OpenMM step, or the two networks alone, at a time.
+
+Reads one JSON object a line and answers each with one.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import openmm
+import torch
+from openmm import app, unit
+
+from openmm_nequiplr import create_system
+from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
+from openmm_nequiplr.neighbors import neighbor_list
+from openmm_nequiplr.timing import collect, part
+
+
+def build_model(options: dict) -> NequIPLRPotential:
+    """An untrained model; two thirds of the layers before the charges, one third after."""
+    torch.manual_seed(0)
+    after = max(1, options["layers"] // 3)
+    return NequIPLRPotential(
+        ModelConfig(
+            type_names=tuple(options["type_names"]),
+            r_max=options["cutoff"],
+            num_layers=options["layers"] - after,
+            num_layers_charge=after,
+            l_max=options["l_max"],
+            num_features=options["features"],
+            avg_num_neighbors=options["neighbors"],
+            hardness_min=3.0,
+        )
+    )
+
+
+def simulation_step(options: dict) -> Callable[[], object]:
+    """One step of a simulation made by ``create_system``."""
+    topology = app.Topology()
+    residue = topology.addResidue("X", topology.addChain())
+    for symbol in options["symbols"]:
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+    topology.setPeriodicBoxVectors(np.array(options["cell"]) / 10 * unit.nanometer)
+    system = create_system(topology, build_model(options), device="cpu")
+    integrator = openmm.LangevinMiddleIntegrator(300, 1.0, 0.0005)
+    platform = openmm.Platform.getPlatformByName("CPU")
+    threads = {"Threads": str(torch.get_num_threads())}
+    simulation = app.Simulation(topology, system, integrator, platform, threads)
+    simulation.context.setPositions(np.array(options["positions"]) / 10)
+    return lambda: simulation.step(1)
+
+
+def network_step(options: dict) -> Callable[[], object]:
+    """Neighbours, both stages and all their gradients, with made-up charges in between."""
+    model = build_model(options).eval().requires_grad_(False)
+    symbols = options["symbols"]
+    points, box = np.array(options["positions"]), np.array(options["cell"])
+    types = torch.tensor([options["type_names"].index(s) for s in symbols])
+    weights = torch.linspace(-0.1, 0.1, len(symbols), dtype=torch.float64)
+
+    def step() -> None:
+        with part("neighbours"):
+            edges, shift = neighbor_list(points, box, True, options["cutoff"])
+        with part("stage 1"):
+            positions = torch.tensor(points, requires_grad=True)
+            moved = positions.index_select(0, edges[1]) - positions.index_select(0, edges[0])
+            length, harmonics = model.edge_features(moved + shift @ torch.from_numpy(box))
+            chi = model.electronegativity_stage(types, edges, length, harmonics)
+        with part("stage 2 and its gradient"):
+            charges = (0.3 * torch.tanh(chi.detach())).requires_grad_()
+            energy = model.energy_stage(types, charges, edges, length, harmonics).sum()
+            wanted = [charges, length, harmonics]
+            _, *slopes = torch.autograd.grad(energy, wanted)
+        with part("gradient"):
+            first = (weights * chi).sum()
+            torch.autograd.grad([first, length, harmonics], positions, [None, *slopes])
+
+    return step
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    step: Callable[[], object] | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer: dict = {}
+        if request["do"] == "build":
+            torch.set_num_threads(request["threads"])
+            step = (network_step if request["network"] else simulation_step)(request)
+        elif step is not None:
+            with collect() as parts:
+                begin = time.perf_counter()
+                step()
+                answer["seconds"] = time.perf_counter() - begin
+            answer["parts"] = parts
+        answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Time of one OpenMM step, ours and the peer's, interleaved: ``python benchmarks/step_time.py``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import matplotlib
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+HERE = Path(__file__).parent
+SLAB = HERE.parent / "openmm_nequiplr" / "pretrained" / "au2-mgo.extxyz"
+
+
+class Worker:
+    """A process that builds a simulation and steps it when told to."""
+
+    def __init__(self, python: str, script: str) -> None:
+        command = [python, "-W", "ignore", str(HERE / script)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, **request) -> dict:
+        """Send a request and wait for its answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a worker has ended; its message is above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def salt(count: int) -> Atoms:
+    """A rattled cube of rock salt with about ``count`` atoms."""
+    edge = max(1, round((count / 8) ** (1 / 3)))
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * (edge, edge, edge)
+    atoms.rattle(0.08, seed=1)
+    return atoms
+
+
+def slab(count: int) -> Atoms:
+    """The shipped start structure of au2-mgo, repeated in the plane to about ``count`` atoms."""
+    unit = ase.io.read(SLAB)
+    edge = max(1, round((count / len(unit)) ** 0.5))
+    atoms = unit * (edge, edge, 1)
+    atoms.rattle(0.02, seed=1)
+    return atoms
+
+
+def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
+    """Medians over interleaved steps of every worker, for one structure."""
+    options = {
+        "do": "build",
+        "threads": arguments.threads,
+        "network": arguments.network,
+        "compile": arguments.compile_peer,
+        "cutoff": arguments.cutoff,
+        "type_names": sorted(set(atoms.symbols)),
+        "layers": 3,
+        "l_max": arguments.l_max,
+        "features": arguments.features,
+        "neighbors": 12.0,
+        "positions": atoms.positions.tolist(),
+        "cell": np.array(atoms.cell).tolist(),
+        "symbols": list(atoms.symbols),
+    }
+    workers = {"ours": Worker(sys.executable, "ours.py")}
+    if arguments.peer_python:
+        workers["peer"] = Worker(arguments.peer_python, "peer.py")
+    answers: dict[str, list[dict]] = {name: [] for name in workers}
+    for worker in workers.values():
+        worker.ask(**options)
+    for number in range(arguments.steps + 2):
+        for name, worker in workers.items():
+            answer = worker.ask(do="step")
+            if number >= 2:  # the first ones compile and allocate
+                answers[name].append(answer)
+    for worker in workers.values():
+        worker.close()
+    return {name: summary(results) for name, results in answers.items()}
+
+
+def summary(answers: list[dict]) -> dict:
+    """Median and minimum of the seconds, medians of the parts, and the peak memory."""
+    seconds = [a["seconds"] for a in answers]
+    parts = {p: statistics.median(a["parts"][p] for a in answers) for p in answers[0]["parts"]}
+    if parts:
+        parts["everything else"] = max(0.0, statistics.median(seconds) - sum(parts.values()))
+    return {
+        "median": statistics.median(seconds),
+        "least": min(seconds),
+        "parts": parts,
+        "memory": answers[-1]["memory"],
+    }
+
+
+def report(name: str, count: int, result: dict) -> None:
+    """Print one structure's figures."""
+    for side, numbers in result.items():
+        print(
+            f"{name:5} {count:6d} atoms  {side}: {1e3 * numbers['median']:9.1f} ms a step "
+            f"(least {1e3 * numbers['least']:.1f}), peak memory {numbers['memory']:.2f} GB"
+        )
+        for part, seconds in numbers["parts"].items():
+            share = seconds / numbers["median"]
+            print(f"        {part:26} {1e3 * seconds:9.1f} ms  {100 * share:3.0f} %")
+    if "peer" in result:
+        ratio = result["ours"]["median"] / result["peer"]["median"]
+        least = result["ours"]["least"] / result["peer"]["least"]
+        print(f"        ours / peer = {ratio:.3f} (of the least times {least:.3f})")
+    sys.stdout.flush()
+
+
+def draw(results: dict[str, dict[int, dict]], path: Path) -> None:
+    """Step time against the number of atoms, double logarithmic."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    for name, sizes in results.items():
+        for side in next(iter(sizes.values())):
+            times = [sizes[n][side]["median"] for n in sizes]
+            style = "o-" if side == "ours" else "s--"
+            axes.loglog(list(sizes), times, style, label=f"{name} {side}")
+    axes.set(xlabel="atoms", ylabel="seconds a step")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer-python", help="Python of an environment with nequip and openmmml")
+    parser.add_argument("--compile-peer", action="store_true", help="AOTInductor (minutes)")
+    parser.add_argument("--network", action="store_true", help="ours without equilibration")
+    parser.add_argument(
+        "--salt", type=int, nargs="*", default=[216, 512, 1728, 4096, 13824, 32768], metavar="ATOMS"
+    )
+    parser.add_argument("--slab", type=int, nargs="*", default=[110, 1000, 4000], metavar="ATOMS")
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cutoff", type=float, default=4.0, help="Å")
+    parser.add_argument("--l-max", type=int, default=1)
+    parser.add_argument("--features", type=int, default=32)
+    parser.add_argument("--output", type=Path, default=HERE / "step_time", help="stem of results")
+    arguments = parser.parse_args()
+    results: dict[str, dict[int, dict]] = {}
+    for name, make in (("salt", salt), ("slab", slab)):
+        for count in getattr(arguments, name):
+            atoms = make(count)
+            result = measure(atoms, arguments)
+            report(name, len(atoms), result)
+            results.setdefault(name, {})[len(atoms)] = result
+            arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1))
+    draw(results, arguments.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

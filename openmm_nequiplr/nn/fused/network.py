@@ -1,0 +1,123 @@
+"""A stage's convolutions for inference on the processor: plain matrices and compiled loops."""
+
+from __future__ import annotations
+
+import torch
+from e3nn import o3
+
+from ..convolution import ConvNetLayer
+from ..radial import RadialBasis
+from .convolution import SortedEdges, edge_convolution
+from .dense import (
+    Features,
+    MergedGate,
+    MergedLinear,
+    MergedSelfConnection,
+    join,
+    split,
+    to_e3nn,
+)
+from .plan import ProductPlan, UnsupportedError, merged
+from .table import build_table
+
+
+class FusedLayer:
+    """Twin of :class:`~openmm_nequiplr.nn.ConvNetLayer` with frozen weights.
+
+    Parameters
+    ----------
+    layer : ConvNetLayer
+    basis : RadialBasis
+    dtype : torch.dtype
+
+    Raises
+    ------
+    UnsupportedError
+        If the layer has a feature that only the plain path knows.
+    """
+
+    def __init__(self, layer: ConvNetLayer, basis: RadialBasis, dtype: torch.dtype) -> None:
+        block = layer.conv
+        self.plan = ProductPlan.of(block.tp, dtype)
+        table = build_table(basis, block.fc, block.norm, dtype)
+        if table is None:
+            raise UnsupportedError("a smooth radial network")
+        self.table = table
+        self.linear_1 = MergedLinear(block.linear_1, dtype)
+        self.linear_2 = MergedLinear(block.linear_2, dtype)
+        self.sc = None if block.sc is None else MergedSelfConnection(block.sc, dtype)
+        self.gate = MergedGate(layer.equivariant_nonlin)
+        self.irreps_sum = block.tp.irreps_out
+        self.resnet = layer.resnet
+        if self.resnet and merged(layer.irreps_out) != merged(block.tp.irreps_in):
+            raise UnsupportedError("a residual update between like irreps")
+
+    def __call__(
+        self,
+        features: Features,
+        attributes: torch.Tensor,
+        harmonics: torch.Tensor,
+        length: torch.Tensor,
+        edges: SortedEdges,
+    ) -> Features:
+        mixed = join(self.linear_1(features))
+        total = edge_convolution(mixed, harmonics, length, self.plan, self.table, edges)
+        result = self.linear_2(split(total, self.irreps_sum))
+        if self.sc is not None:
+            result = self.sc.add(result, features, attributes)
+        result = self.gate(result)
+        if self.resnet:
+            result = {ir: features[ir] + part for ir, part in result.items()}
+        return result
+
+
+class FusedConvolutions:
+    """Embedding and layers of one stage.
+
+    Parameters
+    ----------
+    embedding : e3nn.o3.Linear
+    layers : torch.nn.ModuleList
+        Of :class:`~openmm_nequiplr.nn.ConvNetLayer`, at least one.
+    basis : RadialBasis
+    dtype : torch.dtype
+
+    Raises
+    ------
+    UnsupportedError
+        If the network has a feature that only the plain path knows.
+    """
+
+    def __init__(
+        self,
+        embedding: o3.Linear,
+        layers: torch.nn.ModuleList,
+        basis: RadialBasis,
+        dtype: torch.dtype,
+    ) -> None:
+        self.embedding = MergedLinear(embedding, dtype)
+        parts = [layer for layer in layers if isinstance(layer, ConvNetLayer)]
+        self.layers = [FusedLayer(layer, basis, dtype) for layer in parts]
+        self.irreps_out = parts[-1].irreps_out
+
+    def __call__(
+        self,
+        attributes: torch.Tensor,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+    ) -> torch.Tensor:
+        """Node features in e3nn's order, shape (N, irreps_out.dim).
+
+        Parameters
+        ----------
+        attributes : torch.Tensor, shape (N, number of attributes)
+        edge_index : torch.Tensor, int64, shape (2, E)
+        length : torch.Tensor, shape (E,), Å
+        harmonics : torch.Tensor, shape (E, (l_max + 1)²)
+        """
+        edges = SortedEdges.of(edge_index, attributes.shape[0])
+        features = self.embedding({o3.Irrep("0e"): attributes.unsqueeze(1)})
+        for layer in self.layers:
+            features = layer(features, attributes, harmonics, length, edges)
+        return to_e3nn(features, self.irreps_out)

@@ -1,0 +1,94 @@
+"""When the fast path runs: by itself in inference on the processor, never where it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from e3nn import o3
+
+from ..radial import RadialBasis
+from .table import SHORTEST
+
+if TYPE_CHECKING:
+    from .network import FusedConvolutions
+
+_enabled: ContextVar[bool] = ContextVar("fused", default=True)
+_NUMBA = importlib.util.find_spec("numba") is not None
+_built: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+class Convolutions(Protocol):
+    """What a stage's convolutions have."""
+
+    training: bool
+    embedding: o3.Linear
+    layers: torch.nn.ModuleList
+    radial_basis: RadialBasis
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """All parameters."""
+
+
+@contextlib.contextmanager
+def fused_inference(enabled: bool) -> Iterator[None]:
+    """Allow or forbid the fast path of inference inside a ``with`` block, in this thread.
+
+    The fast path is taken by itself on the processor when no parameter of a model in evaluation
+    mode asks for a gradient. It can be differentiated once: forbid it for second derivatives.
+
+    Parameters
+    ----------
+    enabled : bool
+    """
+    token = _enabled.set(enabled)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+def _applies(module: Convolutions, length: torch.Tensor) -> bool:
+    if not (_NUMBA and _enabled.get()) or module.training:
+        return False
+    if length.device.type != "cpu" or length.dtype not in (torch.float32, torch.float64):
+        return False
+    if len(module.layers) == 0 or length.shape[0] == 0:
+        return False
+    return not any(p.requires_grad for p in module.parameters())
+
+
+def fused_convolutions(module: Convolutions, length: torch.Tensor) -> FusedConvolutions | None:
+    """The fast twin of a stage's convolutions, or ``None`` where the plain path has to be taken.
+
+    Fast twins are built on first use and again when a parameter has changed.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A stage's embedding, layers and radial basis.
+    length : torch.Tensor, shape (E,), Å
+    """
+    if not _applies(module, length):
+        return None
+    state = (length.dtype, [(p.data_ptr(), p._version) for p in module.parameters()])
+    known, fast = _built.get(module, (None, None))
+    if known != state:
+        from .network import FusedConvolutions
+        from .plan import UnsupportedError
+
+        try:
+            fast = FusedConvolutions(
+                module.embedding, module.layers, module.radial_basis, length.dtype
+            )
+        except UnsupportedError:
+            fast = None
+        _built[module] = state, fast
+    if fast is None or not float(length.detach().min()) >= SHORTEST:  # not for NaN either
+        return None
+    return fast

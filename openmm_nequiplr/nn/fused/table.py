@@ -1,0 +1,122 @@
+"""The radial network of a convolution as a table: its weights depend on one number, the length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..radial import RadialBasis
+
+Weights = Callable[[torch.Tensor], torch.Tensor]
+
+#: Shorter edges are not tabulated (a basis function is sin(r)/r), Å.
+SHORTEST = 0.05
+# Largest error of a table over the largest weight, by precision; of slopes, over the largest slope.
+_TOLERANCE = {torch.float32: (2e-8, 1e-7), torch.float64: (1e-14, 1e-13)}
+_MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
+_DEGREE = 5
+
+
+@dataclass(frozen=True)
+class RadialTable:
+    """A polynomial for each of K intervals, exact to round-off.
+
+    Parameters
+    ----------
+    coefficients : torch.Tensor, shape (K, 6 weight_numel)
+        Of all weights for the power 0 of t, for the power 1, and so on; t is the distance from the
+        middle of the interval over its width.
+    origin, step : float, Å
+        Beginning of the first interval and width of each; the last one ends at the cutoff, where
+        all weights vanish.
+    """
+
+    coefficients: torch.Tensor
+    origin: float
+    step: float
+
+
+def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:
+    """Weights of shape (E, weight_numel) out of a table: the slow twin of the kernels' look-up."""
+    x = (length - table.origin) / table.step
+    row = x.long().clamp(max=table.coefficients.shape[0] - 1)
+    t = (x - row - 0.5).unsqueeze(-1)
+    powers = table.coefficients[row].chunk(_DEGREE + 1, dim=1)
+    total = powers[-1]
+    for power in powers[-2::-1]:
+        total = total * t + power
+    return total
+
+
+def build_table(
+    basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
+) -> RadialTable | None:
+    """Tabulate ``norm * network(basis(r))``, or return ``None`` where no table is exact enough.
+
+    Everything is computed in double precision, and the number of intervals is doubled until table
+    and network agree, values and slopes, to the round-off of ``dtype``.
+
+    Parameters
+    ----------
+    basis : RadialBasis
+    network : torch.nn.Module
+        Radial basis to weights.
+    norm : float
+    dtype : torch.dtype
+        float32 or float64.
+    """
+    basis, network = copy.deepcopy(basis).double(), copy.deepcopy(network).double()
+    r_max = basis.basis.r_max
+
+    def weights(length: torch.Tensor) -> torch.Tensor:
+        return network(basis(length)) * norm
+
+    intervals = 128 if dtype == torch.float32 else 1024
+    while r_max > SHORTEST and intervals <= _MAX_INTERVALS:
+        table = _fit(weights, SHORTEST, r_max, intervals)
+        values = table.coefficients.to(dtype).contiguous()
+        if values.nbytes > _MAX_BYTES or not bool(values.isfinite().all()):
+            return None
+        if _agrees(table, weights, *_TOLERANCE[dtype]):
+            return RadialTable(values, table.origin, table.step)
+        intervals *= 2
+    return None
+
+
+def _with_slopes(weights: Weights, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    value, slope = torch.func.jvp(weights, (length,), (torch.ones_like(length),))[:2]
+    return value, slope
+
+
+def _fit(weights: Weights, begin: float, end: float, intervals: int) -> RadialTable:
+    """Polynomials with the exact value in the middle and exact slopes at the Gauss points.
+
+    The integral of the slope over an interval is exact to order 2·5, so that the pieces fit
+    together; and nothing is lost to differences of close values.
+    """
+    step = (end - begin) / intervals
+    middle = begin + step * (torch.arange(intervals, dtype=torch.float64) + 0.5)
+    nodes = np.polynomial.legendre.leggauss(_DEGREE)[0] / 2
+    samples = (middle.unsqueeze(1) + step * torch.from_numpy(nodes)).flatten()
+    slopes = _with_slopes(weights, samples)[1].unflatten(0, (intervals, _DEGREE))
+    invert = torch.from_numpy(np.linalg.inv(np.vander(nodes, increasing=True)))
+    powers = torch.einsum("pn,knw->kpw", invert, slopes)
+    powers = powers * step / torch.arange(1, _DEGREE + 1).view(1, -1, 1)
+    values = weights(middle).unsqueeze(1)
+    return RadialTable(torch.cat((values, powers), dim=1).flatten(1), begin, step)
+
+
+def _agrees(table: RadialTable, weights: Weights, value_limit: float, slope_limit: float) -> bool:
+    """Whether a table is exact at the ends of its intervals and in between."""
+    edges = table.step * torch.arange(table.coefficients.shape[0], dtype=torch.float64)
+    length = torch.cat([table.origin + edges + part * table.step for part in (1e-6, 0.25, 0.6)])
+    found = _with_slopes(lambda r: interpolate(table, r), length)
+    exact = _with_slopes(weights, length)
+    for one, other, limit in zip(found, exact, (value_limit, slope_limit), strict=True):
+        if float((one - other).abs().max()) > limit * float(other.abs().max()):
+            return False
+    return True
