@@ -37,6 +37,8 @@ class Labels:
         e Å.
     stress : tensor, float64, shape [B, 3, 3]
         eV/Å³.
+    weight : tensor, float64, shape [B]
+        Of each structure in losses.
     """
 
     atoms_per_graph: torch.Tensor
@@ -45,6 +47,7 @@ class Labels:
     charges: torch.Tensor | None = None
     dipole: torch.Tensor | None = None
     stress: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Labels:
         """The same labels on another device."""
@@ -75,6 +78,7 @@ class Labels:
             charges=tensor(structure.charges, structure.num_atoms),
             dipole=None if structure.pbc else tensor(structure.dipole, 1, 3),
             stress=tensor(structure.stress, 1, 3, 3) if structure.pbc else None,
+            weight=tensor(structure.weight, 1),
         )
 
     @staticmethod
@@ -105,6 +109,7 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("charges", True, ()),
     ("dipole", False, (3,)),
     ("stress", False, (3, 3)),
+    ("weight", False, ()),
 )
 
 

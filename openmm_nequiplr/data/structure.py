@@ -38,6 +38,8 @@ class Structure:
         Σ q r, e Å.
     stress : array, shape [3, 3], optional
         dE/dstrain / volume, eV/Å³.
+    weight : float
+        Of this structure in losses.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class Structure:
     charges: np.ndarray | None = None
     dipole: np.ndarray | None = None
     stress: np.ndarray | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         symbols = tuple(str(s) for s in self.symbols)
@@ -67,6 +70,7 @@ class Structure:
             "pbc": bool(self.pbc),
             "total_charge": _number("total_charge", self.total_charge),
             "cell": _cell(self.cell) if self.pbc else None,
+            "weight": _number("weight", self.weight),
         }
         if self.energy is not None:
             checked["energy"] = _number("energy", self.energy)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.keys import DataKeys
 from ..errors import InputError, describe
+from .harmonic import HarmonicConfig
 from .parsing import build, override
 
 
@@ -199,8 +200,9 @@ class TrainingConfig:
     data : DataConfig
     output : str
         Directory for everything that is written, relative to the working directory.
-    loss, equilibration, optimizer, schedule
-        See `LossConfig`, `EquilibrationConfig`, `OptimizerConfig`, `ScheduleConfig`.
+    loss, equilibration, harmonic, optimizer, schedule
+        See `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`, `OptimizerConfig`,
+        `ScheduleConfig`.
     batch_size : int
         Structures per optimiser step and process.
     validation_batch_size : int
@@ -232,6 +234,7 @@ class TrainingConfig:
     output: str = "training"
     loss: LossConfig = field(default_factory=LossConfig)
     equilibration: EquilibrationConfig = field(default_factory=EquilibrationConfig)
+    harmonic: HarmonicConfig = field(default_factory=HarmonicConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     batch_size: int = 4
@@ -282,6 +285,7 @@ _SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "loss": LossConfig,
     "equilibration": EquilibrationConfig,
+    "harmonic": HarmonicConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "keys": DataKeys,

@@ -88,6 +88,28 @@ def balance_species(
     return result
 
 
+def weigh_structures(errors: dict[str, torch.Tensor], labels: Labels) -> dict[str, torch.Tensor]:
+    """Scale residuals by the square root of the weight of their structure.
+
+    Parameters
+    ----------
+    errors : dict of str to tensor
+        From `residuals` with `labels`, or from `balance_species`.
+    labels : Labels
+    """
+    if labels.weight is None or bool((labels.weight == 1.0).all()):
+        return errors
+    roots = labels.weight.sqrt()
+    atoms = roots.repeat_interleave(labels.atoms_per_graph.long())
+    result = {}
+    for name, values in errors.items():
+        reference = getattr(labels, "energy" if name == "energy_per_atom" else name)
+        own = atoms if name in ("forces", "charges") else roots
+        own = own.view(-1, *[1] * (reference.ndim - 1)).expand_as(reference)
+        result[name] = values * own[torch.isfinite(reference)]
+    return result
+
+
 def weighted_loss(errors: dict[str, torch.Tensor], weights: LossConfig) -> torch.Tensor:
     """Σ weight × mean squared error.
 

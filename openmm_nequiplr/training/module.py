@@ -13,7 +13,7 @@ from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
 from ..model.potential import NequIPLRPotential
 from .config import TrainingConfig
 from .ema import WeightAverage
-from .loss import Errors, ErrorSums, balance_species, residuals, weighted_loss
+from .loss import Errors, ErrorSums, balance_species, residuals, weigh_structures, weighted_loss
 from .schedule import LearningRate
 
 _NO_DECAY = ("hardness", "charge_offset", "bessel")
@@ -98,11 +98,13 @@ class TrainingModule(pl.LightningModule):
         """Weighted loss of one batch."""
         output = self.model(batch.graph, compute_forces=self._forces, compute_stress=self._stress)
         errors = residuals(output, batch.labels)
-        self._sums.add(errors)
+        weight = batch.labels.weight
+        if weight is None or bool((weight == 1.0).all()):  # copies tell nothing of the errors
+            self._sums.add(errors)
         if self.config.loss.per_species:
             names = self.config.loss.per_species
             errors = balance_species(errors, batch.labels, batch.graph.types, names)
-        return weighted_loss(errors, self.config.loss)
+        return weighted_loss(weigh_structures(errors, batch.labels), self.config.loss)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]
         """One step at the scheduled learning rate, then the average."""

@@ -22,6 +22,7 @@ from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
 from .config import TrainingConfig, load_config, resolve
 from .evaluate import Metrics, evaluate_model, format_table
+from .harmonic import harmonic_copies
 from .module import TrainingModule
 from .parsing import check_keys
 from .recorder import BEST_MODEL, CHECKPOINT, LAST_MODEL, Recorder
@@ -235,7 +236,10 @@ def prepare(
     model = NequIPLRPotential(ModelConfig.from_dict(options))
     if config.precision == "double":
         model.double()
-    data = GraphDataset(parts.train, model), GraphDataset(parts.validation, model)
+    train = list(parts.train)
+    if config.harmonic.copies:
+        train += harmonic_copies(parts.train, config.harmonic, config.seed).structures
+    data = GraphDataset(train, model), GraphDataset(parts.validation, model)
     shifts = fit_energy_shifts(parts.train, options["type_names"], config.data.energy_shifts)
     scales = fit_energy_scales(parts.train, options["type_names"], config.data.per_species_scales)
     with torch.no_grad():

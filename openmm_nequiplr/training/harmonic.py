@@ -1,0 +1,183 @@
+"""Harmonic copies: they keep a model in shape beyond the small displacements of its data.
+
+Reference data near one minimum say nothing of the displacements that molecular dynamics reaches
+in every period, and there a network finds soft modes that do not exist. Springs between
+neighbours, fitted to how the forces of the data change with the displacements, are a crude but
+safe guide. A copy is a structure moved at random by δ, with the forces F(R) − Φ δ; copies take
+part in training with a small weight and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..data.structure import Structure
+from ..errors import InputError, describe
+from ..neighbors import neighbor_list
+
+_SHELL = 0.5  # Å, width of the shells of neighbours that share their springs
+_SAME = 0.3  # Å, rms distance of structures that oscillate about the same minimum
+
+
+@dataclass(frozen=True)
+class HarmonicConfig:
+    """Copies of the training structures with forces of springs.
+
+    Parameters
+    ----------
+    copies : int
+        How many of each structure; 0 for none.
+    displacement : float, Å
+        Standard deviation of each component of the displacements.
+    weight : float
+        Weight of a copy in the loss, next to 1 of a structure.
+    cutoff : float, Å
+        Length of the longest spring.
+    """
+
+    copies: int = 0
+    displacement: float = 0.08
+    weight: float = 0.1
+    cutoff: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.copies < 0:
+            raise InputError(describe("harmonic.copies", self.copies, "at least 0"))
+        for name in ("displacement", "weight", "cutoff"):
+            if not getattr(self, name) > 0:
+                raise InputError(describe(f"harmonic.{name}", getattr(self, name), "above 0"))
+
+
+@dataclass(frozen=True)
+class HarmonicCopies:
+    """The copies, and how well springs describe the data they come from.
+
+    Parameters
+    ----------
+    structures : list of Structure
+        With forces and a weight, without other labels.
+    spread, residual : float, eV/Å
+        Rms of the changes of the forces in the data, and of what the springs leave of them.
+    """
+
+    structures: list[Structure]
+    spread: float
+    residual: float
+
+
+def harmonic_copies(
+    structures: Sequence[Structure], config: HarmonicConfig, seed: int
+) -> HarmonicCopies:
+    """Fit springs to the structures, all together, and make the copies.
+
+    The spring constants, longitudinal and transverse for every pair of elements and shell of
+    neighbours, are not negative, so that Φ has no negative eigenvalue.
+
+    Raises
+    ------
+    InputError
+        If no two structures with forces oscillate about the same minimum.
+    """
+    from scipy.optimize import nnls
+
+    groups = [g for g in _groups(structures) if len(g) > 1]
+    if not groups:
+        expected = f"structures with forces within {_SAME} Å (rms) of one another"
+        raise InputError(describe("harmonic.copies", "none in the training set", expected))
+    oscillators = [_Oscillator(group, config.cutoff) for group in groups]
+    kinds = sorted({kind for each in oscillators for kind in each.kinds})
+    rows = [row for each in oscillators for row in each.equations(kinds)]
+    target = np.concatenate([change for _, change in rows])
+    constants, misfit = nnls(np.concatenate([matrix for matrix, _ in rows]), target)
+    rng = np.random.default_rng(seed)
+    copies = [
+        copy
+        for each in oscillators
+        for _ in range(config.copies)
+        for copy in each.copies(kinds, constants, config, rng)
+    ]
+    return HarmonicCopies(copies, float(np.std(target)), float(misfit / len(target) ** 0.5))
+
+
+def _groups(structures: Sequence[Structure]) -> list[list[Structure]]:
+    groups: list[list[Structure]] = []
+    for structure in structures:
+        if structure.forces is None:
+            continue
+        for group in groups:
+            first = group[0]
+            if first.symbols == structure.symbols and first.pbc == structure.pbc:
+                moved = structure.positions - first.positions
+                cells = (first.cell, structure.cell)
+                same = cells[0] is None or np.allclose(*cells, atol=0.01)  # type: ignore[arg-type]
+                if same and np.sqrt((moved**2).sum(axis=1).mean()) < _SAME:
+                    group.append(structure)
+                    break
+        else:
+            groups.append([structure])
+    return groups
+
+
+class _Oscillator:
+    """Structures about one minimum: their mean, and the pairs of neighbours in it."""
+
+    def __init__(self, members: Sequence[Structure], cutoff: float) -> None:
+        self.members = members
+        self.mean = np.mean([m.positions for m in members], axis=0)
+        self.force = np.mean([m.forces for m in members if m.forces is not None], axis=0)
+        first = members[0]
+        cell = first.cell if first.cell is not None else np.zeros((3, 3))
+        index, shift = neighbor_list(self.mean, cell, first.pbc, cutoff)
+        self.first, self.second = index.numpy()
+        vectors = self.mean[self.second] - self.mean[self.first] + shift.numpy() @ cell
+        length = np.linalg.norm(vectors, axis=1)
+        self.direction = vectors / length[:, None]
+        self.pair_kinds = [
+            (*sorted((first.symbols[i], first.symbols[j])), int(d / _SHELL))
+            for i, j, d in zip(self.first, self.second, length, strict=True)
+        ]
+        self.kinds = set(self.pair_kinds)
+
+    def matrix(self, displacements: np.ndarray, kinds: list) -> np.ndarray:
+        """−Φ δ for unit spring constants, shape [3 N, 2 kinds]; δ of shape [N, 3], Å."""
+        place = {kind: 2 * k for k, kind in enumerate(kinds)}
+        column = np.array([place[kind] for kind in self.pair_kinds])
+        relative = displacements[self.second] - displacements[self.first]
+        along = (relative * self.direction).sum(axis=1)[:, None] * self.direction
+        result = np.zeros((2 * len(kinds), len(displacements), 3))
+        np.add.at(result, (column, self.first), along)
+        np.add.at(result, (column + 1, self.first), relative - along)
+        return result.reshape(2 * len(kinds), -1).T
+
+    def equations(self, kinds: list) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each member, the matrix of its displacement and the change of its forces."""
+        return [
+            (self.matrix(m.positions - self.mean, kinds), (m.forces - self.force).ravel())
+            for m in self.members
+            if m.forces is not None
+        ]
+
+    def copies(
+        self, kinds: list, constants: np.ndarray, config: HarmonicConfig, rng: np.random.Generator
+    ) -> list[Structure]:
+        result = []
+        for member in self.members:
+            moved = rng.normal(0.0, config.displacement, size=self.mean.shape)
+            change = (self.matrix(moved, kinds) @ constants).reshape(moved.shape)
+            assert member.forces is not None
+            result.append(
+                replace(
+                    member,
+                    positions=member.positions + moved,
+                    forces=member.forces + change,
+                    energy=None,
+                    charges=None,
+                    dipole=None,
+                    stress=None,
+                    weight=config.weight,
+                )
+            )
+        return result
