@@ -87,9 +87,14 @@ def _elements(model: NequIPLRPotential) -> list[str]:
     types = torch.arange(len(model.config.type_names), device=model.device)
     hardness = model.hardness(types).tolist()
     shifts = model.state_dict()["energy_shifts"].tolist()
-    lines = [f"{'':<4}{'width σ (Å)':>14}{'hardness J (eV/e²)':>22}{'shift (eV)':>18}"]
-    for row in zip(model.config.type_names, model.config.widths, hardness, shifts, strict=True):
-        lines.append("{:<4}{:>14.3f}{:>22.4f}{:>18.6f}".format(*row))
+    offsets = [0.0] * len(types)
+    if model.charge_offset is not None:
+        offsets = model.charge_offset.tolist()
+    head = ("width σ (Å)", "hardness J (eV/e²)", "offset Z (e)", "shift (eV)")
+    lines = [" " * 4 + "{:>14}{:>22}{:>16}{:>18}".format(*head)]
+    rows = zip(model.config.type_names, model.config.widths, hardness, offsets, shifts, strict=True)
+    for row in rows:
+        lines.append("{:<4}{:>14.3f}{:>22.4f}{:>16.4f}{:>18.6f}".format(*row))
     return lines
 
 

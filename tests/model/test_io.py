@@ -44,6 +44,26 @@ def test_header_is_readable_without_the_package(make_model, tmp_path):
     assert json.loads(header["config"])["r_max"] == 3.5
 
 
+def test_files_of_the_first_version(make_model, tmp_path, crystal):
+    """They have whole last layers, and electronegativities without shift and scale."""
+    model = make_model(scalar_last_layer=False)
+    path = tmp_path / "m.safetensors"
+    save_model(model, path)
+    with safe_open(str(path), framework="pt") as file:
+        header = dict(file.metadata())
+        tensors = {
+            name: file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118
+            if name not in ("electronegativity_shifts", "electronegativity_scales")
+        }
+    config = json.loads(header["config"])
+    del config["scalar_last_layer"], config["effective_charges"]
+    save_file(tensors, path, {**header, "config": json.dumps(config), "format_version": "1"})
+    again = load_model(path)
+    assert again.config == model.config
+    assert energy(again, crystal) == energy(model, crystal)
+
+
 def test_dtype_can_be_chosen(make_model, tmp_path):
     save_model(make_model(), tmp_path / "m.safetensors")
     assert load_model(tmp_path / "m.safetensors", dtype=torch.float32).dtype == torch.float32
