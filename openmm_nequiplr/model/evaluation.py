@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-from ..electrostatics import CoulombOperator
-from ..equilibration import DenseSolver, adjoint_charges, lagrangian_weights
+from ..electrostatics import CoulombOperator, EnergyFunction, MeshCoulomb
+from ..equilibration import lagrangian_weights
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..units import COULOMB_CONSTANT
+from .building import with_lattice_sum
 from .potential import NequIPLRPotential
+from .solving import (
+    DEFAULT_CHARGE_TOLERANCE,
+    DEFAULT_MAX_ITERATIONS,
+    ChargeMemory,
+    DenseEquilibration,
+    IterativeEquilibration,
+    SolverOptions,
+)
 from .strain import strained, stress_from_strain
 
 #: ``f(positions, cell, charges) -> (energy, forces)`` is the Coulomb sum of point charges with the
@@ -27,6 +37,17 @@ from .strain import strained, stress_from_strain
 PointChargeCoulomb = Callable[
     [np.ndarray, "np.ndarray | None", np.ndarray], tuple[float, np.ndarray]
 ]
+
+
+@runtime_checkable
+class SmoothCoulomb(Protocol):
+    """A :data:`PointChargeCoulomb` that can leave out the pairs of a periodic sum."""
+
+    def smooth(
+        self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
+    ) -> tuple[float, np.ndarray]:
+        """The sum less Σ k_e q_i q_j erfc(r/√2η)/r of all pairs and images, η in Å."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,8 @@ class Evaluation:
         the energy.
     residual : float, eV/e
         Largest residual of the two solves.
+    iterations : tuple of 2 int
+        Of the solves for the charges and for the adjoint charges; 0 where they are dense.
     """
 
     energy: float
@@ -61,6 +84,7 @@ class Evaluation:
     dipole: np.ndarray
     parts: dict[str, float] = field(default_factory=dict)
     residual: float = 0.0
+    iterations: tuple[int, int] = (0, 0)
 
 
 class Evaluator:
@@ -73,6 +97,10 @@ class Evaluator:
     dtype : torch.dtype, optional
         Of the network.
     device : torch.device or str, optional
+    solver, charge_tolerance, max_iterations
+        How charges are solved for, see :class:`.solving.SolverOptions`. An iterative solver goes
+        on from the structure before, so use one evaluator for each run; its results depend on that
+        past within the tolerance.
     """
 
     def __init__(
@@ -80,20 +108,37 @@ class Evaluator:
         model: NequIPLRPotential,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        *,
+        solver: str = "auto",
+        charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+        max_iterations: int = DEFAULT_MAX_ITERATIONS,
     ) -> None:
         self.model = model.to(dtype=dtype, device=device).eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
+        self.options = SolverOptions(solver, charge_tolerance, max_iterations)
+        self.memory = ChargeMemory(self.model, self.options)
+
+    def iterative(self, count: int, periodic: bool) -> bool:
+        """Whether so many atoms are solved for iteratively; their graph needs no lattice sum."""
+        return self.options.iterative(self.model.config, count, periodic)
+
+    def _prepare(self, graph: AtomicGraph) -> tuple[AtomicGraph, ChargeMemory | None]:
+        """The graph with all that its solver needs, and what an iterative one remembers."""
+        _check_single(graph)
+        if self.iterative(graph.num_atoms, graph.periodic[0]):
+            return graph, self.memory
+        return with_lattice_sum(self.model.config, graph), None
 
     def charges(self, graph: AtomicGraph) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
-        _check_single(graph)
+        graph, memory = self._prepare(graph)
         with torch.no_grad():
             model = self.model
             chi = model.electronegativity(graph, *model.edge_features(graph.edge_vectors()))
-            operator = model.coulomb_operators(graph, graph.positions, graph.cell)[0]
-            solver = DenseSolver(operator.matrix() + torch.diag(model.separate_hardness(graph)))
-            pushed = chi + operator.potential(model.offsets(graph))
+            operator = _operator(model, graph, graph.positions, graph.cell, memory)
+            solver = _equilibration(graph, operator, model.separate_hardness(graph), memory)
+            pushed = chi + solver.potential(model.offsets(graph))
             result = solver.solve(pushed, graph.total_charge)
         return _numpy(result.charges), _numpy(chi)
 
@@ -122,17 +167,16 @@ class Evaluator:
         ConvergenceError
             If the equilibration fails.
         """
-        _check_single(graph)
+        graph, memory = self._prepare(graph)
         if self.model.config.legacy_periodic and graph.periodic[0]:
             return self._legacy(graph, compute_forces, compute_stress, point_charge_coulomb)
         if compute_stress and point_charge_coulomb is not None:
             raise InputError(
                 describe("compute_stress", True, "False when point_charge_coulomb is given")
             )
-        step = _Step(self.model, graph, compute_stress)
+        step = _Step(self.model, graph, compute_stress, memory)
         step.equilibrate()
-        coulomb = step.coulomb_energies(point_charge_coulomb, compute_forces)
-        return step.finish(coulomb, compute_forces)
+        return step.finish(step.coulomb_energy(point_charge_coulomb), compute_forces)
 
     def _legacy(
         self,
@@ -161,18 +205,23 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class _Coulomb:
-    """e(Q+Z−w) and e(w) as differentiable tensors, or as numbers with forces from outside."""
+    """e(Q+Z−w) − e(w) as a differentiable tensor, with the forces of what came from outside."""
 
     energy: torch.Tensor
-    of_adjoint: torch.Tensor
     external_forces: np.ndarray | None
 
 
 class _Step:
     """One evaluation: holds the tensors that its phases share."""
 
-    def __init__(self, model: NequIPLRPotential, graph: AtomicGraph, with_stress: bool) -> None:
-        self.model, self.graph, self.with_stress = model, graph, with_stress
+    def __init__(
+        self,
+        model: NequIPLRPotential,
+        graph: AtomicGraph,
+        with_stress: bool,
+        memory: ChargeMemory | None,
+    ) -> None:
+        self.model, self.graph, self.with_stress, self.memory = model, graph, with_stress, memory
         self.full = model.config.electrostatic_energy == "qeq"
         self.positions = graph.positions.detach().clone().requires_grad_()
         self.strain = torch.zeros_like(graph.cell).requires_grad_(with_stress)
@@ -185,19 +234,19 @@ class _Step:
             vectors = graph.edge_vectors(self.moved, self.cell)
             self.length, self.harmonics = model.edge_features(vectors)
             self.chi = model.electronegativity(graph, self.length, self.harmonics)
-
-    def operator(self, positions: torch.Tensor, cell: torch.Tensor) -> CoulombOperator:
-        return self.model.coulomb_operators(self.graph, positions, cell)[0]
+            self.operator = _operator(model, graph, self.moved, self.cell, memory)
 
     def equilibrate(self) -> None:
         """Charges Q, the energy stage, and the adjoint charges w."""
         graph = self.graph
         with torch.no_grad():
-            kernel = self.operator(graph.positions, graph.cell).matrix()
             self.hardness = self.model.separate_hardness(graph)
-            solver = DenseSolver(kernel + torch.diag(self.hardness))
+            solver = _equilibration(graph, self.operator, self.hardness, self.memory)
             self.offsets = self.model.offsets(graph)
-            first = solver.solve(self.chi + kernel @ self.offsets, graph.total_charge)
+            pushed = self.chi.detach()
+            if bool(self.offsets.any()):
+                pushed = pushed + solver.potential(self.offsets)
+            first = solver.solve(pushed, graph.total_charge)
         self.charges = first.charges
         with torch.enable_grad():
             charges = self.charges.detach().requires_grad_()
@@ -206,42 +255,57 @@ class _Step:
             ).squeeze(0)
             (gradient,) = torch.autograd.grad(self.short_range, charges, retain_graph=True)
         if not self.full:
-            gradient = gradient + kernel @ (self.charges + self.offsets)
-        second = adjoint_charges(solver, gradient)
+            gradient = gradient + solver.potential(self.charges + self.offsets)
+        second = solver.adjoint(gradient)
+        solver.finish()
         self.adjoint = second.charges
+        self.iterations = first.iterations, second.iterations
         self.residual = max(first.residual, second.residual)
         self.pure = self.charges + self.offsets - self.adjoint
 
-    def coulomb_energies(
-        self, point_charges: PointChargeCoulomb | None, compute_forces: bool
-    ) -> _Coulomb:
+    def coulomb_energy(self, point_charges: PointChargeCoulomb | None) -> _Coulomb:
+        operator = self.operator
         if point_charges is None:
             with torch.enable_grad():
-                operator = self.operator(self.moved, self.cell)
-                return _Coulomb(operator.energy(self.pure), operator.energy(self.adjoint), None)
+                return _Coulomb(self._difference(operator), None)
+        # pairs are summed here where the point-charge code can leave them out
+        if isinstance(operator, MeshCoulomb) and isinstance(point_charges, SmoothCoulomb):
+            eta, smooth = operator.smoothing_width, point_charges.smooth
+            energy, forces = self._outside(lambda *structure: smooth(*structure, eta))
+            with torch.enable_grad():
+                correction = operator.pair_difference(self.pure, self.adjoint)
+        else:
+            energy, forces = self._outside(point_charges)
+            with torch.enable_grad():
+                correction = self._difference(operator.screening())
+        return _Coulomb(correction + energy, forces)
+
+    def _outside(
+        self, coulomb: Callable[..., tuple[float, np.ndarray]]
+    ) -> tuple[float, np.ndarray]:
+        """Energy and forces of the charges Q+Z−w less those of w, summed by other code."""
         ratio = self.model.config.coulomb_constant / COULOMB_CONSTANT
         positions = _numpy(self.graph.positions)
         cell = _numpy(self.graph.cell[0]) if self.graph.periodic[0] else None
-        energies, forces = [], np.zeros_like(positions)
-        for sign, charges in ((1.0, self.pure), (-1.0, self.adjoint)):
-            if not bool(charges.abs().max() > 0):
-                energies.append(0.0)
-                continue
-            energy, force = point_charges(positions, cell, _numpy(charges))
-            energies.append(ratio * float(energy))
-            forces += sign * ratio * np.asarray(force)
-        with torch.enable_grad():
-            correction = self.operator(self.moved, self.cell).screening()
-            first = correction.energy(self.pure) + energies[0]
-            second = correction.energy(self.adjoint) + energies[1]
-        return _Coulomb(first, second, forces)
+        total, forces = 0.0, np.zeros_like(positions)
+        for sign, charges in ((ratio, self.pure), (-ratio, self.adjoint)):
+            if bool(charges.any()):
+                energy, force = coulomb(positions, cell, _numpy(charges))
+                total += sign * float(energy)
+                forces += sign * np.asarray(force)
+        return total, forces
+
+    def _difference(self, source: EnergyFunction) -> torch.Tensor:
+        if isinstance(source, MeshCoulomb):
+            return source.energy_difference(self.pure, self.adjoint)
+        return source.energy(self.pure) - source.energy(self.adjoint)
 
     def finish(self, coulomb: _Coulomb, compute_forces: bool) -> Evaluation:
         """Put the Lagrangian together and differentiate it at fixed Q and w."""
         with torch.enable_grad():
             weights = lagrangian_weights(self.charges, self.adjoint, full_functional=self.full)
             energy = self.short_range + (weights * self.chi).sum()
-            energy = energy + coulomb.energy - coulomb.of_adjoint
+            energy = energy + coulomb.energy
             gradients: tuple[torch.Tensor | None, ...] = (None, None)
             wanted = [self.positions] + ([self.strain] if self.with_stress else [])
             if compute_forces or self.with_stress:
@@ -289,7 +353,32 @@ class _Step:
             dipole=_numpy(self.charges @ self.graph.positions),
             parts=parts,
             residual=self.residual,
+            iterations=self.iterations,
         )
+
+
+def _operator(
+    model: NequIPLRPotential,
+    graph: AtomicGraph,
+    positions: torch.Tensor,
+    cell: torch.Tensor,
+    memory: ChargeMemory | None,
+) -> CoulombOperator:
+    """The Coulomb operator at positions and cell that may carry gradients."""
+    if memory is not None and graph.periodic[0]:
+        return memory.mesh(graph, positions, cell[0])
+    return model.coulomb_operators(graph, positions, cell)[0]
+
+
+def _equilibration(
+    graph: AtomicGraph,
+    operator: CoulombOperator,
+    hardness: torch.Tensor,
+    memory: ChargeMemory | None,
+) -> DenseEquilibration | IterativeEquilibration:
+    if memory is None:
+        return DenseEquilibration(operator, hardness)
+    return IterativeEquilibration(memory, graph, operator, hardness)
 
 
 def _check_single(graph: AtomicGraph) -> None:

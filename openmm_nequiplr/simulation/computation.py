@@ -20,6 +20,7 @@ from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.io import deserialize_model
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
@@ -61,6 +62,8 @@ class ComputationSettings:
     skin : float, Å
         How much farther than needed neighbours are searched; it decides how long their list
         lasts, and no result.
+    solver, charge_tolerance, max_iterations
+        How charges are solved for, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
     """
 
     model: bytes = field(repr=False)
@@ -74,6 +77,9 @@ class ComputationSettings:
     tolerance: float = DEFAULT_TOLERANCE
     coulomb_platform: str | None = None
     skin: float = DEFAULT_SKIN
+    solver: str = "auto"
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
 
 
 class Computation:
@@ -185,7 +191,14 @@ class Computation:
                     precision=settings.precision,
                     platform=settings.coulomb_platform,
                 )
-            self._evaluator = Evaluator(model, dtype=DTYPES[settings.precision], device=device)
+            self._evaluator = Evaluator(
+                model,
+                dtype=DTYPES[settings.precision],
+                device=device,
+                solver=settings.solver,
+                charge_tolerance=settings.charge_tolerance,
+                max_iterations=settings.max_iterations,
+            )
         return self._evaluator
 
     def _graph(self, positions: np.ndarray, cell: np.ndarray | None) -> AtomicGraph:
@@ -197,7 +210,8 @@ class Computation:
                 "unstable: try a shorter time step, or minimise the structure first"
             )
         if self._graphs is None:
-            settings, model = self.settings, self._ready().model
+            settings, evaluator = self.settings, self._ready()
+            model = evaluator.model
             self._graphs = GraphBuilder(
                 model.config,
                 settings.symbols,
@@ -205,6 +219,7 @@ class Computation:
                 settings.total_charge,
                 skin=settings.skin,
                 device=model.device,
+                lattice_sum=not evaluator.iterative(self.num_atoms, settings.periodic),
             )
         return self._graphs(positions, cell)
 

@@ -81,9 +81,20 @@ def plan_pme(box: ReducedBox, cutoff: float | None, tolerance: float) -> PMEPlan
                 'use long_range="graph", which has no such limit'
             )
     alpha = math.sqrt(math.log(_CUTOFF_ERROR / (_CUTOFF_SHARE * tolerance))) / chosen
+    return PMEPlan(chosen, alpha, _mesh(box, alpha, tolerance))
+
+
+def plan_smooth(box: ReducedBox, eta: float, tolerance: float) -> PMEPlan:
+    """The mesh for a sum without direct space, of Ewald width η in Å; arguments as above."""
+    alpha = 1.0 / (math.sqrt(2.0) * eta)
+    # nothing is summed within the cutoff, but OpenMM wants one that fits
+    return PMEPlan(0.25 * box.smallest_width, alpha, _mesh(box, alpha, tolerance))
+
+
+def _mesh(box: ReducedBox, alpha: float, tolerance: float) -> tuple[int, int, int]:
     density = alpha / (tolerance / _MESH_ERROR) ** (1.0 / _SPLINE_ORDER)
     a, b, c = (_mesh_size(density * float(np.linalg.norm(row))) for row in box.vectors)
-    return PMEPlan(chosen, alpha, (a, b, c))
+    return a, b, c
 
 
 def check_cutoff(cutoff: float, box: ReducedBox) -> None:
@@ -213,7 +224,7 @@ class PointChargeCoulomb:
         self._reset()
 
     def _reset(self) -> None:
-        self._contexts: OrderedDict[PMEPlan | None, _InnerContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[PMEPlan | None, bool], _InnerContext] = OrderedDict()
         self._cell: np.ndarray | None = None
         self._box: ReducedBox | None = None
 
@@ -263,21 +274,49 @@ class PointChargeCoulomb:
         """Splitting, cutoff and mesh of the sum in a cell (rows are lattice vectors, Å)."""
         return plan_pme(self._reduced(cell), self.cutoff, self.tolerance)
 
+    def smooth(
+        self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
+    ) -> tuple[float, np.ndarray]:
+        """The periodic sum without its pairs k_e q_i q_j erfc(r/√2η)/r.
+
+        Parameters
+        ----------
+        positions, cell, charges : numpy.ndarray
+            As above.
+        eta : float, Å
+            Ewald width; α = 1/(√2 η).
+
+        Returns
+        -------
+        energy : float, eV
+        forces : numpy.ndarray, shape (N, 3), eV/Å
+        """
+        box = self._reduced(cell)
+        plan = plan_smooth(box, eta, self.tolerance)
+        energy, forces = self._context(plan, box, direct_space=False).evaluate(
+            positions @ box.rotation.T, box.vectors, charges
+        )
+        return energy, forces @ box.rotation
+
     def _reduced(self, cell: np.ndarray) -> ReducedBox:
         if self._box is None or self._cell is None or not np.array_equal(cell, self._cell):
             self._cell, self._box = np.array(cell, dtype=np.float64), compact_box(cell)
         return self._box
 
-    def _context(self, plan: PMEPlan | None, box: ReducedBox | None) -> _InnerContext:
+    def _context(
+        self, plan: PMEPlan | None, box: ReducedBox | None, direct_space: bool | None = None
+    ) -> _InnerContext:
         """The Context of a plan; the few used last are kept."""
-        if plan not in self._contexts:
+        direct = self.direct_space if direct_space is None else direct_space
+        key = (plan, direct)
+        if key not in self._contexts:
             while len(self._contexts) >= _MAX_CONTEXTS:
                 self._contexts.popitem(last=False)
-            self._contexts[plan] = _InnerContext(
-                self.num_atoms, plan, box, self.platform, self._properties, self.direct_space
+            self._contexts[key] = _InnerContext(
+                self.num_atoms, plan, box, self.platform, self._properties, direct
             )
-        self._contexts.move_to_end(plan)
-        return self._contexts[plan]
+        self._contexts.move_to_end(key)
+        return self._contexts[key]
 
 
 class _InnerContext:
