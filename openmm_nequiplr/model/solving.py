@@ -7,21 +7,19 @@ on that past within the tolerance and no further.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..electrostatics import CoulombOperator, MeshCoulomb, MeshGeometry, mesh_geometry
+from ..electrostatics import CoulombOperator
 from ..equilibration import (
-    ChargePredictor,
     DenseSolver,
     Equilibration,
     IterativeSolver,
     JacobiPreconditioner,
     Preconditioner,
-    ReusedPreconditioner,
     adjoint_charges,
     positive_diagonal,
 )
@@ -29,20 +27,15 @@ from ..equilibration.iterative import DEFAULT_MAX_ITERATIONS
 from ..errors import ConvergenceError, InputError, describe
 from ..graph import AtomicGraph
 from .config import ModelConfig
-from .potential import NequIPLRPotential
+from .memory import MESH_ACCURACY, ChargeMemory
 
 SOLVERS = ("auto", "dense", "iterative")
 #: Residual, relative to that of uniform charges, at which an iterative solve stops.
 DEFAULT_CHARGE_TOLERANCE = 1e-5
 #: From so many atoms on ``"auto"`` iterates; in free space K is a matrix all the same.
 ITERATIVE_FROM = {True: 600, False: 2000}
-#: Relative error of the Coulomb forces that the mesh aims at.
-MESH_ACCURACY = 1e-5
 
-# An atom that moved farther (Å) since the last structure has not done so within a time step.
-_LONGEST_STEP = 0.3
-# The splitting is chosen anew once the cell is strained by more than this.
-_SAME_SPLITTING = 0.05
+_FINEST_MESH = 1e-9
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,7 @@ class SolverOptions:
         ``"auto"`` chooses by the number of atoms, see :data:`ITERATIVE_FROM`.
     charge_tolerance : float
         Of the iterative solver: residual, relative to that of uniform charges, at which it stops.
+        The mesh is as accurate, and no less than :data:`.memory.MESH_ACCURACY`.
     max_iterations : int
         Of the iterative solver; more are an error.
 
@@ -79,6 +73,11 @@ class SolverOptions:
             raise InputError(describe("charge_tolerance", tolerance, expected))
         if not isinstance(most, int | np.integer) or isinstance(most, bool) or most < 1:
             raise InputError(describe("max_iterations", most, "a whole number of at least 1"))
+
+    @property
+    def mesh_accuracy(self) -> float:
+        """Relative error of the Coulomb forces that the mesh aims at."""
+        return max(min(MESH_ACCURACY, self.charge_tolerance), _FINEST_MESH)
 
     def iterative(self, config: ModelConfig, count: int, periodic: bool) -> bool:
         """Whether ``count`` atoms are solved for iteratively.
@@ -129,159 +128,13 @@ class DenseEquilibration:
         """Nothing is kept."""
 
 
-class ChargeMemory:
-    """What iterative solves keep from one structure to the next: mesh, preconditioner, charges.
-
-    Guesses are extrapolated along structures of the same atoms, charge and cell that follow one
-    another by small moves. Anything else (a box that a barostat tries, positions that were set, a
-    loaded state) does not enter: a trial box starts from the last charges, and they are forgotten
-    only if a next structure continues from the trial. Atoms may be wrapped at any time.
-
-    Parameters
-    ----------
-    model : NequIPLRPotential
-    options : SolverOptions
-    accuracy : float
-        Relative error of the Coulomb forces that the mesh aims at.
-    """
-
-    def __init__(
-        self, model: NequIPLRPotential, options: SolverOptions, accuracy: float = MESH_ACCURACY
-    ) -> None:
-        self.model, self.options, self.accuracy = model, options, accuracy
-        self.preconditioner = ReusedPreconditioner(model.config.coulomb_constant)
-        self.geometries = 0
-        self._geometry: MeshGeometry | None = None
-        self._device: torch.device | None = None
-        self._chosen: np.ndarray | None = None
-        self._track: _Track | None = None
-        self._trial: _Track | None = None
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.preconditioner.reset()
-        self._geometry = self._chosen = self._track = self._trial = None
-
-    def mesh(self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor) -> MeshCoulomb:
-        """The mesh operator of a periodic structure; the tensors may carry gradients.
-
-        Parameters
-        ----------
-        graph : AtomicGraph
-        positions : torch.Tensor, float64, shape (N, 3), Å
-        cell : torch.Tensor, float64, shape (3, 3), Å
-        """
-        widths = self.model.widths[graph.types]
-        points, box = _numpy(positions), _numpy(cell)
-        geometry, images = self._geometry, None
-        if geometry is not None and geometry.positions.shape == points.shape:
-            moved = points - geometry.positions @ np.linalg.solve(geometry.cell, box)
-            images = np.rint(moved @ np.linalg.inv(box))
-            points = points - images @ box if images.any() else points
-        fits = self._track is None or self._track.same_atoms(graph)
-        if geometry is None or not fits or not geometry.serves(points, box):
-            parameters = geometry.parameters if geometry is not None and fits else None
-            if self._chosen is None or _strain(self._chosen, box) > _SAME_SPLITTING:
-                parameters = None
-            if parameters is None:
-                self._chosen = box.copy()
-            points, images = _numpy(positions), None
-            geometry = mesh_geometry(
-                points, box, _numpy(widths), self.accuracy, parameters=parameters
-            ).to(graph.positions.device)
-            self._geometry = geometry
-            self.geometries += 1
-        if images is not None and images.any():
-            positions = positions - torch.from_numpy(images).to(cell.device) @ cell
-        constant = self.model.config.coulomb_constant
-        return MeshCoulomb(positions, cell, widths, geometry, constant)
-
-    def guesses(self, graph: AtomicGraph) -> _Track:
-        """Where the solves for a structure start, and where their results belong."""
-        track, trial = self._track, self._trial
-        if track is not None and not track.same_atoms(graph):
-            self.preconditioner.reset()
-            track = trial = None
-        if track is not None and not track.continues(graph):
-            if trial is not None and trial.continues(graph):
-                track, trial = trial, None
-            elif not track.same_cell(graph):
-                trial = track.branched(graph)
-                self._track, self._trial = track, trial
-                return trial
-            else:
-                track = trial = None
-        if track is None:
-            track, trial = _Track(graph), None
-        self._track, self._trial = track, trial
-        return track
-
-    def forget(self) -> None:
-        """Drop the charges, as after a failed solve."""
-        self._track = self._trial = None
-        self.preconditioner.reset()
-
-
-class _Track:
-    """Charges along structures that follow one another by small moves."""
-
-    def __init__(self, graph: AtomicGraph) -> None:
-        self.types, self.total_charge = graph.types, float(graph.total_charge)
-        self.cell = _numpy(graph.cell[0])
-        self.periodic = graph.periodic[0]
-        self.positions: np.ndarray | None = None
-        self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
-
-    def same_atoms(self, graph: AtomicGraph) -> bool:
-        if self.types is not graph.types and not torch.equal(self.types, graph.types):
-            return False
-        charge = float(graph.total_charge)
-        return charge == self.total_charge and graph.periodic[0] == self.periodic
-
-    def same_cell(self, graph: AtomicGraph) -> bool:
-        return not self.periodic or np.array_equal(self.cell, _numpy(graph.cell[0]))
-
-    def _moved(self, graph: AtomicGraph) -> float:
-        """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
-        if self.positions is None:
-            return math.inf
-        points, box = _numpy(graph.positions), _numpy(graph.cell[0])
-        if not self.periodic:
-            return float(np.abs(points - self.positions).max())
-        # a barostat moves whole molecules, so affine to within its small strain
-        moved = points - self.positions @ np.linalg.solve(self.cell, box)
-        moved -= np.rint(moved @ np.linalg.inv(box)) @ box
-        return float(np.abs(moved).max())
-
-    def continues(self, graph: AtomicGraph) -> bool:
-        """Whether a structure is the next one of this track."""
-        return self.same_cell(graph) and self._moved(graph) <= _LONGEST_STEP
-
-    def branched(self, graph: AtomicGraph) -> _Track:
-        """A track for another cell; it starts from the last charges if the atoms are near."""
-        other = _Track(graph)
-        if self._moved(graph) <= _LONGEST_STEP:
-            other.charges, other.adjoint = self.charges.last_only(), self.adjoint.last_only()
-        return other
-
-    def advance(self, graph: AtomicGraph, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
-        """Take up the results of a structure; the same one again does not count as a step."""
-        if self.positions is None:  # charges of another cell were good enough for the guess
-            self.charges.reset()
-            self.adjoint.reset()
-        elif self._moved(graph) == 0.0:
-            return
-        self.charges.accept(charges)
-        self.adjoint.accept(adjoint)
-        self.positions = _numpy(graph.positions).copy()
-
-
 class IterativeEquilibration:
     """Charges and adjoint charges of one structure by conjugate gradients.
 
     Parameters
     ----------
     memory : ChargeMemory
+    options : SolverOptions
     graph : AtomicGraph
     operator : CoulombOperator
     hardness : torch.Tensor, float64, shape (N,), eV/e²
@@ -290,6 +143,7 @@ class IterativeEquilibration:
     def __init__(
         self,
         memory: ChargeMemory,
+        options: SolverOptions,
         graph: AtomicGraph,
         operator: CoulombOperator,
         hardness: torch.Tensor,
@@ -308,8 +162,8 @@ class IterativeEquilibration:
             self._solver = IterativeSolver(
                 operator,
                 hardness,
-                tolerance=memory.options.charge_tolerance,
-                max_iterations=memory.options.max_iterations,
+                tolerance=options.charge_tolerance,
+                max_iterations=options.max_iterations,
                 preconditioner=preconditioner,
             )
 
@@ -328,9 +182,9 @@ class IterativeEquilibration:
         guess = self._track.adjoint.predict(self._graph.num_atoms)
         return self._keep(lambda: adjoint_charges(self._solver, gradient, guess))
 
-    def _keep(self, solve) -> Equilibration:
+    def _keep(self, solve: Callable[[], Equilibration]) -> Equilibration:
         try:
-            result: Equilibration = solve()
+            result = solve()
         except ConvergenceError:
             self._memory.forget()
             raise
@@ -342,11 +196,3 @@ class IterativeEquilibration:
         first, second = self._results
         self._track.advance(self._graph, first.charges, second.charges)
         self._memory.preconditioner.report(max(first.iterations, second.iterations))
-
-
-def _strain(cell: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(np.linalg.solve(cell, other) - np.eye(3)).max())
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()

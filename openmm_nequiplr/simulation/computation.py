@@ -31,6 +31,7 @@ DTYPES = {"single": torch.float32, "double": torch.float64}
 
 # Enough for a rejected Monte Carlo move to find the state before it.
 _REMEMBERED = 3
+_SOLVES_KEPT = 10000
 # Positions this close (Å, modulo lattice vectors) are the same frame.
 _SAME_POSITION = 1e-5
 
@@ -111,6 +112,8 @@ class Computation:
             maxlen=_REMEMBERED
         )
         self.evaluations = 0
+        #: Iterations for charges and adjoint charges, and residual (eV/e), of the last evaluations.
+        self.solves: deque[tuple[int, int, float]] = deque(maxlen=_SOLVES_KEPT)
         _live[token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -160,6 +163,7 @@ class Computation:
                     "energy or force; atoms on top of one another are the usual cause"
                 )
             self.evaluations += 1
+            self.solves.append((*result.iterations, result.residual))
             kept = None if cell is None else np.array(cell, dtype=np.float64)
             self._recent.append((np.array(positions, dtype=np.float64), kept, result))
             return result
