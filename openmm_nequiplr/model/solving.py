@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,8 +33,9 @@ from .memory import MESH_ACCURACY, ChargeMemory
 SOLVERS = ("auto", "dense", "iterative")
 #: Residual, relative to that of uniform charges, at which an iterative solve stops.
 DEFAULT_CHARGE_TOLERANCE = 1e-5
-#: From so many atoms on ``"auto"`` iterates; in free space K is a matrix all the same.
-ITERATIVE_FROM = {True: 600, False: 2000}
+#: From so many atoms on ``"auto"`` iterates, in a periodic cell and without one, where K is a
+#: matrix all the same.
+ITERATIVE_FROM = {True: 400, False: 2000}
 
 _FINEST_MESH = 1e-9
 
@@ -128,6 +130,20 @@ class DenseEquilibration:
         """Nothing is kept."""
 
 
+class _MatrixCoulomb:
+    """An operator's potential and diagonal out of its matrix."""
+
+    def __init__(self, operator: CoulombOperator) -> None:
+        with torch.no_grad():
+            self._kernel = operator.matrix()
+
+    def potential(self, charges: torch.Tensor) -> torch.Tensor:
+        return self._kernel @ charges
+
+    def diagonal(self) -> torch.Tensor:
+        return self._kernel.diagonal()
+
+
 class IterativeEquilibration:
     """Charges and adjoint charges of one structure by conjugate gradients.
 
@@ -148,6 +164,8 @@ class IterativeEquilibration:
         operator: CoulombOperator,
         hardness: torch.Tensor,
     ) -> None:
+        if not graph.periodic[0]:  # K as a matrix: its products are faster than those over pairs
+            operator = cast(CoulombOperator, _MatrixCoulomb(operator))
         self._memory, self._graph, self._operator = memory, graph, operator
         self._track = memory.guesses(graph)
         self._results: list[Equilibration] = []
