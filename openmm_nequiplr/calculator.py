@@ -16,6 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from .errors import InputError, describe
 from .model import load_model
 from .model.evaluation import Evaluator
+from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 
 if TYPE_CHECKING:
     from .model import NequIPLRPotential
@@ -40,6 +41,13 @@ class NequIPLRCalculator(Calculator):
     precision : {"single", "double"}, optional
         Precision of the network; by default the model's own. Geometry, equilibration and Coulomb
         sums are always in double precision.
+    solver : {"auto", "dense", "iterative"}
+        Of the charges. The iterative one serves large systems and starts from the structure
+        before; ``"auto"`` takes it for many atoms.
+    charge_tolerance : float
+        Residual, relative to that of uniform charges, at which the iterative solver stops.
+    max_iterations : int
+        Of the iterative solver; more are an error.
 
     Attributes
     ----------
@@ -48,7 +56,7 @@ class NequIPLRCalculator(Calculator):
         (eV/Å, shape (N, 3)); ``stress`` (eV/Å³, Voigt order xx yy zz yz xz xy, ASE's sign,
         periodic structures only); ``charges`` (e, shape (N,)); ``dipole`` (e Å, shape (3,));
         ``electronegativities`` (eV/e, shape (N,)); ``energy_parts`` (eV, a dict whose values add
-        up to the energy).
+        up to the energy); ``iterations`` (of the two solves for charges, 0 where they are dense).
 
     Notes
     -----
@@ -78,6 +86,10 @@ class NequIPLRCalculator(Calculator):
         model: NequIPLRPotential | str | PathLike[str],
         device: torch.device | str | None = None,
         precision: str | None = None,
+        *,
+        solver: str = "auto",
+        charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+        max_iterations: int = DEFAULT_MAX_ITERATIONS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -87,7 +99,14 @@ class NequIPLRCalculator(Calculator):
             self.model = load_model(model)
         else:
             self.model = copy.deepcopy(model)
-        self.evaluator = Evaluator(self.model, dtype=_PRECISIONS[precision], device=device)
+        self.evaluator = Evaluator(
+            self.model,
+            dtype=_PRECISIONS[precision],
+            device=device,
+            solver=solver,
+            charge_tolerance=charge_tolerance,
+            max_iterations=max_iterations,
+        )
         self._computed_charge: float | None = None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -112,7 +131,7 @@ class NequIPLRCalculator(Calculator):
         properties : sequence of str
             Names out of ``implemented_properties``.
         system_changes : sequence of str
-            Ignored: nothing is kept between structures.
+            Ignored: what an iterative solver keeps between structures looks after itself.
         """
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
@@ -128,6 +147,7 @@ class NequIPLRCalculator(Calculator):
             cell=atoms.cell.array,
             pbc=atoms.pbc,
             total_charge=total_charge,
+            lattice_sum=not self.evaluator.iterative(len(atoms), periodic),
         )
         # The stress comes almost free with the forces, and relaxations of cells ask for both.
         compute_forces = not {"forces", "stress"}.isdisjoint(properties)
@@ -141,6 +161,7 @@ class NequIPLRCalculator(Calculator):
             "dipole": evaluation.dipole,
             "electronegativities": evaluation.electronegativity,
             "energy_parts": dict(evaluation.parts),
+            "iterations": evaluation.iterations,
         }
         if evaluation.forces is not None:
             self.results["forces"] = evaluation.forces

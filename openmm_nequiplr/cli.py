@@ -279,6 +279,13 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
         "--nonbonded-cutoff", type=float, metavar="ANGSTROM", help="of the PME's direct sum"
     )
     force.add_argument("--ewald-tolerance", type=float, metavar="X", help="of the PME")
+    force.add_argument(
+        "--solver", choices=("auto", "dense", "iterative"), help="of the charges (default: auto)"
+    )
+    force.add_argument(
+        "--charge-tolerance", type=float, metavar="X", help="of the iterative solver"
+    )
+    force.add_argument("--max-iterations", type=int, metavar="N", help="of the iterative solver")
     _device_arguments(force)
     force.add_argument("--threads", type=int, metavar="N", help="of torch and platform CPU")
     files = parser.add_argument_group("files")

@@ -6,13 +6,14 @@ from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
 from .mesh import MeshCoulomb
 from .mesh_geometry import MeshGeometry, mesh_geometry
 from .nonperiodic import FreeSpaceCoulomb
-from .operator import CoulombOperator
+from .operator import CoulombOperator, EnergyFunction
 from .splitting import MeshParameters, choose_parameters
 from .tangent import CoulombTangent
 
 __all__ = [
     "CoulombOperator",
     "CoulombTangent",
+    "EnergyFunction",
     "EwaldCoulomb",
     "EwaldGeometry",
     "FreeSpaceCoulomb",

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..neighbors import neighbor_list
 from .gaussian import GaussianScreening, self_coefficient
 from .mesh_geometry import MeshGeometry
 from .mesh_sums import CompiledSums, TorchSums, pair_distances, pair_matrix
@@ -129,17 +130,41 @@ class MeshCoulomb:
         spectrum = self._filter
         if self._cell.requires_grad:
             spectrum = self._smooth(self._cell) * self._spline
-        result = 0.5 * (self._own * (charges * charges - other * other)).sum()
-        result = result + self._sums.mesh_energy(place, charges, spectrum)
+        result = self._sums.mesh_energy(place, charges, spectrum)
         if not none:
             result = result - self._sums.mesh_energy(place, other, spectrum)
+        return result + self._pairs_and_own(charges, other, self._own)
+
+    def _pairs_and_own(
+        self, charges: torch.Tensor, other: torch.Tensor, own: torch.Tensor
+    ) -> torch.Tensor:
         both = torch.stack((charges, other), dim=-1)
-        return result + self._sums.pair_energy(self._positions, self._cell, both)
+        single = 0.5 * (own * (charges * charges - other * other)).sum()
+        return single + self._sums.pair_energy(self._positions, self._cell, both)
+
+    @property
+    def smoothing_width(self) -> float:
+        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide."""
+        return self._geometry.parameters.eta
+
+    def pair_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV.
+
+        The smooth part is such a sum without its pairs k_e q_i q_j erfc(r/√2η)/r; what it holds
+        of the charges themselves and of the background is not in here. Arguments as above.
+        """
+        own = self._constant * self_coefficient(self._widths)
+        return self._pairs_and_own(charges, subtracted, own)
 
     def screening(self) -> GaussianScreening:
-        """The part that a point-charge Ewald sum over the same cell lacks."""
-        geometry = self._geometry
-        pairs = geometry.pairs.T.long()
-        shifts = geometry.images @ self._cell
-        distance = pair_distances(self._positions, pairs, shifts[geometry.image.long()])
+        """The part that a point-charge Ewald sum over the same cell lacks: slow.
+
+        The pairs are searched for it, as the geometry's leave out those of γ = η.
+        """
+        points, cell = (x.detach().cpu().numpy() for x in (self._positions, self._cell))
+        reach = math.sqrt(2.0) * float(self._widths.max()) / self._geometry.parameters.eta
+        cutoff = reach * self._geometry.parameters.cutoff
+        found = neighbor_list(points, cell, True, cutoff, full=False)
+        pairs, shifts = (x.to(self._cell.device) for x in found)
+        distance = pair_distances(self._positions, pairs, shifts @ self._cell)
         return GaussianScreening(pairs, distance, self._widths, self._constant)

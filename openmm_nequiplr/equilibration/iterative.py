@@ -91,7 +91,7 @@ class IterativeSolver:
         electronegativity : torch.Tensor, float64, shape (N,), eV/e
         total_charge : torch.Tensor, float64, scalar, e
         guess : torch.Tensor, optional, float64, shape (N,), e
-            Shifted to the total charge before use.
+            Shifted to the total charge before use, and not used where uniform charges are nearer.
 
         Raises
         ------
@@ -104,15 +104,18 @@ class IterativeSolver:
         total = total_charge.detach().reshape(())
         uniform = torch.ones_like(chi) * (total / chi.shape[0])
         cold = chi if not bool(total) else chi + self._product(uniform)
-        goal = self._tolerance * float(torch.linalg.vector_norm(_neutral(cold)))
+        start = float(torch.linalg.vector_norm(_neutral(cold)))
+        goal = self._tolerance * start
         if not math.isfinite(goal):
             raise _failed("the electronegativities or the Coulomb operator are not finite")
         charges, slope = uniform, cold
         if guess is not None:
             if guess.shape != chi.shape:
                 raise InputError(describe("guess", tuple(guess.shape), f"shape {tuple(chi.shape)}"))
-            charges = guess.detach() + (total - guess.sum()) / chi.shape[0]
-            slope = chi + self._product(charges)
+            guess = guess.detach() + (total - guess.sum()) / chi.shape[0]
+            guessed = chi + self._product(guess)
+            if float(torch.linalg.vector_norm(_neutral(guessed))) < start:
+                charges, slope = guess, guessed
         state = _State(charges, -_neutral(slope), torch.zeros_like(chi), 0.0)
         iterations = self._iterate(state, goal)
         slope = chi + self._product(state.charges)
@@ -141,8 +144,9 @@ class IterativeSolver:
             state.residual = state.residual - product / curvature * image
         raise _failed(
             f"residual {size:.2e} eV/e after {self._max_iterations} iterations, {goal:.2e} wanted; "
-            "raise max_iterations, loosen tolerance, or tighten the accuracy of the Coulomb sum if "
-            "tolerance lies far below it"
+            f"raise max_iterations (now {self._max_iterations}), loosen the relative tolerance "
+            f"(charge_tolerance, now {self._tolerance:g}), or tighten the accuracy of the Coulomb "
+            "sum if the tolerance lies far below it"
         )
 
 

@@ -69,6 +69,13 @@ class ChargePredictor:
             return
         self._history.appendleft(charges.clone())
 
+    def last_only(self) -> ChargePredictor:
+        """Another predictor that knows the last solution alone."""
+        other = ChargePredictor((self._history.maxlen or 1) - 1)
+        if self._history:
+            other.accept(self._history[0])
+        return other
+
     def reset(self) -> None:
         """Forget all solutions."""
         self._history.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ def build_graph(
     cell: np.ndarray | None = None,
     pbc: bool | Sequence[bool] = False,
     total_charge: float = 0.0,
+    lattice_sum: bool = True,
 ) -> AtomicGraph:
     """Make the graph of one structure, on the CPU.
 
@@ -69,13 +71,29 @@ def build_graph(
     pbc : bool or three bool
         Periodic in all directions or in none.
     total_charge : float, e
+    lattice_sum : bool
+        Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
 
     Raises
     ------
     InputError, UnknownElementError, BoxError
         If an argument is of the wrong shape or not finite, an element unknown, or the cell flat.
     """
-    return GraphBuilder(config, numbers, pbc, total_charge)(positions, cell)
+    builder = GraphBuilder(config, numbers, pbc, total_charge, lattice_sum=lattice_sum)
+    return builder(positions, cell)
+
+
+def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
+    """The graph of one structure with the pairs of the dense Coulomb sum, if it lacks them."""
+    if not graph.periodic[0] or graph.ewald[0] is not None or config.legacy_periodic:
+        return graph
+    points, box = graph.positions.cpu().numpy(), graph.cell[0].cpu().numpy()
+    if config.legacy_ewald_cutoff:
+        geometry = published_geometry(points, box)
+    else:
+        widest = max(config.widths[k] for k in set(graph.types.tolist()))
+        geometry = ewald_geometry(points, box, widest)
+    return replace(graph, ewald=(geometry.to(graph.positions.device),))
 
 
 class GraphBuilder:
@@ -97,6 +115,8 @@ class GraphBuilder:
         nothing is kept.
     device : torch.device or str
         Where the graphs will be.
+    lattice_sum : bool
+        Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
 
     Raises
     ------
@@ -113,8 +133,10 @@ class GraphBuilder:
         *,
         skin: float = 0.0,
         device: torch.device | str = "cpu",
+        lattice_sum: bool = True,
     ) -> None:
         self.config = config
+        self.lattice_sum = lattice_sum
         self.periodic = _all_or_none(pbc)
         self.device = device
         #: The lists behind the edges and behind the pairs of a lattice sum.
@@ -163,7 +185,7 @@ class GraphBuilder:
         return graph.to(self.device)
 
     def _lattice_sum(self, points: np.ndarray, box: np.ndarray) -> EwaldGeometry | None:
-        if self.config.legacy_periodic:
+        if self.config.legacy_periodic or not self.lattice_sum:
             return None
         if self.config.legacy_ewald_cutoff:
             return published_geometry(points, box)

@@ -106,12 +106,13 @@ class NequIPLRPotential(torch.nn.Module):
         cell: np.ndarray | None = None,
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
+        lattice_sum: bool = True,
     ) -> AtomicGraph:
         """Make the graph of one structure, on the model's device.
 
         Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
-        graph = build_graph(self.config, numbers, positions, cell, pbc, total_charge)
+        graph = build_graph(self.config, numbers, positions, cell, pbc, total_charge, lattice_sum)
         return graph.to(self.device)
 
     # ---------------------------------------------------------------- pieces
@@ -213,6 +214,9 @@ class NequIPLRPotential(torch.nn.Module):
                     EwaldCoulomb(positions[own], cell[index], widths[own], geometry, constant)
                 )
             elif graph.periodic[index]:
+                if not self.config.legacy_periodic:
+                    expected = "one with a lattice sum (build_graph makes it by default)"
+                    raise InputError(describe("graph", "one without", expected))
                 operators.append(
                     LegacyPeriodicCoulomb(positions[own], cell[index], widths[own], constant)
                 )

@@ -20,6 +20,7 @@ from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.io import deserialize_model
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
@@ -31,6 +32,7 @@ DTYPES = {"single": torch.float32, "double": torch.float64}
 
 # Enough for a rejected Monte Carlo move to find the state before it.
 _REMEMBERED = 3
+_SOLVES_KEPT = 10000
 # Positions this close (Å, modulo lattice vectors) are the same frame.
 _SAME_POSITION = 1e-5
 
@@ -62,6 +64,8 @@ class ComputationSettings:
     skin : float, Å
         How much farther than needed neighbours are searched; it decides how long their list
         lasts, and no result.
+    solver, charge_tolerance, max_iterations
+        How charges are solved for, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
     """
 
     model: bytes = field(repr=False)
@@ -75,6 +79,9 @@ class ComputationSettings:
     tolerance: float = DEFAULT_TOLERANCE
     coulomb_platform: str | None = None
     skin: float = DEFAULT_SKIN
+    solver: str = "auto"
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
 
 
 class Computation:
@@ -106,6 +113,8 @@ class Computation:
             maxlen=_REMEMBERED
         )
         self.evaluations = 0
+        #: Iterations for charges and adjoint charges, and residual (eV/e), of the last evaluations.
+        self.solves: deque[tuple[int, int, float]] = deque(maxlen=_SOLVES_KEPT)
         _live[token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -156,6 +165,7 @@ class Computation:
                     "energy or force; atoms on top of one another are the usual cause"
                 )
             self.evaluations += 1
+            self.solves.append((*result.iterations, result.residual))
             kept = None if cell is None else np.array(cell, dtype=np.float64)
             self._recent.append((np.array(positions, dtype=np.float64), kept, result))
             return result
@@ -187,7 +197,14 @@ class Computation:
                     precision=settings.precision,
                     platform=settings.coulomb_platform,
                 )
-            self._evaluator = Evaluator(model, dtype=DTYPES[settings.precision], device=device)
+            self._evaluator = Evaluator(
+                model,
+                dtype=DTYPES[settings.precision],
+                device=device,
+                solver=settings.solver,
+                charge_tolerance=settings.charge_tolerance,
+                max_iterations=settings.max_iterations,
+            )
         return self._evaluator
 
     def _graph(self, positions: np.ndarray, cell: np.ndarray | None) -> AtomicGraph:
@@ -199,7 +216,8 @@ class Computation:
                 "unstable: try a shorter time step, or minimise the structure first"
             )
         if self._graphs is None:
-            settings, model = self.settings, self._ready().model
+            settings, evaluator = self.settings, self._ready()
+            model = evaluator.model
             self._graphs = GraphBuilder(
                 model.config,
                 settings.symbols,
@@ -207,6 +225,7 @@ class Computation:
                 settings.total_charge,
                 skin=settings.skin,
                 device=model.device,
+                lattice_sum=not evaluator.iterative(self.num_atoms, settings.periodic),
             )
         return self._graphs(positions, cell)
 

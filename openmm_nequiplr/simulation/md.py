@@ -140,6 +140,9 @@ def _make_simulation(
         ewald_tolerance=options.ewald_tolerance,
         device=options.device,
         precision=options.precision,
+        solver=options.solver,
+        charge_tolerance=options.charge_tolerance,
+        max_iterations=options.max_iterations,
     )
     if options.ensemble == "npt":
         system.addForce(_make_barostat(options, structure))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, describe
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from .pme import DEFAULT_TOLERANCE
 
 ENSEMBLES = ("nve", "nvt", "npt")
@@ -52,6 +53,8 @@ class MDOptions:
         OpenMM platform; by default CUDA where torch has it too, else CPU.
     long_range, nonbonded_cutoff, ewald_tolerance, device, precision
         See :func:`~openmm_nequiplr.create_system`; the cutoff in Å here.
+    solver, charge_tolerance, max_iterations
+        How charges are solved for; see there too.
     output : str or path
         Directory for the results.
     report_interval : int, optional
@@ -93,6 +96,9 @@ class MDOptions:
     ewald_tolerance: float = DEFAULT_TOLERANCE
     device: str | None = None
     precision: str | None = None
+    solver: str = "auto"
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
     output: str | Path = "md"
     report_interval: int | None = None
     checkpoint_interval: int | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,106 +13,32 @@ from ..errors import BackendError, BoxError, InputError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
 from .charges import set_charges
+from .pme_plan import (
+    DEFAULT_CUTOFF,
+    DEFAULT_TOLERANCE,
+    ROUNDING,
+    SMALLEST_CUTOFF,
+    PMEPlan,
+    check_cutoff,
+    plan_pme,
+    plan_smooth,
+)
 
-#: Relative rms error of the forces that the mesh parameters aim at.
-DEFAULT_TOLERANCE = 2e-5
-#: Longest direct-space cutoff that is chosen by default, Å.
-DEFAULT_CUTOFF = 12.0
-#: Shortest direct-space cutoff, Å: below it the mesh becomes so fine that PME makes no sense.
-SMALLEST_CUTOFF = 3.0
+__all__ = [
+    "DEFAULT_CUTOFF",
+    "DEFAULT_TOLERANCE",
+    "SMALLEST_CUTOFF",
+    "PMEPlan",
+    "PointChargeCoulomb",
+    "check_cutoff",
+    "coulomb_platform",
+    "plan_pme",
+    "plan_smooth",
+    "platform_names",
+]
 
-_CUTOFF_STEP = 0.1  # Å; shortened cutoffs are multiples of it, so that small changes keep the plan
-_ROUNDING = 1e-9  # relative; half of a box may be off by this much
 _MAX_CONTEXTS = 3
-_SPLINE_ORDER = 5  # of OpenMM's charge spreading
-# Relative rms errors of forces, measured on NaCl and Au2-MgO for cutoffs of 4.5 and 5.6 Å: the mesh
-# causes 0.33 (α h)^5, h being its spacing, and cutting off the direct sum 5 exp(-(α r_c)²). The cut
-# makes the energy jump where pairs cross it, so it gets the smaller share.
-_MESH_ERROR = 0.33
-_CUTOFF_ERROR = 5.0
-_CUTOFF_SHARE = 0.2
 _PLATFORMS = {"single": ("CPU", "Reference"), "double": ("Reference", "CPU")}
-
-
-@dataclass(frozen=True)
-class PMEPlan:
-    """Mesh parameters, a function of the box alone (never of the boxes before it).
-
-    Parameters
-    ----------
-    cutoff : float, Å
-        Direct-space cutoff.
-    alpha : float, 1/Å
-        Ewald splitting parameter.
-    grid : tuple of int, length 3
-        Mesh points along each box vector.
-    """
-
-    cutoff: float
-    alpha: float
-    grid: tuple[int, int, int]
-
-
-def plan_pme(box: ReducedBox, cutoff: float | None, tolerance: float) -> PMEPlan:
-    """Choose cutoff, splitting and mesh for a box.
-
-    Parameters
-    ----------
-    box : ReducedBox
-    cutoff : float or None, Å
-        Longest direct-space cutoff; it is shortened to half the smallest width of the box.
-    tolerance : float
-        Relative rms error of the forces to aim at.
-
-    Raises
-    ------
-    BoxError
-        If not even :data:`SMALLEST_CUTOFF` fits into half the smallest width of the box.
-    """
-    limit = 0.5 * box.smallest_width
-    chosen = DEFAULT_CUTOFF if cutoff is None else cutoff
-    if chosen > limit * (1.0 + _ROUNDING):
-        chosen = _CUTOFF_STEP * math.floor(limit / _CUTOFF_STEP + _ROUNDING)
-        if chosen < SMALLEST_CUTOFF:
-            raise BoxError(
-                f"box: expected a smallest width of at least {2 * SMALLEST_CUTOFF:g} Å for "
-                f"OpenMM's particle mesh Ewald sum, got {2 * limit:.3f} Å; "
-                'use long_range="graph", which has no such limit'
-            )
-    alpha = math.sqrt(math.log(_CUTOFF_ERROR / (_CUTOFF_SHARE * tolerance))) / chosen
-    density = alpha / (tolerance / _MESH_ERROR) ** (1.0 / _SPLINE_ORDER)
-    a, b, c = (_mesh_size(density * float(np.linalg.norm(row))) for row in box.vectors)
-    return PMEPlan(chosen, alpha, (a, b, c))
-
-
-def check_cutoff(cutoff: float, box: ReducedBox) -> None:
-    """Refuse a cutoff that was asked for and does not fit into the box.
-
-    Raises
-    ------
-    BoxError
-        If ``cutoff`` (Å) is longer than half the smallest width of the box.
-    """
-    limit = 0.5 * box.smallest_width
-    if cutoff > limit * (1.0 + _ROUNDING):
-        raise BoxError(
-            f"nonbonded_cutoff: expected at most half the smallest width of the periodic box "
-            f"({limit:.3f} Å), got {cutoff:.3f} Å; use a shorter cutoff, none at all (it is then "
-            'chosen to fit), a larger box, or long_range="graph"'
-        )
-
-
-def _mesh_size(points: float) -> int:
-    """Smallest product of 2, 3, 5 and 7 that is not below ``points``."""
-    size = max(math.ceil(points), _SPLINE_ORDER + 1)
-    while True:
-        rest = size
-        for factor in (2, 3, 5, 7):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
-        size += 1
 
 
 def platform_names() -> list[str]:
@@ -213,7 +138,7 @@ class PointChargeCoulomb:
         self._reset()
 
     def _reset(self) -> None:
-        self._contexts: OrderedDict[PMEPlan | None, _InnerContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[PMEPlan | None, bool], _InnerContext] = OrderedDict()
         self._cell: np.ndarray | None = None
         self._box: ReducedBox | None = None
 
@@ -263,21 +188,49 @@ class PointChargeCoulomb:
         """Splitting, cutoff and mesh of the sum in a cell (rows are lattice vectors, Å)."""
         return plan_pme(self._reduced(cell), self.cutoff, self.tolerance)
 
+    def smooth(
+        self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
+    ) -> tuple[float, np.ndarray]:
+        """The periodic sum without its pairs k_e q_i q_j erfc(r/√2η)/r.
+
+        Parameters
+        ----------
+        positions, cell, charges : numpy.ndarray
+            As above.
+        eta : float, Å
+            Ewald width; α = 1/(√2 η).
+
+        Returns
+        -------
+        energy : float, eV
+        forces : numpy.ndarray, shape (N, 3), eV/Å
+        """
+        box = self._reduced(cell)
+        plan = plan_smooth(box, eta, self.tolerance)
+        energy, forces = self._context(plan, box, direct_space=False).evaluate(
+            positions @ box.rotation.T, box.vectors, charges
+        )
+        return energy, forces @ box.rotation
+
     def _reduced(self, cell: np.ndarray) -> ReducedBox:
         if self._box is None or self._cell is None or not np.array_equal(cell, self._cell):
             self._cell, self._box = np.array(cell, dtype=np.float64), compact_box(cell)
         return self._box
 
-    def _context(self, plan: PMEPlan | None, box: ReducedBox | None) -> _InnerContext:
+    def _context(
+        self, plan: PMEPlan | None, box: ReducedBox | None, direct_space: bool | None = None
+    ) -> _InnerContext:
         """The Context of a plan; the few used last are kept."""
-        if plan not in self._contexts:
+        direct = self.direct_space if direct_space is None else direct_space
+        key = (plan, direct)
+        if key not in self._contexts:
             while len(self._contexts) >= _MAX_CONTEXTS:
                 self._contexts.popitem(last=False)
-            self._contexts[plan] = _InnerContext(
-                self.num_atoms, plan, box, self.platform, self._properties, self.direct_space
+            self._contexts[key] = _InnerContext(
+                self.num_atoms, plan, box, self.platform, self._properties, direct
             )
-        self._contexts.move_to_end(plan)
-        return self._contexts[plan]
+        self._contexts.move_to_end(key)
+        return self._contexts[key]
 
 
 class _InnerContext:
@@ -304,7 +257,7 @@ class _InnerContext:
         else:
             system.setDefaultPeriodicBoxVectors(*(box.vectors / ANGSTROM_PER_NM))
             force.setNonbondedMethod(openmm.NonbondedForce.PME)
-            force.setCutoffDistance(plan.cutoff * (1.0 - 10.0 * _ROUNDING) / ANGSTROM_PER_NM)
+            force.setCutoffDistance(plan.cutoff * (1.0 - 10.0 * ROUNDING) / ANGSTROM_PER_NM)
             force.setPMEParameters(plan.alpha * ANGSTROM_PER_NM, *plan.grid)
             force.setIncludeDirectSpace(direct_space)
         system.addForce(force)

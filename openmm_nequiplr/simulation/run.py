@@ -31,7 +31,7 @@ _STEPS_AT_ONCE = 10  # between two looks at signals and the clock
 _PHYSICAL = (
     "model", "ensemble", "timestep", "temperature", "friction", "pressure", "barostat",
     "barostat_axes", "total_charge", "long_range", "nonbonded_cutoff", "ewald_tolerance",
-    "precision",
+    "precision", "solver", "charge_tolerance",
 )  # fmt: skip
 
 

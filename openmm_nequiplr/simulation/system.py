@@ -14,6 +14,7 @@ from openmm import app, unit
 from ..errors import BackendError, BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.io import serialize_model
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .computation import (
@@ -42,6 +43,9 @@ def create_system(
     precision: str | None = None,
     remove_cm_motion: bool = True,
     coulomb_platform: str | None = None,
+    solver: str = "auto",
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
 
@@ -59,12 +63,14 @@ def create_system(
         Charge of the whole system.
     long_range : {"openmm", "graph"}
         Who sums the point-charge Coulomb energy: an OpenMM NonbondedForce (particle mesh Ewald
-        when periodic), or the same sum in torch, which has no smallest box.
+        when periodic), or the same sum in torch, which has no smallest box. Where charges are
+        solved for iteratively, OpenMM sums the reciprocal part and the pairs are summed here, once
+        for point charges and their Gaussian correction.
     backend : {"auto", "python"}
         How OpenMM calls the model; ``"python"`` is a ``PythonForce``.
     nonbonded_cutoff : float (nm) or Quantity, optional
         Direct-space cutoff of the particle mesh Ewald sum. By default it is chosen to fit the box,
-        and the accuracy does not depend on it.
+        and the accuracy does not depend on it. An iterative solver brings its own.
     ewald_tolerance : float
         Relative error of the Coulomb forces that the mesh aims at. Charges come from an exact
         sum, so what the mesh misses shows up as an inconsistency of energy and forces.
@@ -77,6 +83,13 @@ def create_system(
     coulomb_platform : str, optional
         OpenMM platform of the delegated sum. By default the processor does it: platform CPU, or
         Reference for double precision.
+    solver : {"auto", "dense", "iterative"}
+        Of the charges. The dense solver is exact; the iterative one serves large systems: it sums
+        on a mesh and starts from the step before. ``"auto"`` chooses by the number of atoms.
+    charge_tolerance : float
+        Residual, relative to that of uniform charges, at which the iterative solver stops.
+    max_iterations : int
+        Of the iterative solver; if they do not suffice, the simulation stops with an error.
 
     Returns
     -------
@@ -115,7 +128,12 @@ def create_system(
         cutoff=_cutoff_in_angstrom(nonbonded_cutoff),
         tolerance=ewald_tolerance,
         coulomb_platform=coulomb_platform,
+        solver=solver,
+        charge_tolerance=charge_tolerance,
+        max_iterations=max_iterations,
     )
+    choice = SolverOptions(solver, charge_tolerance, max_iterations)
+    choice.iterative(model.config, len(symbols), box is not None)  # fail now
     _check_delegation(settings, box)
     return _assemble(topology, settings, box, remove_cm_motion)
 

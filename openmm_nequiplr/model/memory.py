@@ -1,0 +1,174 @@
+"""What iterative solves for charges keep from one structure to the next."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from ..electrostatics import MeshCoulomb, MeshGeometry, mesh_geometry
+from ..equilibration import ChargePredictor, ReusedPreconditioner
+from ..graph import AtomicGraph
+from .potential import NequIPLRPotential
+
+#: Relative error of the Coulomb forces that the mesh aims at.
+MESH_ACCURACY = 1e-5
+
+# An atom that moved farther (Å) since the last structure has not done so within a time step.
+_LONGEST_STEP = 0.3
+# The splitting is chosen anew once the cell is strained by more than this.
+_SAME_SPLITTING = 0.05
+
+
+class ChargeMemory:
+    """What iterative solves keep from one structure to the next: mesh, preconditioner, charges.
+
+    Guesses are extrapolated along structures of the same atoms, charge and cell that follow one
+    another by small moves. Anything else (a box that a barostat tries, positions that were set, a
+    loaded state) does not enter: a trial box starts from the last charges, and they are forgotten
+    only if a next structure continues from the trial. Atoms may be wrapped at any time.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+    accuracy : float
+        Relative error of the Coulomb forces that the mesh aims at.
+    """
+
+    def __init__(self, model: NequIPLRPotential, accuracy: float = MESH_ACCURACY) -> None:
+        self.model, self.accuracy = model, accuracy
+        self.preconditioner = ReusedPreconditioner(model.config.coulomb_constant)
+        self.geometries = 0
+        self.geometry: MeshGeometry | None = None
+        self._chosen: np.ndarray | None = None
+        self._track: Track | None = None
+        self._trial: Track | None = None
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.preconditioner.reset()
+        self.geometry = self._chosen = self._track = self._trial = None
+
+    def mesh(self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor) -> MeshCoulomb:
+        """The mesh operator of a periodic structure; the tensors may carry gradients.
+
+        Parameters
+        ----------
+        graph : AtomicGraph
+        positions : torch.Tensor, float64, shape (N, 3), Å
+        cell : torch.Tensor, float64, shape (3, 3), Å
+        """
+        widths = self.model.widths[graph.types]
+        points, box = _numpy(positions), _numpy(cell)
+        geometry, images = self.geometry, None
+        if geometry is not None and geometry.positions.shape == points.shape:
+            moved = points - geometry.positions @ np.linalg.solve(geometry.cell, box)
+            images = np.rint(moved @ np.linalg.inv(box))
+            points = points - images @ box if images.any() else points
+        fits = self._track is None or self._track.same_atoms(graph)
+        if geometry is None or not fits or not geometry.serves(points, box):
+            parameters = geometry.parameters if geometry is not None and fits else None
+            if self._chosen is None or _strain(self._chosen, box) > _SAME_SPLITTING:
+                parameters = None
+            if parameters is None:
+                self._chosen = box.copy()
+            points, images = _numpy(positions), None
+            geometry = mesh_geometry(
+                points, box, _numpy(widths), self.accuracy, parameters=parameters
+            ).to(graph.positions.device)
+            self.geometry = geometry
+            self.geometries += 1
+        if images is not None and images.any():
+            positions = positions - torch.from_numpy(images).to(cell.device) @ cell
+        constant = self.model.config.coulomb_constant
+        return MeshCoulomb(positions, cell, widths, geometry, constant)
+
+    def guesses(self, graph: AtomicGraph) -> Track:
+        """Where the solves for a structure start, and where their results belong."""
+        track, trial = self._track, self._trial
+        if track is not None and not track.same_atoms(graph):
+            self.preconditioner.reset()
+            track = trial = None
+        if track is not None and track.continues(graph):
+            trial = None
+        elif track is not None:
+            if trial is not None and trial.continues(graph):
+                track, trial = trial, None
+            elif not track.same_cell(graph):
+                trial = track.branched(graph)
+                self._track, self._trial = track, trial
+                return trial
+            else:
+                track = trial = None
+        if track is None:
+            track, trial = Track(graph), None
+        self._track, self._trial = track, trial
+        return track
+
+    def forget(self) -> None:
+        """Drop the charges, as after a failed solve."""
+        self._track = self._trial = None
+        self.preconditioner.reset()
+
+
+class Track:
+    """Charges along structures that follow one another by small moves."""
+
+    def __init__(self, graph: AtomicGraph) -> None:
+        self.types, self.total_charge = graph.types, float(graph.total_charge)
+        self.cell = _numpy(graph.cell[0])
+        self.periodic = graph.periodic[0]
+        self.positions: np.ndarray | None = None
+        self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
+
+    def same_atoms(self, graph: AtomicGraph) -> bool:
+        if self.types is not graph.types and not torch.equal(self.types, graph.types):
+            return False
+        charge = float(graph.total_charge)
+        return charge == self.total_charge and graph.periodic[0] == self.periodic
+
+    def same_cell(self, graph: AtomicGraph) -> bool:
+        return not self.periodic or np.array_equal(self.cell, _numpy(graph.cell[0]))
+
+    def _moved(self, graph: AtomicGraph) -> float:
+        """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
+        if self.positions is None:
+            return math.inf
+        points, box = _numpy(graph.positions), _numpy(graph.cell[0])
+        if not self.periodic:
+            return float(np.abs(points - self.positions).max())
+        # a barostat moves whole molecules, so affine to within its small strain
+        moved = points - self.positions @ np.linalg.solve(self.cell, box)
+        moved -= np.rint(moved @ np.linalg.inv(box)) @ box
+        return float(np.abs(moved).max())
+
+    def continues(self, graph: AtomicGraph) -> bool:
+        """Whether a structure is the next one of this track."""
+        return self.same_cell(graph) and self._moved(graph) <= _LONGEST_STEP
+
+    def branched(self, graph: AtomicGraph) -> Track:
+        """A track for another cell; it starts from the last charges if the atoms are near."""
+        other = Track(graph)
+        if self._moved(graph) <= _LONGEST_STEP:
+            other.charges, other.adjoint = self.charges.last_only(), self.adjoint.last_only()
+        return other
+
+    def advance(self, graph: AtomicGraph, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
+        """Take up the results of a structure; the same one again does not count as a step."""
+        if self.positions is None:  # charges of another cell were good enough for the guess
+            self.charges.reset()
+            self.adjoint.reset()
+        elif self._moved(graph) == 0.0:
+            return
+        self.charges.accept(charges)
+        self.adjoint.accept(adjoint)
+        self.positions = _numpy(graph.positions).copy()
+
+
+def _strain(cell: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(np.linalg.solve(cell, other) - np.eye(3)).max())
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

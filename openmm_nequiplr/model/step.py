@@ -1,0 +1,269 @@
+"""One evaluation, step by step; :mod:`.evaluation` says what it is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from ..electrostatics import CoulombOperator, EnergyFunction, MeshCoulomb
+from ..equilibration import lagrangian_weights
+from ..graph import AtomicGraph
+from ..timing import part
+from ..units import COULOMB_CONSTANT
+from .memory import ChargeMemory
+from .potential import NequIPLRPotential
+from .solving import DenseEquilibration, IterativeEquilibration, SolverOptions
+from .strain import strained, stress_from_strain
+
+#: ``f(positions, cell, charges) -> (energy, forces)`` is the Coulomb sum of point charges with the
+#: physical constant; in a cell the tin-foil Ewald sum with a uniform neutralising background.
+#: Shapes (N, 3) Å, (3, 3) Å or None, (N,) e; eV and (N, 3) eV/Å.
+PointChargeCoulomb = Callable[
+    [np.ndarray, "np.ndarray | None", np.ndarray], tuple[float, np.ndarray]
+]
+
+
+@runtime_checkable
+class SmoothCoulomb(Protocol):
+    """A :data:`PointChargeCoulomb` that can leave out the pairs of a periodic sum."""
+
+    def smooth(
+        self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
+    ) -> tuple[float, np.ndarray]:
+        """The sum less Σ k_e q_i q_j erfc(r/√2η)/r of all pairs and images, η in Å."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results for one structure of N atoms, as float64 NumPy arrays.
+
+    Parameters
+    ----------
+    energy : float, eV
+    forces : numpy.ndarray or None, shape (N, 3), eV/Å
+    stress : numpy.ndarray or None, shape (3, 3), eV/Å³
+        dE/dε / V.
+    charges : numpy.ndarray, shape (N,), e
+    adjoint : numpy.ndarray, shape (N,), e
+        The adjoint charges w.
+    electronegativity : numpy.ndarray, shape (N,), eV/e
+    dipole : numpy.ndarray, shape (3,), e Å
+        Σ q r with the positions as given; in a cell it depends on which images they are.
+    parts : dict
+        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²) and "coulomb", eV; they sum to
+        the energy.
+    residual : float, eV/e
+        Largest residual of the two solves.
+    iterations : tuple of 2 int
+        Of the solves for the charges and for the adjoint charges; 0 where they are dense.
+    """
+
+    energy: float
+    forces: np.ndarray | None
+    stress: np.ndarray | None
+    charges: np.ndarray
+    adjoint: np.ndarray
+    electronegativity: np.ndarray
+    dipole: np.ndarray
+    parts: dict[str, float] = field(default_factory=dict)
+    residual: float = 0.0
+    iterations: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class _Coulomb:
+    """e(Q+Z−w) − e(w) as a differentiable tensor, with the forces of what came from outside."""
+
+    energy: torch.Tensor
+    external_forces: np.ndarray | None
+
+
+class Step:
+    """One evaluation: holds the tensors that its phases share."""
+
+    def __init__(
+        self,
+        model: NequIPLRPotential,
+        graph: AtomicGraph,
+        with_stress: bool,
+        options: SolverOptions,
+        memory: ChargeMemory | None,
+    ) -> None:
+        self.model, self.graph, self.with_stress = model, graph, with_stress
+        self.options, self.memory = options, memory
+        self.full = model.config.electrostatic_energy == "qeq"
+        self.positions = graph.positions.detach().clone().requires_grad_()
+        self.strain = torch.zeros_like(graph.cell).requires_grad_(with_stress)
+        self.moved, self.cell = self.positions, graph.cell
+        with torch.enable_grad(), part("stage 1"):
+            if with_stress:
+                self.moved, self.cell = strained(
+                    self.positions, graph.cell, self.strain, graph.batch
+                )
+            vectors = graph.edge_vectors(self.moved, self.cell)
+            self.length, self.harmonics = model.edge_features(vectors)
+            self.chi = model.electronegativity(graph, self.length, self.harmonics)
+        with torch.enable_grad(), part("Coulomb operator"):
+            self.operator = coulomb_operator(model, graph, self.moved, self.cell, memory)
+
+    def equilibrate(self) -> None:
+        """Charges Q, the energy stage, and the adjoint charges w."""
+        graph = self.graph
+        with torch.no_grad(), part("equilibration"):
+            self.hardness = self.model.separate_hardness(graph)
+            solver = equilibration(graph, self.operator, self.hardness, self.options, self.memory)
+            self.offsets = self.model.offsets(graph)
+            pushed = self.chi.detach()
+            if bool(self.offsets.any()):
+                pushed = pushed + solver.potential(self.offsets)
+            first = solver.solve(pushed, graph.total_charge)
+        self.charges = first.charges
+        with torch.enable_grad(), part("stage 2 and its gradient"):
+            charges = self.charges.detach().requires_grad_()
+            short_range = self.model.short_range_energy(
+                graph, charges, self.length, self.harmonics
+            ).squeeze(0)
+            # one pass backwards for all; the geometry takes its part of the slopes in ``finish``
+            edges = [value for value in (self.length, self.harmonics) if value.requires_grad]
+            wanted = [charges, *edges]
+            gradient, *slopes = torch.autograd.grad(short_range, wanted, allow_unused=True)
+        self.short_range = short_range.detach()
+        self.slopes = [pair for pair in zip(edges, slopes, strict=True) if pair[1] is not None]
+        with torch.no_grad(), part("adjoint"):
+            if not self.full:
+                gradient = gradient + solver.potential(self.charges + self.offsets)
+            second = solver.adjoint(gradient)
+            solver.finish()
+        self.adjoint = second.charges
+        self.iterations = first.iterations, second.iterations
+        self.residual = max(first.residual, second.residual)
+        self.pure = self.charges + self.offsets - self.adjoint
+
+    def coulomb_energy(self, point_charges: PointChargeCoulomb | None) -> _Coulomb:
+        operator = self.operator
+        if point_charges is None:
+            with torch.enable_grad():
+                return _Coulomb(self._difference(operator), None)
+        # pairs are summed here where the point-charge code can leave them out
+        if isinstance(operator, MeshCoulomb) and isinstance(point_charges, SmoothCoulomb):
+            eta, smooth = operator.smoothing_width, point_charges.smooth
+            energy, forces = self._outside(lambda *structure: smooth(*structure, eta))
+            with torch.enable_grad():
+                correction = operator.pair_difference(self.pure, self.adjoint)
+        else:
+            energy, forces = self._outside(point_charges)
+            with torch.enable_grad():
+                correction = self._difference(operator.screening())
+        return _Coulomb(correction + energy, forces)
+
+    def _outside(
+        self, coulomb: Callable[..., tuple[float, np.ndarray]]
+    ) -> tuple[float, np.ndarray]:
+        """Energy and forces of the charges Q+Z−w less those of w, summed by other code."""
+        ratio = self.model.config.coulomb_constant / COULOMB_CONSTANT
+        positions = to_numpy(self.graph.positions)
+        cell = to_numpy(self.graph.cell[0]) if self.graph.periodic[0] else None
+        total, forces = 0.0, np.zeros_like(positions)
+        for sign, charges in ((ratio, self.pure), (-ratio, self.adjoint)):
+            if bool(charges.any()):
+                energy, force = coulomb(positions, cell, to_numpy(charges))
+                total += sign * float(energy)
+                forces += sign * np.asarray(force)
+        return total, forces
+
+    def _difference(self, source: EnergyFunction) -> torch.Tensor:
+        if isinstance(source, MeshCoulomb):
+            return source.energy_difference(self.pure, self.adjoint)
+        return source.energy(self.pure) - source.energy(self.adjoint)
+
+    def finish(self, coulomb: _Coulomb, compute_forces: bool) -> Evaluation:
+        """Put the Lagrangian together and differentiate it at fixed Q and w."""
+        with torch.enable_grad(), part("gradient"):
+            weights = lagrangian_weights(self.charges, self.adjoint, full_functional=self.full)
+            energy = self.short_range + (weights * self.chi).sum()
+            energy = energy + coulomb.energy
+            gradients: tuple[torch.Tensor | None, ...] = (None, None)
+            wanted = [self.positions] + ([self.strain] if self.with_stress else [])
+            if compute_forces or self.with_stress:
+                values, slopes = zip((energy, None), *self.slopes, strict=True)
+                gradients = torch.autograd.grad(values, wanted, slopes, allow_unused=True)
+        return self._results(energy.detach(), gradients, coulomb, compute_forces)
+
+    def _results(
+        self,
+        energy: torch.Tensor,
+        gradients: tuple[torch.Tensor | None, ...],
+        coulomb: _Coulomb,
+        compute_forces: bool,
+    ) -> Evaluation:
+        q, w = self.charges, self.adjoint
+        half_jq = float((0.5 * self.hardness * q * q).sum())
+        half_jv = float((0.5 * self.hardness * ((q - w) ** 2 - w * w)).sum())
+        # e(v) = ½ vᵀAv holds ½Jv², which the Coulomb sums do not
+        total = float(energy) + half_jv - (0.0 if self.full else half_jq)
+        reference = float(self.model.reference_energy(self.graph))
+        parts = {"short_range": float(self.short_range.detach())}
+        if self.full:
+            parts["electronegativity"] = float((self.charges * self.chi.detach()).sum())
+            parts["hardness"] = half_jq
+        parts["coulomb"] = total - sum(parts.values())
+        parts["short_range"] += reference
+        forces = None
+        if compute_forces:
+            gradient = gradients[0]
+            forces = np.zeros((self.graph.num_atoms, 3))
+            forces = forces if gradient is None else -to_numpy(gradient)
+            if coulomb.external_forces is not None:
+                forces = forces + coulomb.external_forces
+        stress = None
+        if self.with_stress:
+            slope = gradients[1]
+            slope = torch.zeros_like(self.strain) if slope is None else slope
+            stress = to_numpy(stress_from_strain(slope, self.graph.cell, self.graph.periodic)[0])
+        return Evaluation(
+            energy=total + reference,
+            forces=forces,
+            stress=stress,
+            charges=to_numpy(self.charges),
+            adjoint=to_numpy(self.adjoint),
+            electronegativity=to_numpy(self.chi),
+            dipole=to_numpy(self.charges @ self.graph.positions),
+            parts=parts,
+            residual=self.residual,
+            iterations=self.iterations,
+        )
+
+
+def coulomb_operator(
+    model: NequIPLRPotential,
+    graph: AtomicGraph,
+    positions: torch.Tensor,
+    cell: torch.Tensor,
+    memory: ChargeMemory | None,
+) -> CoulombOperator:
+    """The Coulomb operator at positions and cell that may carry gradients."""
+    if memory is not None and graph.periodic[0]:
+        return memory.mesh(graph, positions, cell[0])
+    return model.coulomb_operators(graph, positions, cell)[0]
+
+
+def equilibration(
+    graph: AtomicGraph,
+    operator: CoulombOperator,
+    hardness: torch.Tensor,
+    options: SolverOptions,
+    memory: ChargeMemory | None,
+) -> DenseEquilibration | IterativeEquilibration:
+    """Dense without a memory, iterative with one."""
+    if memory is None:
+        return DenseEquilibration(operator, hardness)
+    return IterativeEquilibration(memory, options, graph, operator, hardness)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to(torch.float64).cpu().numpy()
