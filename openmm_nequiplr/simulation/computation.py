@@ -87,9 +87,10 @@ class ComputationSettings:
 class Computation:
     """Maps an OpenMM State to energy and forces; the callable of a ``PythonForce``.
 
-    It knows no Context: the result depends on positions and box alone, and any number of Contexts
-    may share one instance (calls take turns). The last few results are remembered, which makes
-    reports and rejected Monte Carlo moves free.
+    It knows no Context: the result depends on positions and box alone (where charges are solved for
+    iteratively, to within their tolerance), and any number of Contexts may share one instance
+    (calls take turns; taking turns at every step costs iterative solves their good guesses). The
+    last few results are remembered, which makes reports and rejected Monte Carlo moves free.
 
     A pickled computation carries the model with it. Unpickled in the process where it still lives,
     it is the same object again; anywhere else it is built anew.
