@@ -6,7 +6,7 @@ from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
 from .mesh import MeshCoulomb
 from .mesh_geometry import MeshGeometry, mesh_geometry
 from .nonperiodic import FreeSpaceCoulomb
-from .operator import CoulombOperator, EnergyFunction
+from .operator import CoulombOperator, EnergyFunction, SplitCoulomb
 from .splitting import MeshParameters, choose_parameters
 from .tangent import CoulombTangent
 
@@ -23,6 +23,7 @@ __all__ = [
     "MeshCoulomb",
     "MeshGeometry",
     "MeshParameters",
+    "SplitCoulomb",
     "choose_parameters",
     "ewald_geometry",
     "mesh_geometry",

@@ -240,6 +240,23 @@ class EwaldCoulomb:
             single.sum() + (self._filter * structure).sum() + self._background * total * total
         )
 
+    @property
+    def smoothing_width(self) -> float:
+        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide."""
+        return self._geometry.eta
+
+    def pair_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV.
+
+        The smooth part is such a sum without its pairs k_e q_i q_j erfc(r/√2η)/r; what it holds
+        of the charges themselves and of the background is not in here. q and p of shape (N,), e.
+        """
+        first, second = self._geometry.pair_index
+        products = charges[first] * charges[second] - subtracted[first] * subtracted[second]
+        own = self._constant * self_coefficient(self._widths)
+        squares = charges * charges - subtracted * subtracted
+        return (self._pair * products).sum() + 0.5 * (own * squares).sum()
+
     def screening(self) -> GaussianScreening:
         """The part that a point-charge Ewald sum over the same cell lacks."""
         return GaussianScreening(

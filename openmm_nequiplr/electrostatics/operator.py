@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -32,6 +32,20 @@ class CoulombOperator(Protocol):
 
     def screening(self) -> EnergyFunction:
         """The energy of K less that of a point-charge sum over the same atoms."""
+        ...
+
+
+@runtime_checkable
+class SplitCoulomb(Protocol):
+    """A periodic operator whose smooth part other code can sum."""
+
+    @property
+    def smoothing_width(self) -> float:
+        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide."""
+        ...
+
+    def pair_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) less the smooth part of the point-charge sums of q and p, eV."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ..electrostatics import CoulombOperator, EnergyFunction, MeshCoulomb
+from ..electrostatics import CoulombOperator, EnergyFunction, MeshCoulomb, SplitCoulomb
 from ..equilibration import lagrangian_weights
 from ..graph import AtomicGraph
 from ..timing import part
@@ -29,7 +29,15 @@ PointChargeCoulomb = Callable[
 
 @runtime_checkable
 class SmoothCoulomb(Protocol):
-    """A :data:`PointChargeCoulomb` that can leave out the pairs of a periodic sum."""
+    """A :data:`PointChargeCoulomb` that can leave out the pairs of a periodic sum.
+
+    Attributes
+    ----------
+    cutoff : float or None, Å
+        Of its own direct-space sum, where one was asked for.
+    """
+
+    cutoff: float | None
 
     def smooth(
         self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
@@ -150,7 +158,11 @@ class Step:
             with torch.enable_grad():
                 return _Coulomb(self._difference(operator), None)
         # pairs are summed here where the point-charge code can leave them out
-        if isinstance(operator, MeshCoulomb) and isinstance(point_charges, SmoothCoulomb):
+        if (
+            isinstance(operator, SplitCoulomb)
+            and isinstance(point_charges, SmoothCoulomb)
+            and (point_charges.cutoff is None or isinstance(operator, MeshCoulomb))
+        ):
             eta, smooth = operator.smoothing_width, point_charges.smooth
             energy, forces = self._outside(lambda *structure: smooth(*structure, eta))
             with torch.enable_grad():

@@ -63,14 +63,14 @@ def create_system(
         Charge of the whole system.
     long_range : {"openmm", "graph"}
         Who sums the point-charge Coulomb energy: an OpenMM NonbondedForce (particle mesh Ewald
-        when periodic), or the same sum in torch, which has no smallest box. Where charges are
-        solved for iteratively, OpenMM sums the reciprocal part and the pairs are summed here, once
-        for point charges and their Gaussian correction.
+        when periodic), or the same sum in torch, which has no smallest box. OpenMM sums the
+        reciprocal part; the pairs are summed here, once for point charges and their Gaussian
+        correction.
     backend : {"auto", "python"}
         How OpenMM calls the model; ``"python"`` is a ``PythonForce``.
     nonbonded_cutoff : float (nm) or Quantity, optional
-        Direct-space cutoff of the particle mesh Ewald sum. By default it is chosen to fit the box,
-        and the accuracy does not depend on it. An iterative solver brings its own.
+        Leaves the direct-space sum of the point charges to OpenMM as well, with this cutoff: slower,
+        and the accuracy does not depend on it. An iterative solver takes no notice.
     ewald_tolerance : float
         Relative error of the Coulomb forces that the mesh aims at. Charges come from an exact
         sum, so what the mesh misses shows up as an inconsistency of energy and forces.

@@ -189,6 +189,32 @@ def test_the_direct_part_can_be_left_out(name):
     assert copied(positions, SKEWED, charges)[0] == pytest.approx(found, rel=1e-6)
 
 
+def test_smooth_part_and_pairs_are_the_operator():
+    """Two charge sets, a charged triclinic cell: what OpenMM sums and what the lattice sum keeps."""
+    rng = np.random.default_rng(5)
+    positions = rng.uniform(size=(12, 3)) @ SKEWED
+    first, second = rng.normal(size=(2, 12))
+    widths = np.where(np.arange(12) % 2, 1.3, 0.7)
+    geometry = ewald_geometry(positions, SKEWED, 1.3)
+    moving = torch.from_numpy(positions).requires_grad_()
+    operator = EwaldCoulomb(
+        moving, torch.from_numpy(SKEWED), torch.from_numpy(widths), geometry, COULOMB_CONSTANT
+    )
+    q, p = torch.from_numpy(first), torch.from_numpy(second)
+    whole = operator.energy(q) - operator.energy(p)
+    slope = -torch.autograd.grad(whole, moving, retain_graph=True)[0].numpy()
+    pairs = operator.pair_difference(q, p)
+    forces = -torch.autograd.grad(pairs, moving)[0].numpy()
+    coulomb = PointChargeCoulomb(12, periodic=True, precision="double", tolerance=1e-6)
+    energy = float(pairs)
+    for sign, charges in ((1.0, first), (-1.0, second)):
+        part, force = coulomb.smooth(positions, SKEWED, charges, operator.smoothing_width)
+        energy += sign * part
+        forces = forces + sign * force
+    assert energy == pytest.approx(float(whole), rel=1e-5)
+    assert np.linalg.norm(forces - slope) < 1e-5 * np.linalg.norm(slope)
+
+
 def test_it_can_be_pickled_with_a_context():
     positions, charges = ions(CUBE, 0.0)
     coulomb = PointChargeCoulomb(24, True, cutoff=5.0, tolerance=1e-5)
