@@ -69,8 +69,8 @@ def create_system(
     backend : {"auto", "python"}
         How OpenMM calls the model; ``"python"`` is a ``PythonForce``.
     nonbonded_cutoff : float (nm) or Quantity, optional
-        Leaves the direct-space sum of the point charges to OpenMM as well, with this cutoff: slower,
-        and the accuracy does not depend on it. An iterative solver takes no notice.
+        Leaves the direct-space sum of the point charges to OpenMM as well, with this cutoff:
+        slower, and the accuracy does not depend on it. An iterative solver takes no notice.
     ewald_tolerance : float
         Relative error of the Coulomb forces that the mesh aims at. Charges come from an exact
         sum, so what the mesh misses shows up as an inconsistency of energy and forces.
