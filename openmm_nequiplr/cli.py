@@ -272,7 +272,7 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
     force.add_argument("--platform", metavar="P", help="Reference, CPU, OpenCL or CUDA")
     force.add_argument(
         "--long-range",
-        choices=("openmm", "graph"),
+        choices=("auto", "openmm", "graph"),
         help="who sums the point charges: OpenMM's PME or torch (default: openmm)",
     )
     force.add_argument(

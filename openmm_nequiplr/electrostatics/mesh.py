@@ -1,11 +1,13 @@
 """Gaussian charges in a periodic cell in O(N log N): pairs as a sparse matrix, the rest on a mesh.
 
-K is that of :class:`.ewald.EwaldCoulomb`, its slow twin: the real-space pairs are
-k_e [erf(r/√2γ) − erf(r/√2η)]/r, and the smooth rest is summed on a mesh with B-splines (Essmann et
-al. 1995, doi:10.1063/1.470117) and the influence function of Hockney and Eastwood. All that depends
-on the geometry alone is computed once, so that a product K q costs a sparse product, a spread, two
-real FFTs and a gather. On the CPU spread, gather and pair loops are compiled (numba); elsewhere
-they are torch.
+K is that of :class:`.ewald.EwaldCoulomb`, its slow twin. A mesh sums the charges as Gaussians of
+widths σ' that it resolves: their own where those are wide enough, else one common width. It works
+with B-splines (Essmann et al. 1995, doi:10.1063/1.470117) and the influence function of Hockney and
+Eastwood, and each width has a layer of its own. Pairs of which one is narrower add
+k_e [erf(r/√2γ) − erf(r/√2γ')]/r, with γ of their own widths and γ' of those on the mesh. All that
+depends on the geometry alone is computed once, so that a product K q costs a sparse product, a
+spread, two real FFTs a layer and a gather. On the CPU spread, gather and pair loops are compiled
+(numba); elsewhere they are torch.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from typing import Any
 
 import torch
 
+from ..errors import InputError, describe
 from ..neighbors import neighbor_list
 from .gaussian import GaussianScreening, self_coefficient
 from .mesh_geometry import MeshGeometry
-from .mesh_sums import CompiledSums, TorchSums, pair_distances, pair_matrix
+from .mesh_sums import CompiledSums, TorchSums, pair_distances
 
 
 class MeshCoulomb:
@@ -37,6 +40,8 @@ class MeshCoulomb:
     coulomb_constant : float, eV Å/e²
     compiled : bool, optional
         Whether to use the compiled loops; by default on the CPU.
+    dtype : torch.dtype
+        Of the mesh and the pair coefficients; float32 is right down to accuracies of about 1e-6.
     """
 
     def __init__(
@@ -47,59 +52,46 @@ class MeshCoulomb:
         geometry: MeshGeometry,
         coulomb_constant: float,
         compiled: bool | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         self._positions, self._cell, self._widths = positions, cell, widths
         self._geometry, self._constant = geometry, coulomb_constant
         if compiled is None:
             compiled = positions.device.type == "cpu" and geometry.table is not None
         with torch.no_grad():
+            box = cell.detach()
+            self._layer = geometry.layer.long()
+            self._smoothed = geometry.mesh_widths[self._layer]
             self._own = coulomb_constant * (
-                self_coefficient(widths) - math.sqrt(2.0 / math.pi) / geometry.parameters.eta
+                self_coefficient(widths) - self_coefficient(self._smoothed)
             )
-            first, second, third = geometry.factors
-            self._spline = first[:, None, None] * second[:, None] * third
-            smooth = self._smooth(cell.detach())
-            self._wave_diagonal = 2.0 * smooth.sum() - smooth[..., 0].sum()
-            self._filter = smooth * self._spline
+            self._background = self._background_constant(box)
+            spectrum = geometry.spectrum.fixed(box, coulomb_constant, dtype)
+            self._filters, self._smooth_diagonal = spectrum
             made: Any = CompiledSums if compiled else TorchSums
-            self._sums: Any = made(positions.detach(), cell.detach(), geometry, coulomb_constant)
-            self._pairs = pair_matrix(geometry, self._sums.coefficients())
+            self._sums: Any = made(positions.detach(), box, geometry, coulomb_constant, dtype)
 
-    def _smooth(self, cell: torch.Tensor) -> torch.Tensor:
-        """4π k_e/V exp(−η²k²/2)/k² over the half mesh, with the background at k = 0, eV/e²."""
-        eta = self._geometry.parameters.eta
-        volume = torch.linalg.det(cell).abs()
-        reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T
-        shape = self._geometry.parameters.shape
-        options: dict[str, Any] = {"dtype": cell.dtype, "device": cell.device}
-        axes = [torch.fft.fftfreq(n, 1.0 / n, **options) for n in shape[:2]]
-        axes.append(torch.fft.rfftfreq(shape[2], 1.0 / shape[2], **options))
-        x, y, z = (a.unsqueeze(-1) * row for a, row in zip(axes, reciprocal, strict=True))
-        k = (x[:, None] + y).unsqueeze(2) + z
-        k_squared = (k * k).sum(dim=-1)
-        origin = torch.zeros_like(k_squared, dtype=torch.bool)
-        origin[0, 0, 0] = True
-        safe = torch.where(origin, torch.ones_like(k_squared), k_squared)
-        smooth = torch.exp(-0.5 * eta * eta * safe) / safe
-        smooth = torch.where(origin, torch.full_like(safe, -0.5 * eta * eta), smooth)
-        return 4.0 * math.pi * self._constant / volume * smooth
+    def _background_constant(self, cell: torch.Tensor) -> torch.Tensor:
+        """2π k_e/V, eV/(e Å)²: what the neutralising background takes of Q Σ σ_i² q_i."""
+        return 2.0 * math.pi * self._constant / torch.linalg.det(cell).abs()
 
+    @torch.no_grad()
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        charges = charges.detach()
         shape = self._geometry.parameters.shape
-        waves = torch.fft.rfftn(self._sums.spread(charges))
-        waves *= self._filter
-        field = torch.fft.irfftn(waves, s=shape, norm="forward")
-        return self._sums.gather(field) + self._pairs @ charges + self._own * charges
+        waves = torch.fft.rfftn(self._sums.spread(charges), dim=(1, 2, 3))
+        waves = self._sums.filter_waves(waves, self._filters)
+        field = torch.fft.irfftn(waves, s=shape, dim=(1, 2, 3), norm="forward")
+        square = self._smoothed**2
+        even = square * charges.sum() + square @ charges
+        smooth = self._sums.gather(field) - self._background * even
+        return smooth + self._sums.pair_potential(charges) + self._own * charges
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
-        geometry = self._geometry
-        first, second = geometry.pairs.T.long()
-        own = (first == second).nonzero().squeeze(-1)
-        images = 2.0 * self._pairs.values()[geometry.slots[own, 0].long()]
-        return (self._own + self._wave_diagonal).index_add(0, first[own], images)
+        atoms, images = self._sums.own_images()
+        diagonal = self._own + self._smooth_diagonal[self._layer]
+        return diagonal.index_add(0, atoms, 2.0 * images)
 
     def matrix(self) -> torch.Tensor:
         """K, shape (N, N), eV/e², column by column."""
@@ -127,13 +119,20 @@ class MeshCoulomb:
         other = torch.zeros_like(charges) if subtracted is None else subtracted
         shape = torch.tensor(self._geometry.parameters.shape, device=self._cell.device)
         place = self._positions @ torch.linalg.inv(self._cell) * shape
-        spectrum = self._filter
+        filters = self._filters
         if self._cell.requires_grad:
-            spectrum = self._smooth(self._cell) * self._spline
-        result = self._sums.mesh_energy(place, charges, spectrum)
+            filters = self._geometry.spectrum.filters(self._cell, self._constant)
+        result = self._smooth_energy(place, charges, filters)
         if not none:
-            result = result - self._sums.mesh_energy(place, other, spectrum)
+            result = result - self._smooth_energy(place, other, filters)
         return result + self._pairs_and_own(charges, other, self._own)
+
+    def _smooth_energy(
+        self, place: torch.Tensor, charges: torch.Tensor, filters: torch.Tensor
+    ) -> torch.Tensor:
+        even = charges.sum() * (self._smoothed**2 @ charges)
+        background = self._background_constant(self._cell) * even
+        return self._sums.mesh_energy(place, charges, filters) - background
 
     def _pairs_and_own(
         self, charges: torch.Tensor, other: torch.Tensor, own: torch.Tensor
@@ -144,8 +143,18 @@ class MeshCoulomb:
 
     @property
     def smoothing_width(self) -> float:
-        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide."""
-        return self._geometry.parameters.eta
+        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide.
+
+        Raises
+        ------
+        InputError
+            If the charges are not all equally wide on the mesh.
+        """
+        widths = self._geometry.mesh_widths
+        if len(widths) != 1:
+            expected = "one made with uniform=True, for a point-charge sum of the smooth part"
+            raise InputError(describe("geometry", f"{len(widths)} widths on the mesh", expected))
+        return math.sqrt(2.0) * float(widths[0])
 
     def pair_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV.
@@ -159,11 +168,10 @@ class MeshCoulomb:
     def screening(self) -> GaussianScreening:
         """The part that a point-charge Ewald sum over the same cell lacks: slow.
 
-        The pairs are searched for it, as the geometry's leave out those of γ = η.
+        The pairs are searched for it, as the geometry's are those of the mesh alone.
         """
         points, cell = (x.detach().cpu().numpy() for x in (self._positions, self._cell))
-        reach = math.sqrt(2.0) * float(self._widths.max()) / self._geometry.parameters.eta
-        cutoff = reach * self._geometry.parameters.cutoff
+        cutoff = self._geometry.parameters.reach * math.sqrt(2.0) * float(self._widths.max())
         found = neighbor_list(points, cell, True, cutoff, full=False)
         pairs, shifts = (x.to(self._cell.device) for x in found)
         distance = pair_distances(self._positions, pairs, shifts @ self._cell)

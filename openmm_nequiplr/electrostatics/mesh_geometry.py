@@ -12,11 +12,10 @@ from scipy.special import erf
 from vesin import NeighborList
 
 from ..neighbors import cell_heights
-from .mesh_kernels import sort_pairs, sparse_rows
-from .splitting import DEFAULT_ACCURACY, MeshParameters, choose_parameters
+from .mesh_kernels import sort_pairs
+from .mesh_spectrum import MeshSpectrum
+from .splitting import DEFAULT_ACCURACY, DEFAULT_SKIN, MeshParameters, choose_parameters
 
-#: Å by which the pair list reaches beyond the cutoff, so that it serves many steps.
-DEFAULT_SKIN = 0.8
 #: Above this many pairs of widths tables do not pay.
 _MOST_TABLES = 300
 
@@ -31,8 +30,8 @@ class MeshGeometry:
     positions, cell : numpy.ndarray, shapes (N, 3) and (3, 3), Å
         The reference.
     skin : float, Å
-        By how much the list reaches beyond the cutoff.
-    pairs : torch.Tensor, int32, shape (P, 2)
+        By how much the list reaches beyond the cutoffs.
+    pairs : torch.Tensor, int32, shape (2, P)
         Every pair of atoms and of images once.
     image : torch.Tensor, int32, shape (P,)
         Row of ``images``.
@@ -40,16 +39,20 @@ class MeshGeometry:
         Integer translations of the second atom.
     kind : torch.Tensor, int32, shape (P,)
         Element of ``pair_widths``.
-    pair_widths : torch.Tensor, float64, shape (kinds,), Å
-        γ of every two of the widths that occur.
-    pointer, column, slots : torch.Tensor, int32
-        Sparse rows, see :func:`.mesh_kernels.sparse_rows`.
-    table : numpy.ndarray or None, shape (kinds, points, 2), 1/Å and 1/Å²
-        Pair coefficient over k_e, and its slope, at equidistant distances, for the compiled loops.
-    inverse_step : float, 1/Å
+    pair_widths : torch.Tensor, float64, shape (2, kinds), Å
+        γ of every two of the widths that occur, as they are and as they are on the mesh.
+    layer : torch.Tensor, int32, shape (N,)
+        Element of ``mesh_widths``: atoms of equal width share a layer of the mesh.
+    mesh_widths : torch.Tensor, float64, shape (S,), Å
+        Widths σ on the mesh.
+    pointer : torch.Tensor, int32, shape (N + 1,)
+        Where the pairs of each first atom begin.
+    table : numpy.ndarray or None, shape (kinds, points, 4), 1/Å
+        Pair coefficient over k_e as cubic polynomials between equidistant squares of the distance,
+        for the compiled loops.
+    inverse_step : float, 1/Å²
         Inverse distance of those points.
-    factors : tuple of 3 torch.Tensor, float64
-        What corrects the splines in the filter, along each axis; the last one of half length.
+    spectrum : MeshSpectrum
     """
 
     parameters: MeshParameters
@@ -61,12 +64,17 @@ class MeshGeometry:
     images: torch.Tensor
     kind: torch.Tensor
     pair_widths: torch.Tensor
+    layer: torch.Tensor
+    mesh_widths: torch.Tensor
     pointer: torch.Tensor
-    column: torch.Tensor
-    slots: torch.Tensor
     table: np.ndarray | None
     inverse_step: float
-    factors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    spectrum: MeshSpectrum
+
+    @property
+    def cutoffs(self) -> torch.Tensor:
+        """Cutoff of each kind of pair, shape (kinds,), Å."""
+        return self.parameters.reach * self.pair_widths[1]
 
     def serves(self, positions: np.ndarray, cell: np.ndarray) -> bool:
         """Whether the list still holds every pair within the cutoff, and the mesh its spacing.
@@ -82,10 +90,12 @@ class MeshGeometry:
         stretch = np.linalg.svd(strain, compute_uv=False)
         if not (stretch.min() > 0.97 and stretch.max() < 1.03):
             return False
+        if not self.pairs.shape[1]:
+            return True
         moved = positions - self.positions @ strain
         largest = math.sqrt(float(np.max(np.einsum("ij,ij->i", moved, moved), initial=0.0)))
-        reach = (self.parameters.cutoff + 2.0 * largest) / float(stretch.min())
-        return reach <= self.parameters.cutoff + self.skin
+        cutoff = float(self.cutoffs.max())
+        return (cutoff + 2.0 * largest) / float(stretch.min()) <= cutoff + self.skin
 
     def to(self, device: torch.device | str) -> MeshGeometry:
         """Return the same lists on ``device``."""
@@ -94,8 +104,8 @@ class MeshGeometry:
             value = getattr(self, entry.name)
             if isinstance(value, torch.Tensor):
                 moved[entry.name] = value.to(device)
-        factors = tuple(factor.to(device) for factor in self.factors)
-        return dataclasses.replace(self, factors=factors, **moved)  # type: ignore[arg-type]
+        moved["spectrum"] = self.spectrum.to(device)
+        return dataclasses.replace(self, **moved)  # type: ignore[arg-type]
 
 
 def mesh_geometry(
@@ -105,6 +115,7 @@ def mesh_geometry(
     accuracy: float = DEFAULT_ACCURACY,
     *,
     skin: float = DEFAULT_SKIN,
+    uniform: bool = False,
     parameters: MeshParameters | None = None,
 ) -> MeshGeometry:
     """Choose splitting and mesh, and collect the pairs.
@@ -120,6 +131,8 @@ def mesh_geometry(
         Requested relative error of forces and potentials.
     skin : float, Å
         0 for a list that serves one structure only.
+    uniform : bool
+        Take all charges for equally wide on the mesh.
     parameters : MeshParameters, optional
         Overrides the choice, as to keep one discretisation over a simulation.
 
@@ -131,40 +144,52 @@ def mesh_geometry(
         If the accuracy is out of range.
     """
     cell_heights(cell)
-    if parameters is None:
-        parameters = choose_parameters(cell, len(positions), float(widths.max()), accuracy)
-    search = NeighborList(
-        cutoff=parameters.cutoff + skin, full_list=False, sorted=False, n_threads=1
-    )
     points = np.ascontiguousarray(positions, dtype=np.float64)
-    pairs, shifts = search.compute(points, np.asarray(cell, dtype=np.float64), True, "PS")
-    image, images = _number_images(shifts)
-    sigmas, species = np.unique(np.asarray(widths, dtype=np.float64), return_inverse=True)
-    gamma = np.hypot(sigmas[:, None], sigmas)
-    # the pair term vanishes where γ = η
-    needed = np.abs(gamma - parameters.eta) > 1e-9 * parameters.eta
-    pairs, image, kind = sort_pairs(pairs, image, needed, species, len(points))
-    gamma = gamma.ravel()
+    widths = np.asarray(widths, dtype=np.float64)
+    if parameters is None:
+        parameters = choose_parameters(cell, widths, accuracy, uniform)
+    sigmas, species = np.unique(widths, return_inverse=True)
+    mesh_widths, layers = np.unique(parameters.on_mesh(sigmas), return_inverse=True)
+    on_mesh = mesh_widths[layers]
+    gamma = np.stack([np.hypot(s[:, None], s) for s in (sigmas, on_mesh)])
+    cutoffs = np.where(gamma[0] == gamma[1], 0.0, parameters.reach * gamma[1] + skin)
+    pointer, pairs, image, images, kind = _collect_pairs(points, cell, cutoffs, species)
+    gamma = gamma.reshape(2, -1)
     table, inverse_step = _pair_table(parameters, gamma)
-    rows = sparse_rows(pairs, len(points))
-    pointer, column, slots = (torch.from_numpy(part) for part in rows)
     return MeshGeometry(
-        parameters,
-        points.copy(),
-        np.array(cell, dtype=np.float64),
-        skin,
-        torch.from_numpy(pairs),
-        torch.from_numpy(image),
-        torch.from_numpy(images),
-        torch.from_numpy(kind),
-        torch.from_numpy(gamma),
-        pointer,
-        column,
-        slots,
-        table,
-        inverse_step,
-        _spline_factors(parameters),
+        parameters=parameters,
+        positions=points.copy(),
+        cell=np.array(cell, dtype=np.float64),
+        skin=skin,
+        pairs=torch.from_numpy(pairs),
+        image=torch.from_numpy(image),
+        images=torch.from_numpy(images),
+        kind=torch.from_numpy(kind),
+        pair_widths=torch.from_numpy(gamma),
+        layer=torch.from_numpy(layers[species].astype(np.int32)),
+        mesh_widths=torch.from_numpy(mesh_widths),
+        pointer=torch.from_numpy(pointer),
+        table=table,
+        inverse_step=inverse_step,
+        spectrum=MeshSpectrum(parameters, torch.from_numpy(mesh_widths)),
     )
+
+
+def _collect_pairs(
+    points: np.ndarray, cell: np.ndarray, cutoffs: np.ndarray, species: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pointers and pairs within the cutoffs, shape (species, species), of their species; see MeshGeometry."""
+    if not cutoffs.any():
+        none = np.zeros(0, np.int32)
+        pointer = np.zeros(len(points) + 1, np.int32)
+        return pointer, none.reshape(2, 0), none, np.zeros((0, 3)), none
+    search = NeighborList(cutoff=float(cutoffs.max()), full_list=False, sorted=False, n_threads=1)
+    found = search.compute(points, np.asarray(cell, dtype=np.float64), True, "PSd")
+    pairs, shifts, distances = found
+    image, images = _number_images(shifts)
+    rows = sort_pairs(pairs, image, distances, cutoffs, species, len(points))
+    pointer, pairs, image, kind = rows
+    return pointer, pairs, image, images, kind
 
 
 def _number_images(shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -181,45 +206,40 @@ def _number_images(shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return number[code].astype(np.int32), images.astype(np.float64)
 
 
-def _spline_factors(parameters: MeshParameters) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Axis factors W²/(Σ_m W²)² of the filter; W is the splines' transform, m their aliases.
-
-    The product over the axes is the influence function of Hockney and Eastwood with the aliases of
-    the (Gaussian) interaction itself left out. Highest waves of even meshes, whose sign is
-    ambiguous, are dropped.
-    """
-    factors = []
-    for axis, points in enumerate(parameters.shape):
-        x = np.fft.rfftfreq(points) if axis == 2 else np.fft.fftfreq(points)
-        waves = [np.sinc(x + m) ** (2 * parameters.order) for m in range(-4, 5)]
-        factor = waves[4] / np.sum(waves, axis=0) ** 2
-        if points % 2 == 0:
-            factor[points // 2] = 0.0
-        factors.append(torch.from_numpy(factor))
-    return factors[0], factors[1], factors[2]
-
-
 def _pair_table(parameters: MeshParameters, gammas: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Pair coefficient and slope for cubic Hermite interpolation; none for too many widths."""
-    if len(gammas) > _MOST_TABLES:
+    """Pair coefficient between equidistant r² by cubic polynomials; none for too many widths."""
+    kinds = gammas.shape[1]
+    if kinds > _MOST_TABLES:
         return None, 0.0
-    step = min(4e-3, min(parameters.eta, float(gammas.min())) / 200.0)
-    r = np.arange(int(parameters.cutoff / step) + 2) * step
-    screen = _gaussian_pair(r, parameters.eta)
-    own = [_gaussian_pair(r, gamma) for gamma in gammas]
-    table = [np.stack((v - screen[0], s - screen[1]), axis=-1) for v, s in own]
-    return np.ascontiguousarray(table), 1.0 / step
+    longest = float(gammas[1].max())
+    step = 0.024 * float(gammas.min()) ** 2  # relative error of the slopes: 1e-8
+    squares = np.arange(int((parameters.reach * longest) ** 2 / step) + 2) * step
+    r = np.sqrt(squares)
+    table = np.empty((kinds, len(r) - 1, 4))
+    for kind in range(kinds):
+        own, mesh = (_gaussian_pair(r, float(gamma)) for gamma in gammas[:, kind])
+        value, slope = own[0] - mesh[0], step * (own[1] - mesh[1])
+        rise = value[1:] - value[:-1]
+        table[kind, :, 0], table[kind, :, 1] = value[:-1], slope[:-1]
+        table[kind, :, 2] = 3.0 * rise - 2.0 * slope[:-1] - slope[1:]
+        table[kind, :, 3] = slope[:-1] + slope[1:] - 2.0 * rise
+    return table, 1.0 / step
 
 
 def _gaussian_pair(r: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """erf(r/√2w)/r and its derivative, also where r is small against w."""
+    """erf(r/√2w)/r and its derivative by r², also where r is small against w."""
     x = r / (math.sqrt(2.0) * width)
-    safe = np.where(x > 1e-2, r, 1.0)
-    density = math.sqrt(2.0 / math.pi) / width * np.exp(-x * x)
-    value = erf(x) / safe
-    slope = (density - value) / safe
+    near = x < 0.3
+    safe = np.where(near, width, r)
     front = math.sqrt(2.0 / math.pi) / width
-    series = front * (1.0 - x**2 / 3.0 + x**4 / 10.0 - x**6 / 42.0)
-    bend = front / (math.sqrt(2.0) * width)
-    series_slope = bend * (-2.0 * x / 3.0 + 0.4 * x**3 - x**5 / 7.0)
-    return np.where(x > 1e-2, value, series), np.where(x > 1e-2, slope, series_slope)
+    value = erf(x) / safe
+    slope = 0.5 * (front * np.exp(-x * x) - value) / safe**2
+    # Σ (−1)ⁿ x²ⁿ/(n! (2n + 1)) and its derivative by x²
+    y = np.where(near, x * x, 0.0)
+    series, bend = np.zeros_like(y), np.zeros_like(y)
+    for n in range(9, -1, -1):
+        term = (-1.0) ** n / (math.factorial(n) * (2 * n + 1))
+        bend = bend * y + (n + 1) * ((-1.0) ** (n + 1) / (math.factorial(n + 1) * (2 * n + 3)))
+        series = series * y + term
+    value = np.where(near, front * series, value)
+    return value, np.where(near, front * bend / (2.0 * width**2), slope)

@@ -1,11 +1,12 @@
 """Compiled loops of :mod:`.mesh` for the CPU (numba); the same sums in torch are in :mod:`.mesh`.
 
 All functions run on one thread and release the interpreter lock. N atoms, P pairs, spline order p,
-mesh of M1 × M2 × M3 points.
+S meshes of M1 × M2 × M3 points.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -25,7 +26,7 @@ def _compiled(**options):
 
 
 @_compiled()
-def spline_weights(coordinates, shape, order):
+def spline_weights(coordinates, shape, order, zero):
     """Cardinal B-splines around each atom.
 
     Parameters
@@ -34,6 +35,8 @@ def spline_weights(coordinates, shape, order):
         In mesh spacings.
     shape : numpy.ndarray, int64, shape (3,)
     order : int
+    zero : numpy.float32 or numpy.float64
+        Of the type that the weights shall have.
 
     Returns
     -------
@@ -44,14 +47,14 @@ def spline_weights(coordinates, shape, order):
     """
     count = coordinates.shape[0]
     index = np.empty((count, 3, order), np.int32)
-    weight = np.zeros((count, 3, order))
-    slope = np.empty((count, 3, order))
+    kind = np.asarray(zero).dtype
+    weight, slope = np.empty((count, 3, order), kind), np.empty((count, 3, order), kind)
+    w = np.zeros(order)
     for i in range(count):
         for d in range(3):
             x = coordinates[i, d]
             floor = math.floor(x)
             f = x - floor
-            w = weight[i, d]
             w[0] = 1.0 - f
             w[1] = f
             for n in range(3, order + 1):
@@ -65,233 +68,260 @@ def spline_weights(coordinates, shape, order):
                 for j in range(n - 2, 0, -1):
                     w[j] = scale * ((f + n - 1 - j) * w[j - 1] + (1 - f + j) * w[j])
                 w[0] = scale * (1.0 - f) * w[0]
+            start = np.int64(floor) % shape[d]
             for j in range(order):
-                index[i, d, j] = (np.int64(floor) + j) % shape[d]
+                weight[i, d, j] = w[j]
+                point = start + j
+                index[i, d, j] = point if point < shape[d] else point - shape[d]
     return index, weight, slope
 
 
-@_compiled(fastmath=True)
-def spread(index, weight, charges, mesh):
-    """Add charges, shape (N,), to ``mesh``, shape (M1, M2, M3)."""
-    order = weight.shape[2]
-    for i in range(charges.shape[0]):
-        z, wz = index[i, 2], weight[i, 2]
-        run = z[order - 1] - z[0] == order - 1
-        start = z[0]
-        for a in range(order):
-            first = charges[i] * weight[i, 0, a]
-            for b in range(order):
-                factor = first * weight[i, 1, b]
-                line = mesh[index[i, 0, a], index[i, 1, b]]
-                if run:
-                    part = line[start : start + order]
-                    for c in range(order):
-                        part[c] += factor * wz[c]
-                else:
-                    for c in range(order):
-                        line[z[c]] += factor * wz[c]
+@functools.cache
+def stencil_kernels(order):
+    """Loops over mesh points for one spline order, which the compiler then knows.
+
+    In all of them ``index``, ``weight`` and ``slope`` are those of :func:`spline_weights`,
+    ``layer``, int32, shape (N,), says which mesh of ``mesh``, shape (S, M1, M2, M3), is an atom's,
+    and ``begin`` and ``end`` are the first atom and the one after the last.
+
+    Returns
+    -------
+    spread, gather, gather_gradient : callable
+    """
+
+    steps = np.uintp(order)  # unsigned indices need no check for a negative one
+
+    @_compiled(fastmath=True)
+    def spread(index, weight, layer, charges, mesh, begin, end):
+        """Add the charges, shape (N,), to ``mesh``."""
+        _, height, width, depth = mesh.shape
+        flat = mesh.reshape(-1)
+        for i in range(begin, end):
+            z, wz = index[i, 2], weight[i, 2]
+            start, inside = np.uintp(z[0]), z[0] + order <= depth
+            for a in range(steps):
+                plane = (layer[i] * height + index[i, 0, a]) * width
+                first = charges[i] * weight[i, 0, a]
+                for b in range(steps):
+                    line = np.uintp((plane + index[i, 1, b]) * depth)
+                    factor = first * weight[i, 1, b]
+                    if inside:
+                        line += start
+                        for c in range(steps):
+                            flat[line + c] += factor * wz[c]
+                    else:
+                        for c in range(steps):
+                            flat[line + np.uintp(z[c])] += factor * wz[c]
+
+    @_compiled(fastmath=True)
+    def gather(index, weight, layer, mesh, result, begin, end):
+        """Write the interpolated ``mesh`` into ``result``, shape (N,)."""
+        _, height, width, depth = mesh.shape
+        flat = mesh.reshape(-1)
+        for i in range(begin, end):
+            z, wz = index[i, 2], weight[i, 2]
+            start, inside = np.uintp(z[0]), z[0] + order <= depth
+            total = mesh.dtype.type(0.0)
+            for a in range(steps):
+                plane = (layer[i] * height + index[i, 0, a]) * width
+                wx = weight[i, 0, a]
+                for b in range(steps):
+                    line = np.uintp((plane + index[i, 1, b]) * depth)
+                    factor = wx * weight[i, 1, b]
+                    if inside:
+                        line += start
+                        for c in range(steps):
+                            total += factor * wz[c] * flat[line + c]
+                    else:
+                        for c in range(steps):
+                            total += factor * wz[c] * flat[line + np.uintp(z[c])]
+            result[i] = total
+
+    @_compiled(fastmath=True)
+    def gather_gradient(index, weight, slope, layer, mesh, result, begin, end):
+        """Write the interpolated ``mesh`` and its gradient into ``result``, shape (N, 4).
+
+        The gradient, columns 1 to 3, is per mesh spacing.
+        """
+        _, height, width, depth = mesh.shape
+        flat = mesh.reshape(-1)
+        zero = mesh.dtype.type(0.0)
+        for i in range(begin, end):
+            z, wz, sz = index[i, 2], weight[i, 2], slope[i, 2]
+            start, inside = np.uintp(z[0]), z[0] + order <= depth
+            total, gx, gy, gz = zero, zero, zero, zero
+            for a in range(steps):
+                plane = (layer[i] * height + index[i, 0, a]) * width
+                wx, sx = weight[i, 0, a], slope[i, 0, a]
+                for b in range(steps):
+                    line = np.uintp((plane + index[i, 1, b]) * depth)
+                    value, change = zero, zero
+                    if inside:
+                        line += start
+                        for c in range(steps):
+                            point = flat[line + c]
+                            value += wz[c] * point
+                            change += sz[c] * point
+                    else:
+                        for c in range(steps):
+                            point = flat[line + np.uintp(z[c])]
+                            value += wz[c] * point
+                            change += sz[c] * point
+                    wy, sy = weight[i, 1, b], slope[i, 1, b]
+                    total += wx * wy * value
+                    gx += sx * wy * value
+                    gy += wx * sy * value
+                    gz += wx * wy * change
+            result[i, 0], result[i, 1], result[i, 2], result[i, 3] = total, gx, gy, gz
+
+    return spread, gather, gather_gradient
 
 
 @_compiled(fastmath=True)
-def gather(index, weight, mesh, result):
-    """Add the interpolated ``mesh`` to ``result``, shape (N,)."""
-    order = weight.shape[2]
-    for i in range(result.shape[0]):
-        z, wz = index[i, 2], weight[i, 2]
-        run = z[order - 1] - z[0] == order - 1
-        start = z[0]
-        total = 0.0
-        for a in range(order):
-            plane = 0.0
-            for b in range(order):
-                line = mesh[index[i, 0, a], index[i, 1, b]]
-                row = 0.0
-                if run:
-                    part = line[start : start + order]
-                    for c in range(order):
-                        row += wz[c] * part[c]
-                else:
-                    for c in range(order):
-                        row += wz[c] * line[z[c]]
-                plane += weight[i, 1, b] * row
-            total += weight[i, 0, a] * plane
-        result[i] += total
+def filter_waves(waves, filters):
+    """V_s = A_s Σ_t A_t ρ_t in place; ``waves`` complex, shape (S, K), ``filters`` real."""
+    layers = waves.shape[0]
+    for k in range(waves.shape[1]):
+        total = filters[0, k] * waves[0, k]
+        for s in range(1, layers):
+            total += filters[s, k] * waves[s, k]
+        for s in range(layers):
+            waves[s, k] = filters[s, k] * total
 
 
 @_compiled(fastmath=True)
-def gather_gradient(index, weight, slope, mesh):
-    """Gradient of the interpolated ``mesh`` per mesh spacing, shape (N, 3)."""
-    count, _, order = weight.shape
-    result = np.zeros((count, 3))
-    for i in range(count):
-        z, wz, sz = index[i, 2], weight[i, 2], slope[i, 2]
-        gx, gy, gz = 0.0, 0.0, 0.0
-        for a in range(order):
-            wx, sx = weight[i, 0, a], slope[i, 0, a]
-            for b in range(order):
-                wy, sy = weight[i, 1, b], slope[i, 1, b]
-                line = mesh[index[i, 0, a], index[i, 1, b]]
-                value, change = 0.0, 0.0
-                for c in range(order):
-                    point = line[z[c]]
-                    value += wz[c] * point
-                    change += sz[c] * point
-                gx += sx * wy * value
-                gy += wx * sy * value
-                gz += wx * wy * change
-        result[i, 0], result[i, 1], result[i, 2] = gx, gy, gz
-    return result
-
-
-@_compiled()
-def pair_values(positions, shifts, pairs, image, kind, table, scales, slots, data):
-    """Write the pair coefficients into the values of the sparse matrix.
+def pair_values(positions, shifts, pairs, kinds, table, inverse_step, values, slopes, begin, end):
+    """Write coefficients c and 2 dc/d(r²) of the pairs of atoms ``begin`` to ``end``.
 
     Parameters
     ----------
     positions : numpy.ndarray, shape (N, 3), Å
     shifts : numpy.ndarray, shape (I, 3), Å
         Translations of the images that occur.
-    pairs : numpy.ndarray, int32, shape (P, 2)
-    image, kind : numpy.ndarray, shape (P,)
-        Rows of ``shifts`` and of ``table``.
-    table : numpy.ndarray, shape (kinds, points, 2), 1/Å and 1/Å²
-        Coefficient over k_e, and its slope, at equidistant distances.
-    scales : tuple of 3 float
-        Inverse distance of the points in 1/Å; cutoff in Å; k_e in eV Å/e².
-    slots : numpy.ndarray, int32, shape (P, 2)
-        Where the two mirror elements lie in ``data``.
-    data : numpy.ndarray, shape (2P,), eV/e²
+    pairs : tuple of 3 numpy.ndarray, int32
+        Where an atom's pairs begin, shape (N + 1,); second atom and row of ``shifts``, shape (P,).
+    kinds : tuple of 2 numpy.ndarray
+        Row of ``table`` of each pair, int32; square of each kind's cutoff in Å².
+    table : numpy.ndarray, shape (kinds, points, 4), eV/e²
+        Cubic polynomials in (r² − n step)/step for r² from n step on.
+    inverse_step : float, 1/Å²
+    values, slopes : numpy.ndarray, shape (P,), eV/e² and eV/(e Å)²
     """
-    inverse_step, cutoff, constant = scales
-    step = 1.0 / inverse_step
-    for p in range(pairs.shape[0]):
-        i, j, s = pairs[p, 0], pairs[p, 1], image[p]
-        x = positions[j, 0] - positions[i, 0] + shifts[s, 0]
-        y = positions[j, 1] - positions[i, 1] + shifts[s, 1]
-        z = positions[j, 2] - positions[i, 2] + shifts[s, 2]
-        r = math.sqrt(x * x + y * y + z * z)
-        value = 0.0
-        if r < cutoff:
-            place = r * inverse_step
-            n = int(place)
-            t = place - n
-            lower, upper = table[kind[p], n], table[kind[p], n + 1]
-            u = 1.0 - t
-            value = u * u * ((1.0 + 2.0 * t) * lower[0] + t * step * lower[1])
-            value += t * t * ((1.0 + 2.0 * u) * upper[0] - u * step * upper[1])
-        data[slots[p, 0]] = constant * value
-        data[slots[p, 1]] = constant * value
+    pointer, second, image = pairs
+    kind, limits = kinds
+    double = table.dtype.type(2.0 * inverse_step)
+    for i in range(begin, end):
+        xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
+        for p in range(pointer[i], pointer[i + 1]):
+            j, s = second[p], image[p]
+            x = positions[j, 0] - xi + shifts[s, 0]
+            y = positions[j, 1] - yi + shifts[s, 1]
+            z = positions[j, 2] - zi + shifts[s, 2]
+            square = x * x + y * y + z * z
+            if square < limits[kind[p]]:
+                place = square * inverse_step
+                n = int(place)
+                t = table.dtype.type(place - n)
+                row = table[kind[p], n]
+                c1, c2, c3 = row[1], row[2], row[3]
+                values[p] = row[0] + t * (c1 + t * (c2 + t * c3))
+                slopes[p] = double * (c1 + t * (c2 + c2 + t * (c3 + c3 + c3)))
+            else:
+                values[p] = 0.0
+                slopes[p] = 0.0
 
 
-@_compiled()
+@_compiled(fastmath=True)
+def pair_product(pairs, values, charges, result, begin, end):
+    """Add the potential of the pairs of atoms ``begin`` to ``end`` to ``result``, shape (N,)."""
+    pointer, second, _ = pairs
+    for i in range(begin, end):
+        own = charges[i]
+        total = values.dtype.type(0.0)
+        for p in range(pointer[i], pointer[i + 1]):
+            j = second[p]
+            total += values[p] * charges[j]
+            result[j] += values[p] * own
+        result[i] += total
+
+
+@_compiled(fastmath=True)
 def pair_gradient(
-    positions, shifts, pairs, image, kind, table, scales, charges, gradient, of_shift
+    positions, shifts, pairs, values, slopes, charges, gradient, of_shift, begin, end
 ):
-    """Pair energy Σ c(r) (q_i q_j − p_i p_j) in eV; arguments as :func:`pair_values`.
+    """Pair energy Σ c(r) (q_i q_j − p_i p_j) in eV of the pairs of atoms ``begin`` to ``end``.
 
-    ``charges``, shape (N, 2), holds q and p. Adds dE/dx to ``gradient``, shape (N, 3), and
-    dE/d(shift) to ``of_shift``, shape (I, 3), eV/Å.
+    ``charges``, shape (N, 2), holds q and p. Adds dE/dx to ``gradient``, shape (N, 3), and, unless
+    ``of_shift`` is empty, dE/d(shift) to ``of_shift``, shape (I, 3), eV/Å.
     """
-    inverse_step, cutoff, constant = scales
-    step = 1.0 / inverse_step
+    pointer, second, image = pairs
     energy = 0.0
-    for p in range(pairs.shape[0]):
-        i, j, s = pairs[p, 0], pairs[p, 1], image[p]
-        x = positions[j, 0] - positions[i, 0] + shifts[s, 0]
-        y = positions[j, 1] - positions[i, 1] + shifts[s, 1]
-        z = positions[j, 2] - positions[i, 2] + shifts[s, 2]
-        r = math.sqrt(x * x + y * y + z * z)
-        if r >= cutoff:
-            continue
-        place = r * inverse_step
-        n = int(place)
-        t = place - n
-        lower, upper = table[kind[p], n], table[kind[p], n + 1]
-        u = 1.0 - t
-        product = charges[i, 0] * charges[j, 0] - charges[i, 1] * charges[j, 1]
-        product *= constant
-        value = u * u * ((1.0 + 2.0 * t) * lower[0] + t * step * lower[1])
-        value += t * t * ((1.0 + 2.0 * u) * upper[0] - u * step * upper[1])
-        energy += product * value
-        slope = 6.0 * t * u * (upper[0] - lower[0]) * inverse_step
-        slope += u * (1.0 - 3.0 * t) * lower[1] + t * (3.0 * t - 2.0) * upper[1]
-        factor = product * slope / r
-        fx, fy, fz = factor * x, factor * y, factor * z
-        gradient[i, 0] -= fx
-        gradient[i, 1] -= fy
-        gradient[i, 2] -= fz
-        gradient[j, 0] += fx
-        gradient[j, 1] += fy
-        gradient[j, 2] += fz
-        of_shift[s, 0] += fx
-        of_shift[s, 1] += fy
-        of_shift[s, 2] += fz
+    virial = of_shift.shape[0] > 0
+    for i in range(begin, end):
+        xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
+        q, w = charges[i, 0], charges[i, 1]
+        gx, gy, gz = 0.0, 0.0, 0.0
+        for p in range(pointer[i], pointer[i + 1]):
+            j, s = second[p], image[p]
+            product = q * charges[j, 0] - w * charges[j, 1]
+            energy += product * values[p]
+            factor = product * slopes[p]
+            fx = factor * (positions[j, 0] - xi + shifts[s, 0])
+            fy = factor * (positions[j, 1] - yi + shifts[s, 1])
+            fz = factor * (positions[j, 2] - zi + shifts[s, 2])
+            gx += fx
+            gy += fy
+            gz += fz
+            gradient[j, 0] += fx
+            gradient[j, 1] += fy
+            gradient[j, 2] += fz
+            if virial:
+                of_shift[s, 0] += fx
+                of_shift[s, 1] += fy
+                of_shift[s, 2] += fz
+        gradient[i, 0] -= gx
+        gradient[i, 1] -= gy
+        gradient[i, 2] -= gz
     return energy
 
 
 @_compiled()
-def sort_pairs(pairs, image, needed, species, count):
-    """Sort pairs by their first atom and leave out those of species that do not interact.
+def sort_pairs(pairs, image, distances, cutoffs, species, count):
+    """Sort pairs by their first atom and leave out those beyond the cutoff of their species.
 
     Parameters
     ----------
     pairs : numpy.ndarray, shape (P, 2)
     image : numpy.ndarray, int32, shape (P,)
-    needed : numpy.ndarray, bool, shape (S, S)
-        Which species interact.
+    distances : numpy.ndarray, shape (P,), Å
+    cutoffs : numpy.ndarray, shape (S, S), Å
+        Of each two species; 0 where they do not interact.
     species : numpy.ndarray, shape (N,)
     count : int
         N.
 
     Returns
     -------
+    pointer : numpy.ndarray, int32, shape (N + 1,)
+        Where the pairs of each first atom begin.
     pairs, image, kind : numpy.ndarray, int32
-        ``kind`` is the element of ``needed``.
+        ``kind`` is the element of ``cutoffs``.
     """
     start = np.zeros(count + 1, np.int64)
     for p in range(pairs.shape[0]):
-        if needed[species[pairs[p, 0]], species[pairs[p, 1]]]:
+        if distances[p] < cutoffs[species[pairs[p, 0]], species[pairs[p, 1]]]:
             start[pairs[p, 0] + 1] += 1
     start = np.cumsum(start)
+    pointer = start.astype(np.int32)
     total = start[count]
-    sorted_pairs = np.empty((total, 2), np.int32)
+    sorted_pairs = np.empty((2, total), np.int32)
     sorted_image, kind = np.empty(total, np.int32), np.empty(total, np.int32)
     for p in range(pairs.shape[0]):
         i, j = pairs[p, 0], pairs[p, 1]
-        if needed[species[i], species[j]]:
+        if distances[p] < cutoffs[species[i], species[j]]:
             place = start[i]
             start[i] += 1
-            sorted_pairs[place, 0], sorted_pairs[place, 1] = i, j
+            sorted_pairs[0, place], sorted_pairs[1, place] = i, j
             sorted_image[place] = image[p]
-            kind[place] = species[i] * needed.shape[0] + species[j]
-    return sorted_pairs, sorted_image, kind
-
-
-@_compiled()
-def sparse_rows(pairs, count):
-    """Row pointers, columns and slots of a symmetric sparse matrix with elements at ``pairs``.
-
-    Returns
-    -------
-    pointer : numpy.ndarray, int32, shape (N + 1,)
-    column : numpy.ndarray, int32, shape (2P,)
-    slots : numpy.ndarray, int32, shape (P, 2)
-        Where elements (i, j) and (j, i) of each pair lie in ``column``.
-    """
-    pointer = np.zeros(count + 1, np.int32)
-    for p in range(pairs.shape[0]):
-        pointer[pairs[p, 0] + 1] += 1
-        pointer[pairs[p, 1] + 1] += 1
-    for i in range(count):
-        pointer[i + 1] += pointer[i]
-    filled = pointer[:-1].copy()
-    column = np.empty(2 * pairs.shape[0], np.int32)
-    slots = np.empty((pairs.shape[0], 2), np.int32)
-    for p in range(pairs.shape[0]):
-        for side in range(2):
-            row = pairs[p, side]
-            slots[p, side] = filled[row]
-            column[filled[row]] = pairs[p, 1 - side]
-            filled[row] += 1
-    return pointer, column, slots
+            kind[place] = species[i] * cutoffs.shape[0] + species[j]
+    return pointer, sorted_pairs, sorted_image, kind

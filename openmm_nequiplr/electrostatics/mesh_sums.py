@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,24 +14,12 @@ import torch
 from . import mesh_kernels
 from .gaussian import screening
 from .mesh_geometry import MeshGeometry
+from .mesh_spectrum import wave_weights
 
 _KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
-
-
-def pair_matrix(geometry: MeshGeometry, coefficients: torch.Tensor) -> torch.Tensor:
-    """Sparse symmetric matrix of the pairs, shape (N, N), eV/e².
-
-    Parameters
-    ----------
-    coefficients : torch.Tensor, float64, shape (2P,), eV/e²
-        Pairs of an atom with several images of another are separate elements.
-    """
-    size = (len(geometry.positions),) * 2
-    with warnings.catch_warnings():  # torch calls its sparse rows a beta
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(
-            geometry.pointer, geometry.column, coefficients, size, check_invariants=False
-        )
+# Below this many atoms a second thread costs more than it brings.
+_ATOMS_PER_THREAD = 1000
+_pool = ThreadPoolExecutor(thread_name_prefix="mesh")
 
 
 def pair_distances(
@@ -40,27 +30,32 @@ def pair_distances(
     return torch.linalg.vector_norm(vectors, dim=-1)
 
 
-def _spectrum_weights(waves: torch.Tensor, points: int) -> torch.Tensor:
-    """How often each wave of the half mesh counts along the last axis, shape (M3//2 + 1,)."""
-    weights = torch.full((waves.shape[-1],), 2.0, dtype=torch.float64, device=waves.device)
-    weights[0] = 1.0
-    if points % 2 == 0:
-        weights[-1] = 1.0
-    return weights
-
-
 class TorchSums:
-    """Pair and mesh sums in torch, for any device; the obvious twin of :class:`CompiledSums`."""
+    """Pair and mesh sums in torch, for any device; the obvious twin of :class:`CompiledSums`.
+
+    Parameters
+    ----------
+    positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
+    geometry : MeshGeometry
+    constant : float, eV Å/e²
+    dtype : torch.dtype
+        Of the mesh and of the pair coefficients.
+    """
 
     def __init__(
-        self, positions: torch.Tensor, cell: torch.Tensor, geometry: MeshGeometry, constant: float
+        self,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        geometry: MeshGeometry,
+        constant: float,
+        dtype: torch.dtype,
     ) -> None:
-        self._geometry, self._constant = geometry, constant
-        self._pairs = geometry.pairs.T.long()
-        self._reference = positions, cell
+        self._geometry, self._constant, self._dtype = geometry, constant, dtype
+        self._pairs = geometry.pairs.long()
         shape = torch.tensor(geometry.parameters.shape, device=cell.device)
-        index, weights = self._stencil(positions @ torch.linalg.inv(cell) * shape)
-        self._index, self._weights = index, weights
+        self._index, weights = self._stencil(positions @ torch.linalg.inv(cell) * shape)
+        self._weights = weights.to(dtype)
+        self._values = self._pair_coefficients(positions, cell)
 
     def _stencil(self, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mesh points and spline weights of each atom, shapes (N, p³)."""
@@ -79,8 +74,9 @@ class TorchSums:
         steps = torch.arange(parameters.order, device=place.device)
         shape = torch.tensor(parameters.shape, device=place.device)
         index = (floor.long().unsqueeze(-1) + steps) % shape[:, None]
-        _, width, depth = parameters.shape
-        flat = index[:, 0, :, None, None] * width + index[:, 1, None, :, None]
+        height, width, depth = parameters.shape
+        layer = self._geometry.layer.long()[:, None, None, None] * height
+        flat = (layer + index[:, 0, :, None, None]) * width + index[:, 1, None, :, None]
         flat = flat * depth + index[:, 2, None, None, :]
         product = weight[:, 0, :, None, None] * weight[:, 1, None, :, None]
         product = product * weight[:, 2, None, None, :]
@@ -90,121 +86,227 @@ class TorchSums:
         geometry = self._geometry
         shifts = (geometry.images @ cell)[geometry.image.long()]
         distance = pair_distances(positions, self._pairs, shifts)
-        width = geometry.pair_widths[geometry.kind.long()]
-        eta = torch.full_like(width, geometry.parameters.eta)
-        value = self._constant * (screening(distance, eta) - screening(distance, width))
-        return torch.where(distance < geometry.parameters.cutoff, value, torch.zeros_like(value))
+        kind = geometry.kind.long()
+        own, mesh = geometry.pair_widths[:, kind]
+        value = self._constant * (screening(distance, mesh) - screening(distance, own))
+        return torch.where(distance < geometry.cutoffs[kind], value, torch.zeros_like(value))
 
-    def coefficients(self) -> torch.Tensor:
-        """Values of the sparse pair matrix, shape (2P,), eV/e²."""
-        value = self._pair_coefficients(*self._reference)
-        slots = self._geometry.slots.long()
-        result = value.new_empty(2 * value.shape[0])
-        result[slots[:, 0]] = value
-        result[slots[:, 1]] = value
-        return result
+    def own_images(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Atoms that pair with images of themselves, and those coefficients, eV/e²."""
+        own = (self._pairs[0] == self._pairs[1]).nonzero().squeeze(-1)
+        return self._pairs[0, own], self._values[own]
+
+    def pair_potential(self, charges: torch.Tensor) -> torch.Tensor:
+        """Potential of the pairs, shape (N,), eV/e."""
+        first, second = self._pairs
+        result = torch.zeros_like(charges)
+        result.index_add_(0, first, self._values * charges[second])
+        return result.index_add_(0, second, self._values * charges[first])
 
     def spread(self, charges: torch.Tensor) -> torch.Tensor:
-        return self._spread(self._index, self._weights, charges)
+        """Charges on the mesh, shape (S, M1, M2, M3)."""
+        return self._spread(self._index, self._weights, charges.to(self._dtype))
 
     def _spread(
         self, index: torch.Tensor, weights: torch.Tensor, charges: torch.Tensor
     ) -> torch.Tensor:
-        shape = self._geometry.parameters.shape
+        shape = (len(self._geometry.mesh_widths), *self._geometry.parameters.shape)
         values = (weights * charges.unsqueeze(-1)).flatten()
-        mesh = charges.new_zeros(math.prod(shape)).index_add(0, index.flatten(), values)
+        mesh = values.new_zeros(math.prod(shape)).index_add(0, index.flatten(), values)
         return mesh.view(shape)
 
+    def filter_waves(self, waves: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+        """A_s Σ_t A_t ρ_t for waves and filters of shape (S, M1, M2, M3//2 + 1)."""
+        return filters * (filters * waves).sum(dim=0)
+
     def gather(self, field: torch.Tensor) -> torch.Tensor:
-        return (field.flatten()[self._index] * self._weights).sum(dim=-1)
+        """The field of each atom's layer at the atom, float64, shape (N,)."""
+        return (field.flatten()[self._index] * self._weights).sum(dim=-1).to(torch.float64)
 
     def mesh_energy(
-        self, place: torch.Tensor, charges: torch.Tensor, spectrum: torch.Tensor
+        self, place: torch.Tensor, charges: torch.Tensor, filters: torch.Tensor
     ) -> torch.Tensor:
+        """½ Σ_k |Σ_s A_s ρ_s|², eV, of atoms at ``place``, shape (N, 3), in mesh spacings."""
         index, weights = self._stencil(place)
-        waves = torch.fft.rfftn(self._spread(index, weights, charges))
-        power = waves.real**2 + waves.imag**2
-        factor = _spectrum_weights(waves, self._geometry.parameters.shape[2])
-        return 0.5 * (spectrum * power * factor).sum()
+        waves = torch.fft.rfftn(self._spread(index, weights, charges), dim=(1, 2, 3))
+        total = (filters * waves).sum(dim=0)
+        factor = wave_weights(self._geometry.parameters.shape[2], total)
+        return 0.5 * ((total.real**2 + total.imag**2) * factor).sum()
 
     def pair_energy(
         self, positions: torch.Tensor, cell: torch.Tensor, charges: torch.Tensor
     ) -> torch.Tensor:
+        """Σ_pairs c(r) (q_i q_j − p_i p_j) in eV; ``charges``, shape (N, 2), holds q and p."""
         value = self._pair_coefficients(positions, cell)
         products = charges[self._pairs[0]] * charges[self._pairs[1]]
         return (value * (products[:, 0] - products[:, 1])).sum()
 
 
 class CompiledSums:
-    """Pair and mesh sums by the compiled loops, on the CPU."""
+    """Pair and mesh sums by the compiled loops, on the CPU; arguments as for :class:`TorchSums`."""
 
     def __init__(
-        self, positions: torch.Tensor, cell: torch.Tensor, geometry: MeshGeometry, constant: float
+        self,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        geometry: MeshGeometry,
+        constant: float,
+        dtype: torch.dtype,
     ) -> None:
-        self._geometry = geometry
-        self._positions, self._cell = positions, cell
+        self._geometry, self._dtype = geometry, dtype
+        self._count = positions.shape[0]
+        self._kind: Any = np.float32 if dtype == torch.float32 else np.float64
         shape = np.array(geometry.parameters.shape)
         place = (positions @ torch.linalg.inv(cell)).numpy() * shape
-        self.stencil = _KERNELS.spline_weights(place, shape, geometry.parameters.order)
-        scales = (geometry.inverse_step, geometry.parameters.cutoff, constant)
-        lists = (part.numpy() for part in (geometry.pairs, geometry.image, geometry.kind))
-        self.pair_list: Any = (*lists, geometry.table, scales)
+        order = geometry.parameters.order
+        self._index, *self._weights = _KERNELS.spline_weights(place, shape, order, self._kind(0.0))
+        self._layer = geometry.layer.numpy()
+        self._loops: Any = mesh_kernels.stencil_kernels(order)
+        threads = min(torch.get_num_threads(), 1 + self._count // _ATOMS_PER_THREAD)
+        self._atoms = np.linspace(0, self._count, threads + 1).astype(int).tolist()
+        self._points = np.ascontiguousarray(positions.numpy())
+        self._shifts = (geometry.images @ cell).numpy()
+        pointer = geometry.pointer.numpy()
+        self._pairs = pointer, geometry.pairs[1].numpy(), geometry.image.numpy()
+        # the same number of pairs for every thread
+        parts = np.linspace(0, pointer[-1], threads + 1)
+        self._rows = np.searchsorted(pointer[:-1], parts[:-1]).tolist() + [self._count]
+        self._pair_coefficients(constant)
 
-    def coefficients(self) -> torch.Tensor:
-        """Values of the sparse pair matrix, shape (2P,), eV/e²."""
-        data = torch.empty(self._geometry.column.shape[0], dtype=torch.float64)
-        shifts = (self._geometry.images @ self._cell).numpy()
-        slots = self._geometry.slots.numpy()
-        points = np.ascontiguousarray(self._positions.numpy())
-        _KERNELS.pair_values(points, shifts, *self.pair_list, slots, data.numpy())
-        return data
+    def _pair_coefficients(self, constant: float) -> None:
+        geometry = self._geometry
+        self._values = np.empty(geometry.pairs.shape[1], self._kind)
+        self._slopes = np.empty_like(self._values)
+        kinds = geometry.kind.numpy(), geometry.cutoffs.numpy() ** 2
+        assert geometry.table is not None
+        table = (constant * geometry.table).astype(self._kind)
+        arguments = self._points, self._shifts, self._pairs, kinds, table, geometry.inverse_step
+        if self._values.size:
+            _each(
+                self._rows,
+                lambda *rows: _KERNELS.pair_values(*arguments, self._values, self._slopes, *rows),
+            )
+
+    def own_images(self) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = self._geometry.pairs
+        own = (first == second).nonzero().squeeze(-1)
+        values = torch.from_numpy(self._values)[own]
+        return first[own].long(), values.to(torch.float64)
+
+    def pair_potential(self, charges: torch.Tensor) -> torch.Tensor:
+        if not self._values.size:
+            return torch.zeros_like(charges)
+        source = charges.to(self._dtype).numpy()
+
+        def product(*rows: int) -> np.ndarray:
+            result = np.zeros(self._count, self._kind)
+            _KERNELS.pair_product(self._pairs, self._values, source, result, *rows)
+            return result
+
+        return torch.from_numpy(sum(_each(self._rows, product))).to(torch.float64)
 
     def spread(self, charges: torch.Tensor) -> torch.Tensor:
-        mesh = torch.zeros(self._geometry.parameters.shape, dtype=torch.float64)
-        index, weight, _ = self.stencil
-        _KERNELS.spread(index, weight, charges.numpy(), mesh.numpy())
-        return mesh
+        source = charges.to(self._dtype).numpy()
+        shape = (len(self._geometry.mesh_widths), *self._geometry.parameters.shape)
+
+        def fill(*atoms: int) -> torch.Tensor:
+            mesh = torch.zeros(shape, dtype=self._dtype)
+            self._loops[0](self._index, self._weights[0], self._layer, source, mesh.numpy(), *atoms)
+            return mesh
+
+        first, *others = _each(self._atoms, fill)
+        for mesh in others:
+            first += mesh
+        return first
+
+    def filter_waves(self, waves: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+        _KERNELS.filter_waves(waves.flatten(1).numpy(), filters.flatten(1).numpy())
+        return waves
 
     def gather(self, field: torch.Tensor) -> torch.Tensor:
-        result = torch.zeros(self._positions.shape[0], dtype=torch.float64)
-        index, weight, _ = self.stencil
-        _KERNELS.gather(index, weight, field.numpy(), result.numpy())
-        return result
+        result = np.empty(self._count, self._kind)
+        arguments = self._index, self._weights[0], self._layer, field.numpy(), result
+        _each(self._atoms, lambda *atoms: self._loops[1](*arguments, *atoms))
+        return torch.from_numpy(result).to(torch.float64)
+
+    def gather_gradient(self, field: torch.Tensor) -> torch.Tensor:
+        """The field of each atom's layer and its slope per mesh spacing, float64, shape (N, 4)."""
+        result = np.empty((self._count, 4), self._kind)
+        arguments = self._index, *self._weights, self._layer, field.numpy(), result
+        _each(self._atoms, lambda *atoms: self._loops[2](*arguments, *atoms))
+        return torch.from_numpy(result).to(torch.float64)
+
+    def pair_gradient(
+        self, charges: torch.Tensor, virial: bool
+    ) -> tuple[float, torch.Tensor, torch.Tensor]:
+        """Pair energy of q less that of p, and its derivatives by positions and images."""
+        shape = (len(self._shifts) if virial else 0, 3)
+        source = np.ascontiguousarray(charges.detach().numpy())
+
+        def add(*rows: int) -> tuple[float, np.ndarray, np.ndarray]:
+            gradient, of_shift = np.zeros((self._count, 3)), np.zeros(shape)
+            energy = _KERNELS.pair_gradient(
+                self._points,
+                self._shifts,
+                self._pairs,
+                self._values,
+                self._slopes,
+                source,
+                gradient,
+                of_shift,
+                *rows,
+            )
+            return energy, gradient, of_shift
+
+        energies, gradients, of_shifts = zip(*_each(self._rows, add), strict=True)
+        gradient, of_shift = (torch.from_numpy(sum(x)) for x in (gradients, of_shifts))
+        return sum(energies), gradient, of_shift
 
     def mesh_energy(
-        self, place: torch.Tensor, charges: torch.Tensor, spectrum: torch.Tensor
+        self, place: torch.Tensor, charges: torch.Tensor, filters: torch.Tensor
     ) -> torch.Tensor:
-        return _MeshEnergy.apply(place, charges, spectrum, self)
+        return _MeshEnergy.apply(place, charges, filters, self)
 
     def pair_energy(
         self, positions: torch.Tensor, cell: torch.Tensor, charges: torch.Tensor
     ) -> torch.Tensor:
-        return _PairEnergy.apply(positions, cell, charges, self, self._geometry)
+        if not self._values.size:
+            return charges.new_zeros(())
+        return _PairEnergy.apply(positions, cell, charges, self, self._geometry.images)
+
+
+def _each(bounds: list[int], function: Callable[..., Any]) -> list[Any]:
+    """``function(begin, end)`` of every two neighbouring bounds, in threads."""
+    blocks = list(itertools.pairwise(bounds))
+    if len(blocks) == 1:
+        return [function(*blocks[0])]
+    waiting = [_pool.submit(function, *block) for block in blocks[1:]]
+    return [function(*blocks[0]), *(future.result() for future in waiting)]
 
 
 class _MeshEnergy(torch.autograd.Function):
-    """½ Σ_k F(k)|ρ(k)|², with its derivatives worked out beside it."""
+    """½ Σ_k |Σ_s A_s ρ_s|², with its derivatives worked out beside it."""
 
     @staticmethod
-    def forward(ctx: Any, place: Any, charges: Any, spectrum: Any, sums: CompiledSums) -> Any:
+    def forward(ctx: Any, place: Any, charges: Any, filters: Any, sums: CompiledSums) -> Any:
         density = sums.spread(charges)
-        waves = torch.fft.rfftn(density)
-        field = torch.fft.irfftn(waves * spectrum, s=density.shape, norm="forward")
-        index, weight, slope = sums.stencil
-        force = torch.from_numpy(_KERNELS.gather_gradient(index, weight, slope, field.numpy()))
-        potential = sums.gather(field)
+        waves = torch.fft.rfftn(density, dim=(1, 2, 3))
         by_filter = None
-        if spectrum.requires_grad:
-            factor = _spectrum_weights(waves, density.shape[2])
-            by_filter = 0.5 * factor * (waves.real**2 + waves.imag**2)
-        ctx.save_for_backward(force * charges.unsqueeze(-1), potential, by_filter)
+        if filters.requires_grad:
+            total = (filters * waves).sum(dim=0).conj()
+            by_filter = wave_weights(density.shape[3], total) * (total * waves).real
+        waves = sums.filter_waves(waves, filters.to(density.dtype))
+        field = torch.fft.irfftn(waves, s=density.shape[1:], dim=(1, 2, 3), norm="forward")
+        seen = sums.gather_gradient(field)
+        potential = seen[:, 0].contiguous()
+        ctx.save_for_backward(seen[:, 1:] * charges.unsqueeze(-1), potential, by_filter)
         return 0.5 * charges @ potential
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Any) -> Any:
-        place, charges, spectrum = ctx.saved_tensors
-        return grad * place, grad * charges, None if spectrum is None else grad * spectrum, None
+        place, charges, filters = ctx.saved_tensors
+        return grad * place, grad * charges, None if filters is None else grad * filters, None
 
 
 class _PairEnergy(torch.autograd.Function):
@@ -212,39 +314,19 @@ class _PairEnergy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        positions: Any,
-        cell: Any,
-        charges: Any,
-        sums: CompiledSums,
-        geometry: MeshGeometry,
+        ctx: Any, positions: Any, cell: Any, charges: Any, sums: CompiledSums, images: Any
     ) -> Any:
-        shifts = geometry.images @ cell
-        gradient, of_shift = torch.zeros_like(positions), torch.zeros_like(shifts)
-        points = np.ascontiguousarray(positions.numpy())
-        energy = _KERNELS.pair_gradient(
-            points,
-            shifts.numpy(),
-            *sums.pair_list,
-            charges.numpy(),
-            gradient.numpy(),
-            of_shift.numpy(),
-        )
+        virial = cell.requires_grad
+        energy, gradient, of_shift = sums.pair_gradient(charges, virial)
         potential = None
         if charges.requires_grad:
-            matrix = pair_matrix(geometry, sums.coefficients())
-            potential = matrix @ charges * charges.new_tensor((1.0, -1.0))
-        ctx.save_for_backward(gradient, geometry.images.T @ of_shift, potential)
+            columns = [sums.pair_potential(column) for column in charges.T]
+            potential = torch.stack((columns[0], -columns[1]), dim=-1)
+        of_cell = images.T @ of_shift if virial else None
+        ctx.save_for_backward(gradient, of_cell, potential)
         return positions.new_tensor(energy)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Any) -> Any:
-        positions, cell, charges = ctx.saved_tensors
-        return (
-            grad * positions,
-            grad * cell,
-            None if charges is None else grad * charges,
-            None,
-            None,
-        )
+        return (*(None if x is None else grad * x for x in ctx.saved_tensors), None, None)

@@ -1,4 +1,4 @@
-"""Choice of splitting, cutoff, mesh and spline order for :class:`.mesh.MeshCoulomb`."""
+"""Choice of splitting, mesh and spline order for :class:`.mesh.MeshCoulomb`."""
 
 from __future__ import annotations
 
@@ -21,49 +21,60 @@ class MeshParameters:
 
     Parameters
     ----------
-    eta : float, Å
-        Width of the Ewald screening charge (α = 1/(√2 η)).
-    cutoff : float, Å
-        Of the real-space pairs.
+    narrowest : float, Å
+        Width σ of the narrowest Gaussians that the mesh resolves: it takes narrower charges for
+        such ones, and pairs put that right.
+    reach : float
+        Cutoff of the pairs, in units of the pair's γ on the mesh.
     shape : tuple of 3 int
         Mesh points along the cell vectors.
     order : int
         Of the B-splines, even.
     """
 
-    eta: float
-    cutoff: float
+    narrowest: float
+    reach: float
     shape: tuple[int, int, int]
     order: int
 
+    def on_mesh(self, widths: np.ndarray) -> np.ndarray:
+        """Widths that charges of ``widths`` have on the mesh, the same shape, Å."""
+        return np.maximum(widths, self.narrowest)
 
-#: a and p of the model a (h/η)^p for the relative error of the mesh forces, by spline order p.
+
+#: a and p of the model a (h/γ)^p for the relative error of the mesh forces, by spline order p.
 _MESH_ERROR = {6: 0.012, 8: 0.005}
 #: First neglected real-space term, relative to the requested accuracy of forces.
 _CUTOFF_SAFETY = 0.1
-#: Ewald width in units of the cube root of the volume per atom at which pairs and mesh cost alike.
-_BALANCE = 0.75
+#: Nanoseconds per step that an atom's spline row, a mesh point and a pair cost on a processor: they
+#: take part in about eight products.
+_ROW_COST, _POINT_COST, _PAIR_COST = 40.0, 110.0, 25.0
+#: Å by which the pair list reaches beyond the cutoff.
+DEFAULT_SKIN = 0.8
 
 
 def choose_parameters(
-    cell: np.ndarray, count: int, widest: float, accuracy: float = DEFAULT_ACCURACY
+    cell: np.ndarray,
+    widths: np.ndarray,
+    accuracy: float = DEFAULT_ACCURACY,
+    uniform: bool = False,
 ) -> MeshParameters:
-    """Splitting and mesh for a requested accuracy.
+    """Splitting and mesh for a requested accuracy, those that should cost least.
 
     The errors of the two parts are taken as those of forces in rattled rock salt, which was
-    measured against the Ewald sum: the real-space one is exp(−r²/2η²) at the cutoff times ten, the
-    mesh one a (h/η)^p with spacing h and spline order p. The Ewald width is that which balances the
-    costs, or the widest pair's γ, because the Gaussian correction reaches as far anyway.
+    measured against the Ewald sum: the real-space one is exp(−r²/2γ²) at the cutoff times ten, γ
+    being the pair's width on the mesh, and the mesh one a (h/γ)^p with spacing h, spline order p
+    and the smallest γ.
 
     Parameters
     ----------
     cell : numpy.ndarray, shape (3, 3), Å
-    count : int
-        Number of atoms.
-    widest : float, Å
-        Largest σ of the atoms.
+    widths : numpy.ndarray, shape (N,), Å
+        σ of the atoms.
     accuracy : float
         Relative error of forces and potentials, from 1e-10 to 1e-2.
+    uniform : bool
+        Take all charges for equally wide on the mesh, as a point-charge sum does.
 
     Raises
     ------
@@ -76,11 +87,38 @@ def choose_parameters(
         raise InputError(describe("accuracy", accuracy, "a number from 1e-10 to 1e-2"))
     heights = cell_heights(cell)
     volume = abs(float(np.linalg.det(cell)))
-    eta = max(math.sqrt(2.0) * widest, _BALANCE * (volume / count) ** (1.0 / 3.0))
-    cutoff = eta * math.sqrt(-2.0 * math.log(_CUTOFF_SAFETY * accuracy))
-    order = 6 if accuracy > 1e-4 else 8
-    spacing = eta * (accuracy / _MESH_ERROR[order]) ** (1.0 / order)
-    x, y, z = (
-        next_fast_len(max(order, math.ceil(h / spacing)), real=True) for h in heights.tolist()
-    )
-    return MeshParameters(eta, cutoff, (x, y, z), order)
+    reach = math.sqrt(-2.0 * math.log(_CUTOFF_SAFETY * accuracy))
+    kinds, counts = np.unique(widths, return_counts=True)
+    spread = 0.5 * (volume / len(widths)) ** (1.0 / 3.0)
+    candidates = [*kinds, *(spread * 1.1 ** np.arange(-4, 12))]
+    if uniform:
+        candidates = [c for c in candidates if c >= kinds[-1]]
+    best, least = None, math.inf
+    for narrowest in sorted(float(c) for c in candidates):
+        for order, factor in _MESH_ERROR.items():
+            spacing = math.sqrt(2.0) * narrowest * (accuracy / factor) ** (1.0 / order)
+            fewest = [max(order, math.ceil(h / spacing)) for h in heights.tolist()]
+            if math.prod(fewest) > 1e9:
+                continue
+            x, y, z = (next_fast_len(points, real=True) for points in fewest)
+            tried = MeshParameters(narrowest, reach, (x, y, z), order)
+            cost = _cost(tried, volume, kinds, counts)
+            if cost < least:
+                best, least = tried, cost
+    assert best is not None  # the widest candidate is wider than the atoms are apart
+    return best
+
+
+def _cost(
+    parameters: MeshParameters, volume: float, kinds: np.ndarray, counts: np.ndarray
+) -> float:
+    """Expected nanoseconds for a step; ``counts`` atoms have the widths ``kinds``."""
+    count = counts.sum()
+    mesh = parameters.on_mesh(kinds)
+    gamma = np.hypot(mesh[:, None], mesh)
+    needed = gamma != np.hypot(kinds[:, None], kinds)
+    cutoffs = parameters.reach * gamma + DEFAULT_SKIN
+    pairs = 2.0 * math.pi / 3.0 * (np.outer(counts, counts) * needed * cutoffs**3).sum() / volume
+    points = len(np.unique(mesh)) * math.prod(parameters.shape)
+    rows = count * parameters.order**2
+    return float(_ROW_COST * rows + _POINT_COST * points + _PAIR_COST * pairs)

@@ -24,10 +24,10 @@ DEFAULT_MAX_ITERATIONS = 100
 
 @dataclass
 class _State:
-    """What the iteration carries: charges, P r and the search direction, all of shape (N,)."""
+    """What the iteration carries: charges, A Q + χ and the search direction, of shape (N,)."""
 
     charges: torch.Tensor
-    residual: torch.Tensor
+    slope: torch.Tensor
     direction: torch.Tensor
     product: float
 
@@ -116,32 +116,32 @@ class IterativeSolver:
             guessed = chi + self._product(guess)
             if float(torch.linalg.vector_norm(_neutral(guessed))) < start:
                 charges, slope = guess, guessed
-        state = _State(charges, -_neutral(slope), torch.zeros_like(chi), 0.0)
+        state = _State(charges, slope, torch.zeros_like(chi), 0.0)
         iterations = self._iterate(state, goal)
-        slope = chi + self._product(state.charges)
-        multiplier = -slope.mean().reshape(1)
-        residual = float((slope + multiplier).abs().max())
+        multiplier = -state.slope.mean().reshape(1)
+        residual = float((state.slope + multiplier).abs().max())
         return Equilibration(state.charges, multiplier, iterations, residual)
 
     def _iterate(self, state: _State, goal: float) -> int:
         """Run conjugate gradients until ‖P r‖ ≤ ``goal``; return the number of iterations."""
         for iteration in range(self._max_iterations + 1):
-            size = float(torch.linalg.vector_norm(state.residual))
+            residual = -_neutral(state.slope)
+            size = float(torch.linalg.vector_norm(residual))
             if size <= goal:
                 return iteration
             if not math.isfinite(size) or iteration == self._max_iterations:
                 break
-            solved = self._precondition(state.residual)
-            product = float(state.residual @ solved)
+            solved = self._precondition(residual)
+            product = float(residual @ solved)
             ratio = product / state.product if iteration else 0.0
             state.direction = solved + ratio * state.direction
             state.product = product
-            image = _neutral(self._product(state.direction))
+            image = self._product(state.direction)
             curvature = float(state.direction @ image)
             if not (curvature > 0.0 and product > 0.0):
                 raise _failed("the matrix or its preconditioner is not positive definite")
             state.charges = state.charges + product / curvature * state.direction
-            state.residual = state.residual - product / curvature * image
+            state.slope = state.slope + product / curvature * image
         raise _failed(
             f"residual {size:.2e} eV/e after {self._max_iterations} iterations, {goal:.2e} wanted; "
             f"raise max_iterations (now {self._max_iterations}), loosen the relative tolerance "

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 
 import torch
 
 from ..errors import InputError, describe
 
-#: Degree of the extrapolating polynomial.
+#: Differences that the extrapolation takes in.
 DEFAULT_DEGREE = 3
+# Relative weight with which it stays a polynomial where the last step says nothing else.
+_PRIOR = 1e-6
 
 
 class ChargePredictor:
-    """Extrapolates charges over equal time steps by a polynomial through the last solutions.
+    """Extrapolates charges over equal time steps by the differences of the last solutions.
+
+    The guess is x + Σ_k a_k ∇ᵏx, with the backward differences ∇ᵏ up to ``degree``. With a_k = 1 it
+    is the polynomial through the last solutions, which is right for smooth motion; a thermostat's
+    random kicks call for less. The a_k are those that would have predicted the last solution best,
+    by least squares over the atoms.
 
     The solutions must be of the same atoms in the same order at equidistant times; after anything
     else (a new box, reordered atoms, a restored state) call :meth:`reset`. A changed number of
@@ -23,14 +29,14 @@ class ChargePredictor:
     Parameters
     ----------
     degree : int
-        Of the polynomial; 0 repeats the last solution. It takes degree + 1 solutions; with fewer at
-        hand the degree is lower. High degrees amplify the solver's error, by up to 2^(degree + 1).
+        0 repeats the last solution. The coefficients are fitted from degree + 2 solutions on; with
+        fewer at hand the guess is the polynomial through them.
     """
 
     def __init__(self, degree: int = DEFAULT_DEGREE) -> None:
         if degree < 0:
             raise InputError(describe("degree", degree, "at least 0"))
-        self._history: deque[torch.Tensor] = deque(maxlen=degree + 1)
+        self._history: deque[torch.Tensor] = deque(maxlen=degree + 2)
 
     def __len__(self) -> int:
         """Number of solutions at hand."""
@@ -50,11 +56,19 @@ class ChargePredictor:
         if count is not None and self._history[0].shape[0] != count:
             self.reset()
             return None
-        points = len(self._history)
-        guess = torch.zeros_like(self._history[0])
-        for back, solution in enumerate(self._history, start=1):
-            guess = guess - (-1.0) ** back * math.comb(points, back) * solution
-        return guess
+        solutions = torch.stack(tuple(self._history))
+        most = (self._history.maxlen or 2) - 2
+        differences = _differences(solutions, min(len(solutions) - 1, most))
+        if len(solutions) < most + 2 or not most:
+            return solutions[0] + differences.sum(dim=0)
+        before = _differences(solutions[1:], most)
+        missed = solutions[0] - solutions[1] - before.sum(dim=0)
+        gram = before @ before.T
+        gram.diagonal().mul_(1.0 + _PRIOR).add_(torch.finfo(gram.dtype).tiny)
+        weights = 1.0 + torch.linalg.solve(gram, before @ missed)
+        if not bool(torch.isfinite(weights).all()):
+            return solutions[0]
+        return solutions[0] + weights @ differences
 
     def accept(self, solution: torch.Tensor) -> None:
         """Take up the charges of a step, shape (N,), e.
@@ -71,7 +85,7 @@ class ChargePredictor:
 
     def last_only(self) -> ChargePredictor:
         """Another predictor that knows the last solution alone."""
-        other = ChargePredictor((self._history.maxlen or 1) - 1)
+        other = ChargePredictor((self._history.maxlen or 2) - 2)
         if self._history:
             other.accept(self._history[0])
         return other
@@ -79,3 +93,12 @@ class ChargePredictor:
     def reset(self) -> None:
         """Forget all solutions."""
         self._history.clear()
+
+
+def _differences(solutions: torch.Tensor, most: int) -> torch.Tensor:
+    """Backward differences ∇ to ∇^most of solutions, newest first, at the newest."""
+    rows = []
+    for _ in range(most):
+        solutions = solutions[:-1] - solutions[1:]
+        rows.append(solutions[0])
+    return torch.stack(rows) if rows else solutions.new_zeros(0, solutions.shape[-1])

@@ -119,7 +119,8 @@ class Evaluator:
             raise InputError(
                 describe("compute_stress", True, "False when point_charge_coulomb is given")
             )
-        step = Step(self.model, graph, compute_stress, self.options, memory)
+        delegated = point_charge_coulomb is not None
+        step = Step(self.model, graph, compute_stress, self.options, memory, delegated)
         step.equilibrate()
         with part("Coulomb"):
             coulomb = step.coulomb_energy(point_charge_coulomb)

@@ -17,6 +17,8 @@ MESH_ACCURACY = 1e-5
 
 # An atom that moved farther (Å) since the last structure has not done so within a time step.
 _LONGEST_STEP = 0.3
+# From this accuracy on the mesh of a single-precision model is in single precision as well.
+_SINGLE_PRECISION = 5e-6
 # The splitting is chosen anew once the cell is strained by more than this.
 _SAME_SPLITTING = 0.05
 
@@ -41,6 +43,7 @@ class ChargeMemory:
         self.preconditioner = ReusedPreconditioner(model.config.coulomb_constant)
         self.geometries = 0
         self.geometry: MeshGeometry | None = None
+        self._uniform = False
         self._chosen: np.ndarray | None = None
         self._track: Track | None = None
         self._trial: Track | None = None
@@ -50,7 +53,13 @@ class ChargeMemory:
         self.preconditioner.reset()
         self.geometry = self._chosen = self._track = self._trial = None
 
-    def mesh(self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor) -> MeshCoulomb:
+    def mesh(
+        self,
+        graph: AtomicGraph,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        uniform: bool = False,
+    ) -> MeshCoulomb:
         """The mesh operator of a periodic structure; the tensors may carry gradients.
 
         Parameters
@@ -58,7 +67,11 @@ class ChargeMemory:
         graph : AtomicGraph
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
+        uniform : bool
+            Take all charges for equally wide on the mesh, so that other code can sum that part.
         """
+        if uniform is not self._uniform:
+            self._uniform, self.geometry = uniform, None
         widths = self.model.widths[graph.types]
         points, box = _numpy(positions), _numpy(cell)
         geometry, images = self.geometry, None
@@ -75,14 +88,21 @@ class ChargeMemory:
                 self._chosen = box.copy()
             points, images = _numpy(positions), None
             geometry = mesh_geometry(
-                points, box, _numpy(widths), self.accuracy, parameters=parameters
+                points,
+                box,
+                _numpy(widths),
+                self.accuracy,
+                uniform=uniform,
+                parameters=parameters,
             ).to(graph.positions.device)
             self.geometry = geometry
             self.geometries += 1
         if images is not None and images.any():
             positions = positions - torch.from_numpy(images).to(cell.device) @ cell
         constant = self.model.config.coulomb_constant
-        return MeshCoulomb(positions, cell, widths, geometry, constant)
+        single = self.model.dtype == torch.float32 and self.accuracy >= _SINGLE_PRECISION
+        dtype = torch.float32 if single else torch.float64
+        return MeshCoulomb(positions, cell, widths, geometry, constant, dtype=dtype)
 
     def guesses(self, graph: AtomicGraph) -> Track:
         """Where the solves for a structure start, and where their results belong."""

@@ -101,6 +101,7 @@ class Step:
         with_stress: bool,
         options: SolverOptions,
         memory: ChargeMemory | None,
+        delegated: bool = False,
     ) -> None:
         self.model, self.graph, self.with_stress = model, graph, with_stress
         self.options, self.memory = options, memory
@@ -117,7 +118,7 @@ class Step:
             self.length, self.harmonics = model.edge_features(vectors)
             self.chi = model.electronegativity(graph, self.length, self.harmonics)
         with torch.enable_grad(), part("Coulomb operator"):
-            self.operator = coulomb_operator(model, graph, self.moved, self.cell, memory)
+            self.operator = coulomb_operator(model, graph, self.moved, self.cell, memory, delegated)
 
     def equilibrate(self) -> None:
         """Charges Q, the energy stage, and the adjoint charges w."""
@@ -257,10 +258,14 @@ def coulomb_operator(
     positions: torch.Tensor,
     cell: torch.Tensor,
     memory: ChargeMemory | None,
+    delegated: bool = False,
 ) -> CoulombOperator:
-    """The Coulomb operator at positions and cell that may carry gradients."""
+    """The Coulomb operator at positions and cell that may carry gradients.
+
+    ``delegated`` says that other code will sum the smooth part.
+    """
     if memory is not None and graph.periodic[0]:
-        return memory.mesh(graph, positions, cell[0])
+        return memory.mesh(graph, positions, cell[0], uniform=delegated)
     return model.coulomb_operators(graph, positions, cell)[0]
 
 

@@ -91,7 +91,7 @@ class MDOptions:
     minimize: bool = False
     seed: int | None = None
     platform: str | None = None
-    long_range: str = "openmm"
+    long_range: str = "auto"
     nonbonded_cutoff: float | None = None
     ewald_tolerance: float = DEFAULT_TOLERANCE
     device: str | None = None

@@ -26,7 +26,7 @@ from .computation import (
 )
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb, check_cutoff, plan_pme
 
-LONG_RANGE = ("openmm", "graph")
+LONG_RANGE = ("auto", "openmm", "graph")
 BACKENDS = ("auto", "python")
 
 
@@ -35,7 +35,7 @@ def create_system(
     model: NequIPLRPotential | str | Path,
     *,
     total_charge: Any = 0,
-    long_range: str = "openmm",
+    long_range: str = "auto",
     backend: str = "auto",
     nonbonded_cutoff: Any = None,
     ewald_tolerance: float = DEFAULT_TOLERANCE,
@@ -61,11 +61,12 @@ def create_system(
         A model, a model file, or the name of a shipped model.
     total_charge : float or Quantity, e
         Charge of the whole system.
-    long_range : {"openmm", "graph"}
-        Who sums the point-charge Coulomb energy: an OpenMM NonbondedForce (particle mesh Ewald
-        when periodic), or the same sum in torch, which has no smallest box. OpenMM sums the
-        reciprocal part; the pairs are summed here, once for point charges and their Gaussian
-        correction.
+    long_range : {"auto", "openmm", "graph"}
+        Who sums the Coulomb energy: an OpenMM NonbondedForce (particle mesh Ewald when periodic),
+        or the same sum in torch, which has no smallest box. OpenMM sums the reciprocal part; the
+        pairs are summed here, once for point charges and their Gaussian correction. ``"auto"`` is
+        OpenMM's sum, except where charges are solved for iteratively in a cell: the mesh that
+        found them has their energy at a fraction of the cost.
     backend : {"auto", "python"}
         How OpenMM calls the model; ``"python"`` is a ``PythonForce``.
     nonbonded_cutoff : float (nm) or Quantity, optional
@@ -116,13 +117,13 @@ def create_system(
     _check_choice("precision", precision, tuple(DTYPES))
     if device is not None:
         resolve_device(device)
+    choice = SolverOptions(solver, charge_tolerance, max_iterations)
     settings = ComputationSettings(
         model=serialize_model(model),
         symbols=symbols,
         periodic=box is not None,
         total_charge=_check_charge(total_charge, symbols, model),
-        # the published periodic code lets charges not interact: there is nothing to hand over
-        long_range="graph" if model.config.legacy_periodic and box is not None else long_range,
+        long_range=_summed_by(long_range, choice, model, len(symbols), box is not None),
         precision=precision,
         device=device,
         cutoff=_cutoff_in_angstrom(nonbonded_cutoff),
@@ -132,8 +133,6 @@ def create_system(
         charge_tolerance=charge_tolerance,
         max_iterations=max_iterations,
     )
-    choice = SolverOptions(solver, charge_tolerance, max_iterations)
-    choice.iterative(model.config, len(symbols), box is not None)  # fail now
     _check_delegation(settings, box)
     return _assemble(topology, settings, box, remove_cm_motion)
 
@@ -156,6 +155,19 @@ def _assemble(
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
+
+
+def _summed_by(
+    long_range: str, solver: SolverOptions, model: NequIPLRPotential, count: int, periodic: bool
+) -> str:
+    """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
+    iterative = solver.iterative(model.config, count, periodic)
+    if not periodic:
+        return "openmm" if long_range == "auto" else long_range
+    # the published periodic code lets charges not interact: there is nothing to hand over
+    if model.config.legacy_periodic or (iterative and long_range == "auto"):
+        return "graph"
+    return "openmm" if long_range == "auto" else long_range
 
 
 def topology_symbols(topology: app.Topology, known: Sequence[str]) -> tuple[str, ...]:

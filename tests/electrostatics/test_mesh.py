@@ -12,6 +12,7 @@ import torch
 from openmm_nequiplr.electrostatics import (
     EwaldCoulomb,
     MeshCoulomb,
+    MeshParameters,
     choose_parameters,
     ewald_geometry,
     mesh_geometry,
@@ -114,8 +115,8 @@ def test_forces_and_virial_are_the_derivatives_of_the_energy(rng, compiled):
     """Not merely close to those of the exact sum: also at a loose accuracy."""
     problem = random_problem(rng, CELLS["triclinic"], 5)
     # beyond the cutoff the coefficient drops to zero: keep away from that with a tight cutoff
-    parameters = choose_parameters(problem.cell, 5, 1.6, 1e-2)
-    parameters = dataclasses.replace(parameters, cutoff=7.0 * parameters.eta)
+    parameters = choose_parameters(problem.cell, problem.widths.numpy(), 1e-2)
+    parameters = dataclasses.replace(parameters, reach=7.0)
     geometry = mesh_geometry(
         problem.positions, problem.cell, problem.widths.numpy(), parameters=parameters
     )
@@ -139,6 +140,68 @@ def test_difference_of_two_energies(rng, compiled):
     torch.testing.assert_close(once, twice)
     results = [torch.autograd.grad(e, (positions, cell)) for e in (once, twice)]
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("narrowest", "layers", "pairs"), [(1.6, 1, True), (0.9, 3, True), (0.45, 3, False)]
+)
+def test_charges_as_wide_as_they_are_on_the_mesh(rng, compiled, narrowest, layers, pairs):
+    """One layer of the mesh for all, layers and pairs, layers without pairs: the same sum."""
+    problem = random_problem(rng, CELLS["triclinic"])
+    shape = tuple(int(36 / narrowest) for _ in range(3))
+    parameters = MeshParameters(narrowest, reach=6.5, shape=shape, order=8)
+    operator, positions, cell = problem.mesh(compiled=compiled, parameters=parameters)
+    geometry = operator._geometry
+    assert len(geometry.mesh_widths) == layers
+    assert bool(geometry.pairs.shape[1]) is pairs
+    assert geometry.serves(problem.positions + 3.0, problem.cell) is not pairs
+    result = gradients(operator, positions, cell, problem.charges)
+    expected = gradients(*problem.ewald(), problem.charges)
+    for got, wanted in zip(result, expected, strict=True):
+        assert relative(got, wanted) < 1e-6
+    assert relative(operator.diagonal(), problem.ewald()[0].diagonal().detach()) < 1e-6
+    if layers > 1:
+        with pytest.raises(InputError, match="uniform=True"):
+            _ = operator.smoothing_width
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_single_precision_serves_moderate_accuracies(rng, compiled):
+    problem = random_problem(rng, CELLS["triclinic"], 40)
+    geometry = mesh_geometry(problem.positions, problem.cell, problem.widths.numpy(), 1e-5)
+    operators = [
+        MeshCoulomb(
+            *problem.inputs(), problem.widths, geometry, 1.0, compiled=compiled, dtype=dtype
+        )
+        for dtype in (torch.float32, torch.float64)
+    ]
+    single, double = (operator.potential(problem.charges) for operator in operators)
+    assert single.dtype == torch.float64
+    assert 0.0 < relative(single, double) < 2e-6
+
+
+def test_threads_change_nothing_but_rounding(rng):
+    problem = random_problem(rng, CELLS["triclinic"] * 5, 2500)
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        operator, positions, cell = problem.mesh(1e-3)
+        values = gradients(operator, positions, cell, problem.charges)
+        results.append((*values, operator.potential(problem.charges)))
+    torch.set_num_threads(before)
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_the_choice_resolves_narrow_charges_by_pairs_and_wide_ones_on_the_mesh(uniform):
+    cell, widths = 40.0 * np.eye(3), np.array([0.3] * 2000 + [0.7] * 1000 + [2.5] * 20)
+    chosen = choose_parameters(cell, widths, 1e-5, uniform=uniform)
+    on_mesh = set(chosen.on_mesh(widths))
+    assert len(on_mesh) == (1 if uniform else 2)
+    assert (2.5 in on_mesh) or uniform
+    assert 0.3 not in on_mesh
 
 
 def test_screening_is_that_of_the_ewald_sum(rng):
@@ -199,7 +262,7 @@ def test_bad_arguments(rng):
 def test_screening_has_the_pairs_that_the_mesh_leaves_out(rng):
     problem = random_problem(rng, CELLS["cubic"])
     problem.widths = torch.full_like(problem.widths, 2.0)  # γ is the Ewald width: no pairs at all
-    operator = problem.mesh(1e-9)[0]
+    operator = problem.mesh(1e-9, uniform=True)[0]
     assert operator.smoothing_width == pytest.approx(2.0 * np.sqrt(2.0))
     expected = problem.ewald()[0].screening().energy(problem.charges)
     torch.testing.assert_close(operator.screening().energy(problem.charges), expected)

@@ -25,7 +25,7 @@ def test_polynomials_are_continued_exactly(degree):
         predictor.accept(slope * step**degree + 1.0)
     expected = slope * (degree + 3) ** degree + 1.0
     torch.testing.assert_close(predictor.predict(), expected)
-    assert len(predictor) == degree + 1
+    assert len(predictor) == degree + 2
 
 
 def test_the_guess_improves_with_degree_and_history():
@@ -43,6 +43,19 @@ def test_the_guess_improves_with_degree_and_history():
             starting.append((predictor.predict() - trajectory(0.05 * step)).abs().max().item())
         predictor.accept(trajectory(0.05 * step))
     assert starting == sorted(starting, reverse=True)
+
+
+def test_noise_is_not_amplified():
+    """Steps in random directions: their best guess is the last solution."""
+    torch.manual_seed(0)
+    predictor, charges = ChargePredictor(), torch.zeros(2000, dtype=torch.float64)
+    for _ in range(8):
+        charges = charges + 0.01 * torch.randn_like(charges)
+        predictor.accept(charges)
+    guess = predictor.predict()
+    assert float((guess - charges).norm()) < 0.1 * 0.01 * 2000**0.5
+    polynomial = 0.01 * (3.0**2 + 3.0**2 + 1.0) ** 0.5 * 2000**0.5  # of degree 3
+    assert float((guess - charges).norm()) < 0.05 * polynomial
 
 
 def test_total_charge_is_kept():

@@ -75,6 +75,23 @@ def test_equals_the_dense_solver(make_model, name, shear, total_charge):
     assert result.charges.sum() == pytest.approx(total_charge, abs=1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("total_charge", [0.0, 3.0])
+@pytest.mark.parametrize(("cells", "shear"), [(5, False), ((6, 6, 5), True)])
+def test_a_thousand_atoms_and_more(make_model, cells, shear, total_charge):
+    """1,000 in a cube, 1,440 in an oblique box; errors fall with the tolerance."""
+    model = make_model(r_max=3.2)
+    graph = graph_of(model, salt(cells, shear), total_charge)
+    expected = evaluator(model, "dense")(graph)
+    errors = []
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        result = evaluator(model, charge_tolerance=tolerance)(graph)
+        errors.append(float(np.abs(result.charges - expected.charges).max()))
+    assert_close(result, expected)
+    assert errors[1] < 0.2 * errors[0]
+    assert errors[2] < 0.2 * errors[1]
+
+
 def test_512_atoms_at_the_default_tolerance(make_model):
     model = make_model(r_max=3.2)
     graph = graph_of(model, salt(4))

@@ -1,0 +1,113 @@
+"""The smooth part of a mesh Coulomb sum in reciprocal space."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from .splitting import MeshParameters
+
+
+class MeshSpectrum:
+    """Filters that turn the waves of spread charges into those of their potential.
+
+    Charges of width σ_s lie on layer s of the mesh; ρ_s(k) is the transform of what their splines
+    put there. Their smooth energy is ½ Σ_k |Σ_s A_s(k) ρ_s(k)|² with
+    A_s² = 4π k_e/(V k²) exp(−σ_s² k²) W(k), and the background that :meth:`background` adds.
+
+    Parameters
+    ----------
+    parameters : MeshParameters
+    widths : torch.Tensor, float64, shape (S,), Å
+        σ of the layers.
+    """
+
+    def __init__(self, parameters: MeshParameters, widths: torch.Tensor) -> None:
+        self._parameters, self._widths = parameters, widths
+        factors = [f.to(widths.device) for f in _spline_factors(parameters)]
+        self._spline = factors[0][:, None, None] * factors[1][:, None] * factors[2]
+        self._last: tuple[np.ndarray, float, torch.dtype] | None = None
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def to(self, device: torch.device | str) -> MeshSpectrum:
+        """The same filters on ``device``."""
+        return MeshSpectrum(self._parameters, self._widths.to(device))
+
+    def filters(self, cell: torch.Tensor, constant: float) -> torch.Tensor:
+        """A_s(k) over the half mesh, shape (S, M1, M2, M3//2 + 1), e⁻¹√eV; carries gradients."""
+        k_squared = self._k_squared(cell)
+        origin = torch.zeros_like(k_squared, dtype=torch.bool)
+        origin[0, 0, 0] = True
+        safe = torch.where(origin, torch.ones_like(k_squared), k_squared)
+        volume = torch.linalg.det(cell).abs()
+        common = torch.sqrt(4.0 * math.pi * constant / volume / safe) * self._spline.sqrt()
+        common = torch.where(origin, torch.zeros_like(common), common)
+        half_square = 0.5 * (self._widths**2)[:, None, None, None]
+        return common * torch.exp(-half_square * k_squared)
+
+    def fixed(
+        self, cell: torch.Tensor, constant: float, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`filters` in ``dtype``, and the smooth diagonal of each layer, shape (S,), eV/e².
+
+        Kept for as long as the cell stays the same.
+        """
+        box = cell.detach().cpu().numpy()
+        last = self._last
+        if (
+            self._kept is None
+            or last is None
+            or last[1:] != (constant, dtype)
+            or (not np.array_equal(last[0], box))
+        ):
+            with torch.no_grad():
+                filters = self.filters(cell.detach(), constant)
+                # splines taken out: on average over the mesh an atom sees the Ewald sum
+                squares = torch.nan_to_num(filters**2 / self._spline)
+                factor = wave_weights(self._parameters.shape[2], filters)
+                diagonal = (squares * factor).sum(dim=(1, 2, 3))
+                volume = torch.linalg.det(cell.detach()).abs()
+                diagonal = diagonal - 4.0 * math.pi * constant / volume * self._widths**2
+                self._kept = filters.to(dtype), diagonal
+            self._last = box.copy(), constant, dtype
+        return self._kept
+
+    def _k_squared(self, cell: torch.Tensor) -> torch.Tensor:
+        reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T
+        shape = self._parameters.shape
+        options: dict[str, Any] = {"dtype": cell.dtype, "device": cell.device}
+        axes = [torch.fft.fftfreq(n, 1.0 / n, **options) for n in shape[:2]]
+        axes.append(torch.fft.rfftfreq(shape[2], 1.0 / shape[2], **options))
+        x, y, z = (a.unsqueeze(-1) * row for a, row in zip(axes, reciprocal, strict=True))
+        k = (x[:, None] + y).unsqueeze(2) + z
+        return (k * k).sum(dim=-1)
+
+
+def wave_weights(points: int, like: torch.Tensor) -> torch.Tensor:
+    """How often each wave of the half mesh counts along the last axis, shape (M3//2 + 1,)."""
+    weights = torch.full((points // 2 + 1,), 2.0, dtype=torch.float64, device=like.device)
+    weights[0] = 1.0
+    if points % 2 == 0:
+        weights[-1] = 1.0
+    return weights
+
+
+def _spline_factors(parameters: MeshParameters) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Axis factors W²/(Σ_m W²)² of the filter; W is the splines' transform, m their aliases.
+
+    The product over the axes is the influence function of Hockney and Eastwood with the aliases of
+    the (Gaussian) interaction itself left out. Highest waves of even meshes, whose sign is
+    ambiguous, are dropped.
+    """
+    factors = []
+    for axis, points in enumerate(parameters.shape):
+        x = np.fft.rfftfreq(points) if axis == 2 else np.fft.fftfreq(points)
+        waves = [np.sinc(x + m) ** (2 * parameters.order) for m in range(-4, 5)]
+        factor = waves[4] / np.sum(waves, axis=0) ** 2
+        if points % 2 == 0:
+            factor[points // 2] = 0.0
+        factors.append(torch.from_numpy(factor))
+    return factors[0], factors[1], factors[2]
