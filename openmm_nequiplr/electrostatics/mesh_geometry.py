@@ -178,7 +178,7 @@ def mesh_geometry(
 def _collect_pairs(
     points: np.ndarray, cell: np.ndarray, cutoffs: np.ndarray, species: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pointers and pairs within the cutoffs, shape (species, species), of their species; see MeshGeometry."""
+    """Pointers and pairs within cutoffs of shape (species, species); see MeshGeometry."""
     if not cutoffs.any():
         none = np.zeros(0, np.int32)
         pointer = np.zeros(len(points) + 1, np.int32)

@@ -170,7 +170,7 @@ class CompiledSums:
         self._pairs = pointer, geometry.pairs[1].numpy(), geometry.image.numpy()
         # the same number of pairs for every thread
         parts = np.linspace(0, pointer[-1], threads + 1)
-        self._rows = np.searchsorted(pointer[:-1], parts[:-1]).tolist() + [self._count]
+        self._rows = [*np.searchsorted(pointer[:-1], parts[:-1]).tolist(), self._count]
         self._pair_coefficients(constant)
 
     def _pair_coefficients(self, constant: float) -> None:
