@@ -212,19 +212,19 @@ def pair_values(positions, shifts, pairs, kinds, table, inverse_step, values, sl
     double = table.dtype.type(2.0 * inverse_step)
     for i in range(begin, end):
         xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
-        for p in range(pointer[i], pointer[i + 1]):
-            j, s = second[p], image[p]
+        for p in range(np.uintp(pointer[i]), np.uintp(pointer[i + 1])):
+            j, s = np.uintp(second[p]), np.uintp(image[p])
             x = positions[j, 0] - xi + shifts[s, 0]
             y = positions[j, 1] - yi + shifts[s, 1]
             z = positions[j, 2] - zi + shifts[s, 2]
             square = x * x + y * y + z * z
-            if square < limits[kind[p]]:
+            k = np.uintp(kind[p])
+            if square < limits[k]:
                 place = square * inverse_step
-                n = int(place)
+                n = np.uintp(place)
                 t = table.dtype.type(place - n)
-                row = table[kind[p], n]
-                c1, c2, c3 = row[1], row[2], row[3]
-                values[p] = row[0] + t * (c1 + t * (c2 + t * c3))
+                c0, c1, c2, c3 = table[k, n, 0], table[k, n, 1], table[k, n, 2], table[k, n, 3]
+                values[p] = c0 + t * (c1 + t * (c2 + t * c3))
                 slopes[p] = double * (c1 + t * (c2 + c2 + t * (c3 + c3 + c3)))
             else:
                 values[p] = 0.0
@@ -238,8 +238,8 @@ def pair_product(pairs, values, charges, result, begin, end):
     for i in range(begin, end):
         own = charges[i]
         total = values.dtype.type(0.0)
-        for p in range(pointer[i], pointer[i + 1]):
-            j = second[p]
+        for p in range(np.uintp(pointer[i]), np.uintp(pointer[i + 1])):
+            j = np.uintp(second[p])
             total += values[p] * charges[j]
             result[j] += values[p] * own
         result[i] += total
@@ -261,8 +261,8 @@ def pair_gradient(
         xi, yi, zi = positions[i, 0], positions[i, 1], positions[i, 2]
         q, w = charges[i, 0], charges[i, 1]
         gx, gy, gz = 0.0, 0.0, 0.0
-        for p in range(pointer[i], pointer[i + 1]):
-            j, s = second[p], image[p]
+        for p in range(np.uintp(pointer[i]), np.uintp(pointer[i + 1])):
+            j, s = np.uintp(second[p]), np.uintp(image[p])
             product = q * charges[j, 0] - w * charges[j, 1]
             energy += product * values[p]
             factor = product * slopes[p]
