@@ -315,7 +315,11 @@ def test_a_wrong_total_charge(ionic_model, charge):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"long_range": "pme"}, InputError, "long_range: expected one of 'auto', 'openmm', 'graph'"),
+        (
+            {"long_range": "pme"},
+            InputError,
+            "long_range: expected one of 'auto', 'openmm', 'graph'",
+        ),
         ({"precision": "half"}, InputError, "precision: expected one of 'single', 'double'"),
         ({"backend": "torch"}, BackendError, "backend: expected 'auto' or 'python'"),
         ({"device": "abacus"}, BackendError, "device: expected one that torch can use"),
