@@ -19,6 +19,7 @@ from openmm import app, unit
 from openmm_nequiplr import create_system
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
 from openmm_nequiplr.neighbors import neighbor_list
+from openmm_nequiplr.simulation import get_computation
 from openmm_nequiplr.timing import collect, part
 
 
@@ -40,8 +41,8 @@ def build_model(options: dict) -> NequIPLRPotential:
     )
 
 
-def simulation_step(options: dict) -> Callable[[], object]:
-    """One step of a simulation made by ``create_system``."""
+def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
+    """One step of a simulation made by ``create_system``; it returns the solver's iterations."""
     topology = app.Topology()
     residue = topology.addResidue("X", topology.addChain())
     for symbol in options["symbols"]:
@@ -53,7 +54,13 @@ def simulation_step(options: dict) -> Callable[[], object]:
     threads = {"Threads": str(torch.get_num_threads())}
     simulation = app.Simulation(topology, system, integrator, platform, threads)
     simulation.context.setPositions(np.array(options["positions"]) / 10)
-    return lambda: simulation.step(1)
+    computation = get_computation(system)
+
+    def step() -> tuple[int, int]:
+        simulation.step(1)
+        return computation.solves[-1][:2]
+
+    return step
 
 
 def network_step(options: dict) -> Callable[[], object]:
@@ -97,7 +104,7 @@ def main() -> None:
         elif step is not None:
             with collect() as parts:
                 begin = time.perf_counter()
-                step()
+                answer["iterations"] = step()
                 answer["seconds"] = time.perf_counter() - begin
             answer["parts"] = parts
         answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB

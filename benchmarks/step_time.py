@@ -18,12 +18,18 @@ from ase.build import bulk
 HERE = Path(__file__).parent
 SLAB = HERE.parent / "openmm_nequiplr" / "pretrained" / "au2-mgo.extxyz"
 
+#: Parts that a short-range network does not have.
+CHARGES = ("Coulomb operator", "equilibration", "adjoint", "Coulomb")
+#: Steps before the clock starts: they compile and allocate, and fill the history of charges.
+WARM_UP = {"ours": 6, "peer": 2}
+
 
 class Worker:
     """A process that builds a simulation and steps it when told to."""
 
-    def __init__(self, python: str, script: str) -> None:
-        command = [python, "-W", "ignore", str(HERE / script)]
+    def __init__(self, python: str, side: str) -> None:
+        self.side = side
+        command = [python, "-W", "ignore", str(HERE / f"{side}.py")]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -80,17 +86,18 @@ def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
         "cell": np.array(atoms.cell).tolist(),
         "symbols": list(atoms.symbols),
     }
-    workers = {"ours": Worker(sys.executable, "ours.py")}
+    workers = {"ours": Worker(sys.executable, "ours")}
     if arguments.peer_python:
-        workers["peer"] = Worker(arguments.peer_python, "peer.py")
+        workers["peer"] = Worker(arguments.peer_python, "peer")
     answers: dict[str, list[dict]] = {name: [] for name in workers}
     for worker in workers.values():
         worker.ask(**options)
-    for number in range(arguments.steps + 2):
+    for worker in workers.values():
+        for _ in range(WARM_UP[worker.side]):
+            worker.ask(do="step")
+    for _ in range(arguments.steps):
         for name, worker in workers.items():
-            answer = worker.ask(do="step")
-            if number >= 2:  # the first ones compile and allocate
-                answers[name].append(answer)
+            answers[name].append(worker.ask(do="step"))
     for worker in workers.values():
         worker.close()
     return {name: summary(results) for name, results in answers.items()}
@@ -102,7 +109,13 @@ def summary(answers: list[dict]) -> dict:
     parts = {p: statistics.median(a["parts"][p] for a in answers) for p in answers[0]["parts"]}
     if parts:
         parts["everything else"] = max(0.0, statistics.median(seconds) - sum(parts.values()))
+    charges = sum(parts.get(name, 0.0) for name in CHARGES)
+    found = {}
+    if answers[0].get("iterations"):
+        found["iterations"] = np.mean([a["iterations"] for a in answers], axis=0).tolist()
     return {
+        **found,
+        "charges": charges / statistics.median(seconds),
         "median": statistics.median(seconds),
         "least": min(seconds),
         "parts": parts,
@@ -120,6 +133,14 @@ def report(name: str, count: int, result: dict) -> None:
         for part, seconds in numbers["parts"].items():
             share = seconds / numbers["median"]
             print(f"        {part:26} {1e3 * seconds:9.1f} ms  {100 * share:3.0f} %")
+        if numbers["charges"]:
+            print(f"        charges and Coulomb sums together: {100 * numbers['charges']:.0f} %")
+        if "iterations" in numbers:
+            print(
+                "        iterations: {:.1f} for charges, {:.1f} adjoint".format(
+                    *numbers["iterations"]
+                )
+            )
     if "peer" in result:
         ratio = result["ours"]["median"] / result["peer"]["median"]
         least = result["ours"]["least"] / result["peer"]["least"]
