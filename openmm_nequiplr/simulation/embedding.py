@@ -125,7 +125,8 @@ def with_box(topology: app.Topology, system: openmm.System) -> app.Topology:
     if topology.getPeriodicBoxVectors() is not None or not system.usesPeriodicBoundaryConditions():
         return topology
     periodic = copy.deepcopy(topology)
-    periodic.setPeriodicBoxVectors(system.getDefaultPeriodicBoxVectors())
+    vectors = [v.value_in_unit(unit.nanometer) for v in system.getDefaultPeriodicBoxVectors()]
+    periodic.setPeriodicBoxVectors(vectors * unit.nanometer)
     return periodic
 
 
@@ -167,7 +168,9 @@ def _without_images(
     """
     charged = any(_charges(force).any() for force in _nonbonded(system))
     if system.usesPeriodicBoundaryConditions() and charged and potential.sums_images:
-        expected = "PME (or Ewald) for the charges of the force field, because the model sums its own"
+        expected = (
+            "PME (or Ewald) for the charges of the force field, because the model sums its own"
+        )
         raise InputError(describe("system", "charges with a cutoff", expected))
     local = copy.copy(potential)
     local.sums_images = False
@@ -199,9 +202,7 @@ def _offset_message() -> str:
     return describe("system", "parameter offsets of a NonbondedForce", expected)
 
 
-def _check_total_charge(
-    system: openmm.System, chosen: Sequence[int], args: dict[str, Any]
-) -> None:
+def _check_total_charge(system: openmm.System, chosen: Sequence[int], args: dict[str, Any]) -> None:
     """Ask for the total charge where the force field says that there is one."""
     if any(name in args for name in ("totalCharge", "charge", "total_charge")):
         return
