@@ -58,6 +58,7 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
 
     def __init__(self, name: str, model: NequIPLRPotential | str | Path) -> None:
         self.name = name
+        self.source = model
         self.model = as_model(model)
         #: Whether the model sums the Coulomb energy of periodic images itself.
         self.sums_images = not self.model.config.legacy_periodic
@@ -90,7 +91,7 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         """
         options = force_options(args)
         chosen = None if atoms is None else list(atoms)
-        force = create_force(with_box(topology, system), self.model, atoms=chosen, **options)
+        force = create_force(with_box(topology, system), self.source, atoms=chosen, **options)
         force.setForceGroup(forceGroup)
         system.addForce(force)
 

@@ -226,6 +226,16 @@ def test_every_interaction_counts_once(make_model, mixture, periodic, ml_charge)
     assert energy_of(system, mixed.positions) == pytest.approx(expected, abs=2e-3)
 
 
+def test_a_force_field_with_a_plain_ewald_sum(make_model, mixture):
+    model, mixed = make_model(), mixture()
+    mixed.tolerance = 1e-7
+    system = potential_of(model).createMixedSystem(
+        mixed.topology(), mixed.system(openmm.NonbondedForce.Ewald), mixed.ml
+    )
+    expected = mixed.force_field_energy(without=mixed.ml) + model_energy(mixed, model)
+    assert energy_of(system, mixed.positions) == pytest.approx(expected, abs=5e-3)
+
+
 def test_exceptions_alone_would_keep_the_images(make_model, mixture):
     """What is left if only nearest images are removed: the reason for all this."""
     model, mixed = make_model(), mixture()

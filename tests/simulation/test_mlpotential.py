@@ -167,11 +167,16 @@ def test_options_are_passed_on(make_model, rock_salt):
         "charge_tolerance": 1e-7,
         "max_iterations": 77,
     }
-    assert {*options, "device"} == set(FORCE_OPTIONS)
+    assert {*options, "device"} <= set(FORCE_OPTIONS)
     potential = MLPotential("nequiplr", modelPath=make_model())
     system = potential.createSystem(topology, charge=2, device=torch.device("cpu"), **options)
     expected = create_system(topology, make_model(), total_charge=2, device="cpu", **options)
     assert settings_of(system) == settings_of(expected)
+
+
+def test_every_option_of_the_force_is_known():
+    options = {name: f"some {name}" for name in FORCE_OPTIONS}
+    assert force_options(options) == options
 
 
 def test_the_charge_has_several_names():
