@@ -87,8 +87,10 @@ def test_charges_are_those_of_the_chosen_atoms(tmp_path, make_model, molecule):
     assert charges.shape == (7,)
     assert charges.sum() == pytest.approx(-1.0)
     evaluations = get_computation(system).evaluations
-    simulation.reporters.append(ChargeReporter(tmp_path / "charges.npy", 1))
+    reporter = ChargeReporter(tmp_path / "charges.npy", 1)
+    simulation.reporters.append(reporter)
     simulation.step(2)
+    reporter.close()
     written = load_charges(tmp_path / "charges.npy").charges
     assert written.shape == (2, 7)
     assert not np.array_equal(written[1], charges)
