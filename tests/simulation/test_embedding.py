@@ -219,11 +219,11 @@ def test_every_interaction_counts_once(make_model, mixture, periodic, ml_charge)
     assert openmm.XmlSerializer.serialize(force_field) == before
     # the reference agrees with OpenMM about the force field alone
     assert energy_of(force_field, mixed.positions) == pytest.approx(
-        mixed.force_field_energy(), abs=2e-3
+        mixed.force_field_energy(), abs=2e-4
     )
     expected = mixed.force_field_energy(without=mixed.ml)
     expected += model_energy(mixed, model, total_charge=ml_charge, long_range="graph")
-    assert energy_of(system, mixed.positions) == pytest.approx(expected, abs=2e-3)
+    assert energy_of(system, mixed.positions) == pytest.approx(expected, abs=2e-4)
 
 
 def test_a_force_field_with_a_plain_ewald_sum(make_model, mixture):
