@@ -25,7 +25,7 @@ LAYERS = [
     {"analysis"},
     {"training"},
     {"simulation"},
-    {"cli"},
+    {"cli", "openmm_ml"},
     {"__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

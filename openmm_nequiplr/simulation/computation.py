@@ -8,6 +8,7 @@ import threading
 import uuid
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,8 @@ class ComputationSettings:
         lasts, and no result.
     solver, charge_tolerance, max_iterations
         How charges are solved for, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
+    atoms : tuple of int, length N, or None
+        Particles of the System that the model acts on; ``None`` stands for all.
     """
 
     model: bytes = field(repr=False)
@@ -82,6 +85,7 @@ class ComputationSettings:
     solver: str = "auto"
     charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
     max_iterations: int = DEFAULT_MAX_ITERATIONS
+    atoms: tuple[int, ...] | None = field(default=None, repr=False)
 
 
 class Computation:
@@ -127,7 +131,10 @@ class Computation:
         return len(self.settings.symbols)
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box."""
+        """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box.
+
+        The State holds the atoms of the model alone, as a ``PythonForce`` passes it.
+        """
         try:
             result = self.evaluate(*state_geometry(state, self.settings.periodic))
         except NequIPLRError:
@@ -138,6 +145,13 @@ class Computation:
             raise NequIPLRError(f"{type(error).__name__}: {error}") from error
         forces = np.asarray(result.forces) * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
         return result.energy * EV_TO_KJ_PER_MOL, forces
+
+    def geometry(self, state: openmm.State) -> tuple[np.ndarray, np.ndarray | None]:
+        """Positions of the model's atoms and box vectors, Å, in a State of the whole System."""
+        positions, cell = state_geometry(state, self.settings.periodic)
+        if self.settings.atoms is not None:
+            positions = positions[list(self.settings.atoms)]
+        return positions, cell
 
     def evaluate(self, positions: np.ndarray, cell: np.ndarray | None = None) -> Evaluation:
         """Evaluate the model, or return the remembered result for exactly this geometry.
@@ -211,9 +225,11 @@ class Computation:
     def _graph(self, positions: np.ndarray, cell: np.ndarray | None) -> AtomicGraph:
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         if bad.size:
+            chosen = self.settings.atoms
+            first = bad[0] if chosen is None else chosen[bad[0]]
             raise InputError(
                 f"positions: expected finite numbers, got NaN or infinity for {bad.size} of "
-                f"{len(positions)} atoms (first: atom {bad[0]}); the simulation has become "
+                f"{len(positions)} atoms (first: atom {first}); the simulation has become "
                 "unstable: try a shorter time step, or minimise the structure first"
             )
         if self._graphs is None:
@@ -247,7 +263,7 @@ def get_computation(system: openmm.System) -> Computation:
     InputError
         If the System has no such force.
     """
-    for force in system.getForces():
+    for force in _forces(system):
         if isinstance(force, openmm.PythonForce) and force.getName() == FORCE_NAME:
             computation = pickle.loads(_pickled_function(force))
             if isinstance(computation, Computation):
@@ -255,6 +271,15 @@ def get_computation(system: openmm.System) -> Computation:
     raise InputError(
         describe("system", "a System without NequIP-LR force", "one made by create_system")
     )
+
+
+def _forces(system: openmm.System) -> Iterator[openmm.Force]:
+    """The forces of a System and those inside its CustomCVForces."""
+    for force in system.getForces():
+        yield force
+        if isinstance(force, openmm.CustomCVForce):
+            for index in range(force.getNumCollectiveVariables()):
+                yield force.getCollectiveVariable(index)
 
 
 def _pickled_function(force: openmm.PythonForce) -> bytes:
@@ -271,7 +296,7 @@ def current_evaluation(context: openmm.Context) -> Evaluation:
     """
     computation = get_computation(context.getSystem())
     state = context.getState(positions=True)
-    return computation.evaluate(*state_geometry(state, computation.settings.periodic))
+    return computation.evaluate(*computation.geometry(state))
 
 
 def resolve_device(device: str | None) -> str:

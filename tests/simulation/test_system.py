@@ -304,6 +304,14 @@ def test_a_box_that_is_not_reduced(ionic_model):
     np.testing.assert_allclose(vectors[2], [-0.2, -0.9, 2.0], atol=1e-12)
 
 
+def test_a_box_as_a_system_returns_it(ionic_model, rock_salt):
+    topology = from_atoms(rock_salt).topology
+    system = create_system(topology, ionic_model)
+    topology.setPeriodicBoxVectors(system.getDefaultPeriodicBoxVectors())
+    again = create_system(topology, ionic_model)
+    assert again.getDefaultPeriodicBoxVectors() == system.getDefaultPeriodicBoxVectors()
+
+
 @pytest.mark.parametrize(
     "charge", ["plus one", None, True, float("nan"), float("inf"), 1000, -1000]
 )

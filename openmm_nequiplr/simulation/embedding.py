@@ -1,0 +1,226 @@
+"""Mixed systems: a NequIP-LR model for some atoms, a force field for the rest.
+
+Mechanical embedding takes everything that the force field says about the model's atoms among
+themselves (called ML atoms here) out of its energy and puts the model in its place:
+
+    E = E_MM(all) − E_MM(ML atoms alone) + E_model(ML atoms alone)
+
+In a periodic box "alone" means the ML atoms with all of their images: a Coulomb interaction between
+two ML atoms, of one image or of different ones, is counted once, by the model and with the charges
+that it equilibrates. ML and MM atoms interact, near and far, with the charges and Lennard-Jones
+parameters of the force field; the model does not feel the MM atoms. Each of the three terms has its
+own neutralising background; they add up to that of the whole cell if the force-field charges of
+the ML atoms sum to the model's total charge.
+
+With particle mesh Ewald, E_MM(ML atoms alone) cannot be removed by exceptions, which only reach the
+nearest image. openmm-ml leaves these pairs in and subtracts the PME energy of the ML charges, with
+the mesh of the force field, so that errors of the mesh cancel as well. Two things stay with the
+force field: what LJPME and the dispersion correction say about images of ML atoms, and, for models
+of the published periodic code, whose charges do not interact, the charges of images.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+from openmmml.embeddings.mechanicalembedding import MechanicalEmbedding
+
+from ..errors import BoxError, InputError, describe
+from .system import check_atoms
+
+if TYPE_CHECKING:
+    from .mlpotential import NequIPLRPotentialImpl
+
+MECHANICAL = "mechanical"
+#: Arguments of ``createMixedSystem`` that concern the embedding and not the model.
+EMBEDDING_OPTIONS = ("linkAtomDistances",)
+
+_LATTICE_SUMS = (
+    openmm.NonbondedForce.Ewald,
+    openmm.NonbondedForce.PME,
+    openmm.NonbondedForce.LJPME,
+)
+# Their energy has a part among the ML atoms which nobody would take out.
+_INSEPARABLE = {
+    "AmoebaMultipoleForce",
+    "AmoebaVdwForce",
+    "AmoebaWcaDispersionForce",
+    "AmoebaGeneralizedKirkwoodForce",
+    "ConstantPotentialForce",
+    "DrudeForce",
+    "GayBerneForce",
+    "HippoNonbondedForce",
+}
+
+
+def create_mixed_system(
+    potential: NequIPLRPotentialImpl,
+    topology: app.Topology,
+    system: openmm.System,
+    atoms: Sequence[int],
+    force_group: int,
+    interpolate: bool,
+    return_info: bool,
+    args: dict[str, Any],
+) -> openmm.System | dict[str, Any]:
+    """Put a model in the place of the force field for some atoms.
+
+    openmm-ml does the work. What is added here: box vectors that only the System has; a force field
+    without charges and lattice sum; link atoms together with a lattice sum; and refusals where the
+    result would be wrong.
+
+    Parameters
+    ----------
+    potential : NequIPLRPotentialImpl
+    topology : openmm.app.Topology
+    system : openmm.System
+        The force field for all atoms; it is not changed.
+    atoms : sequence of int
+        Indices of the ML atoms. Bonds that lead out of them are capped with hydrogens.
+    force_group : int
+        Of the model's force.
+    interpolate : bool
+        Add a global parameter ``lambda_interpolate``: 0 is the force field, 1 the mixed system.
+    return_info : bool
+        Return System, topology and mapping of indices instead of the System alone.
+    args : dict
+        Options of the model and of the embedding.
+
+    Raises
+    ------
+    InputError
+        If the total charge is missing where the force-field charges demand one, or the force field
+        has parts that cannot be taken out.
+    BoxError
+        If topology and System disagree on whether there is a box.
+    """
+    chosen = list(check_atoms(atoms, topology.getNumAtoms()))
+    if system.getNumParticles() != topology.getNumAtoms():
+        expected = f"a System of the topology's {topology.getNumAtoms()} atoms"
+        raise InputError(describe("system", f"{system.getNumParticles()} particles", expected))
+    _check_forces(system, set(chosen))
+    _check_total_charge(system, chosen, args)
+    source = potential if _lattice_sums(system) else _without_images(potential, system)
+    mixed = MechanicalEmbedding().createMixedSystem(
+        source,
+        _checked_box(topology, system),
+        system,
+        chosen,
+        force_group,
+        interpolate,
+        returnInfo=return_info,
+        **args,
+    )
+    _complete_subtraction(mixed["system"] if return_info else mixed)
+    return mixed
+
+
+def with_box(topology: app.Topology, system: openmm.System) -> app.Topology:
+    """The topology, with the box of a periodic System where it has none of its own."""
+    if topology.getPeriodicBoxVectors() is not None or not system.usesPeriodicBoundaryConditions():
+        return topology
+    periodic = copy.deepcopy(topology)
+    vectors = [v.value_in_unit(unit.nanometer) for v in system.getDefaultPeriodicBoxVectors()]
+    periodic.setPeriodicBoxVectors(vectors * unit.nanometer)
+    return periodic
+
+
+def _checked_box(topology: app.Topology, system: openmm.System) -> app.Topology:
+    nonbonded = (openmm.NonbondedForce, openmm.CustomNonbondedForce)
+    if (
+        topology.getPeriodicBoxVectors() is not None
+        and not system.usesPeriodicBoundaryConditions()
+        and any(isinstance(force, nonbonded) for force in system.getForces())
+    ):
+        raise BoxError(
+            "topology: expected no box vectors, because the forces of the system are not periodic, "
+            "got some; make the force field periodic, or call topology.setPeriodicBoxVectors(None)"
+        )
+    return with_box(topology, system)
+
+
+def _nonbonded(system: openmm.System) -> list[openmm.NonbondedForce]:
+    return [force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)]
+
+
+def _lattice_sums(system: openmm.System) -> list[openmm.NonbondedForce]:
+    return [force for force in _nonbonded(system) if force.getNonbondedMethod() in _LATTICE_SUMS]
+
+
+def _charges(force: openmm.NonbondedForce) -> np.ndarray:
+    """Force-field charges, shape (N,), e."""
+    count = force.getNumParticles()
+    return np.array([force.getParticleParameters(index)[0]._value for index in range(count)])
+
+
+def _without_images(
+    potential: NequIPLRPotentialImpl, system: openmm.System
+) -> NequIPLRPotentialImpl:
+    """The potential for a force field that has no lattice sum to subtract.
+
+    openmm-ml refuses a model with images of charges beside a force field without them. Without
+    charges there is no contradiction; without a box neither.
+    """
+    charged = any(_charges(force).any() for force in _nonbonded(system))
+    if system.usesPeriodicBoundaryConditions() and charged and potential.sums_images:
+        expected = (
+            "PME (or Ewald) for the charges of the force field, because the model sums its own"
+        )
+        raise InputError(describe("system", "charges with a cutoff", expected))
+    local = copy.copy(potential)
+    local.sums_images = False
+    return local
+
+
+def _check_forces(system: openmm.System, chosen: set[int]) -> None:
+    """Refuse forces of which the part among the ML atoms would remain, or be taken out wrongly."""
+    for force in system.getForces():
+        kind = type(force).__name__
+        if kind in _INSEPARABLE:
+            expected = "forces whose part among the chosen atoms can be taken out"
+            raise InputError(describe("system", kind, expected))
+    for force in _nonbonded(system):
+        for index in range(force.getNumParticleParameterOffsets()):
+            if force.getParticleParameterOffset(index)[1] in chosen:
+                raise InputError(_offset_message())
+        for index in range(force.getNumExceptionParameterOffsets()):
+            exception = force.getExceptionParameterOffset(index)[1]
+            if set(force.getExceptionParameters(exception)[:2]) <= chosen:
+                raise InputError(_offset_message())
+    if len(_lattice_sums(system)) > 1:
+        expected = "one NonbondedForce with a lattice sum"
+        raise InputError(describe("system", f"{len(_lattice_sums(system))} of them", expected))
+
+
+def _offset_message() -> str:
+    expected = "fixed parameters for the chosen atoms"
+    return describe("system", "parameter offsets of a NonbondedForce", expected)
+
+
+def _check_total_charge(system: openmm.System, chosen: Sequence[int], args: dict[str, Any]) -> None:
+    """Ask for the total charge where the force field says that there is one."""
+    if any(name in args for name in ("totalCharge", "charge", "total_charge")):
+        return
+    total = sum(float(_charges(force)[list(chosen)].sum()) for force in _nonbonded(system))
+    if round(total) != 0:
+        raise InputError(
+            f"totalCharge: expected the charge of the chosen atoms, because their charges in the "
+            f"force field sum to {total:+.3f} e, got none"
+        )
+
+
+def _complete_subtraction(system: openmm.System) -> None:
+    """Give the subtracted lattice sum the link atoms too, which openmm-ml adds after making it."""
+    for force in system.getForces():
+        if not isinstance(force, openmm.CustomCVForce):
+            continue
+        for index in range(force.getNumCollectiveVariables()):
+            variable = force.getCollectiveVariable(index)
+            if isinstance(variable, openmm.NonbondedForce):
+                while variable.getNumParticles() < system.getNumParticles():
+                    variable.addParticle(0.0, 1.0, 0.0)

@@ -1,0 +1,148 @@
+"""The potential behind ``openmmml.MLPotential("nequiplr", modelPath=...)``.
+
+Only this module and :mod:`.embedding` import openmm-ml, and nothing imports them before a potential
+is made. Names in camel case are openmm-ml's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import openmm
+from openmm import app
+from openmmml.mlpotential import MLPotentialImpl
+
+from ..errors import InputError, describe
+from ..model import NequIPLRPotential
+from .embedding import EMBEDDING_OPTIONS, MECHANICAL, create_mixed_system, with_box
+from .system import as_model, create_force
+
+#: The total charge: openmm-ml's potentials say ``charge``, :func:`create_system` its own name.
+CHARGE_NAMES = ("totalCharge", "charge", "total_charge")
+#: Options of :func:`create_force` that ``createSystem`` and ``createMixedSystem`` pass on.
+FORCE_OPTIONS = tuple(
+    name
+    for name, parameter in inspect.signature(create_force).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name not in ("atoms", "total_charge")
+)
+
+
+class NequIPLRPotentialImpl(MLPotentialImpl):
+    """A NequIP-LR model as openmm-ml sees it.
+
+    >>> potential = MLPotential("nequiplr", modelPath="model.safetensors")
+    >>> system = potential.createSystem(topology, totalCharge=1)
+
+    ``createSystem`` and ``createMixedSystem`` take, besides their own arguments, ``totalCharge``
+    (or ``charge``; e, of the atoms that the model acts on, 0 if left out) and the options of
+    :func:`openmm_nequiplr.create_system`: ``long_range``, ``backend``, ``nonbonded_cutoff``,
+    ``ewald_tolerance``, ``device``, ``precision``, ``coulomb_platform``, ``solver``,
+    ``charge_tolerance``, ``max_iterations``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the potential in openmm-ml.
+    model : NequIPLRPotential, path or str
+        A model, a model file, or the name of a shipped model.
+
+    Raises
+    ------
+    ModelFileError
+        If the model cannot be read.
+    """
+
+    def __init__(self, name: str, model: NequIPLRPotential | str | Path) -> None:
+        self.name = name
+        self.source = model
+        self.model = as_model(model)
+        #: Whether the model sums the Coulomb energy of periodic images itself.
+        self.sums_images = not self.model.config.legacy_periodic
+
+    def addForces(
+        self,
+        topology: app.Topology,
+        system: openmm.System,
+        atoms: Iterable[int] | None,
+        forceGroup: int,
+        **args: Any,
+    ) -> None:
+        """Add the force of the model to a System.
+
+        Parameters
+        ----------
+        topology : openmm.app.Topology
+        system : openmm.System
+            It decides about the box where the topology has none.
+        atoms : iterable of int, optional
+            Indices of the atoms that the model acts on; by default all.
+        forceGroup : int
+        **args
+            Options, see the class.
+
+        Raises
+        ------
+        InputError, UnknownElementError, BoxError, BackendError
+            As :func:`openmm_nequiplr.create_system` does; also if there are unknown options.
+        """
+        options = force_options(args)
+        chosen = None if atoms is None else list(atoms)
+        force = create_force(with_box(topology, system), self.source, atoms=chosen, **options)
+        force.setForceGroup(forceGroup)
+        system.addForce(force)
+
+    def createMixedSystem(
+        self,
+        topology: app.Topology,
+        system: openmm.System,
+        atoms: list[int],
+        forceGroup: int,
+        interpolate: bool,
+        embedding: str,
+        returnInfo: bool = False,
+        **args: Any,
+    ) -> openmm.System | dict[str, Any]:
+        """Make a mixed System; see :func:`.embedding.create_mixed_system`."""
+        if embedding not in self.getSupportedEmbeddings():
+            raise InputError(describe("embedding", embedding, repr(MECHANICAL)))
+        force_options(args)  # fail now
+        return create_mixed_system(
+            self, topology, system, atoms, forceGroup, interpolate, returnInfo, args
+        )
+
+    def getSupportedEmbeddings(self) -> list[str]:
+        """Mechanical embedding is openmm-ml's, with the gaps that matter here closed."""
+        return [MECHANICAL]
+
+    def getMLLongRange(self) -> bool:
+        """Whether the force field must leave the images of the model's atoms to the model."""
+        return self.sums_images
+
+
+def force_options(args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``createSystem`` or ``createMixedSystem`` as those of :func:`create_force`.
+
+    Raises
+    ------
+    InputError
+        If one is unknown, or the total charge is given under several names.
+    """
+    known = (*CHARGE_NAMES[:2], *FORCE_OPTIONS)
+    for name in args:
+        if name not in (*CHARGE_NAMES, *FORCE_OPTIONS, *EMBEDDING_OPTIONS):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise InputError(describe("options", name, f"some of {', '.join(known)}") + hint)
+    charges = [name for name in CHARGE_NAMES if name in args]
+    if len(charges) > 1:
+        raise InputError(describe("totalCharge", " and ".join(charges), "one of these names"))
+    options = {name: args[name] for name in FORCE_OPTIONS if name in args}
+    if options.get("device") is not None:
+        options["device"] = str(options["device"])  # openmm-ml takes a torch.device as well
+    if charges:
+        options["total_charge"] = args[charges[0]]
+    return options

@@ -1,0 +1,130 @@
+"""A force on some of the particles of a System."""
+
+from __future__ import annotations
+
+import numpy as np
+import openmm
+import pytest
+
+from openmm_nequiplr import ChargeReporter, create_system
+from openmm_nequiplr.errors import InputError, UnknownElementError
+from openmm_nequiplr.simulation import (
+    create_force,
+    current_evaluation,
+    from_atoms,
+    get_computation,
+    load_charges,
+)
+
+CHOSEN = [9, 1, 5, 2, 8, 3, 7]
+
+
+def with_others(molecule):
+    """The molecule's atoms at the indices ``CHOSEN`` among neon atoms, which the model ignores."""
+    from ase import Atoms
+
+    atoms = Atoms("Ne10", np.random.default_rng(0).uniform(0.0, 5.0, (10, 3)))
+    symbols = np.array(atoms.get_chemical_symbols(), dtype=object)
+    symbols[CHOSEN] = molecule.get_chemical_symbols()
+    atoms.set_chemical_symbols(list(symbols))
+    atoms.positions[CHOSEN] = molecule.positions
+    atoms.cell, atoms.pbc = molecule.cell, molecule.pbc
+    return atoms
+
+
+def context_of(system, positions, platform="Reference"):
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(platform)
+    )
+    context.setPositions(positions)
+    return context
+
+
+def part_of(structure, force):
+    """A System of a structure's atoms with nothing but one force."""
+    system = openmm.System()
+    for _ in range(structure.topology.getNumAtoms()):
+        system.addParticle(10.0)
+    if structure.box is not None:
+        system.setDefaultPeriodicBoxVectors(*structure.box)
+    system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_the_chosen_atoms_are_as_if_alone(make_model, molecule, platform, periodic):
+    if periodic:
+        molecule.cell, molecule.pbc = 11.0 * np.eye(3), True
+    alone, among = from_atoms(molecule), from_atoms(with_others(molecule))
+    expected = context_of(
+        create_system(alone.topology, make_model(), total_charge=1), alone.positions
+    ).getState(energy=True, forces=True)
+    force = create_force(among.topology, make_model(), atoms=CHOSEN, total_charge=1)
+    context = context_of(part_of(among, force), among.positions, platform[0].getName())
+    state = context.getState(energy=True, forces=True)
+    rough = {"rtol": 2e-4, "atol": 2e-2} if platform[0].getName() != "Reference" else {}
+    np.testing.assert_allclose(
+        state.getPotentialEnergy()._value, expected.getPotentialEnergy()._value, rtol=1e-6
+    )
+    found, forces = (s.getForces(asNumpy=True)._value for s in (state, expected))
+    np.testing.assert_allclose(found[CHOSEN], forces, **({"rtol": 1e-6, "atol": 1e-6} | rough))
+    others = np.setdiff1d(np.arange(10), CHOSEN)
+    assert not found[others].any()
+
+
+def test_charges_are_those_of_the_chosen_atoms(tmp_path, make_model, molecule):
+    structure = from_atoms(with_others(molecule))
+    force = create_force(structure.topology, make_model(), atoms=CHOSEN, total_charge=-1)
+    system = part_of(structure, force)
+    simulation = openmm.app.Simulation(
+        structure.topology,
+        system,
+        openmm.VerletIntegrator(0.0005),
+        openmm.Platform.getPlatform("Reference"),
+    )
+    simulation.context.setPositions(structure.positions)
+    charges = current_evaluation(simulation.context).charges
+    assert charges.shape == (7,)
+    assert charges.sum() == pytest.approx(-1.0)
+    evaluations = get_computation(system).evaluations
+    reporter = ChargeReporter(tmp_path / "charges.npy", 1)
+    simulation.reporters.append(reporter)
+    simulation.step(2)
+    reporter.close()
+    written = load_charges(tmp_path / "charges.npy").charges
+    assert written.shape == (2, 7)
+    assert not np.array_equal(written[1], charges)
+    assert get_computation(system).evaluations <= evaluations + 4
+
+
+def test_only_the_chosen_elements_matter(make_model, molecule):
+    topology = from_atoms(with_others(molecule)).topology
+    with pytest.raises(UnknownElementError, match=r"Ne \(1 atoms, first index 4\)"):
+        create_force(topology, make_model(), atoms=[1, 4])
+
+
+@pytest.mark.parametrize(
+    ("atoms", "match"),
+    [
+        ([], "at least one atom"),
+        ([1, 10], "atoms: expected indices from 0 to 9, got 10"),
+        ([-1], "got -1"),
+        ([1.0], "got 1.0"),
+        ([True], "got True"),
+        ([1, 2, 1], "1 more than once"),
+    ],
+)
+def test_wrong_indices(make_model, molecule, atoms, match):
+    topology = from_atoms(with_others(molecule)).topology
+    with pytest.raises(InputError, match=match):
+        create_force(topology, make_model(), atoms=atoms)
+
+
+def test_the_atom_of_a_wrong_position_is_named(make_model, molecule):
+    structure = from_atoms(with_others(molecule))
+    force = create_force(structure.topology, make_model(), atoms=CHOSEN)
+    positions = structure.positions.copy()
+    positions[5, 0] = np.nan
+    context = context_of(part_of(structure, force), positions)
+    with pytest.raises(openmm.OpenMMException, match="first: atom 5"):
+        context.getState(energy=True)
