@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import json
 import os
 import time
 import zipfile
@@ -20,7 +21,6 @@ from ..errors import InputError, NequIPLRError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
-from ..model.io import serialize_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from ..verlet import DEFAULT_SKIN
 from .trajectories import Frame, StoredTrajectory, TrajectoryLike, open_trajectory
@@ -54,7 +54,7 @@ class TrajectoryProperties:
         Of the last frame; zeros without a cell.
     total_charge : float, e
     model_digest : str
-        SHA-256 of the model.
+        See :func:`model_digest`.
     forces : numpy.ndarray or None, float64, shape (F, N, 3), eV/Å
     """
 
@@ -172,7 +172,7 @@ def recompute(
         raise InputError(describe("precision", precision, "'single', 'double' or None"))
     source = open_trajectory(trajectory, topology, stride)
     model = copy.deepcopy(model) if isinstance(model, NequIPLRPotential) else load_model(model)
-    digest = hashlib.sha256(serialize_model(model)).hexdigest()
+    digest = model_digest(model)
     if total_charge is None:
         total_charge = source.total_charge or 0.0
     results = _Results(source, float(total_charge), digest, forces)
@@ -188,6 +188,15 @@ def recompute(
     )
     _evaluate(evaluator, results, None if output is None else Path(output), on_frame)
     return results.finished()
+
+
+def model_digest(model: NequIPLRPotential) -> str:
+    """SHA-256 of configuration and weights: equal for models that give the same results."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _earlier(output: str | Path | None) -> TrajectoryProperties | None:

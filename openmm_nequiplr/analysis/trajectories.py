@@ -97,7 +97,7 @@ class StoredTrajectory:
         """
         try:
             yield from islice(self._read(), skip * self.stride, None, self.stride)
-        except (InputError, OSError):
+        except (InputError, FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # readers raise whatever they please
             raise InputError(
@@ -115,6 +115,7 @@ def open_trajectory(
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
         A file in a format of mdtraj or ASE (extended XYZ …), or the output directory of
         ``nequiplr md``. XYZ files are read by mdtraj if there is a topology, else by ASE.
+        A PDB file holds one cell for all its frames.
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
         Needed by formats that hold coordinates alone (DCD, XTC, …).
     stride : int
@@ -256,7 +257,7 @@ def _frame(part: mdtraj.Trajectory, k: int, index: int, time: float) -> Frame:
 def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> StoredTrajectory:
     try:
         first = next(iter(read()), None)
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # readers raise whatever they please
         expected = "a trajectory that mdtraj or ASE reads"

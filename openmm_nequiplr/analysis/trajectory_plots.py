@@ -61,7 +61,7 @@ def plot_radial_distributions(distributions: RadialDistributions, output: str | 
     for axis in axes:
         axis.set_xlabel("r (Å)")
         axis.set_xlim(0.0, distributions.edges[-1])
-        axis.legend(frameon=False, fontsize=7, ncols=2)
+        axis.legend(frameon=False, fontsize=7, loc="upper left" if axis is axes[-1] else "best")
     figure.savefig(output, dpi=130)
 
 
