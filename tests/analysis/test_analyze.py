@@ -13,6 +13,7 @@ from openmm import app, unit
 from openmm_nequiplr import ChargeReporter, cli, create_system, shipped_structure
 from openmm_nequiplr.analysis import (
     TrajectoryProperties,
+    analyze,
     analyze_trajectory,
     open_trajectory,
     recompute,
@@ -46,6 +47,13 @@ def run(request, tmp_path_factory):
     return request.param, run_md(options).files
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes longer than these analyses."""
+    for name in ("properties", "radial_distributions", "charge_distributions"):
+        monkeypatch.setattr(analyze, f"plot_{name}", lambda *arguments: None)
+
+
 def test_names_of_files_are_those_of_a_run(tmp_path):
     files = RunFiles(tmp_path)
     assert files.trajectory.name == trajectories.RUN_TRAJECTORY
@@ -75,6 +83,7 @@ def test_a_run_is_read_back_from_the_command_line(run, capsys):
         assert_png(folder / f"{name}.png")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_tables_hold_what_the_arrays_hold(run, tmp_path):
     model, files = run
     result = analyze_trajectory(
@@ -100,6 +109,7 @@ def test_tables_hold_what_the_arrays_hold(run, tmp_path):
     assert float(rows[59][name]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_results_are_not_overwritten_and_can_grow(run, tmp_path):
     model, files = run
     analyze_trajectory(model, files.directory, output=tmp_path, quiet=True)
@@ -110,7 +120,8 @@ def test_results_are_not_overwritten_and_can_grow(run, tmp_path):
     np.testing.assert_array_equal(result.properties.energies, short.energies)
 
 
-def test_another_model_is_noticed(run, make_model, tmp_path):
+@pytest.mark.usefixtures("no_pictures")
+def test_another_model_is_noticed(run, tmp_path):
     """The recorded charges are then others."""
     import copy
 
