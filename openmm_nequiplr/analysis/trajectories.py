@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -128,10 +128,10 @@ def open_trajectory(
     InputError
         If it cannot be read, a topology is missing, or atoms have no element.
     """
-    if isinstance(trajectory, StoredTrajectory):
-        return trajectory
     if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
         raise InputError(describe("stride", stride, "a whole number of at least 1"))
+    if isinstance(trajectory, StoredTrajectory):
+        return replace(trajectory, stride=stride * trajectory.stride)
     mdtraj = sys.modules.get("mdtraj")  # nobody has an object of it without importing it
     if mdtraj is not None and isinstance(trajectory, mdtraj.Trajectory):
         return _in_memory(trajectory, stride)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import openmm
@@ -52,6 +54,18 @@ def no_pictures(monkeypatch):
     """Drawing takes longer than these analyses."""
     for name in ("properties", "radial_distributions", "charge_distributions"):
         monkeypatch.setattr(analyze, f"plot_{name}", lambda *arguments: None)
+
+
+def test_names_are_loaded_on_first_use():
+    code = (
+        "import sys, openmm_nequiplr.analysis as a;"
+        "assert not {'mdtraj', 'torch', 'ase', 'matplotlib'} & set(sys.modules);"
+        "assert set(a.__all__) == set(a._HOME) <= set(dir(a));"
+        "assert all(getattr(a, name).__name__ == name for name in a.__all__);"
+        "assert not {'openmm', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_names_of_files_are_those_of_a_run(tmp_path):

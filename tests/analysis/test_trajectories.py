@@ -83,6 +83,7 @@ def test_stride_and_skip(stored):
     assert [frame.index for frame in found.frames()] == [0, 2, 4]
     assert [frame.index for frame in found.frames(skip=2)] == [4]
     assert not list(found.frames(skip=3))
+    assert [frame.index for frame in open_trajectory(found, stride=2).frames()] == [0, 4]
 
 
 def test_long_files_come_in_pieces(trajectory, tmp_path, monkeypatch):
