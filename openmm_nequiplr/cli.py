@@ -311,6 +311,48 @@ def _md(arguments: argparse.Namespace) -> None:
     run_md(continued_options(**_given(arguments)))
 
 
+# -------------------------------------------------------------------------------------- analyze
+
+
+def _analyze_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model file or name of a shipped model")
+    parser.add_argument(
+        "trajectory",
+        metavar="TRAJECTORY",
+        help="output directory of nequiplr md, or a file that mdtraj or ASE reads",
+    )
+    parser.add_argument(
+        "--topology", metavar="FILE", help="for formats that hold coordinates alone (DCD, XTC …)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for results; analysis, in that of a run"
+    )
+    parser.add_argument("--stride", type=int, metavar="N", help="frames from one to the next")
+    parser.add_argument(
+        "--total-charge", type=float, metavar="E", help="in e; else the trajectory's"
+    )
+    parser.add_argument("--forces", action="store_true", help="keep forces as well")
+    parser.add_argument("--r-max", type=float, metavar="ANGSTROM", help="longest distance of pairs")
+    parser.add_argument("--bin-width", type=float, metavar="ANGSTROM", help="of distances")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on behind the last frame in --output"
+    )
+    parser.add_argument("--solver", choices=("auto", "dense", "iterative"), help="of the charges")
+    parser.add_argument(
+        "--charge-tolerance", type=float, metavar="X", help="of the iterative solver"
+    )
+    parser.add_argument("--max-iterations", type=int, metavar="N", help="of the iterative solver")
+    _device_arguments(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _analyze(arguments: argparse.Namespace) -> None:
+    from .analysis import analyze_trajectory
+
+    analyze_trajectory(**_given(arguments))
+
+
 # ----------------------------------------------------------------------------------------- info
 
 
@@ -335,5 +377,6 @@ _COMMANDS = {
     "evaluate": (_evaluate_arguments, _evaluate, "compare a model with reference data"),
     "convert": (_convert_arguments, _convert, "convert a checkpoint of the nequip-charge code"),
     "md": (_md_arguments, _md, "run molecular dynamics in OpenMM"),
+    "analyze": (_analyze_arguments, _analyze, "recompute charges and energies of a trajectory"),
     "info": (_info_arguments, _info, "describe a model, or list the shipped ones"),
 }

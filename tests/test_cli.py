@@ -17,7 +17,7 @@ from openmm_nequiplr import __version__, cli
 from openmm_nequiplr.errors import InputError, NequIPLRError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["train", "evaluate", "convert", "md", "info"]
+COMMANDS = ["train", "evaluate", "convert", "md", "analyze", "info"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +128,16 @@ def test_evaluate_options_are_those_of_the_library():
     assert names - keys <= set(signature(evaluate_model).parameters)
 
 
+def test_analyze_options_are_those_of_the_library():
+    from inspect import signature
+
+    from openmm_nequiplr.analysis import analyze_trajectory
+
+    commands = next(a for a in cli.build_parser()._actions if a.dest == "command").choices
+    names = {a.dest for a in commands["analyze"]._actions} - {"help", "traceback"}
+    assert names == set(signature(analyze_trajectory).parameters)
+
+
 def test_md_options_can_be_built(parse):
     from openmm_nequiplr.simulation.md import MDOptions
 
@@ -216,6 +226,7 @@ def test_training_without_lightning_says_what_to_install(monkeypatch, capsys):
         ("md", "no-such-model"),
         ("evaluate", "no-such-model", "no-such-data.xyz"),
         ("convert", "--config", "no-such.yaml", "no-such.pth", "-o", "out.safetensors"),
+        ("analyze", "au2-mgo", "no-such.dcd"),
         ("train", "no-such.yaml"),
     ],
 )

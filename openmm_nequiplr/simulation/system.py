@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openmm
@@ -24,14 +24,18 @@ from .computation import (
     ComputationSettings,
     resolve_device,
 )
+from .mdtraj_topology import openmm_topology
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb, check_cutoff, plan_pme
+
+if TYPE_CHECKING:
+    import mdtraj
 
 LONG_RANGE = ("auto", "openmm", "graph")
 BACKENDS = ("auto", "python")
 
 
 def create_system(
-    topology: app.Topology,
+    topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
     model: NequIPLRPotential | str | Path,
     *,
     total_charge: Any = 0,
@@ -55,8 +59,9 @@ def create_system(
 
     Parameters
     ----------
-    topology : openmm.app.Topology
-        Its elements choose atom types and masses; bonds are not used.
+    topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory
+        Its elements choose atom types and masses; bonds are not used. A topology of mdtraj has no
+        box; of a trajectory of mdtraj the unit cell of the first frame is taken.
     model : NequIPLRPotential, path or str
         A model, a model file, or the name of a shipped model.
     total_charge : float or Quantity, e
@@ -107,7 +112,7 @@ def create_system(
     InputError
         If another argument has a wrong value.
     """
-    model = as_model(model)
+    topology, model = openmm_topology(topology), as_model(model)
     force = create_force(
         topology,
         model,
@@ -136,7 +141,7 @@ def create_system(
 
 
 def create_force(
-    topology: app.Topology,
+    topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
     model: NequIPLRPotential | str | Path,
     *,
     atoms: Sequence[int] | None = None,
@@ -178,7 +183,7 @@ def create_force(
     """
     _check_choice("long_range", long_range, LONG_RANGE)
     _check_backend(backend)
-    model = as_model(model)
+    topology, model = openmm_topology(topology), as_model(model)
     chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
     symbols = topology_symbols(topology, model.config.type_names, chosen)
     box = _topology_box(topology, model)
@@ -327,7 +332,8 @@ def _topology_box(topology: app.Topology, model: NequIPLRPotential) -> ReducedBo
         if model.metadata.get("periodic", "").lower() == "true":
             raise BoxError(
                 "topology: expected periodic box vectors, because the model was made for periodic "
-                "structures, got none; set them with topology.setPeriodicBoxVectors()"
+                "structures, got none; set them with topology.setPeriodicBoxVectors(), or pass an "
+                "mdtraj.Trajectory with unit cells"
             )
         return None
     # a Quantity of vectors, or (what a System returns) a list of Quantities

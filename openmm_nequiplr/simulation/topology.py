@@ -14,6 +14,8 @@ from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 
 _OPENMM_READERS = {".pdb": app.PDBFile, ".cif": app.PDBxFile, ".pdbx": app.PDBxFile}
+# Formats with a topology of their own that mdtraj reads.
+_MDTRAJ_SUFFIXES = {".gro", ".h5", ".hdf5", ".mol2"}
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ def from_atoms(atoms: Any) -> SimulationStructure:
 
 
 def read_structure(path: str | Path) -> SimulationStructure:
-    """Read a structure file: PDB and mmCIF by OpenMM, anything else (extended XYZ …) by ASE.
+    """Read a structure file: PDB and mmCIF by OpenMM, others by mdtraj or ASE.
 
-    Of several frames the last one is taken by ASE, the first one by OpenMM.
+    mdtraj reads GRO, HDF5 and MOL2 files, ASE anything else (extended XYZ …). Of several frames
+    the last one is taken by ASE, the first one by OpenMM and mdtraj.
 
     Raises
     ------
@@ -108,6 +111,12 @@ def read_structure(path: str | Path) -> SimulationStructure:
         raise FileNotFoundError(f"structure: expected an existing file, got {path}")
     reader = _OPENMM_READERS.get(path.suffix.lower())
     try:
+        if path.suffix.lower() in _MDTRAJ_SUFFIXES:
+            import mdtraj
+
+            from .mdtraj_topology import from_mdtraj
+
+            return from_mdtraj(mdtraj.load(str(path)))
         if reader is None:
             from ase.io import read
 

@@ -1,0 +1,207 @@
+"""Everything about a trajectory at once, as arrays, tables and pictures in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, describe
+from ..model import NequIPLRPotential
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
+from .properties import TrajectoryProperties, recompute
+from .radial import RadialDistributions, radial_distributions, save_radial
+from .trajectories import StoredTrajectory, TrajectoryLike, open_trajectory, recorded_charges
+from .trajectory_plots import (
+    plot_charge_distributions,
+    plot_properties,
+    plot_radial_distributions,
+)
+
+# Below this many atoms several threads cost more than they gain: they wait for one another.
+_SMALL = 500
+
+
+@dataclass(frozen=True)
+class TrajectoryAnalysis:
+    """What came out of :func:`analyze_trajectory`.
+
+    Parameters
+    ----------
+    output : path
+        Where the files are.
+    properties : TrajectoryProperties
+    radial : RadialDistributions
+    charges : ChargeDistributions
+    recorded_difference : float or None, e
+        Largest difference of a charge to those that were recorded in the run, where there are any.
+    """
+
+    output: Path
+    properties: TrajectoryProperties
+    radial: RadialDistributions
+    charges: ChargeDistributions
+    recorded_difference: float | None
+
+
+def analyze_trajectory(
+    model: NequIPLRPotential | str | Path,
+    trajectory: TrajectoryLike,
+    topology: Any = None,
+    output: str | Path | None = None,
+    *,
+    stride: int = 1,
+    total_charge: float | None = None,
+    forces: bool = False,
+    r_max: float = 10.0,
+    bin_width: float = 0.05,
+    resume: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    solver: str = "auto",
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> TrajectoryAnalysis:
+    """Recompute charges, dipoles and energies, count pairs, and write arrays and pictures.
+
+    Writes ``properties.npz`` (:class:`TrajectoryProperties`), ``properties.csv``,
+    ``radial.csv``, ``charges.csv`` (distributions by element) and a ``.png`` of each.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential, path or str
+    trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
+        The output directory of ``nequiplr md`` will do.
+    topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
+        See :func:`open_trajectory`.
+    output : path, optional
+        Directory for the results; by default ``analysis``, in the directory of a run.
+    stride, total_charge, forces, resume, device, precision, solver, charge_tolerance, \
+max_iterations
+        See :func:`recompute`.
+    r_max, bin_width : float, Å
+        See :func:`radial_distributions`.
+    threads : int, optional
+        Threads of torch; by default one below 500 atoms.
+    quiet : bool
+        Print nothing.
+
+    Raises
+    ------
+    InputError
+        If there are results in ``output`` already and this does not resume, or as the functions
+        above.
+    """
+    source = open_trajectory(trajectory, topology, stride)
+    if output is None:
+        inside = isinstance(trajectory, str | Path) and Path(trajectory).is_dir()
+        output = Path(str(trajectory)) / "analysis" if inside else Path("analysis")
+    folder = Path(output)
+    results = folder / "properties.npz"
+    if results.exists() and not resume:
+        expected = "a directory without results, or resume"
+        raise InputError(describe("output", str(folder), expected))
+    radial = radial_distributions(source, r_max=r_max, bin_width=bin_width)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _threads(threads or (1 if source.num_atoms < _SMALL else None)):
+        properties = recompute(
+            model,
+            source,
+            total_charge=total_charge,
+            forces=forces,
+            output=results,
+            resume=resume,
+            device=device,
+            precision=precision,
+            solver=solver,
+            charge_tolerance=charge_tolerance,
+            max_iterations=max_iterations,
+        )
+    charges = charge_distributions(properties.charges, properties.symbols)
+    _write(folder, properties, radial, charges)
+    difference = _recorded_difference(source, properties)
+    analysis = TrajectoryAnalysis(folder, properties, radial, charges, difference)
+    if not quiet:
+        print("\n".join(_report(analysis)))
+    return analysis
+
+
+def _write(
+    folder: Path,
+    properties: TrajectoryProperties,
+    radial: RadialDistributions,
+    charges: ChargeDistributions,
+) -> None:
+    save_properties_table(properties, folder / "properties.csv")
+    save_radial(radial, folder / "radial.csv")
+    save_charge_distributions(charges, folder / "charges.csv")
+    plot_properties(properties, folder / "properties.png")
+    plot_radial_distributions(radial, folder / "radial.png")
+    plot_charge_distributions(charges, folder / "charges.png")
+
+
+def save_properties_table(properties: TrajectoryProperties, path: str | Path) -> None:
+    """Write a CSV table with a row for each frame; charges as means over the elements."""
+    names = ["frame", "time_ps", "energy_eV", "volume_A3"]
+    names += [f"dipole_{axis}_eA" for axis in "xyz"]
+    columns = [properties.frames, properties.times, properties.energies, properties.volumes]
+    columns += list(properties.dipoles.T)
+    symbols = np.array(properties.symbols)
+    for element in sorted(set(properties.symbols)):
+        names.append(f"charge_{element}_e")
+        columns.append(properties.charges[:, symbols == element].mean(axis=1))
+    formats = ["%d", "%.6f", "%.8f", "%.4f"] + ["%.8f"] * (len(columns) - 4)
+    table = np.stack(columns, axis=1)
+    np.savetxt(path, table, formats, ",", header=",".join(names), comments="", encoding="utf-8")
+
+
+def _recorded_difference(
+    source: StoredTrajectory, properties: TrajectoryProperties
+) -> float | None:
+    if source.recorded is None:
+        return None
+    recorded = recorded_charges(source.recorded)["charges"]
+    both = properties.frames < len(recorded)
+    if not both.any() or recorded.shape[1] != source.num_atoms:
+        return None
+    there = recorded[properties.frames[both]]
+    return float(np.abs(properties.charges[both] - there).max())
+
+
+def _report(analysis: TrajectoryAnalysis) -> list[str]:
+    properties, charges = analysis.properties, analysis.charges
+    energies = properties.energies
+    lines = [
+        f"{properties.num_frames} frames of {len(properties.symbols)} atoms, "
+        f"total charge {properties.total_charge:+g} e",
+        f"energy {energies.mean():.4f} ± {energies.std():.4f} eV",
+    ]
+    for element, mean, deviation in zip(
+        charges.elements, charges.mean, charges.deviation, strict=True
+    ):
+        lines.append(f"charge of {element:<2} {mean:+.4f} ± {deviation:.4f} e")
+    if analysis.recorded_difference is not None:
+        lines.append(
+            "largest difference to the charges recorded in the run: "
+            f"{analysis.recorded_difference:.1e} e"
+        )
+    return [*lines, f"arrays and pictures in {analysis.output}"]
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Limit the threads of torch for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

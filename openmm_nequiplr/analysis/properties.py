@@ -1,0 +1,339 @@
+"""Energies, charges and dipoles along a stored trajectory."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, NequIPLRError, describe
+from ..model import NequIPLRPotential, load_model
+from ..model.building import GraphBuilder
+from ..model.evaluation import Evaluation, Evaluator
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..verlet import DEFAULT_SKIN
+from .trajectories import Frame, StoredTrajectory, TrajectoryLike, open_trajectory
+
+_DTYPES = {None: None, "single": torch.float32, "double": torch.float64}
+_SECONDS_BETWEEN_SAVES = 60.0
+# Positions (Å) this close are the same frame: trajectories are stored in single precision.
+_SAME_POSITION = 1e-3
+
+
+@dataclass(frozen=True)
+class TrajectoryProperties:
+    """What a model says of F frames of N atoms.
+
+    Parameters
+    ----------
+    symbols : tuple of str, length N
+    frames : numpy.ndarray, int64, shape (F,)
+        Numbers of the frames in the trajectory, from 0.
+    times : numpy.ndarray, float64, shape (F,), ps
+        NaN where the trajectory does not tell.
+    energies : numpy.ndarray, float64, shape (F,), eV
+    charges : numpy.ndarray, float64, shape (F, N), e
+    dipoles : numpy.ndarray, float64, shape (F, 3), e Å
+        See :func:`recompute` for what they are in a periodic cell.
+    volumes : numpy.ndarray, float64, shape (F,), Å³
+        NaN without a cell.
+    last_positions : numpy.ndarray, float64, shape (N, 3), Å
+        Of the last frame, where atoms were followed to; a continuation starts from them.
+    last_cell : numpy.ndarray, float64, shape (3, 3), Å
+        Of the last frame; zeros without a cell.
+    total_charge : float, e
+    model_digest : str
+        See :func:`model_digest`.
+    forces : numpy.ndarray or None, float64, shape (F, N, 3), eV/Å
+    """
+
+    symbols: tuple[str, ...]
+    frames: np.ndarray
+    times: np.ndarray
+    energies: np.ndarray
+    charges: np.ndarray
+    dipoles: np.ndarray
+    volumes: np.ndarray
+    last_positions: np.ndarray
+    last_cell: np.ndarray
+    total_charge: float
+    model_digest: str
+    forces: np.ndarray | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Number F of frames."""
+        return len(self.frames)
+
+    def save(self, path: str | Path) -> None:
+        """Write a compressed ``.npz`` file with the fields as arrays; it replaces an old one."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {name: np.asarray(v) for name, v in values.items() if v is not None}
+        target = Path(path)
+        part = target.with_name(target.name + ".part")
+        with open(part, "wb") as handle:
+            np.savez_compressed(handle, **values)
+        os.replace(part, target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrajectoryProperties:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If it is another file.
+        """
+        try:
+            with np.load(path) as file:
+                values: dict[str, Any] = {name: file[name] for name in file.files}
+            values["symbols"] = tuple(str(symbol) for symbol in values["symbols"])
+            values["total_charge"] = float(values["total_charge"])
+            values["model_digest"] = str(values["model_digest"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            expected = "a file written by TrajectoryProperties.save"
+            raise InputError(describe("file", f"{path} ({error})", expected)) from error
+
+
+def recompute(
+    model: NequIPLRPotential | str | Path,
+    trajectory: TrajectoryLike,
+    topology: Any = None,
+    *,
+    stride: int = 1,
+    total_charge: float | None = None,
+    forces: bool = False,
+    output: str | Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    solver: str = "auto",
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    on_frame: Callable[[Frame, Evaluation], None] | None = None,
+) -> TrajectoryProperties:
+    """Evaluate a model at every frame of a trajectory.
+
+    A few frames are in memory at a time, and the results of all. Neighbour lists, and what an
+    iterative solver knows, are kept from frame to frame. Coulomb sums are done in torch: they are
+    those of ``long_range="graph"``, and differ from OpenMM's by the error of its mesh.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential, path or str
+        A model (it is copied), a model file, or the name of a shipped model.
+    trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
+    topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
+    stride : int
+        These three: see :func:`open_trajectory`.
+    total_charge : float, optional, e
+        Of the whole system; by default what the trajectory says, 0 if nothing.
+    forces : bool
+        Whether to return forces as well.
+    output : path, optional
+        ``.npz`` file for the results, written at the end, once a minute and when interrupted.
+    resume : bool
+        Keep what is in ``output`` and go on behind its last frame.
+    device, precision, solver, charge_tolerance, max_iterations
+        Of the evaluations, see :class:`~openmm_nequiplr.NequIPLRCalculator`.
+    on_frame : callable, optional
+        Called with every frame and its results.
+
+    Notes
+    -----
+    Dipoles are Σ q r. In a periodic cell r starts from the images of atoms that the first frame
+    holds and follows them: a jump by a lattice vector between two frames (atoms that were wrapped)
+    is undone, which is right while no atom really moves by more than half a cell between frames.
+    Other images in the first frame shift the dipole by lattice vectors times charges, and since
+    charges vary in time, the changes of the dipole depend on that choice as well. Free of it are
+    isolated molecules, if the first frame holds them whole and neutral, and the component across
+    the vacuum of a slab, if the first frame has all of the slab on one side. For a charged system
+    the dipole depends on the origin.
+
+    Raises
+    ------
+    InputError
+        If model and trajectory do not fit together, a frame cannot be evaluated (the message
+        names it), or the results to resume from belong to something else.
+    """
+    if precision not in _DTYPES:
+        raise InputError(describe("precision", precision, "'single', 'double' or None"))
+    source = open_trajectory(trajectory, topology, stride)
+    model = copy.deepcopy(model) if isinstance(model, NequIPLRPotential) else load_model(model)
+    digest = model_digest(model)
+    if total_charge is None:
+        total_charge = source.total_charge or 0.0
+    results = _Results(source, float(total_charge), digest, forces)
+    if resume:
+        results.take_up(_earlier(output))
+    evaluator = Evaluator(
+        model,
+        _DTYPES[precision],
+        device,
+        solver=solver,
+        charge_tolerance=charge_tolerance,
+        max_iterations=max_iterations,
+    )
+    _evaluate(evaluator, results, None if output is None else Path(output), on_frame)
+    return results.finished()
+
+
+def model_digest(model: NequIPLRPotential) -> str:
+    """SHA-256 of configuration and weights: equal for models that give the same results."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _earlier(output: str | Path | None) -> TrajectoryProperties | None:
+    """The results so far, ``None`` if there is no file yet."""
+    if output is None:
+        raise InputError(describe("resume", True, "False without an output to go on from"))
+    return TrajectoryProperties.load(output) if Path(output).is_file() else None
+
+
+def _evaluate(
+    evaluator: Evaluator,
+    results: _Results,
+    output: Path | None,
+    on_frame: Callable[[Frame, Evaluation], None] | None,
+) -> None:
+    """Evaluate the frames that are left, and save what there is, whatever happens."""
+    source, graphs = results.source, None
+    saved = time.monotonic()
+    try:
+        for frame in source.frames(skip=results.count):
+            periodic = frame.cell is not None
+            if graphs is None or graphs.periodic != periodic:
+                graphs = GraphBuilder(
+                    evaluator.model.config,
+                    source.symbols,
+                    periodic,
+                    results.total_charge,
+                    skin=DEFAULT_SKIN,
+                    device=evaluator.model.device,
+                    lattice_sum=not evaluator.iterative(source.num_atoms, periodic),
+                )
+            try:
+                evaluation = evaluator(graphs(frame.positions, frame.cell), results.with_forces)
+                results.add(frame, evaluation)
+            except NequIPLRError as error:
+                raise type(error)(f"{source.source}, frame {frame.index}: {error}") from error
+            if on_frame is not None:
+                on_frame(frame, evaluation)
+            if output is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                results.finished().save(output)
+                saved = time.monotonic()
+    finally:
+        if output is not None and results.count:
+            results.finished().save(output)
+
+
+class _Results:
+    """Results that grow frame by frame."""
+
+    def __init__(
+        self, source: StoredTrajectory, total_charge: float, digest: str, forces: bool
+    ) -> None:
+        self.source, self.total_charge, self.digest = source, total_charge, digest
+        self.with_forces = forces
+        self.frames: list[int] = []
+        self._rows: dict[str, list[Any]] = {
+            name: [] for name in ("times", "energies", "charges", "dipoles", "volumes", "forces")
+        }
+        self._last: tuple[np.ndarray, np.ndarray | None] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of frames so far."""
+        return len(self.frames)
+
+    def take_up(self, earlier: TrajectoryProperties | None) -> None:
+        """Start from earlier results, if they belong to the same model and trajectory."""
+        if earlier is None:
+            return
+        self._check(earlier)
+        self.frames = list(earlier.frames)
+        for name, rows in self._rows.items():
+            values = getattr(earlier, name)
+            rows.extend(() if values is None else values)
+        cell = earlier.last_cell if earlier.last_cell.any() else None
+        self._last = earlier.last_positions, cell
+        last = next(self.source.frames(skip=self.count - 1), None)
+        if last is None or last.index != self.frames[-1]:
+            got = f"results up to frame {self.frames[-1]}"
+            raise InputError(describe("resume", got, f"results of frames of {self.source.source}"))
+        if np.abs(self._followed(last) - earlier.last_positions).max() > _SAME_POSITION:
+            got = f"results of other positions in frame {last.index}"
+            raise InputError(describe("resume", got, f"results of {self.source.source}"))
+
+    def _check(self, earlier: TrajectoryProperties) -> None:
+        for name, old, new in (
+            ("atoms", earlier.symbols, self.source.symbols),
+            ("model", earlier.model_digest, self.digest),
+            ("total charge", earlier.total_charge, self.total_charge),
+            ("choice of forces", earlier.forces is not None, self.with_forces),
+        ):
+            if old != new:
+                expected = "results of the same model, trajectory and options to go on from"
+                raise InputError(describe("resume", f"results of another {name}", expected))
+
+    def _followed(self, frame: Frame) -> np.ndarray:
+        """Positions at the images that continue those of the frame before, shape (N, 3), Å."""
+        last, last_cell = self._last or (None, None)
+        if last is None or last_cell is None or frame.cell is None:
+            return frame.positions
+        moved = frame.positions - last @ np.linalg.solve(last_cell, frame.cell)
+        return frame.positions - np.rint(moved @ np.linalg.inv(frame.cell)) @ frame.cell
+
+    def add(self, frame: Frame, evaluation: Evaluation) -> None:
+        """Append one frame."""
+        if not np.isfinite(evaluation.energy):
+            expected = "a finite energy; atoms on top of one another are the usual cause"
+            raise InputError(describe("positions", evaluation.energy, expected))
+        positions = self._followed(frame)
+        self._last = positions, frame.cell
+        self.frames.append(frame.index)
+        cell = frame.cell
+        row = {
+            "times": frame.time,
+            "energies": evaluation.energy,
+            "charges": evaluation.charges,
+            "dipoles": evaluation.charges @ positions,
+            "volumes": np.nan if cell is None else abs(np.linalg.det(cell)),
+        }
+        if self.with_forces:
+            row["forces"] = evaluation.forces
+        for name, value in row.items():
+            self._rows[name].append(value)
+
+    def finished(self) -> TrajectoryProperties:
+        """What there is so far."""
+        if self._last is None:
+            got = f"no frames in {self.source.source}"
+            raise InputError(describe("trajectory", got, "at least one"))
+        values = {name: np.array(rows, np.float64) for name, rows in self._rows.items() if rows}
+        last, cell = self._last
+        return TrajectoryProperties(
+            symbols=self.source.symbols,
+            frames=np.array(self.frames, dtype=np.int64),
+            last_positions=last,
+            last_cell=np.zeros((3, 3)) if cell is None else cell,
+            total_charge=self.total_charge,
+            model_digest=self.digest,
+            **values,
+        )

@@ -1,0 +1,168 @@
+"""Trajectories from files and from memory, frame by frame."""
+
+from __future__ import annotations
+
+import mdtraj
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from openmm_nequiplr.analysis import open_trajectory
+from openmm_nequiplr.errors import BoxError, InputError
+
+
+@pytest.fixture
+def structures(crystal, rng):
+    """Five frames of a triclinic crystal, each with its own cell; the vectors as mdtraj wants."""
+    frames = []
+    for _ in range(5):
+        atoms = crystal.copy()
+        atoms.positions += rng.normal(scale=0.1, size=(6, 3))
+        atoms.set_cell(atoms.cell.array * rng.uniform(0.98, 1.02), scale_atoms=True)
+        frames.append(atoms)
+    return frames
+
+
+@pytest.fixture
+def trajectory(structures):
+    """The same frames in nm, in single precision."""
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("SAL", topology.add_chain())
+    for number, symbol in enumerate(structures[0].symbols):
+        element = mdtraj.element.Element.getBySymbol(symbol)
+        topology.add_atom(f"{symbol}{number}", element, residue)
+    xyz = np.array([atoms.positions for atoms in structures]) / 10
+    parameters = np.array([atoms.cell.cellpar() for atoms in structures])
+    return mdtraj.Trajectory(
+        xyz, topology, 2.0 * np.arange(5), parameters[:, :3] / 10, parameters[:, 3:]
+    )
+
+
+@pytest.fixture(params=["memory", "dcd", "xtc", "pdb", "gro", "extxyz", "atoms"])
+def stored(request, structures, trajectory, tmp_path):
+    """A way to store the trajectory: its name, what to open, topology, precision in Å."""
+    kind = request.param
+    if kind == "memory":
+        return kind, trajectory, None, 2e-6
+    if kind == "atoms":
+        return kind, structures, None, 0.0
+    path = tmp_path / f"frames.{kind}"
+    if kind == "extxyz":
+        write(path, structures)
+        return kind, path, None, 2e-8
+    trajectory.save(str(path))
+    trajectory[0].save_pdb(str(tmp_path / "topology.pdb"))
+    top = tmp_path / "topology.pdb" if kind in ("dcd", "xtc") else None
+    return kind, path, top, {"dcd": 2e-6, "xtc": 0.011, "pdb": 2e-3, "gro": 0.011}[kind]
+
+
+def test_every_way_gives_the_same_frames(stored, structures):
+    kind, source, topology, precision = stored
+    found = open_trajectory(source, topology)
+    assert found.symbols == tuple(structures[0].symbols)
+    for _ in range(2):  # any number of times
+        frames = list(found.frames())
+        assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+        for frame, atoms in zip(frames, structures, strict=True):
+            assert frame.positions.dtype == np.float64
+            np.testing.assert_allclose(frame.positions, atoms.positions, atol=precision)
+            cell = 0.03 if kind == "gro" else max(5e-3 if kind == "pdb" else 1e-4, precision)
+            expected = structures[0] if kind == "pdb" else atoms  # a PDB file holds one cell
+            np.testing.assert_allclose(frame.cell, expected.cell.array, atol=cell)
+    times = [frame.time for frame in frames]
+    if kind in ("memory", "xtc"):
+        np.testing.assert_allclose(times, [0.0, 2.0, 4.0, 6.0, 8.0])
+    else:
+        assert np.isnan(times).all()
+
+
+def test_stride_and_skip(stored):
+    _, source, topology, _ = stored
+    found = open_trajectory(source, topology, stride=2)
+    assert [frame.index for frame in found.frames()] == [0, 2, 4]
+    assert [frame.index for frame in found.frames(skip=2)] == [4]
+    assert not list(found.frames(skip=3))
+    assert [frame.index for frame in open_trajectory(found, stride=2).frames()] == [0, 4]
+
+
+def test_long_files_come_in_pieces(trajectory, tmp_path, monkeypatch):
+    from openmm_nequiplr.analysis import trajectories
+
+    monkeypatch.setattr(trajectories, "_COORDINATES_AT_ONCE", 36)  # two frames
+    long = mdtraj.join([trajectory] * 3)
+    long.save(str(tmp_path / "long.dcd"))
+    frames = list(open_trajectory(tmp_path / "long.dcd", trajectory.topology).frames())
+    assert [frame.index for frame in frames] == list(range(15))
+    np.testing.assert_allclose(frames[12].positions, 10 * trajectory.xyz[2], atol=1e-5)
+
+
+def test_without_a_cell_there_is_none(molecule, tmp_path):
+    write(tmp_path / "molecule.xyz", molecule)
+    frame = next(open_trajectory(tmp_path / "molecule.xyz").frames())
+    assert frame.cell is None
+    assert next(open_trajectory(molecule).frames()).cell is None
+
+
+def test_total_charge_and_time_of_extended_xyz(molecule):
+    molecule.info.update(total_charge=1, time=0.5)
+    found = open_trajectory([molecule])
+    assert found.total_charge == 1.0
+    assert next(found.frames()).time == 0.5
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+
+def test_files_that_are_missing_or_damaged(trajectory, tmp_path):
+    with pytest.raises(FileNotFoundError, match="trajectory: expected an existing file"):
+        open_trajectory(tmp_path / "absent.dcd")
+    trajectory.save(str(tmp_path / "frames.dcd"))
+    with pytest.raises(InputError, match=r"trajectory: .*without a topology.*; give one"):
+        open_trajectory(tmp_path / "frames.dcd")
+    with pytest.raises(FileNotFoundError, match="topology: expected an existing file"):
+        open_trajectory(tmp_path / "frames.dcd", tmp_path / "absent.pdb")
+    with pytest.raises(InputError, match="topology: expected a file from which mdtraj reads"):
+        open_trajectory(tmp_path / "frames.dcd", tmp_path / "frames.dcd")
+    (tmp_path / "text.extxyz").write_text("nothing of the kind\n")
+    with pytest.raises(InputError, match="trajectory: expected"):
+        open_trajectory(tmp_path / "text.extxyz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="output directory of nequiplr md.*dcd and topology.pdb"):
+        open_trajectory(tmp_path / "empty")
+
+
+def test_a_topology_of_other_atoms(trajectory, tmp_path):
+    trajectory.save(str(tmp_path / "frames.dcd"))
+    fewer = trajectory.atom_slice([0, 1]).topology
+    with pytest.raises(InputError, match="trajectory: expected"):
+        list(open_trajectory(tmp_path / "frames.dcd", fewer).frames())
+
+
+def test_frames_with_other_atoms_or_charges(molecule, crystal):
+    other = molecule[:3]
+    with pytest.raises(InputError, match="structures, frame 1: expected the atoms of the first"):
+        list(open_trajectory([molecule, other]).frames())
+    charged = molecule.copy()
+    charged.info["total_charge"] = 1.0
+    with pytest.raises(InputError, match="frame 1: expected the total charge 0 e"):
+        list(open_trajectory([molecule, charged]).frames())
+    crystal.pbc = (True, True, False)
+    with pytest.raises(BoxError, match="frame 0: pbc: expected periodic in all directions"):
+        list(open_trajectory([crystal]).frames())
+    for nothing in ([], [Atoms()]):
+        with pytest.raises(InputError, match="at least one"):
+            open_trajectory(nothing)
+
+
+def test_virtual_sites(trajectory):
+    residue = next(trajectory.topology.residues)
+    trajectory.topology.add_atom("EPW", mdtraj.element.virtual, residue)
+    with pytest.raises(InputError, match=r"topology: expected an element.*EPW \(index 6\)"):
+        open_trajectory(trajectory)
+
+
+@pytest.mark.parametrize("stride", [0, -1, 1.5, True])
+def test_strides_that_make_no_sense(molecule, stride):
+    with pytest.raises(InputError, match="stride: expected a whole number"):
+        open_trajectory([molecule], stride=stride)
