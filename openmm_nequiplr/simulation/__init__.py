@@ -3,7 +3,7 @@
 from .computation import Computation, current_evaluation, get_computation
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
-from .system import create_system
+from .system import create_force, create_system
 from .topology import SimulationStructure, from_atoms, read_structure, to_atoms
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Computation",
     "PointChargeCoulomb",
     "SimulationStructure",
+    "create_force",
     "create_system",
     "current_evaluation",
     "from_atoms",

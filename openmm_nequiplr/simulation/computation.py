@@ -8,6 +8,7 @@ import threading
 import uuid
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,13 @@ from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
-from ..model.io import deserialize_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..pickling import Unavailable, reduction
 from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
+from .serialization import ModelFile, load_embedded, pack, unpack
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
@@ -45,8 +47,8 @@ class ComputationSettings:
 
     Parameters
     ----------
-    model : bytes
-        A model file (safetensors).
+    model : bytes or ModelFile
+        A model file (safetensors), or where it is.
     symbols : tuple of str, length N
     periodic : bool
     total_charge : float, e
@@ -66,9 +68,11 @@ class ComputationSettings:
         lasts, and no result.
     solver, charge_tolerance, max_iterations
         How charges are solved for, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
+    atoms : tuple of int, length N, or None
+        Particles of the System that the model acts on; ``None`` stands for all.
     """
 
-    model: bytes = field(repr=False)
+    model: bytes | ModelFile = field(repr=False)
     symbols: tuple[str, ...] = field(repr=False)
     periodic: bool
     total_charge: float = 0.0
@@ -82,6 +86,7 @@ class ComputationSettings:
     solver: str = "auto"
     charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
     max_iterations: int = DEFAULT_MAX_ITERATIONS
+    atoms: tuple[int, ...] | None = field(default=None, repr=False)
 
 
 class Computation:
@@ -92,8 +97,8 @@ class Computation:
     (calls take turns; taking turns at every step costs iterative solves their good guesses). The
     last few results are remembered, which makes reports and rejected Monte Carlo moves free.
 
-    A pickled computation carries the model with it. Unpickled in the process where it still lives,
-    it is the same object again; anywhere else it is built anew.
+    A pickled computation carries the model with it, or the path of its file. Unpickled in the
+    process where it still lives, it is the same object again; anywhere else it is built anew.
 
     Parameters
     ----------
@@ -119,7 +124,7 @@ class Computation:
         _live[token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self._token, self.settings)
+        return reduction(pack(self._token, self.settings))
 
     @property
     def num_atoms(self) -> int:
@@ -127,7 +132,10 @@ class Computation:
         return len(self.settings.symbols)
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box."""
+        """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box.
+
+        The State holds the atoms of the model alone, as a ``PythonForce`` passes it.
+        """
         try:
             result = self.evaluate(*state_geometry(state, self.settings.periodic))
         except NequIPLRError:
@@ -138,6 +146,13 @@ class Computation:
             raise NequIPLRError(f"{type(error).__name__}: {error}") from error
         forces = np.asarray(result.forces) * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
         return result.energy * EV_TO_KJ_PER_MOL, forces
+
+    def geometry(self, state: openmm.State) -> tuple[np.ndarray, np.ndarray | None]:
+        """Positions of the model's atoms and box vectors, Å, in a State of the whole System."""
+        positions, cell = state_geometry(state, self.settings.periodic)
+        if self.settings.atoms is not None:
+            positions = positions[list(self.settings.atoms)]
+        return positions, cell
 
     def evaluate(self, positions: np.ndarray, cell: np.ndarray | None = None) -> Evaluation:
         """Evaluate the model, or return the remembered result for exactly this geometry.
@@ -188,7 +203,7 @@ class Computation:
         if self._evaluator is None:
             settings = self.settings
             device = resolve_device(settings.device)
-            model = deserialize_model(settings.model)
+            model = load_embedded(settings.model)
             if settings.long_range == "openmm":
                 self._coulomb = PointChargeCoulomb(
                     self.num_atoms,
@@ -211,9 +226,11 @@ class Computation:
     def _graph(self, positions: np.ndarray, cell: np.ndarray | None) -> AtomicGraph:
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         if bad.size:
+            chosen = self.settings.atoms
+            first = bad[0] if chosen is None else chosen[bad[0]]
             raise InputError(
                 f"positions: expected finite numbers, got NaN or infinity for {bad.size} of "
-                f"{len(positions)} atoms (first: atom {bad[0]}); the simulation has become "
+                f"{len(positions)} atoms (first: atom {first}); the simulation has become "
                 "unstable: try a shorter time step, or minimise the structure first"
             )
         if self._graphs is None:
@@ -246,15 +263,28 @@ def get_computation(system: openmm.System) -> Computation:
     ------
     InputError
         If the System has no such force.
+    NequIPLRError
+        If it has one that cannot be restored here, for example of a newer version.
     """
-    for force in system.getForces():
+    for force in _forces(system):
         if isinstance(force, openmm.PythonForce) and force.getName() == FORCE_NAME:
             computation = pickle.loads(_pickled_function(force))
+            if isinstance(computation, Unavailable):
+                raise NequIPLRError(computation.reason)
             if isinstance(computation, Computation):
                 return computation
     raise InputError(
         describe("system", "a System without NequIP-LR force", "one made by create_system")
     )
+
+
+def _forces(system: openmm.System) -> Iterator[openmm.Force]:
+    """The forces of a System and those inside its CustomCVForces."""
+    for force in system.getForces():
+        yield force
+        if isinstance(force, openmm.CustomCVForce):
+            for index in range(force.getNumCollectiveVariables()):
+                yield force.getCollectiveVariable(index)
 
 
 def _pickled_function(force: openmm.PythonForce) -> bytes:
@@ -271,7 +301,7 @@ def current_evaluation(context: openmm.Context) -> Evaluation:
     """
     computation = get_computation(context.getSystem())
     state = context.getState(positions=True)
-    return computation.evaluate(*state_geometry(state, computation.settings.periodic))
+    return computation.evaluate(*computation.geometry(state))
 
 
 def resolve_device(device: str | None) -> str:
@@ -294,8 +324,19 @@ def resolve_device(device: str | None) -> str:
     return device
 
 
+def restore_computation(payload: dict[str, Any]) -> Computation:
+    """Unpickle: the object itself where it lives, a new one elsewhere.
+
+    Raises
+    ------
+    InputError
+        If the payload was written by a newer version of the package.
+    """
+    return _restore(payload["token"], ComputationSettings(**unpack(payload, ComputationSettings)))
+
+
 def _restore(token: str, settings: ComputationSettings) -> Computation:
-    """Unpickle: the object itself where it lives, a new one elsewhere."""
+    """As version 0.1.0 pickled it."""
     computation = _live.get(token)
     if computation is None:
         computation = Computation.__new__(Computation)

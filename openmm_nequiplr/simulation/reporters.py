@@ -13,7 +13,7 @@ import openmm
 from openmm import app, unit
 
 from ..errors import InputError, describe
-from .computation import Computation, get_computation, state_geometry
+from .computation import Computation, get_computation
 
 
 def record_dtype(num_atoms: int) -> np.dtype:
@@ -91,7 +91,7 @@ class ChargeReporter:
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one frame."""
         file, computation = self._open(simulation)
-        positions, cell = state_geometry(state, computation.settings.periodic)
+        positions, cell = computation.geometry(state)
         charges = computation.charges(positions, cell)
         frame = np.zeros((), dtype=file.dtype)
         frame["step"] = simulation.currentStep

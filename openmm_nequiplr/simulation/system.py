@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .computation import (
     resolve_device,
 )
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb, check_cutoff, plan_pme
+from .serialization import ModelFile
 
 LONG_RANGE = ("openmm", "graph")
 BACKENDS = ("auto", "python")
@@ -46,6 +47,7 @@ def create_system(
     solver: str = "auto",
     charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    embed_model: bool = True,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
 
@@ -90,6 +92,10 @@ def create_system(
         Residual, relative to that of uniform charges, at which the iterative solver stops.
     max_iterations : int
         Of the iterative solver; if they do not suffice, the simulation stops with an error.
+    embed_model : bool
+        Whether a serialised System contains the model. Otherwise it holds the path of the model
+        file (or the name of a shipped model) and its digest, and reads it when it is first
+        evaluated; a file that is missing or has changed is then an error.
 
     Returns
     -------
@@ -106,18 +112,91 @@ def create_system(
     InputError
         If another argument has a wrong value.
     """
+    force = create_force(
+        topology,
+        model,
+        total_charge=total_charge,
+        long_range=long_range,
+        backend=backend,
+        nonbonded_cutoff=nonbonded_cutoff,
+        ewald_tolerance=ewald_tolerance,
+        device=device,
+        precision=precision,
+        coulomb_platform=coulomb_platform,
+        solver=solver,
+        charge_tolerance=charge_tolerance,
+        max_iterations=max_iterations,
+        embed_model=embed_model,
+    )
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
+    box = _topology_box(topology)
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*(box.vectors / ANGSTROM_PER_NM))
+    system.addForce(force)
+    if remove_cm_motion:
+        system.addForce(openmm.CMMotionRemover())
+    return system
+
+
+def create_force(
+    topology: app.Topology,
+    model: NequIPLRPotential | str | Path,
+    *,
+    atoms: Sequence[int] | None = None,
+    total_charge: Any = 0,
+    long_range: str = "openmm",
+    backend: str = "auto",
+    nonbonded_cutoff: Any = None,
+    ewald_tolerance: float = DEFAULT_TOLERANCE,
+    device: str | None = None,
+    precision: str | None = None,
+    coulomb_platform: str | None = None,
+    solver: str = "auto",
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    embed_model: bool = True,
+) -> openmm.Force:
+    """Make the force of :func:`create_system`, for a System of one's own.
+
+    Parameters
+    ----------
+    atoms : sequence of int, optional
+        Indices of the atoms that the model acts on, without repetition; by default all. They see
+        nothing but one another and, with box vectors, their periodic images. Elements of other
+        atoms do not matter.
+    total_charge : float or Quantity, e
+        Charge of these atoms.
+    topology, model, long_range, backend, nonbonded_cutoff, ewald_tolerance, device, precision, \
+    coulomb_platform, solver, charge_tolerance, max_iterations, embed_model
+        As for :func:`create_system`.
+
+    Returns
+    -------
+    openmm.Force
+
+    Raises
+    ------
+    InputError, UnknownElementError, BoxError, BackendError
+        As :func:`create_system` does; a BackendError also if this OpenMM knows no forces on a part
+        of the particles (before 8.6), an InputError also if ``atoms`` is not a list of indices.
+    """
     _check_choice("long_range", long_range, LONG_RANGE)
     _check_backend(backend)
-    model = _as_model(model)
-    symbols = topology_symbols(topology, model.config.type_names)
-    box = _topology_box(topology, model)
+    reference = None if embed_model else ModelFile.of(model)
+    model = as_model(model)
+    chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
+    symbols = topology_symbols(topology, model.config.type_names, chosen)
+    box = _topology_box(topology)
+    _check_periodic(box, model)
     if precision is None:
         precision = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
     _check_choice("precision", precision, tuple(DTYPES))
     if device is not None:
         resolve_device(device)
     settings = ComputationSettings(
-        model=serialize_model(model),
+        model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
         periodic=box is not None,
         total_charge=_check_charge(total_charge, symbols, model),
@@ -131,34 +210,51 @@ def create_system(
         solver=solver,
         charge_tolerance=charge_tolerance,
         max_iterations=max_iterations,
+        atoms=chosen,
     )
     choice = SolverOptions(solver, charge_tolerance, max_iterations)
     choice.iterative(model.config, len(symbols), box is not None)  # fail now
     _check_delegation(settings, box)
-    return _assemble(topology, settings, box, remove_cm_motion)
+    return _python_force(settings)
 
 
-def _assemble(
-    topology: app.Topology,
-    settings: ComputationSettings,
-    box: ReducedBox | None,
-    remove_cm_motion: bool,
-) -> openmm.System:
-    system = openmm.System()
-    for atom in topology.atoms():
-        system.addParticle(atom.element.mass)
+def _python_force(settings: ComputationSettings) -> openmm.Force:
     force = openmm.PythonForce(Computation(settings))
     force.setName(FORCE_NAME)
-    force.setUsesPeriodicBoundaryConditions(box is not None)
-    if box is not None:
-        system.setDefaultPeriodicBoxVectors(*(box.vectors / ANGSTROM_PER_NM))
-    system.addForce(force)
-    if remove_cm_motion:
-        system.addForce(openmm.CMMotionRemover())
-    return system
+    force.setUsesPeriodicBoundaryConditions(settings.periodic)
+    if settings.atoms is not None:
+        if not hasattr(force, "setParticles"):
+            expected = "OpenMM 8.6 or later, for a model that acts on some of the atoms"
+            raise BackendError(describe("openmm", openmm.__version__, expected))
+        force.setParticles(settings.atoms)
+    return force
 
 
-def topology_symbols(topology: app.Topology, known: Sequence[str]) -> tuple[str, ...]:
+def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:
+    """Indices of some of ``count`` atoms as plain numbers, in their order.
+
+    Raises
+    ------
+    InputError
+        If there are none, or one is no whole number, out of range or there twice.
+    """
+    chosen = tuple(atoms)
+    if not chosen:
+        raise InputError(describe("atoms", "none", "the index of at least one atom"))
+    for index in chosen:
+        whole = isinstance(index, int | np.integer) and not isinstance(index, bool)
+        if not whole or not 0 <= index < count:
+            raise InputError(describe("atoms", index, f"indices from 0 to {count - 1}"))
+    indices = tuple(int(index) for index in chosen)
+    if len(set(indices)) < len(indices):
+        twice = next(index for index in indices if indices.count(index) > 1)
+        raise InputError(describe("atoms", f"{twice} more than once", "each index once"))
+    return indices
+
+
+def topology_symbols(
+    topology: app.Topology, known: Sequence[str], chosen: Sequence[int] | None = None
+) -> tuple[str, ...]:
     """Element symbols of a topology's atoms.
 
     Parameters
@@ -166,6 +262,8 @@ def topology_symbols(topology: app.Topology, known: Sequence[str]) -> tuple[str,
     topology : openmm.app.Topology
     known : sequence of str
         Symbols that the model knows.
+    chosen : sequence of int, optional
+        Indices of the atoms in question, in their order; by default all.
 
     Raises
     ------
@@ -177,6 +275,8 @@ def topology_symbols(topology: app.Topology, known: Sequence[str]) -> tuple[str,
     atoms = list(topology.atoms())
     if not atoms:
         raise InputError(describe("topology", "no atoms", "at least one atom"))
+    if chosen is not None:
+        atoms = [atoms[index] for index in chosen]
     nameless = [a for a in atoms if a.element is None]
     if nameless:
         shown = ", ".join(f"{a.name} (index {a.index})" for a in nameless[:5])
@@ -188,7 +288,8 @@ def topology_symbols(topology: app.Topology, known: Sequence[str]) -> tuple[str,
     unknown = sorted(set(symbols) - set(known))
     if unknown:
         counts = ", ".join(
-            f"{s} ({symbols.count(s)} atoms, first index {symbols.index(s)})" for s in unknown
+            f"{s} ({symbols.count(s)} atoms, first index {atoms[symbols.index(s)].index})"
+            for s in unknown
         )
         raise UnknownElementError(
             f"topology: expected elements that the model knows ({', '.join(known)}), got {counts}"
@@ -196,7 +297,7 @@ def topology_symbols(topology: app.Topology, known: Sequence[str]) -> tuple[str,
     return symbols
 
 
-def _as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
+def as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
     if isinstance(model, NequIPLRPotential):
         return model
     if isinstance(model, str | Path):
@@ -216,15 +317,18 @@ def _check_backend(backend: str) -> None:
         raise BackendError(describe("backend", backend, " or ".join(map(repr, BACKENDS))))
 
 
-def _topology_box(topology: app.Topology, model: NequIPLRPotential) -> ReducedBox | None:
+def _check_periodic(box: ReducedBox | None, model: NequIPLRPotential) -> None:
+    if box is None and model.metadata.get("periodic", "").lower() == "true":
+        raise BoxError(
+            "topology: expected periodic box vectors, because the model was made for periodic "
+            "structures, got none; set them with topology.setPeriodicBoxVectors()"
+        )
+
+
+def _topology_box(topology: app.Topology) -> ReducedBox | None:
     """The box of a topology in OpenMM's form, or ``None``."""
     vectors = topology.getPeriodicBoxVectors()
     if vectors is None:
-        if model.metadata.get("periodic", "").lower() == "true":
-            raise BoxError(
-                "topology: expected periodic box vectors, because the model was made for periodic "
-                "structures, got none; set them with topology.setPeriodicBoxVectors()"
-            )
         return None
     cell = check_cell(np.array(vectors.value_in_unit(unit.angstrom)))
     box = reduce_box(cell)
