@@ -48,7 +48,9 @@ class ModelFile:
             If there is no such file or shipped model.
         """
         if not isinstance(model, str | Path):
-            expected = "a path or a shipped name, because embed_model=False stores no more than that"
+            expected = (
+                "a path or a shipped name, because embed_model=False stores no more than that"
+            )
             raise InputError(describe("model", type(model).__name__, expected))
         path = Path(model)
         if path.is_file():
