@@ -330,7 +330,8 @@ def _topology_box(topology: app.Topology) -> ReducedBox | None:
     vectors = topology.getPeriodicBoxVectors()
     if vectors is None:
         return None
-    cell = check_cell(np.array(vectors.value_in_unit(unit.angstrom)))
+    # a Quantity of vectors, or (what a System returns) a list of Quantities
+    cell = check_cell(np.array([vector.value_in_unit(unit.angstrom) for vector in vectors]))
     box = reduce_box(cell)
     if not np.allclose(box.rotation, np.eye(3), atol=1e-8):
         raise BoxError(

@@ -57,12 +57,14 @@ import pathlib, sys
 folders = [path for path in pathlib.Path(sys.argv[1]).iterdir() if path.is_dir()]
 texts = {path: (path / "system.xml").read_text() for path in folders}
 if any("TorchForce" in text for text in texts.values()):
-    import torch  # before OpenMM, or its plugin does not load
-    import openmmtorch
+    import torch  # before OpenMM, or the plugin of openmm-torch does not load
 import numpy as np
 import openmm
 
-systems = {text: openmm.XmlSerializer.deserialize(text) for text in set(texts.values())}
+deserialize = openmm.XmlSerializer.deserialize
+if "torch" in sys.modules:  # openmm-torch 1.5 cannot read what it writes
+    from openmm_nequiplr.simulation import deserialize_system as deserialize
+systems = {text: deserialize(text) for text in set(texts.values())}
 for folder in folders:
     integrator = openmm.XmlSerializer.deserialize((folder / "integrator.xml").read_text())
     name, *precision = (folder / "platform").read_text().split()
@@ -91,8 +93,8 @@ class Conformance:
     backend: str
 
     @pytest.fixture(autouse=True)
-    def _there(self) -> None:
-        reason = missing_backend(self.backend)
+    def _there(self, tiny_model: NequIPLRPotential) -> None:
+        reason = missing_backend(self.backend, tiny_model)
         if reason:
             pytest.skip(reason)
 
@@ -134,7 +136,7 @@ class Conformance:
         context = make.context(tiny_salt, total_charge=1)
         positions = coordinates(context)[0]
         forces = context.getState(forces=True).getForces(asNumpy=True)._value / FORCE_UNIT
-        step, found, expected = 2e-5, [], []  # nm
+        step, found, expected = 5e-6, [], []  # nm
         for _ in range(4):
             direction = rng.normal(size=positions.shape)
             energies = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,10 +51,12 @@ def _with_charges(model: NequIPLRPotential, atoms: Atoms, largest: float) -> Neq
     import torch
 
     from openmm_nequiplr.model import Evaluator
+    from openmm_nequiplr.model.io import deserialize_model, serialize_model
 
-    model = copy.deepcopy(model)
+    data = serialize_model(model)  # with some versions of torch a model cannot be deep-copied
+    model = deserialize_model(data)
     graph = model.build_graph(atoms.numbers, atoms.positions, atoms.cell.array, True)
-    charges, _ = Evaluator(copy.deepcopy(model)).charges(graph)
+    charges, _ = Evaluator(deserialize_model(data)).charges(graph)
     with torch.no_grad():  # charges of a neutral system are proportional to the electronegativity
         model.electronegativity_stage.readout.scalar.weight.mul_(largest / np.abs(charges).max())
         model.energy_scales.fill_(0.2)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openmm
 import pytest
+from openmm import app
 
-from openmm_nequiplr import create_system
+from openmm_nequiplr import create_system, simulation
 from openmm_nequiplr.errors import BackendError
 from openmm_nequiplr.simulation import current_evaluation, from_atoms
-from openmm_nequiplr.simulation.system import BACKENDS
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -108,18 +108,20 @@ def rounding(platform: tuple[openmm.Platform, dict[str, str]]) -> float:
 
 
 @functools.cache
-def missing_backend(backend: str) -> str | None:
-    """Why a backend cannot be tested here, if it cannot."""
-    if backend not in BACKENDS:
-        return f"this version of the package has no backend {backend!r}"
+def missing_backend(backend: str, model: NequIPLRPotential) -> str | None:
+    """Why a backend cannot be tested here, if it cannot: what it says when it is asked for."""
     if backend == "python":
         return None
+    topology = app.Topology()
+    residue = topology.addResidue("X", topology.addChain())
+    for symbol in ("Na", "Cl"):
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
     try:
-        from openmm_nequiplr.simulation.system import _check_backend
-
-        _check_backend(backend)
+        create_system(topology, model, backend=backend)
     except BackendError as error:
-        return str(error)
+        if str(error).startswith("backend:"):
+            return str(error)
+        raise
     return None
 
 
@@ -143,7 +145,7 @@ class Maker:
         options = {"backend": self.backend, "long_range": self.long_range} | options
         system, positions = make_system(self.model, Frozen(atoms), frozenset(options.items()))
         if extra:
-            system = openmm.XmlSerializer.clone(system)
+            system = copy_of(system)
             for force in extra:
                 system.addForce(force)
         if integrator is None:
@@ -200,6 +202,13 @@ def make_system(
     structure = from_atoms(frozen.atoms)
     settings = EXACT | {"remove_cm_motion": False} | dict(options)
     return create_system(structure.topology, model, **settings), structure.positions
+
+
+def copy_of(system: openmm.System) -> openmm.System:
+    """Another System of the same forces."""
+    # with TorchForces, which openmm-torch 1.5 cannot read, the package does it
+    read = getattr(simulation, "deserialize_system", openmm.XmlSerializer.deserialize)
+    return read(openmm.XmlSerializer.serialize(system))
 
 
 def boxes(context: openmm.Context) -> np.ndarray:
