@@ -20,12 +20,13 @@ from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
-from ..model.io import deserialize_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..pickling import Unavailable, reduction
 from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
+from .serialization import ModelFile, load_embedded, pack, unpack
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
@@ -46,8 +47,8 @@ class ComputationSettings:
 
     Parameters
     ----------
-    model : bytes
-        A model file (safetensors).
+    model : bytes or ModelFile
+        A model file (safetensors), or where it is.
     symbols : tuple of str, length N
     periodic : bool
     total_charge : float, e
@@ -71,7 +72,7 @@ class ComputationSettings:
         Particles of the System that the model acts on; ``None`` stands for all.
     """
 
-    model: bytes = field(repr=False)
+    model: bytes | ModelFile = field(repr=False)
     symbols: tuple[str, ...] = field(repr=False)
     periodic: bool
     total_charge: float = 0.0
@@ -96,8 +97,8 @@ class Computation:
     (calls take turns; taking turns at every step costs iterative solves their good guesses). The
     last few results are remembered, which makes reports and rejected Monte Carlo moves free.
 
-    A pickled computation carries the model with it. Unpickled in the process where it still lives,
-    it is the same object again; anywhere else it is built anew.
+    A pickled computation carries the model with it, or the path of its file. Unpickled in the
+    process where it still lives, it is the same object again; anywhere else it is built anew.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ class Computation:
         _live[token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self._token, self.settings)
+        return reduction(pack(self._token, self.settings))
 
     @property
     def num_atoms(self) -> int:
@@ -202,7 +203,7 @@ class Computation:
         if self._evaluator is None:
             settings = self.settings
             device = resolve_device(settings.device)
-            model = deserialize_model(settings.model)
+            model = load_embedded(settings.model)
             if settings.long_range == "openmm":
                 self._coulomb = PointChargeCoulomb(
                     self.num_atoms,
@@ -262,10 +263,14 @@ def get_computation(system: openmm.System) -> Computation:
     ------
     InputError
         If the System has no such force.
+    NequIPLRError
+        If it has one that cannot be restored here, for example of a newer version.
     """
     for force in _forces(system):
         if isinstance(force, openmm.PythonForce) and force.getName() == FORCE_NAME:
             computation = pickle.loads(_pickled_function(force))
+            if isinstance(computation, Unavailable):
+                raise NequIPLRError(computation.reason)
             if isinstance(computation, Computation):
                 return computation
     raise InputError(
@@ -319,8 +324,19 @@ def resolve_device(device: str | None) -> str:
     return device
 
 
+def restore_computation(payload: dict[str, Any]) -> Computation:
+    """Unpickle: the object itself where it lives, a new one elsewhere.
+
+    Raises
+    ------
+    InputError
+        If the payload was written by a newer version of the package.
+    """
+    return _restore(payload["token"], ComputationSettings(**unpack(payload, ComputationSettings)))
+
+
 def _restore(token: str, settings: ComputationSettings) -> Computation:
-    """Unpickle: the object itself where it lives, a new one elsewhere."""
+    """As version 0.1.0 pickled it."""
     computation = _live.get(token)
     if computation is None:
         computation = Computation.__new__(Computation)

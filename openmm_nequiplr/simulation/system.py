@@ -26,6 +26,7 @@ from .computation import (
 )
 from .mdtraj_topology import openmm_topology
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb, check_cutoff, plan_pme
+from .serialization import ModelFile
 
 if TYPE_CHECKING:
     import mdtraj
@@ -50,6 +51,7 @@ def create_system(
     solver: str = "auto",
     charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    embed_model: bool = True,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
 
@@ -96,6 +98,10 @@ def create_system(
         Residual, relative to that of uniform charges, at which the iterative solver stops.
     max_iterations : int
         Of the iterative solver; if they do not suffice, the simulation stops with an error.
+    embed_model : bool
+        Whether a serialised System contains the model. Otherwise it holds the path of the model
+        file (or the name of a shipped model) and its digest, and reads it when it is first
+        evaluated; a file that is missing or has changed is then an error.
 
     Returns
     -------
@@ -112,7 +118,7 @@ def create_system(
     InputError
         If another argument has a wrong value.
     """
-    topology, model = openmm_topology(topology), as_model(model)
+    topology = openmm_topology(topology)
     force = create_force(
         topology,
         model,
@@ -127,11 +133,12 @@ def create_system(
         solver=solver,
         charge_tolerance=charge_tolerance,
         max_iterations=max_iterations,
+        embed_model=embed_model,
     )
     system = openmm.System()
     for atom in topology.atoms():
         system.addParticle(atom.element.mass)
-    box = _topology_box(topology, model)
+    box = _topology_box(topology)
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*(box.vectors / ANGSTROM_PER_NM))
     system.addForce(force)
@@ -156,6 +163,7 @@ def create_force(
     solver: str = "auto",
     charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    embed_model: bool = True,
 ) -> openmm.Force:
     """Make the force of :func:`create_system`, for a System of one's own.
 
@@ -168,7 +176,7 @@ def create_force(
     total_charge : float or Quantity, e
         Charge of these atoms.
     topology, model, long_range, backend, nonbonded_cutoff, ewald_tolerance, device, precision, \
-    coulomb_platform, solver, charge_tolerance, max_iterations
+    coulomb_platform, solver, charge_tolerance, max_iterations, embed_model
         As for :func:`create_system`.
 
     Returns
@@ -183,10 +191,12 @@ def create_force(
     """
     _check_choice("long_range", long_range, LONG_RANGE)
     _check_backend(backend)
+    reference = None if embed_model else ModelFile.of(model)
     topology, model = openmm_topology(topology), as_model(model)
     chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
     symbols = topology_symbols(topology, model.config.type_names, chosen)
-    box = _topology_box(topology, model)
+    box = _topology_box(topology)
+    _check_periodic(box, model)
     if precision is None:
         precision = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
     _check_choice("precision", precision, tuple(DTYPES))
@@ -194,7 +204,7 @@ def create_force(
         resolve_device(device)
     choice = SolverOptions(solver, charge_tolerance, max_iterations)
     settings = ComputationSettings(
-        model=serialize_model(model),
+        model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
         periodic=box is not None,
         total_charge=_check_charge(total_charge, symbols, model),
@@ -325,16 +335,19 @@ def _check_backend(backend: str) -> None:
         raise BackendError(describe("backend", backend, " or ".join(map(repr, BACKENDS))))
 
 
-def _topology_box(topology: app.Topology, model: NequIPLRPotential) -> ReducedBox | None:
+def _check_periodic(box: ReducedBox | None, model: NequIPLRPotential) -> None:
+    if box is None and model.metadata.get("periodic", "").lower() == "true":
+        raise BoxError(
+            "topology: expected periodic box vectors, because the model was made for periodic "
+            "structures, got none; set them with topology.setPeriodicBoxVectors(), or pass an "
+            "mdtraj.Trajectory with unit cells"
+        )
+
+
+def _topology_box(topology: app.Topology) -> ReducedBox | None:
     """The box of a topology in OpenMM's form, or ``None``."""
     vectors = topology.getPeriodicBoxVectors()
     if vectors is None:
-        if model.metadata.get("periodic", "").lower() == "true":
-            raise BoxError(
-                "topology: expected periodic box vectors, because the model was made for periodic "
-                "structures, got none; set them with topology.setPeriodicBoxVectors(), or pass an "
-                "mdtraj.Trajectory with unit cells"
-            )
         return None
     # a Quantity of vectors, or (what a System returns) a list of Quantities
     cell = check_cell(np.array([vector.value_in_unit(unit.angstrom) for vector in vectors]))

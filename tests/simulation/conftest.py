@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,10 @@ def available_platforms() -> list[str]:
     return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
 
 
-@pytest.fixture(params=["Reference", "CPU", "OpenCL"])
+PLATFORMS = ["Reference", "CPU", "OpenCL", *({"CUDA", "HIP"} & set(available_platforms()))]
+
+
+@pytest.fixture(params=PLATFORMS)
 def platform(request: pytest.FixtureRequest) -> tuple[openmm.Platform, dict[str, str]]:
     """Every platform in turn, in double precision where that is a choice."""
     if request.param not in available_platforms():
@@ -29,23 +31,46 @@ def platform(request: pytest.FixtureRequest) -> tuple[openmm.Platform, dict[str,
             pytest.skip("no OpenCL platform here (install an OpenCL driver, for example PoCL)")
         pytest.fail(f"OpenMM lacks the platform {request.param}")
     chosen = openmm.Platform.getPlatform(request.param)
-    return chosen, {"Precision": "double"} if request.param == "OpenCL" else {}
+    return chosen, {"Precision": "double"} if "Precision" in chosen.getPropertyNames() else {}
 
 
 @pytest.fixture(scope="session")
 def ionic_model(make_model: Any, rock_salt: Atoms) -> NequIPLRPotential:
     """Random weights in double precision, scaled so that charges reach 0.6 e in rock salt."""
+    return _with_charges(make_model(r_max=3.2), rock_salt, 0.6)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(make_model: Any, tiny_salt: Atoms) -> NequIPLRPotential:
+    """The same, faster still and for the tiny salt."""
+    return _with_charges(make_model(r_max=3.2, num_layers=1), tiny_salt, 0.6)
+
+
+def _with_charges(model: NequIPLRPotential, atoms: Atoms, largest: float) -> NequIPLRPotential:
+    """A copy of a model whose charges in neutral ``atoms`` reach ``largest`` (e)."""
     import torch
 
     from openmm_nequiplr.model import Evaluator
+    from openmm_nequiplr.model.io import deserialize_model, serialize_model
 
-    model = copy.deepcopy(make_model(r_max=3.2))
-    graph = model.build_graph(rock_salt.numbers, rock_salt.positions, rock_salt.cell.array, True)
-    charges, _ = Evaluator(copy.deepcopy(model)).charges(graph)
+    data = serialize_model(model)  # with some versions of torch a model cannot be deep-copied
+    model = deserialize_model(data)
+    graph = model.build_graph(atoms.numbers, atoms.positions, atoms.cell.array, True)
+    charges, _ = Evaluator(deserialize_model(data)).charges(graph)
     with torch.no_grad():  # charges of a neutral system are proportional to the electronegativity
-        model.electronegativity_stage.readout.scalar.weight.mul_(0.6 / np.abs(charges).max())
+        model.electronegativity_stage.readout.scalar.weight.mul_(largest / np.abs(charges).max())
         model.energy_scales.fill_(0.2)
     return model
+
+
+@pytest.fixture(scope="session")
+def tiny_salt() -> Atoms:
+    """16 shaken atoms of NaCl in a triclinic cell, 6.5 Å wide."""
+    from ase.build import bulk
+
+    atoms = bulk("NaCl", "rocksalt", 5.64).repeat(2)
+    atoms.rattle(0.08, seed=4)
+    return atoms
 
 
 @pytest.fixture(scope="session")

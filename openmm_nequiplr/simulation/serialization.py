@@ -1,0 +1,133 @@
+"""What a serialised System holds of a model: the model itself, or where it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError, ModelFileError, describe
+from ..model import NequIPLRPotential, load_model, shipped_models
+from ..model.io import deserialize_model
+
+#: Version of what is pickled; Systems of a newer one are refused.
+FORMAT_VERSION = 1
+_REMEDY = (
+    "put that file back, there or into the current directory, or make the System anew "
+    "(embed_model=True stores the model in it)"
+)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model that a System refers to instead of containing it.
+
+    Parameters
+    ----------
+    source : str
+        Absolute path, or the name of a shipped model.
+    digest : str
+        SHA-256 of the file, in hexadecimal digits.
+    """
+
+    source: str
+    digest: str
+
+    @classmethod
+    def of(cls, model: object) -> ModelFile:
+        """Refer to a path or a shipped name.
+
+        Raises
+        ------
+        InputError
+            If it is neither.
+        ModelFileError
+            If there is no such file or shipped model.
+        """
+        if not isinstance(model, str | Path):
+            expected = (
+                "a path or a shipped name, because embed_model=False stores no more than that"
+            )
+            raise InputError(describe("model", type(model).__name__, expected))
+        path = Path(model)
+        if path.is_file():
+            return cls(str(path.resolve()), _digest(path))
+        load_model(model)  # raises unless it is shipped
+        return cls(str(model), _digest(shipped_models()[str(model)]))
+
+    def load(self) -> NequIPLRPotential:
+        """Read the model.
+
+        A file that is not where it was is looked for in the current directory.
+
+        Raises
+        ------
+        ModelFileError
+            If it is in neither place, or is not the file that it was.
+        """
+        path = Path(self.source)
+        shipped = shipped_models().get(self.source)
+        places = [p for p in (path, shipped, Path(path.name)) if p is not None and p.is_file()]
+        if not places:
+            expected = f"the file {self.source}, which the System refers to"
+            raise ModelFileError(f"{describe('model', 'no such file', expected)}; {_REMEDY}")
+        found = next((p for p in places if _digest(p) == self.digest), None)
+        if found is None:
+            expected = f"the file that the System was made with (SHA-256 {self.digest[:12]}…)"
+            got = f"{places[0]} with other contents (SHA-256 {_digest(places[0])[:12]}…)"
+            raise ModelFileError(f"{describe('model', got, expected)}; {_REMEDY}")
+        return load_model(found)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_embedded(model: bytes | ModelFile) -> NequIPLRPotential:
+    """The model that a System contains or refers to, on the CPU."""
+    return model.load() if isinstance(model, ModelFile) else deserialize_model(model)
+
+
+def pack(token: str, settings: Any) -> dict[str, Any]:
+    """Plain values for a pickle: no class of this package is in the way of reading them.
+
+    Parameters
+    ----------
+    token : str
+        Name of the computation in its process.
+    settings : ComputationSettings
+    """
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    if isinstance(values["model"], ModelFile):
+        values["model"] = dataclasses.asdict(values["model"])
+    return {
+        "format": FORMAT_VERSION,
+        "version": __version__,
+        "token": token,
+        "settings": values,
+    }
+
+
+def unpack(payload: dict[str, Any], known: type) -> dict[str, Any]:
+    """The settings of :func:`pack`, for the constructor of ``known``.
+
+    Raises
+    ------
+    InputError
+        If they were written by a newer version of the package.
+    """
+    names = {field.name for field in dataclasses.fields(known)}
+    values, version = dict(payload["settings"]), payload["format"]
+    foreign = sorted(set(values) - names)
+    if version > FORMAT_VERSION or foreign:
+        settings = f" with the settings {', '.join(foreign)}" if foreign else ""
+        got = f"format {version}{settings}, written by openmm-nequiplr {payload['version']}"
+        expected = f"format {FORMAT_VERSION} or older, for openmm-nequiplr {__version__}"
+        remedy = "upgrade openmm-nequiplr, or make the System anew with this version"
+        raise InputError(f"{describe('system', got, expected)}; {remedy}")
+    if isinstance(values["model"], dict):
+        values["model"] = ModelFile(**values["model"])
+    return values
