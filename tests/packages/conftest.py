@@ -90,8 +90,8 @@ def parse_conda():
 @pytest.fixture(scope="session")
 def distributions(root: Path, tmp_path_factory) -> dict[str, Path]:
     """Source distribution, and the wheel built from it: ``{"sdist": …, "wheel": …}``."""
-    pytest.importorskip("build", reason='needs pip install "openmm-nequiplr[dev]"')
-    pytest.importorskip("hatchling", reason='needs pip install "openmm-nequiplr[dev]"')
+    pytest.importorskip("build", reason='needs pip install "openmm-nequiplr[packages]"')
+    pytest.importorskip("hatchling", reason='needs pip install "openmm-nequiplr[packages]"')
     output = tmp_path_factory.mktemp("dist")
     _run("build", "--no-isolation", "--outdir", output, root)
     (sdist,), (wheel,) = output.glob("*.tar.gz"), output.glob("*.whl")
@@ -101,7 +101,7 @@ def distributions(root: Path, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def conda_package(root: Path, distributions: dict[str, Path], tmp_path_factory) -> Path:
     """The wheel as a package of conda (``.conda``)."""
-    pytest.importorskip("whl2conda", reason='needs pip install "openmm-nequiplr[dev]"')
+    pytest.importorskip("whl2conda", reason='needs pip install "openmm-nequiplr[packages]"')
     output = tmp_path_factory.mktemp("conda")
     options = ("--project-root", root, "--out-dir", output, "--batch")
     _run("whl2conda", "convert", distributions["wheel"], *options)

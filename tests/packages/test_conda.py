@@ -18,7 +18,7 @@ import openmm_nequiplr
 def rendered(root: Path):
     """The one variant of the recipe."""
     rattler = pytest.importorskip(
-        "rattler_build", reason='needs pip install "openmm-nequiplr[dev]"'
+        "rattler_build", reason='needs pip install "openmm-nequiplr[packages]"'
     )
     recipe = rattler.Stage0Recipe.from_file(root / "conda-recipe" / "recipe.yaml")
     (variant,) = recipe.render(rattler.VariantConfig())

@@ -88,7 +88,7 @@ def test_wheel_registers_every_entry_point(wheel, project):
 
 
 def test_an_index_would_take_them(distributions):
-    pytest.importorskip("twine", reason='needs pip install "openmm-nequiplr[dev]"')
+    pytest.importorskip("twine", reason='needs pip install "openmm-nequiplr[packages]"')
     command = [sys.executable, "-m", "twine", "check", "--strict"]
     done = subprocess.run(
         [*command, *map(str, distributions.values())],
