@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from e3nn import o3
 
@@ -26,12 +28,17 @@ class EdgeHarmonics(torch.nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         irreps = harmonics_irreps(config)
         self.sh = o3.SphericalHarmonics(irreps, normalize=True, normalization="component")
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors of shape (E, 3) to harmonics of shape (E, (l_max + 1)²)."""
         return self.sh(vectors)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EdgeHarmonics:
+        """A new one: the compiled function inside cannot be copied in every version of torch."""
+        return EdgeHarmonics(self.config).train(self.training)
 
 
 class _Convolutions(torch.nn.Module):
