@@ -185,7 +185,7 @@ class EwaldMatrix(torch.nn.Module):
             waves,
             background,
             self.constant * self_coefficient(widths),
-            torch.tensor(eta, dtype=torch.float64),
+            torch.full([1], eta, dtype=torch.float64),  # torch.tensor would round it to single
         ]
 
     def _own(self, kept: list[torch.Tensor]) -> torch.Tensor:

@@ -16,15 +16,14 @@ from .pairs import cell_heights
 
 def next_fast_length(least: int) -> int:
     """Smallest product of 2, 3 and 5 that is not below ``least``."""
-    size = least
-    while True:
+    size, rest = least - 1, 0
+    while rest != 1:
+        size += 1
         rest = size
         for factor in [2, 3, 5]:
             while rest % factor == 0:
                 rest = rest // factor
-        if rest == 1:
-            return size
-        size += 1
+    return size
 
 
 def spline_weights(fraction: torch.Tensor, order: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,7 +188,7 @@ class MeshMatrix(torch.nn.Module):
             slopes,
             scale,
             self.constant * self_coefficient(widths),
-            torch.tensor(eta, dtype=torch.float64),
+            torch.full([1], eta, dtype=torch.float64),  # torch.tensor would round it to single
             shape,
             doubled,
         ]
@@ -219,7 +218,15 @@ class MeshMatrix(torch.nn.Module):
         size = kept[4].shape
         gathered = (field.index_select(0, kept[4].flatten()).reshape(size) * kept[5]).sum(dim=-1)
         count = charges.shape[0]
-        matrix = torch.sparse_csr_tensor(self.pointer, self.column, kept[12], [count, count])
+        value = kept[12]
+        matrix = torch.sparse_csr_tensor(
+            self.pointer,
+            self.column,
+            value,
+            [count, count],
+            dtype=value.dtype,
+            device=value.device,
+        )
         pairs = (matrix @ charges.unsqueeze(-1)).squeeze(-1)
         return gathered + pairs + self._own(kept) * charges
 

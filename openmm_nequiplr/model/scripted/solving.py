@@ -110,18 +110,19 @@ class WoodburyFactor(torch.nn.Module):
         volume = float(torch.linalg.det(reciprocal).abs())
         radius = 1.3 * math.pow(1.5 * self.waves / math.pi * volume, 1.0 / 3.0)
         lengths: list[float] = torch.linalg.vector_norm(cell, dim=-1).tolist()
-        while True:
+        vectors = reciprocal[:0]
+        while vectors.shape[0] < self.waves:
             axes: list[torch.Tensor] = []
             for length in lengths:
                 most = int(math.floor(radius * length / (2.0 * math.pi)))
                 axes.append(torch.arange(-most, most + 1, dtype=cell.dtype, device=cell.device))
             grid = torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1).reshape(-1, 3)
             vectors = grid[grid.shape[0] // 2 + 1 :] @ reciprocal
-            length = torch.linalg.vector_norm(vectors, dim=-1)
-            if int((length <= radius).sum()) >= self.waves:
-                order = torch.argsort(length)
-                return vectors.index_select(0, order[: self.waves])
+            size = torch.linalg.vector_norm(vectors, dim=-1)
+            order = torch.argsort(size)[: int((size <= radius).sum())]
+            vectors = vectors.index_select(0, order)
             radius = 1.5 * radius
+        return vectors[: self.waves]
 
     def prepare(self, diagonal: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor) -> None:
         """Make it fit; ``diagonal`` of A, positive, shape (N,), eV/e²."""
@@ -212,7 +213,7 @@ class IterativeCharges(torch.nn.Module):
         self.register_buffer("cell", torch.eye(3, dtype=torch.float64))
         self.register_buffer("current", torch.zeros(0, 3, dtype=torch.float64))
         self.register_buffer("hardness", torch.zeros(0, dtype=torch.float64))
-        self.iterations, self.remembered = 0, HISTORY
+        self.iterations, self.remembered, self.longest_step = 0, HISTORY, LONGEST_STEP
 
     def begin(
         self,
@@ -228,7 +229,7 @@ class IterativeCharges(torch.nn.Module):
         if near:
             moved = positions - self.positions
             moved = moved - torch.round(moved @ torch.linalg.inv(cell)) @ cell
-            near = bool(moved.abs().max() <= LONGEST_STEP)
+            near = bool(moved.abs().max() <= self.longest_step)
         if not near:
             self.charge_history = self.charge_history[:0]
             self.adjoint_history = self.adjoint_history[:0]
