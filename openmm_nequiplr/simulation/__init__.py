@@ -1,10 +1,13 @@
 """OpenMM: systems, reporters and a molecular dynamics driver. The only place that knows OpenMM."""
 
+from .backends import describe_backend
 from .computation import Computation, current_evaluation, get_computation
+from .export import export_torch_force
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
 from .system import create_system
 from .topology import SimulationStructure, from_atoms, read_structure, to_atoms
+from .torchforce import deserialize_system
 
 __all__ = [
     "ChargeReporter",
@@ -14,6 +17,9 @@ __all__ = [
     "SimulationStructure",
     "create_system",
     "current_evaluation",
+    "describe_backend",
+    "deserialize_system",
+    "export_torch_force",
     "from_atoms",
     "get_computation",
     "load_charges",

@@ -242,26 +242,34 @@ def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.
 def get_computation(system: openmm.System) -> Computation:
     """The computation behind the NequIP-LR force of a System.
 
+    Behind a TorchForce there is a graph; a computation with the same settings stands in for it.
+
     Raises
     ------
     InputError
         If the System has no such force.
     """
+    from .torchforce import companion
+
     for force in system.getForces():
-        if isinstance(force, openmm.PythonForce) and force.getName() == FORCE_NAME:
-            computation = pickle.loads(_pickled_function(force))
-            if isinstance(computation, Computation):
-                return computation
+        found = called_computation(force)
+        # that of a PythonTorchForce has one inside
+        found = getattr(found, "computation", found)
+        found = companion(force) if found is None else found
+        if isinstance(found, Computation):
+            return found
     raise InputError(
         describe("system", "a System without NequIP-LR force", "one made by create_system")
     )
 
 
-def _pickled_function(force: openmm.PythonForce) -> bytes:
-    """The pickled callable of a force, out of its XML: Python cannot read the C++ vector."""
-    xml = openmm.XmlSerializer.serialize(force)
-    found = re.search(r'\bfunction="([0-9a-fA-F]*)"', xml)
-    return bytes.fromhex(found.group(1)) if found else pickle.dumps(None)
+def called_computation(force: openmm.Force) -> Any:
+    """What a NequIP-LR force calls in Python; ``None`` for forces that call nothing there."""
+    if force.getName() != FORCE_NAME:
+        return None
+    # out of its XML: Python cannot read the C++ vector
+    found = re.search(r'\bfunction="([0-9a-fA-F]*)"', openmm.XmlSerializer.serialize(force))
+    return pickle.loads(bytes.fromhex(found.group(1))) if found else None
 
 
 def current_evaluation(context: openmm.Context) -> Evaluation:

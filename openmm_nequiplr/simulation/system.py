@@ -11,23 +11,17 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from ..errors import BackendError, BoxError, InputError, UnknownElementError, describe
+from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.io import serialize_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
+from .backends import make_force, resolve_backend
 from .box import ReducedBox, check_cell, compact_box, reduce_box
-from .computation import (
-    DTYPES,
-    FORCE_NAME,
-    Computation,
-    ComputationSettings,
-    resolve_device,
-)
+from .computation import DTYPES, FORCE_NAME, ComputationSettings, resolve_device
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb, check_cutoff, plan_pme
 
 LONG_RANGE = ("openmm", "graph")
-BACKENDS = ("auto", "python")
 
 
 def create_system(
@@ -66,11 +60,16 @@ def create_system(
         when periodic), or the same sum in torch, which has no smallest box. OpenMM sums the
         reciprocal part; the pairs are summed here, once for point charges and their Gaussian
         correction.
-    backend : {"auto", "python"}
-        How OpenMM calls the model; ``"python"`` is a ``PythonForce``.
+    backend : {"auto", "python", "torch", "python_torch"}
+        How OpenMM calls the model. ``"python"`` is a ``PythonForce``; ``"torch"`` a ``TorchForce``
+        of openmm-torch, with network, charges and energy in one TorchScript graph;
+        ``"python_torch"`` the ``PythonTorchForce`` of its next release, whose positions and forces
+        stay on the GPU. ``"auto"`` takes the fastest that is there
+        (:func:`~openmm_nequiplr.simulation.describe_backend` tells which).
     nonbonded_cutoff : float (nm) or Quantity, optional
         Leaves the direct-space sum of the point charges to OpenMM as well, with this cutoff:
-        slower, and the accuracy does not depend on it. An iterative solver takes no notice.
+        slower, and the accuracy does not depend on it. Iterative solvers and TorchForce graphs take
+        no notice.
     ewald_tolerance : float
         Relative error of the Coulomb forces that the mesh aims at. Charges come from an exact
         sum, so what the mesh misses shows up as an inconsistency of energy and forces.
@@ -106,8 +105,44 @@ def create_system(
     InputError
         If another argument has a wrong value.
     """
+    backend = resolve_backend(backend, device)
+    settings, box = computation_settings(
+        topology,
+        model,
+        total_charge=total_charge,
+        long_range=long_range,
+        nonbonded_cutoff=nonbonded_cutoff,
+        ewald_tolerance=ewald_tolerance,
+        device=device,
+        precision=precision,
+        coulomb_platform=coulomb_platform,
+        solver=solver,
+        charge_tolerance=charge_tolerance,
+        max_iterations=max_iterations,
+    )
+    return _assemble(topology, settings, box, backend, remove_cm_motion)
+
+
+def computation_settings(
+    topology: app.Topology,
+    model: NequIPLRPotential | str | Path,
+    *,
+    total_charge: Any = 0,
+    long_range: str = "openmm",
+    nonbonded_cutoff: Any = None,
+    ewald_tolerance: float = DEFAULT_TOLERANCE,
+    device: str | None = None,
+    precision: str | None = None,
+    coulomb_platform: str | None = None,
+    solver: str = "auto",
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+) -> tuple[ComputationSettings, ReducedBox | None]:
+    """Check what a System is to be made of; the box is ``None`` without one.
+
+    Arguments and errors as those of :func:`create_system`.
+    """
     _check_choice("long_range", long_range, LONG_RANGE)
-    _check_backend(backend)
     model = _as_model(model)
     symbols = topology_symbols(topology, model.config.type_names)
     box = _topology_box(topology, model)
@@ -135,19 +170,20 @@ def create_system(
     choice = SolverOptions(solver, charge_tolerance, max_iterations)
     choice.iterative(model.config, len(symbols), box is not None)  # fail now
     _check_delegation(settings, box)
-    return _assemble(topology, settings, box, remove_cm_motion)
+    return settings, box
 
 
 def _assemble(
     topology: app.Topology,
     settings: ComputationSettings,
     box: ReducedBox | None,
+    backend: str,
     remove_cm_motion: bool,
 ) -> openmm.System:
     system = openmm.System()
     for atom in topology.atoms():
         system.addParticle(atom.element.mass)
-    force = openmm.PythonForce(Computation(settings))
+    force = make_force(settings, backend)
     force.setName(FORCE_NAME)
     force.setUsesPeriodicBoundaryConditions(box is not None)
     if box is not None:
@@ -209,11 +245,6 @@ def _as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(describe(argument, value, "one of " + ", ".join(map(repr, choices))))
-
-
-def _check_backend(backend: str) -> None:
-    if backend not in BACKENDS:
-        raise BackendError(describe("backend", backend, " or ".join(map(repr, BACKENDS))))
 
 
 def _topology_box(topology: app.Topology, model: NequIPLRPotential) -> ReducedBox | None:

@@ -144,7 +144,7 @@ class EwaldMatrix(torch.nn.Module):
         lengths: list[float] = torch.linalg.vector_norm(cell, dim=-1).tolist()
         axes: list[torch.Tensor] = []
         for length in lengths:
-            most = int(math.floor(k_max * length / (2.0 * math.pi)))
+            most = math.floor(k_max * length / (2.0 * math.pi))
             axes.append(torch.arange(-most, most + 1, dtype=cell.dtype, device=cell.device))
         grid = torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1).reshape(-1, 3)
         vectors = grid[grid.shape[0] // 2 + 1 :] @ reciprocal

@@ -95,7 +95,7 @@ class MeshMatrix(torch.nn.Module):
         spacing = self.eta(cell) * self.spacing
         shape: list[int] = []
         for height in heights:
-            shape.append(next_fast_length(max(self.order, int(math.ceil(height / spacing)))))
+            shape.append(next_fast_length(max(self.order, math.ceil(height / spacing))))
         return shape
 
     def _spline_factor(self, points: int, frequency: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ def _bins(heights: list[float], cutoff: float, count: int) -> list[int]:
     if total > most:
         shrink = math.pow(most / total, 1.0 / 3.0)
         for axis in range(3):
-            bins[axis] = max(1, int(math.floor(bins[axis] * shrink)))
+            bins[axis] = max(1, math.floor(bins[axis] * shrink))
     return bins
 
 
@@ -64,7 +64,7 @@ def half_pairs(
     bins = _bins(heights, cutoff, count)
     reach: list[int] = []
     for axis in range(3):
-        reach.append(int(math.ceil(cutoff * bins[axis] / heights[axis])))
+        reach.append(math.ceil(cutoff * bins[axis] / heights[axis]))
     number = torch.tensor(bins, device=device)
     place = torch.minimum((fraction * number).long(), number - 1)
     flat = (place[:, 0] * bins[1] + place[:, 1]) * bins[2] + place[:, 2]

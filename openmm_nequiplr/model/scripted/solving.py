@@ -114,7 +114,7 @@ class WoodburyFactor(torch.nn.Module):
         while vectors.shape[0] < self.waves:
             axes: list[torch.Tensor] = []
             for length in lengths:
-                most = int(math.floor(radius * length / (2.0 * math.pi)))
+                most = math.floor(radius * length / (2.0 * math.pi))
                 axes.append(torch.arange(-most, most + 1, dtype=cell.dtype, device=cell.device))
             grid = torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1).reshape(-1, 3)
             vectors = grid[grid.shape[0] // 2 + 1 :] @ reciprocal
