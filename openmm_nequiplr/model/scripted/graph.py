@@ -118,7 +118,7 @@ class EvaluationGraph(torch.nn.Module):
         """One scalar an atom, float64, of either stage; harmonics of shape (P, ...)."""
         cutoff = self.r_max_charge if second_stage else self.r_max
         if cutoff < self.cutoff:
-            center, neighbor, inside = self._edges(first, second, length.detach(), cutoff)
+            center, neighbor, inside = self._edges(first, second, length, cutoff)
             length, harmonics = length.index_select(0, inside), harmonics.index_select(0, inside)
         else:
             center, neighbor = torch.cat((first, second)), torch.cat((second, first))
@@ -165,30 +165,39 @@ class EvaluationGraph(torch.nn.Module):
             if cell is None:
                 raise RuntimeError("cell: expected three box vectors for a periodic model")
             box = cell
-        searches = self.pairs.searches
-        x = self.pairs.update(positions, box, self.solver.operator.far_cutoff(box))
-        first, second, vector = self.pairs(x, box, False)
-        kept = self.solver.operator.setup(
-            x, box, self.widths, first, second, vector, self.pairs.searches != searches
-        )
-        return self._evaluate(x, box, kept)
+        with torch.no_grad():
+            searches = self.pairs.searches
+            x = self.pairs.update(positions, box, self.solver.operator.far_cutoff(box))
+            first, second, vector = self.pairs(x, box, False)
+            kept = self.solver.operator.setup(
+                x, box, self.widths, first, second, vector, self.pairs.searches != searches
+            )
+            first, second, vector = self.pairs(x, box, True)
+            inside = torch.linalg.vector_norm(vector, dim=-1) < self.cutoff
+            near = torch.nonzero(inside).squeeze(-1)
+            first, second = first.index_select(0, near), second.index_select(0, near)
+            vector = vector.index_select(0, near)
+        return self._evaluate(x, box, kept, first, second, vector.requires_grad_(True))
 
     def _evaluate(
-        self, x: torch.Tensor, box: torch.Tensor, kept: list[torch.Tensor]
+        self,
+        x: torch.Tensor,
+        box: torch.Tensor,
+        kept: list[torch.Tensor],
+        first: torch.Tensor,
+        second: torch.Tensor,
+        vector: torch.Tensor,
     ) -> list[torch.Tensor]:
-        first, second, vector = self.pairs(x, box, True)
-        inside = torch.linalg.vector_norm(vector, dim=-1) < self.cutoff
-        near = torch.nonzero(inside).squeeze(-1)
-        first, second = first.index_select(0, near), second.index_select(0, near)
-        vector = vector.index_select(0, near).requires_grad_(True)
+        """The phases; OpenMM freezes graphs, which drops ``detach`` but not ``no_grad``."""
         length = torch.linalg.vector_norm(vector, dim=-1)
         harmonics = self.harmonics(vector.to(self.signs.dtype))
-        state = self.solver.begin(kept, self.hardness, x, box)
         chi = self._stage(False, self.offsets, first, second, length, harmonics)
-        pushed = chi.detach()
-        if self.with_offsets:
-            pushed = pushed + self.solver.potential(kept, state, self.offsets)
-        charges = self.solver.solve(kept, state, pushed, self.total_charge, False).detach()
+        with torch.no_grad():
+            state = self.solver.begin(kept, self.hardness, x, box)
+            pushed = chi
+            if self.with_offsets:
+                pushed = chi + self.solver.potential(kept, state, self.offsets)
+            charges = self.solver.solve(kept, state, pushed, self.total_charge, False)
         seen = charges.clone().requires_grad_(True)
         short = self._stage(True, seen, first, second, length, harmonics).sum()
         short = short + self.repulsion_energy(first, second, length)
@@ -196,30 +205,33 @@ class EvaluationGraph(torch.nn.Module):
         slopes = torch.autograd.grad(
             [short], [seen, length, harmonics], retain_graph=True, allow_unused=True
         )
-        gradient = slopes[0]
-        if gradient is None:
-            gradient = torch.zeros_like(charges)
-        if not self.full:
-            gradient = gradient + self.solver.potential(kept, state, charges + self.offsets)
-        adjoint = self.solver.solve(kept, state, -gradient, 0.0, True).detach()
-        self.solver.finish(charges, adjoint)
-        weights = charges - adjoint if self.full else -adjoint
-        forces = self._network_forces(
-            (weights * chi).sum(), vector, length, harmonics, slopes, first, second
-        )
-        coulomb, pull = self._coulomb(x, box, kept, charges + self.offsets - adjoint, adjoint)
-        energy = short.detach() + (weights * chi.detach()).sum() + coulomb
-        squares = (charges - adjoint) ** 2 - adjoint * adjoint
-        if not self.full:
-            squares = squares - charges * charges
-        energy = energy + 0.5 * (self.hardness * squares).sum() + self.reference_energy
-        forces = forces + pull
-        if not bool(torch.isfinite(energy + forces.sum())):
+        with torch.no_grad():
+            gradient = slopes[0]
+            if gradient is None:
+                gradient = torch.zeros_like(charges)
+            if not self.full:
+                gradient = gradient + self.solver.potential(kept, state, charges + self.offsets)
+            adjoint = self.solver.solve(kept, state, -gradient, 0.0, True)
+            self.solver.finish(charges, adjoint)
+            weights = charges - adjoint if self.full else -adjoint
+        linear = (weights * chi).sum()
+        forces = self._network_forces(linear, vector, length, harmonics, slopes, first, second)
+        with torch.no_grad():
+            pure = charges + self.offsets - adjoint
+            coulomb, pull = self._coulomb(x, box, kept, pure, adjoint)
+            squares = (charges - adjoint) ** 2 - adjoint * adjoint
+            if not self.full:
+                squares = squares - charges * charges
+            energy = short + linear + coulomb + 0.5 * (self.hardness * squares).sum()
+            energy, forces = energy + self.reference_energy, forces + pull
+            chi = chi * 1.0
+            finite = bool(torch.isfinite(energy + forces.sum()))
+        if not finite:
             raise RuntimeError(
                 "positions: expected a geometry that the model can evaluate, got a non-finite "
                 "energy or force; atoms on top of one another are the usual cause"
             )
-        return [energy, forces, charges, adjoint, chi.detach()]
+        return [energy, forces, charges, adjoint, chi]
 
     def repulsion_energy(
         self, first: torch.Tensor, second: torch.Tensor, length: torch.Tensor
@@ -285,10 +297,11 @@ class EvaluationGraph(torch.nn.Module):
         box : torch.Tensor, shape (3, 3), nm, optional
         """
         device = self.types.device
-        x = self.length_unit * positions.detach().to(device=device, dtype=torch.float64)
         cell: torch.Tensor | None = None
-        if box is not None:
-            cell = self.length_unit * box.detach().to(device=device, dtype=torch.float64)
+        with torch.no_grad():
+            x = self.length_unit * positions.to(device=device, dtype=torch.float64)
+            if box is not None:
+                cell = self.length_unit * box.to(device=device, dtype=torch.float64)
         results = self.evaluate(x, cell)
         forces = results[1] * (self.energy_unit * self.length_unit)
         energy = results[0] * self.energy_unit
