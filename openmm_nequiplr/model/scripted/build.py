@@ -91,6 +91,7 @@ def script_model(
     InputError
         If an option makes no sense.
     """
+    periodic = bool(periodic)
     check_scriptable(model, periodic)
     if not isinstance(total_charge, int | float):
         raise TypeError(describe("total_charge", total_charge, "a number"))
