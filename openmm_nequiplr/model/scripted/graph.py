@@ -226,6 +226,8 @@ class EvaluationGraph(torch.nn.Module):
             energy, forces = energy + self.reference_energy, forces + pull
             chi = chi * 1.0
             finite = bool(torch.isfinite(energy + forces.sum()))
+        if len(self.solver.failure) > 0:
+            raise RuntimeError(self.solver.failure)
         if not finite:
             raise RuntimeError(
                 "positions: expected a geometry that the model can evaluate, got a non-finite "

@@ -32,7 +32,7 @@ class DenseCharges(torch.nn.Module):
 
     def __init__(self, operator: torch.nn.Module) -> None:
         super().__init__()
-        self.operator = operator
+        self.operator, self.failure = operator, ""
 
     def begin(
         self,
@@ -204,6 +204,8 @@ class IterativeCharges(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.operator, self.factor = operator, factor
+        #: What the graph has to raise: torch crashes where a loop of a frozen graph raises.
+        self.failure = ""
         self.tolerance = float(options.charge_tolerance)
         self.max_iterations = int(options.max_iterations)
         empty = torch.zeros(0, 0, dtype=torch.float64)
@@ -224,6 +226,7 @@ class IterativeCharges(torch.nn.Module):
     ) -> list[torch.Tensor]:
         """Preconditioner and guesses; nothing that has to be handed on."""
         self.hardness, self.current, self.iterations = hardness, positions, 0
+        self.failure = ""
         self.factor.prepare(self.operator.diagonal(kept).clamp(min=0.0) + hardness, positions, cell)
         near = self.positions.shape[0] == positions.shape[0] and torch.equal(self.cell, cell)
         if near:
@@ -287,20 +290,10 @@ class IterativeCharges(torch.nn.Module):
         goal: float,
     ) -> torch.Tensor:
         direction = torch.zeros_like(charges)
-        before = 1.0
-        iteration = 0
+        before, curvature, product, iteration = 1.0, 1.0, 1.0, 0
         size = float(torch.linalg.vector_norm(residual))
-        while not size <= goal:
-            if iteration == self.max_iterations or not math.isfinite(size):
-                self._forget()
-                raise RuntimeError(
-                    "charge equilibration failed: residual {:.2e} eV/e after {} iterations, "
-                    "{:.2e} wanted; raise max_iterations (now {}) or loosen the relative tolerance "
-                    "(charge_tolerance, now {:.2e}); atoms on top of one another and a hardness "
-                    "near zero are other causes".format(
-                        size, iteration, goal, self.max_iterations, self.tolerance
-                    )
-                )
+        going = math.isfinite(size)
+        while going and size > goal and iteration < self.max_iterations:
             solved = self.factor(residual)
             solved = neutral(solved - solved.sum() / ones.sum() * ones)
             product = float(residual @ solved)
@@ -308,17 +301,26 @@ class IterativeCharges(torch.nn.Module):
             before = product
             image = neutral(self._product(kept, direction))
             curvature = float(direction @ image)
+            if curvature > 0.0 and product > 0.0:
+                charges = charges + product / curvature * direction
+                residual = residual - product / curvature * image
+                size = float(torch.linalg.vector_norm(residual))
+                iteration += 1
+            going = curvature > 0.0 and product > 0.0 and math.isfinite(size)
+        self.iterations = max(self.iterations, iteration)
+        if not size <= goal:
+            self._forget()
+            self.failure = (
+                "charge equilibration failed: residual {} eV/e after {} iterations, {} wanted; "
+                "raise max_iterations (now {}) or loosen the relative tolerance (charge_tolerance, "
+                "now {}); atoms on top of one another and a hardness near zero are other "
+                "causes".format(size, iteration, goal, self.max_iterations, self.tolerance)
+            )
             if not (curvature > 0.0 and product > 0.0):
-                self._forget()
-                raise RuntimeError(
+                self.failure = (
                     "charge equilibration failed: the matrix or its preconditioner is not positive "
                     "definite; use solver='dense', and see whether atoms lie on top of one another"
                 )
-            charges = charges + product / curvature * direction
-            residual = residual - product / curvature * image
-            iteration += 1
-            size = float(torch.linalg.vector_norm(residual))
-        self.iterations = max(self.iterations, iteration)
         return charges
 
     def _forget(self) -> None:
@@ -328,6 +330,8 @@ class IterativeCharges(torch.nn.Module):
 
     def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
         """Let the next evaluation profit; the same geometry again does not count as a step."""
+        if len(self.failure) > 0:
+            return
         self.factor.report(self.iterations)
         repeated = self.positions.shape[0] > 0 and torch.equal(self.positions, self.current)
         if not repeated:

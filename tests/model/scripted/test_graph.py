@@ -156,9 +156,10 @@ def test_no_device_is_built_in(make_model, crystal):
 
 
 def test_convergence_failure_says_what_to_change(make_model, molecule):
-    options = SolverOptions("iterative", charge_tolerance=1e-12, max_iterations=1)
+    options = SolverOptions("iterative", charge_tolerance=1e-12, max_iterations=2)
     graph = script_model(make_model(), molecule.numbers, False, options=options)
-    with pytest.raises(Exception, match=r"raise max_iterations \(now 1\).*charge_tolerance"):
+    expected = r"after 2 iterations, .* raise max_iterations \(now 2\) .*charge_tolerance, now 1e-12"
+    with pytest.raises(Exception, match=expected):
         evaluate(graph, molecule)
 
 
