@@ -31,7 +31,7 @@ class _Box:
     def __init__(self, state, periodic):
         self._state, self._periodic = state, periodic
 
-    def getPeriodicBoxVectors(self, asNumpy=False):  # noqa: N802, N803
+    def getPeriodicBoxVectors(self, asNumpy=False):
         assert self._periodic, "the State has a box only for periodic forces"
         return self._state.getPeriodicBoxVectors(asNumpy=asNumpy)
 
@@ -64,7 +64,7 @@ def _itself(computation):
 def stand_in(dtype):
     """A module like the openmmtorch that is to come: PythonTorchForce(computation, ...)."""
 
-    def python_torch_force(computation, globalParameters=None, particles=()):  # noqa: N803
+    def python_torch_force(computation, globalParameters=None, particles=()):
         assert pickle.loads(pickle.dumps(computation)) is not None
         return openmm.PythonForce(_Adapter(computation, dtype))
 

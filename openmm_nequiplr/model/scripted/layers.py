@@ -62,15 +62,17 @@ class ScriptedProduct(torch.nn.Module):
     def __init__(self, product: EdgeTensorProduct) -> None:
         super().__init__()
         self.widths, self.weight_widths = product._widths, product._weight_widths
-        blocks, self.used, self.position = [], [], []
+        blocks: list[torch.nn.Module] = []
+        used: list[int] = []
+        position: list[int] = []
         for block, (mul, dim, own) in enumerate(product._blocks):
             if not own:
                 continue
             sizes = [product.paths[k][2].dim for k in own]
             blocks.append(_Block(getattr(product, f"coupling_{block}").clone(), dim, mul, sizes))
-            self.used.append(block)
-            self.position.extend(product._position[k] for k in own)
-        self.blocks = torch.nn.ModuleList(blocks)
+            used.append(block)
+            position.extend(product._position[k] for k in own)
+        self.blocks, self.used, self.position = torch.nn.ModuleList(blocks), used, position
 
     def forward(
         self, features: torch.Tensor, harmonics: torch.Tensor, weights: torch.Tensor

@@ -11,7 +11,7 @@ from openmm_nequiplr.neighbors import neighbor_list
 
 
 def as_set(first, second, shift):
-    """Pairs with the smaller index first, or of an atom and its image the leading shift positive."""
+    """Pairs with the smaller index first; of an atom and its image, the shift that leads up."""
     rows = np.column_stack([first, second, np.rint(shift)]).astype(int).tolist()
     found = set()
     for a, b, *image in rows:
@@ -68,7 +68,7 @@ def test_kept_list_is_complete(rng, periodic):
         jumps = (tracked - x).numpy() @ np.linalg.inv(box)
         np.testing.assert_allclose(jumps, np.rint(jumps), atol=1e-9)
         for near, cutoff in ((True, 3.0), (False, 6.0 if periodic else 3.0)):
-            first, second, vector = pairs(tracked, c, near)
+            _, _, vector = pairs(tracked, c, near)
             length = torch.linalg.vector_norm(vector, dim=-1).numpy()
             index, shift = neighbor_list(positions, box, periodic, cutoff, full=False)
             expected = positions[index[1]] - positions[index[0]] + shift.numpy() @ box * periodic
