@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openmm_nequiplr import __version__, cli
+from openmm_nequiplr import __version__, cli, shipped_structure
 from openmm_nequiplr.errors import InputError, NequIPLRError
 
 ROOT = Path(__file__).parents[1]
@@ -304,7 +304,7 @@ def test_periodic_checkpoints_need_a_word(tmp_path, capsys):
 
 def test_export(tmp_path, capsys):
     torch = pytest.importorskip("torch")
-    structure = str(openmm_nequiplr.shipped_structure("carbon-chain"))
+    structure = str(shipped_structure("carbon-chain"))
     output = tmp_path / "chain.pt"
     assert cli.main(["export", "carbon-chain", structure, "-o", str(output)]) == 0
     assert capsys.readouterr().out.strip() == f"wrote {output}"
