@@ -62,7 +62,9 @@ def create_system(
         correction.
     backend : {"auto", "python", "torch", "python_torch"}
         How OpenMM calls the model. ``"python"`` is a ``PythonForce``; ``"torch"`` a ``TorchForce``
-        of openmm-torch, with network, charges and energy in one TorchScript graph;
+        of openmm-torch, with network, charges and energy in one TorchScript graph (with release
+        1.5 on platforms Reference and CPU, see also
+        :func:`~openmm_nequiplr.simulation.deserialize_system`);
         ``"python_torch"`` the ``PythonTorchForce`` of its next release, whose positions and forces
         stay on the GPU. ``"auto"`` takes the fastest that is there
         (:func:`~openmm_nequiplr.simulation.describe_backend` tells which).
