@@ -10,6 +10,7 @@ The public names are loaded on first use (PEP 562), so that ``import openmm_nequ
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
         shipped_models,
         shipped_structure,
     )
-    from openmm_nequiplr.simulation import ChargeReporter, create_system
+    from openmm_nequiplr.simulation import ChargeReporter, create_system, export_torch_force
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _HOME = {
     "NequIPLRCalculator": "openmm_nequiplr.calculator",
     "NequIPLRPotential": "openmm_nequiplr.model",
     "create_system": "openmm_nequiplr.simulation",
+    "export_torch_force": "openmm_nequiplr.simulation",
     "load_model": "openmm_nequiplr.model",
     "save_model": "openmm_nequiplr.model",
     "shipped_models": "openmm_nequiplr.model",
@@ -45,11 +47,15 @@ __all__ = [
     "NequIPLRPotential",
     "__version__",
     "create_system",
+    "export_torch_force",
     "load_model",
     "save_model",
     "shipped_models",
     "shipped_structure",
 ]
+
+if "torch" in sys.modules:  # graphs in the XML of a System name an operator of this package
+    importlib.import_module("openmm_nequiplr.operators")
 
 
 def __getattr__(name: str) -> Any:

@@ -353,6 +353,32 @@ def _analyze(arguments: argparse.Namespace) -> None:
     analyze_trajectory(**_given(arguments))
 
 
+# --------------------------------------------------------------------------------------- export
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model file or name of a shipped model")
+    parser.add_argument(
+        "structure", metavar="STRUCTURE", help="extended XYZ, PDB or another file that ASE reads"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True)
+    parser.add_argument(
+        "--total-charge", type=float, metavar="E", help="in e; else the structure's"
+    )
+    parser.add_argument("--solver", choices=("auto", "dense", "iterative"), help="of the charges")
+    _device_arguments(parser)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .simulation import export_torch_force, read_structure
+
+    options = _given(arguments)
+    start, output = read_structure(options.pop("structure")), options.pop("output")
+    options.setdefault("total_charge", start.total_charge)
+    export_torch_force(options.pop("model"), start.topology, output, **options)
+    print(f"wrote {output}")
+
+
 # ----------------------------------------------------------------------------------------- info
 
 
@@ -378,5 +404,6 @@ _COMMANDS = {
     "convert": (_convert_arguments, _convert, "convert a checkpoint of the nequip-charge code"),
     "md": (_md_arguments, _md, "run molecular dynamics in OpenMM"),
     "analyze": (_analyze_arguments, _analyze, "recompute charges and energies of a trajectory"),
+    "export": (_export_arguments, _export, "write a model as TorchScript for OpenMM's TorchForce"),
     "info": (_info_arguments, _info, "describe a model, or list the shipped ones"),
 }

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openmm_nequiplr import __version__, cli
+from openmm_nequiplr import __version__, cli, shipped_structure
 from openmm_nequiplr.errors import InputError, NequIPLRError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["train", "evaluate", "convert", "md", "analyze", "info"]
+COMMANDS = ["train", "evaluate", "convert", "md", "analyze", "export", "info"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -311,3 +311,12 @@ def test_periodic_checkpoints_need_a_word(tmp_path, capsys):
         assert _convert(fixture, model) == 2
         assert "--legacy-periodic" in capsys.readouterr().err
         assert not model.exists()
+
+
+def test_export(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    structure = str(shipped_structure("carbon-chain"))
+    output = tmp_path / "chain.pt"
+    assert cli.main(["export", "carbon-chain", structure, "-o", str(output)]) == 0
+    assert capsys.readouterr().out.strip() == f"wrote {output}"
+    assert "total_charge" in torch.jit.load(str(output)).notes

@@ -13,11 +13,24 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
+def _needs_openmmtorch():
+    """Skip where openmm-torch is missing or does not go with this torch."""
+    from openmm_nequiplr.errors import BackendError
+    from openmm_nequiplr.simulation.torchforce import load_openmmtorch
+
+    try:
+        load_openmmtorch()
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example, tmp_path):
     if "import MLPotential" in example.read_text(encoding="utf-8"):
         pytest.importorskip("openmmml", reason="openmm-ml is not installed")
+    if example.stem.startswith("torchforce"):
+        _needs_openmmtorch()
     done = subprocess.run(
         [sys.executable, str(example)],
         cwd=tmp_path,

@@ -18,6 +18,7 @@ PUBLIC = [
     "NequIPLRCalculator",
     "NequIPLRPotential",
     "create_system",
+    "export_torch_force",
     "load_model",
     "save_model",
     "shipped_models",

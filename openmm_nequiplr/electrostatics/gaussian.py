@@ -10,8 +10,6 @@ import math
 
 import torch
 
-_SQRT2 = math.sqrt(2.0)
-
 
 def pair_width(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """γ = √(σ_i² + σ_j²) in Å; the shapes broadcast."""
@@ -28,12 +26,12 @@ def pair_potential(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
     width : torch.Tensor, the same shape, Å
         γ of the pair.
     """
-    return torch.erf(distance / (_SQRT2 * width)) / distance
+    return torch.erf(distance / (math.sqrt(2.0) * width)) / distance
 
 
 def screening(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
     """erfc(r/(√2 γ))/r in 1/Å: what a point-charge pair has more than a Gaussian pair."""
-    return torch.erfc(distance / (_SQRT2 * width)) / distance
+    return torch.erfc(distance / (math.sqrt(2.0) * width)) / distance
 
 
 def self_coefficient(widths: torch.Tensor) -> torch.Tensor:

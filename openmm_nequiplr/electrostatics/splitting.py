@@ -43,9 +43,9 @@ class MeshParameters:
 
 
 #: a and p of the model a (h/γ)^p for the relative error of the mesh forces, by spline order p.
-_MESH_ERROR = {6: 0.012, 8: 0.005}
+MESH_ERROR = {6: 0.012, 8: 0.005}
 #: First neglected real-space term, relative to the requested accuracy of forces.
-_CUTOFF_SAFETY = 0.1
+CUTOFF_SAFETY = 0.1
 #: Nanoseconds per step that an atom's spline row, a mesh point and a pair cost on a processor: they
 #: take part in about eight products.
 _ROW_COST, _POINT_COST, _PAIR_COST = 40.0, 110.0, 25.0
@@ -87,7 +87,7 @@ def choose_parameters(
         raise InputError(describe("accuracy", accuracy, "a number from 1e-10 to 1e-2"))
     heights = cell_heights(cell)
     volume = abs(float(np.linalg.det(cell)))
-    reach = math.sqrt(-2.0 * math.log(_CUTOFF_SAFETY * accuracy))
+    reach = math.sqrt(-2.0 * math.log(CUTOFF_SAFETY * accuracy))
     kinds, counts = np.unique(widths, return_counts=True)
     spread = 0.5 * (volume / len(widths)) ** (1.0 / 3.0)
     candidates = [*kinds, *(spread * 1.1 ** np.arange(-4, 12))]
@@ -95,7 +95,7 @@ def choose_parameters(
         candidates = [c for c in candidates if c >= kinds[-1]]
     best, least = None, math.inf
     for narrowest in sorted(float(c) for c in candidates):
-        for order, factor in _MESH_ERROR.items():
+        for order, factor in MESH_ERROR.items():
             spacing = math.sqrt(2.0) * narrowest * (accuracy / factor) ** (1.0 / order)
             fewest = [max(order, math.ceil(h / spacing)) for h in heights.tolist()]
             if math.prod(fewest) > 1e9:

@@ -7,7 +7,8 @@ import torch
 from ..units import BOHR, COULOMB_CONSTANT
 from .radial import PolynomialCutoff
 
-_SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
+#: Amplitudes and rates of the four exponentials of φ.
+SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
 
 
 class ZBLRepulsion(torch.nn.Module):
@@ -40,5 +41,5 @@ class ZBLRepulsion(torch.nn.Module):
         first = numbers.index_select(0, edge_index[0])
         second = numbers.index_select(0, edge_index[1])
         reduced = length * (first**0.23 + second**0.23) / (0.8854 * BOHR)
-        screening = torch.stack([c * torch.exp(-d * reduced) for c, d in _SCREENING]).sum(dim=0)
+        screening = torch.stack([c * torch.exp(-d * reduced) for c, d in SCREENING]).sum(dim=0)
         return 0.5 * COULOMB_CONSTANT * first * second / length * screening * self.cutoff(length)

@@ -1,11 +1,15 @@
 """OpenMM: systems, reporters and a molecular dynamics driver. The only place that knows OpenMM."""
 
-from .computation import Computation, current_evaluation, get_computation
+from .backends import describe_backend
+from .computation import Computation
+from .export import export_torch_force
+from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
 from .system import create_force, create_system
 from .topology import SimulationStructure, from_atoms, read_structure, to_atoms
+from .torchforce import deserialize_system
 
 __all__ = [
     "ChargeReporter",
@@ -16,6 +20,9 @@ __all__ = [
     "create_force",
     "create_system",
     "current_evaluation",
+    "describe_backend",
+    "deserialize_system",
+    "export_torch_force",
     "from_atoms",
     "from_mdtraj",
     "get_computation",

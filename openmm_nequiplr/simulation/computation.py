@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +13,12 @@ import numpy as np
 import openmm
 import torch
 
-from ..errors import BackendError, InputError, NequIPLRError, describe
+from ..errors import BackendError, InputError, NequIPLRError
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
-from ..pickling import Unavailable, reduction
+from ..pickling import reduction
 from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
@@ -254,54 +251,6 @@ def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.
     if not periodic:
         return positions, None
     return positions, state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
-
-
-def get_computation(system: openmm.System) -> Computation:
-    """The computation behind the NequIP-LR force of a System.
-
-    Raises
-    ------
-    InputError
-        If the System has no such force.
-    NequIPLRError
-        If it has one that cannot be restored here, for example of a newer version.
-    """
-    for force in _forces(system):
-        if isinstance(force, openmm.PythonForce) and force.getName() == FORCE_NAME:
-            computation = pickle.loads(_pickled_function(force))
-            if isinstance(computation, Unavailable):
-                raise NequIPLRError(computation.reason)
-            if isinstance(computation, Computation):
-                return computation
-    raise InputError(
-        describe("system", "a System without NequIP-LR force", "one made by create_system")
-    )
-
-
-def _forces(system: openmm.System) -> Iterator[openmm.Force]:
-    """The forces of a System and those inside its CustomCVForces."""
-    for force in system.getForces():
-        yield force
-        if isinstance(force, openmm.CustomCVForce):
-            for index in range(force.getNumCollectiveVariables()):
-                yield force.getCollectiveVariable(index)
-
-
-def _pickled_function(force: openmm.PythonForce) -> bytes:
-    """The pickled callable of a force, out of its XML: Python cannot read the C++ vector."""
-    xml = openmm.XmlSerializer.serialize(force)
-    found = re.search(r'\bfunction="([0-9a-fA-F]*)"', xml)
-    return bytes.fromhex(found.group(1)) if found else pickle.dumps(None)
-
-
-def current_evaluation(context: openmm.Context) -> Evaluation:
-    """Energies per part, charges and dipole at the current positions of a Context.
-
-    ``current_evaluation(simulation.context).parts`` holds the energies in eV.
-    """
-    computation = get_computation(context.getSystem())
-    state = context.getState(positions=True)
-    return computation.evaluate(*computation.geometry(state))
 
 
 def resolve_device(device: str | None) -> str:

@@ -31,7 +31,7 @@ from openmm import app, unit
 from openmmml.embeddings.mechanicalembedding import MechanicalEmbedding
 
 from ..errors import BoxError, InputError, describe
-from .system import check_atoms
+from .settings import check_atoms
 
 if TYPE_CHECKING:
     from .mlpotential import NequIPLRPotentialImpl

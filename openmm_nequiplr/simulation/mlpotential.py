@@ -19,7 +19,8 @@ from openmmml.mlpotential import MLPotentialImpl
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from .embedding import EMBEDDING_OPTIONS, MECHANICAL, create_mixed_system, with_box
-from .system import as_model, create_force
+from .settings import as_model
+from .system import create_force
 
 #: The total charge: openmm-ml's potentials say ``charge``, :func:`create_system` its own name.
 CHARGE_NAMES = ("totalCharge", "charge", "total_charge")

@@ -13,7 +13,8 @@ import openmm
 from openmm import app, unit
 
 from ..errors import InputError, describe
-from .computation import Computation, get_computation
+from .computation import Computation
+from .lookup import get_computation
 
 
 def record_dtype(num_atoms: int) -> np.dtype:

@@ -17,7 +17,8 @@ import openmm
 from openmm import app, unit
 
 from ..units import ANGSTROM_PER_NM
-from .computation import get_computation, state_geometry
+from .computation import state_geometry
+from .lookup import get_computation
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .reporters import ChargeReporter
 from .runfiles import LogReporter, RunFiles, read_settings, save_atomically

@@ -1,0 +1,126 @@
+"""From a model and its atoms to a compiled graph."""
+
+import copy
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from e3nn.util.jit import script
+
+from ...errors import BackendError, describe
+from ..building import type_indices
+from ..potential import NequIPLRPotential
+from ..solving import SolverOptions
+from .direct import EwaldMatrix, FreeMatrix
+from .graph import EvaluationGraph
+from .mesh import MeshMatrix
+from .pairs import PairList
+from .solving import DenseCharges, DiagonalFactor, IterativeCharges, WoodburyFactor
+
+#: How much farther than needed (Å) neighbours are searched.
+SKIN = 0.6
+
+
+def check_scriptable(model: NequIPLRPotential, periodic: bool) -> None:
+    """Refuse models whose Coulomb sums are those of the published code.
+
+    Raises
+    ------
+    BackendError
+        If the model is such a one.
+    """
+    config = model.config
+    legacy = config.legacy_periodic or config.legacy_ewald_cutoff
+    if legacy if periodic else config.legacy_nonperiodic:
+        raise BackendError(
+            "backend: expected 'python' for a model converted from the published code with its "
+            "Coulomb sums as they were (legacy_* in the configuration), got one that needs a "
+            "TorchScript graph, which knows the corrected sums alone"
+        )
+
+
+def script_model(
+    model: NequIPLRPotential,
+    symbols: Sequence[int] | Sequence[str] | np.ndarray,
+    periodic: bool,
+    total_charge: float = 0.0,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    options: SolverOptions | None = None,
+    external: torch.nn.Module | None = None,
+    skin: float = SKIN,
+    notes: dict[str, str] | None = None,
+    model_file: bytes = b"",
+    atoms: Sequence[int] | None = None,
+) -> torch.jit.ScriptModule:
+    """Compile network, charge equilibration, energy and forces into one TorchScript module.
+
+    Its ``forward(positions, box)`` takes nm and returns kJ/mol and kJ/mol/nm, as OpenMM's
+    TorchForce wants it; ``evaluate(positions, cell)`` speaks Å and eV and returns charges too, see
+    :class:`.graph.EvaluationGraph`. It keeps its own copy of the model. What it carries from one
+    evaluation to the next (pairs, and where charges are solved for iteratively preconditioner and
+    guesses) saves time and changes no result beyond the solver's tolerance.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+    symbols : sequence of int or str, length N
+        Atomic numbers or element symbols.
+    periodic : bool
+    total_charge : float, e
+    dtype : torch.dtype, optional
+        Of the network; that of the model by default.
+    device : torch.device or str
+    options : SolverOptions, optional
+    external : torch.nn.Module, optional
+        Sums the smooth part of the point charges in place of the graph, see
+        :class:`.graph.EvaluationGraph`.
+    skin : float, Å
+    notes : dict of str to str, optional
+        Kept in the module's attribute ``notes`` as JSON.
+    model_file : bytes
+        Kept in the module's attribute ``model_file``.
+    atoms : sequence of int, length N, optional
+        Which of the positions given to ``forward`` are those of the model's atoms; by default all.
+
+    Raises
+    ------
+    UnknownElementError
+        If the model does not know an element.
+    BackendError
+        If the model's Coulomb sums are those of the published code.
+    InputError
+        If an option makes no sense.
+    """
+    periodic = bool(periodic)
+    check_scriptable(model, periodic)
+    if not isinstance(total_charge, int | float):
+        raise TypeError(describe("total_charge", total_charge, "a number"))
+    options = SolverOptions() if options is None else options
+    own = copy.deepcopy(model).to(dtype=dtype, device=device).eval()
+    for parameter in own.parameters():
+        parameter.requires_grad_(False)
+    types = torch.from_numpy(type_indices(own.config, symbols)).to(device)
+    config, count = own.config, len(types)
+    widest = 2.0**0.5 * max(config.widths[k] for k in set(types.tolist()))
+    constant = config.coulomb_constant
+    operator: torch.nn.Module = FreeMatrix(constant)
+    factor: torch.nn.Module = DiagonalFactor()
+    iterative = options.iterative(config, count, periodic)
+    if periodic and iterative:
+        operator = MeshMatrix(constant, widest, count, options.mesh_accuracy)
+        factor = WoodburyFactor(constant, count)
+    elif periodic:
+        operator = EwaldMatrix(constant, widest, count)
+    solver: torch.nn.Module = DenseCharges(operator)
+    if iterative:
+        solver = IterativeCharges(operator, factor, options)
+    pairs = PairList(max(config.r_max, config.charge_cutoff), periodic, skin)
+    graph = EvaluationGraph(own, types, periodic, total_charge, pairs, solver, external)
+    graph.select(atoms)
+    graph.notes = json.dumps(notes or {})
+    stored = torch.frombuffer(bytearray(model_file or b"\0"), dtype=torch.uint8).clone()
+    graph.register_buffer("model_file", stored)
+    return script(graph.to(device).eval())

@@ -1,0 +1,199 @@
+"""Neighbours inside the graph: a cell list in torch, kept while atoms move little."""
+
+import math
+
+import torch
+
+
+def cell_heights(cell: torch.Tensor) -> torch.Tensor:
+    """Distances between opposite faces of a cell, shape (3,), Å; rows are lattice vectors."""
+    return 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0)
+
+
+def _bins(heights: list[float], cutoff: float, count: int) -> list[int]:
+    """Number of bins along each axis: no narrower than the cutoff, and not many more than atoms."""
+    bins: list[int] = []
+    for height in heights:
+        bins.append(int(max(1.0, min(math.floor(height / cutoff), 1e6))))
+    total = float(bins[0]) * float(bins[1]) * float(bins[2])
+    most = float(max(8, 2 * count))
+    if total > most:
+        shrink = math.pow(most / total, 1.0 / 3.0)
+        for axis in range(3):
+            bins[axis] = max(1, math.floor(bins[axis] * shrink))
+    return bins
+
+
+def _half_offsets(reach: list[int]) -> list[list[int]]:
+    """Steps between bins: the origin and one of every opposite pair within reach."""
+    offsets = [[0, 0, 0]]
+    for x in range(reach[0] + 1):
+        for y in range(-reach[1], reach[1] + 1):
+            for z in range(-reach[2], reach[2] + 1):
+                if x > 0 or y > 0 or (y == 0 and z > 0):
+                    offsets.append([x, y, z])
+    return offsets
+
+
+def half_pairs(
+    positions: torch.Tensor, cell: torch.Tensor, cutoff: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Every pair of atoms and of images within a cutoff once, in O(N).
+
+    Parameters
+    ----------
+    positions : torch.Tensor, float64, shape (N, 3), Å
+        Need not lie inside the cell.
+    cell : torch.Tensor, float64, shape (3, 3), Å
+        Rows are lattice vectors; any shape, also smaller than the cutoff.
+    cutoff : float, Å
+
+    Returns
+    -------
+    first, second : torch.Tensor, int64, shape (P,)
+    shift : torch.Tensor, float64, shape (P, 3)
+        Integer images: ``r = x[second] - x[first] + shift @ cell``.
+    """
+    count = positions.shape[0]
+    device = positions.device
+    fraction = positions @ torch.linalg.inv(cell)
+    whole = torch.floor(fraction)
+    fraction = fraction - whole
+    wrapped = fraction @ cell
+    heights: list[float] = cell_heights(cell).tolist()
+    bins = _bins(heights, cutoff, count)
+    reach: list[int] = []
+    for axis in range(3):
+        reach.append(math.ceil(cutoff * bins[axis] / heights[axis]))
+    number = torch.tensor(bins, device=device)
+    place = torch.minimum((fraction * number).long(), number - 1)
+    flat = (place[:, 0] * bins[1] + place[:, 1]) * bins[2] + place[:, 2]
+    order = torch.argsort(flat)
+    members = torch.bincount(flat, minlength=bins[0] * bins[1] * bins[2])
+    begin = torch.cumsum(members, 0) - members
+    atoms = torch.arange(count, device=device)
+    firsts: list[torch.Tensor] = []
+    seconds: list[torch.Tensor] = []
+    shifts: list[torch.Tensor] = []
+    for offset in _half_offsets(reach):
+        target = place + torch.tensor(offset, device=device)
+        image = torch.div(target, number, rounding_mode="floor")
+        target = target - image * number
+        bin_of = (target[:, 0] * bins[1] + target[:, 1]) * bins[2] + target[:, 2]
+        found = members.index_select(0, bin_of)
+        a = torch.repeat_interleave(atoms, found)
+        start = begin.index_select(0, bin_of) - (torch.cumsum(found, 0) - found)
+        slot = torch.arange(a.shape[0], device=device) + start.index_select(0, a)
+        b = order.index_select(0, slot)
+        image = image.to(torch.float64)
+        vector = wrapped.index_select(0, b) - (wrapped - image @ cell).index_select(0, a)
+        inside = (vector * vector).sum(dim=-1) < cutoff * cutoff
+        if offset[0] == 0 and offset[1] == 0 and offset[2] == 0:
+            inside = inside & (b > a)
+        kept = torch.nonzero(inside).squeeze(-1)
+        a, b = a.index_select(0, kept), b.index_select(0, kept)
+        firsts.append(a)
+        seconds.append(b)
+        shifts.append((image + whole).index_select(0, a) - whole.index_select(0, b))
+    return torch.cat(firsts), torch.cat(seconds), torch.cat(shifts)
+
+
+class PairList(torch.nn.Module):
+    """Pairs within the two cutoffs, searched with a skin and kept until an atom has used it up.
+
+    The list decides how long a search lasts, and no result: who reads it cuts at the cutoff.
+
+    Parameters
+    ----------
+    near_cutoff : float, Å
+        Of the network.
+    periodic : bool
+    skin : float, Å
+    """
+
+    def __init__(self, near_cutoff: float, periodic: bool, skin: float) -> None:
+        super().__init__()
+        self.near_cutoff, self.periodic, self.skin = near_cutoff, periodic, skin
+        empty = torch.zeros(0, dtype=torch.float64)
+        self.register_buffer("reference", empty.reshape(0, 3))
+        self.register_buffer("reference_cell", torch.eye(3, dtype=torch.float64))
+        self.register_buffer("first", empty.long())
+        self.register_buffer("second", empty.long())
+        self.register_buffer("shift", empty.reshape(0, 3))
+        self.register_buffer("near", empty.long())
+        self.reach = 0.0
+        self.searches = 0
+
+    def _serves(self, moved: torch.Tensor, strain: torch.Tensor, far_cutoff: float) -> bool:
+        largest = float(torch.linalg.vector_norm(moved, dim=-1).max())
+        least = float(torch.linalg.svdvals(strain).min()) if self.periodic else 1.0
+        if not (largest < self.skin and least > 0.5):
+            return False
+        near = (self.near_cutoff + 2.0 * largest) / least <= self.near_cutoff + self.skin
+        return near and (far_cutoff + 2.0 * largest) / least <= self.reach
+
+    def update(
+        self, positions: torch.Tensor, cell: torch.Tensor, far_cutoff: float
+    ) -> torch.Tensor:
+        """Make the list fit a geometry; return the positions, shape (N, 3), that it belongs to.
+
+        They are the given ones up to lattice vectors.
+
+        Parameters
+        ----------
+        positions : torch.Tensor, float64, shape (N, 3), Å
+        cell : torch.Tensor, float64, shape (3, 3), Å
+            Rows are lattice vectors; ignored when not periodic.
+        far_cutoff : float, Å
+            Of pairs beyond the network's; 0 for none.
+        """
+        if self.reference.shape[0] == positions.shape[0]:
+            strain = torch.linalg.solve(self.reference_cell, cell)
+            moved = positions - self.reference
+            if self.periodic:
+                moved = positions - self.reference @ strain
+                jumps = torch.round(moved @ torch.linalg.inv(cell)) @ cell
+                positions, moved = positions - jumps, moved - jumps
+            if self._serves(moved, strain, far_cutoff):
+                return positions
+        self._search(positions, cell, max(far_cutoff, self.near_cutoff) + self.skin)
+        return positions
+
+    def _search(self, positions: torch.Tensor, cell: torch.Tensor, reach: float) -> None:
+        box = cell
+        if not self.periodic:  # a cell so large that images are out of reach
+            low, high = positions.min(dim=0)[0], positions.max(dim=0)[0]
+            box = torch.diag(1.01 * (high - low + reach))
+        first, second, shift = half_pairs(positions, box, reach)
+        if not self.periodic:
+            shift = torch.zeros_like(shift)
+        vector = positions.index_select(0, second) - positions.index_select(0, first)
+        distance = torch.linalg.vector_norm(vector + shift @ box, dim=-1)
+        self.near = torch.nonzero(distance < self.near_cutoff + self.skin).squeeze(-1)
+        self.first, self.second, self.shift = first, second, shift
+        self.reference, self.reference_cell = positions.clone(), cell.clone()
+        self.reach = reach
+        self.searches += 1
+
+    def forward(
+        self, positions: torch.Tensor, cell: torch.Tensor, near: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """First and second atoms, shape (P,), and vectors, shape (P, 3), Å, of the kept pairs.
+
+        Parameters
+        ----------
+        positions : torch.Tensor, float64, shape (N, 3), Å
+            Those that :meth:`update` returned.
+        cell : torch.Tensor, float64, shape (3, 3), Å
+        near : bool
+            Only those that may be within the network's cutoff.
+        """
+        first, second, shift = self.first, self.second, self.shift
+        if near:
+            first = first.index_select(0, self.near)
+            second = second.index_select(0, self.near)
+            shift = shift.index_select(0, self.near)
+        vector = positions.index_select(0, second) - positions.index_select(0, first)
+        if self.periodic:
+            vector = vector + shift @ cell
+        return first, second, vector

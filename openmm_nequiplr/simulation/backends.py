@@ -1,0 +1,167 @@
+"""The ways in which OpenMM can call a model, and the choice among them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+
+from ..errors import BackendError, InputError, NequIPLRError, describe
+from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
+from .computation import FORCE_NAME, Computation, ComputationSettings, resolve_device
+from .lookup import called_computation, inner_forces
+from .torchforce import companion, compile_settings, load_openmmtorch
+
+BACKENDS = ("auto", "python", "torch", "python_torch")
+
+_log = logging.getLogger(__name__)
+
+
+def resolve_backend(backend: str, device: str | None) -> str:
+    """The backend that a System will have: one of :data:`BACKENDS` without ``"auto"``.
+
+    ``"auto"`` is ``"python_torch"`` where torch computes on a GPU and openmm-torch has that force,
+    and ``"python"`` otherwise. On a processor a TorchForce is about as fast as the compiled loops
+    of a PythonForce, but takes seconds to compile and needs an openmm-torch that fits.
+
+    Raises
+    ------
+    BackendError
+        If the backend is unknown or not there.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(describe("backend", backend, " or ".join(map(repr, BACKENDS))))
+    if backend == "auto":
+        backend = "python"
+        if not resolve_device(device).startswith("cpu"):
+            try:
+                module = load_openmmtorch()
+                backend = "python_torch" if hasattr(module, "PythonTorchForce") else "python"
+            except BackendError as error:
+                _log.info("backend='auto' does without openmm-torch: %s", error)
+    if backend != "python":
+        module = load_openmmtorch()
+        if backend == "python_torch" and not hasattr(module, "PythonTorchForce"):
+            raise BackendError(
+                f"backend: expected an openmm-torch with PythonTorchForce (newer than 1.5), got "
+                f"{_version('openmmtorch')}; use 'python', which does the same through the host"
+            )
+    _log.info("NequIP-LR force through backend=%r", backend)
+    return backend
+
+
+def make_force(settings: ComputationSettings, backend: str) -> openmm.Force:
+    """The force of a System for a backend that :func:`resolve_backend` returned.
+
+    Raises
+    ------
+    BackendError
+        If the model cannot be compiled, see :func:`openmm_nequiplr.model.scripted.script_model`.
+    """
+    if backend == "torch":
+        force = load_openmmtorch().TorchForce(compile_settings(settings))
+        force.setOutputsForces(True)
+    elif backend == "python_torch":
+        force = load_openmmtorch().PythonTorchForce(TensorCall(Computation(settings)))
+    else:
+        force = openmm.PythonForce(Computation(settings))
+    force.setName(FORCE_NAME)
+    force.setUsesPeriodicBoundaryConditions(settings.periodic)
+    if settings.atoms is not None and backend != "torch":  # whose graph knows its atoms
+        if not hasattr(force, "setParticles"):
+            expected = "one whose force acts on some of the atoms (PythonForce of OpenMM 8.6)"
+            raise BackendError(describe("backend", f"{backend!r} here", expected))
+        force.setParticles(settings.atoms)
+    return force
+
+
+def describe_backend(system: openmm.System) -> str:
+    """Which force carries the model of a System, such as ``"python: PythonForce of OpenMM 8.6"``.
+
+    Raises
+    ------
+    InputError
+        If the System has no NequIP-LR force.
+    """
+    for force in inner_forces(system):
+        if companion(force) is not None:
+            return f"torch: TorchForce of openmm-torch {_version('openmmtorch')}"
+        computation = called_computation(force)
+        if isinstance(computation, TensorCall):
+            return f"python_torch: PythonTorchForce of openmm-torch {_version('openmmtorch')}"
+        if isinstance(computation, Computation):
+            return f"python: PythonForce of OpenMM {openmm.version.short_version}"
+    raise InputError(
+        describe("system", "a System without NequIP-LR force", "one made by create_system")
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+class TensorCall:
+    """The callable of a ``PythonTorchForce``: tensors in, tensors out.
+
+    On the processor it is the computation of a ``PythonForce``, with its compiled loops; on a GPU
+    it is the TorchScript graph, from whose device positions and forces do not move.
+
+    Parameters
+    ----------
+    computation : Computation
+    graph : bool, optional
+        Whether to use the graph; by default as just said.
+    """
+
+    def __init__(self, computation: Computation, graph: bool | None = None) -> None:
+        self.computation, self.graph = computation, graph
+        self._graphs: dict[str, torch.jit.ScriptModule] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"computation": self.computation, "graph": self.graph}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _graphs={})
+
+    def __call__(
+        self, state: openmm.State, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy (kJ/mol) and forces (kJ/mol/nm) at positions, shape (N, 3), nm.
+
+        The State has the box alone; dtype and device of the positions are those of the platform.
+        """
+        cell = None
+        if self.computation.settings.periodic:
+            cell = state.getPeriodicBoxVectors(asNumpy=True)._value
+        try:
+            return self._compute(positions.detach(), cell)
+        except NequIPLRError:
+            raise
+        except Exception as error:  # only the message survives the way through OpenMM
+            raise NequIPLRError(f"{type(error).__name__}: {error}") from error
+
+    def _compute(
+        self, positions: torch.Tensor, cell: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        computation = self.computation
+        device = positions.device
+        if computation.settings.device is not None:
+            device = torch.device(resolve_device(computation.settings.device))
+        use_graph = device.type != "cpu" if self.graph is None else self.graph
+        if use_graph:
+            if str(device) not in self._graphs:
+                self._graphs[str(device)] = compile_settings(computation.settings, device)
+            box = None if cell is None else torch.as_tensor(cell, dtype=torch.float64)
+            return self._graphs[str(device)](positions, box)
+        points = positions.cpu().to(torch.float64).numpy() * ANGSTROM_PER_NM
+        result = computation.evaluate(points, None if cell is None else cell * ANGSTROM_PER_NM)
+        forces = np.asarray(result.forces) * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
+        energy = torch.tensor(result.energy * EV_TO_KJ_PER_MOL, dtype=torch.float64)
+        return energy.to(positions.device), torch.from_numpy(forces).to(positions)

@@ -1,0 +1,110 @@
+"""Models as files that OpenMM runs without this package."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from openmm import app
+
+from ..model import NequIPLRPotential
+from ..model.scripted import script_model
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from .computation import DTYPES, resolve_device
+from .serialization import load_embedded
+from .settings import computation_settings
+
+
+def export_torch_force(
+    model: NequIPLRPotential | str | Path,
+    topology: app.Topology,
+    path: str | os.PathLike,
+    *,
+    total_charge: Any = 0,
+    precision: str | None = None,
+    device: str | None = None,
+    solver: str = "auto",
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+) -> None:
+    """Write a model for the atoms of a topology as a TorchScript file for openmm-torch.
+
+    Everything is inside, the long-range sums too: OpenMM runs it where neither this package nor
+    e3nn is installed, ::
+
+        import torch
+        from openmmtorch import TorchForce
+
+        force = TorchForce("model.pt")
+        force.setOutputsForces(True)
+        force.setUsesPeriodicBoundaryConditions(True)  # if the topology has a box
+
+    The file serves these atoms in this order, with any positions and any box. Besides ``forward``,
+    which TorchForce calls, the module has ``evaluate(positions, cell)`` in Å, which returns energy
+    (eV), forces (eV/Å), charges, adjoint charges (e) and electronegativities (eV/e). A torch older
+    than the one that wrote it may not be able to read it.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential, path or str
+        A model, a model file, or the name of a shipped model.
+    topology : openmm.app.Topology
+        Its elements choose atom types; whether it has a box decides on periodicity.
+    path : path
+        By custom it ends in ``.pt``.
+    total_charge : float or Quantity, e
+    precision : {"single", "double"}, optional
+        Of the network; by default that of the model.
+    device : str, optional
+        Where the module lives; by default the processor, from where openmm-torch moves it to the
+        GPU on platform CUDA.
+    solver, charge_tolerance, max_iterations
+        As for :func:`~openmm_nequiplr.create_system`.
+
+    Raises
+    ------
+    BackendError
+        If the model was converted from the published code with its Coulomb sums as they were, or
+        the device does not exist.
+    UnknownElementError, BoxError, InputError
+        As in :func:`~openmm_nequiplr.create_system`.
+    """
+    settings = computation_settings(
+        topology,
+        model,
+        total_charge=total_charge,
+        long_range="graph",
+        device=device,
+        precision=precision,
+        solver=solver,
+        charge_tolerance=charge_tolerance,
+        max_iterations=max_iterations,
+    )
+    own = load_embedded(settings.model)
+    graph = script_model(
+        own,
+        settings.symbols,
+        settings.periodic,
+        settings.total_charge,
+        dtype=DTYPES[settings.precision],
+        device="cpu" if device is None else resolve_device(device),
+        options=SolverOptions(solver, charge_tolerance, max_iterations),
+        notes={
+            "symbols": " ".join(settings.symbols),
+            "periodic": str(settings.periodic),
+            "total_charge": str(settings.total_charge),
+            "model": json.dumps(own.metadata),
+        },
+    )
+    _save(graph, Path(path))
+
+
+def _save(graph: torch.jit.ScriptModule, target: Path) -> None:
+    """Write the file; it is replaced in one step."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    torch.jit.save(graph, str(part))
+    os.replace(part, target)

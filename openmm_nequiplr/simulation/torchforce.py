@@ -1,0 +1,281 @@
+"""TorchForce: the whole model as a TorchScript graph that OpenMM runs.
+
+The graph is that of :mod:`openmm_nequiplr.model.scripted`. Its long-range part may be handed over
+to OpenMM's particle mesh Ewald by an operator (:mod:`openmm_nequiplr.operators`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import logging
+import re
+import threading
+import uuid
+import xml.etree.ElementTree as ElementTree
+from collections import OrderedDict
+from io import BytesIO
+from types import ModuleType
+
+import numpy as np
+import openmm
+import torch
+
+from ..errors import BackendError
+from ..model.io import serialize_model
+from ..model.scripted import script_model
+from ..model.solving import SolverOptions
+from ..operators import provide
+from .computation import DTYPES, FORCE_NAME, Computation, ComputationSettings, resolve_device
+from .pme import PointChargeCoulomb
+from .serialization import ModelFile, load_embedded
+
+_REMEDY = (
+    "openmm-torch 1.5 goes with torch 2.9.1 in its default build, also without a GPU "
+    "(pip install torch==2.9.1 openmmtorch==1.5; not the CPU-only build, and none for CUDA 13); "
+    "backend='python' needs none of it"
+)
+_MOST_SUMS = 8
+_MOST_COMPANIONS = 4
+
+_log = logging.getLogger(__name__)
+_lock = threading.RLock()
+_sums: OrderedDict[str, tuple[threading.Lock, PointChargeCoulomb]] = OrderedDict()
+_companions: OrderedDict[str, Computation] = OrderedDict()
+_loaded: list[ModuleType] = []
+
+
+def load_openmmtorch() -> ModuleType:
+    """The module ``openmmtorch``, with its plugins loaded whatever was imported first.
+
+    Raises
+    ------
+    BackendError
+        If it is missing, or does not go with the torch that is installed.
+    """
+    if _loaded:
+        return _loaded[0]
+    try:
+        module = importlib.import_module("openmmtorch")
+        # OpenMM looked for plugins when it was imported, perhaps before torch was there
+        for text in openmm.Platform.getPluginLoadFailures():
+            found = re.search(r"[^ ]*OpenMMTorch[^ :]*", text)
+            if found is not None:
+                _load_plugin(found.group())
+        if not openmm.Platform.getPlatform("Reference").supportsKernels(["CalcTorchForce"]):
+            raise ImportError("its plugins for OpenMM's platforms are missing")
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"backend: expected openmm-torch to be installed, got none ({error}); {_REMEDY}"
+        ) from error
+    except (ImportError, openmm.OpenMMException) as error:
+        raise BackendError(
+            f"backend: expected an openmm-torch that goes with torch {torch.__version__}, got one "
+            f"that cannot be loaded ({error}); {_REMEDY}"
+        ) from error
+    _loaded.append(module)
+    return module
+
+
+def _load_plugin(path: str) -> None:
+    """Load a plugin that failed before; those of absent GPUs fail again."""
+    try:
+        openmm.Platform.loadPluginLibrary(path)
+    except openmm.OpenMMException as error:
+        _log.info("openmm-torch does without %s: %s", path, error)
+
+
+# ------------------------------------------------------------------------------------- the graph
+
+
+class DelegatedSum(torch.nn.Module):
+    """Hands the smooth part of a graph's Coulomb sum to OpenMM.
+
+    Parameters
+    ----------
+    settings : str
+        As for :func:`openmm_nequiplr.operators.point_charge_difference`.
+    """
+
+    def __init__(self, settings: str) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(
+        self,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        eta: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, forces = torch.ops.openmm_nequiplr.point_charge_difference(
+            positions, cell, charges, subtracted, eta, self.settings
+        )
+        return energy, forces
+
+
+def compile_settings(
+    settings: ComputationSettings, device: torch.device | str | None = None
+) -> torch.jit.ScriptModule:
+    """The graph of a computation; it can tell its settings (:func:`companion`).
+
+    Without a box, where there is no mesh, the graph sums all pairs itself in any case.
+
+    Parameters
+    ----------
+    settings : ComputationSettings
+    device : torch.device or str, optional
+        Where the graph lives; by default ``settings.device``, or the processor (openmm-torch moves
+        it to the GPU on platform CUDA).
+    """
+    external = None
+    if settings.long_range == "openmm" and settings.periodic:
+        external = DelegatedSum(
+            json.dumps(
+                {
+                    "num_atoms": len(settings.symbols),
+                    "tolerance": settings.tolerance,
+                    "precision": settings.precision,
+                    "platform": settings.coulomb_platform,
+                }
+            )
+        )
+    plain = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in ("model", "symbols", "atoms")
+    }
+    plain["symbols"] = list(settings.symbols)
+    plain["atoms"] = None if settings.atoms is None else list(settings.atoms)
+    model = load_embedded(settings.model)
+    # the graph embeds the model in any case
+    stored = serialize_model(model) if isinstance(settings.model, ModelFile) else settings.model
+    where = device if device is not None else settings.device
+    return script_model(
+        model,
+        settings.symbols,
+        settings.periodic,
+        settings.total_charge,
+        dtype=DTYPES[settings.precision],
+        device="cpu" if where is None else resolve_device(str(where)),
+        options=_options(settings),
+        external=external,
+        notes={"token": uuid.uuid4().hex, "settings": json.dumps(plain)},
+        model_file=stored,
+        atoms=settings.atoms,
+    )
+
+
+def _options(settings: ComputationSettings) -> SolverOptions:
+    return SolverOptions(settings.solver, settings.charge_tolerance, settings.max_iterations)
+
+
+def _point_charge_difference(
+    positions: np.ndarray,
+    cell: np.ndarray,
+    charges: np.ndarray,
+    subtracted: np.ndarray,
+    eta: float,
+    settings: str,
+) -> tuple[float, np.ndarray]:
+    """What stands behind the operator; equal settings share their Contexts and take turns."""
+    with _lock:
+        if settings not in _sums:
+            while len(_sums) >= _MOST_SUMS:
+                _sums.popitem(last=False)
+            plain = json.loads(settings)
+            _sums[settings] = threading.Lock(), PointChargeCoulomb(periodic=True, **plain)
+        _sums.move_to_end(settings)
+        turn, coulomb = _sums[settings]
+    total, forces = 0.0, np.zeros_like(positions)
+    with turn:
+        for sign, values in ((1.0, charges), (-1.0, subtracted)):
+            if values.any():
+                energy, force = coulomb.smooth(positions, cell, values, eta)
+                total += sign * energy
+                forces += sign * force
+    return total, forces
+
+
+provide(_point_charge_difference)
+
+
+# ------------------------------------------------------------------------------ looking inside
+
+
+def companion(force: openmm.Force) -> Computation | None:
+    """A computation with the settings of a TorchForce of ours; ``None`` for any other force.
+
+    It gives the charges that the graph keeps to itself. Of one System it is one object, as long as
+    not too many others are asked for.
+    """
+    try:
+        module = load_openmmtorch()
+    except BackendError:
+        return None
+    if not module.TorchForce.isinstance(force):
+        return None
+    graph = module.TorchForce.cast(force).getModule()
+    notes = json.loads(getattr(graph, "notes", "{}"))
+    if "settings" not in notes:
+        return None
+    with _lock:
+        token = notes["token"]
+        if token not in _companions:
+            while len(_companions) >= _MOST_COMPANIONS:
+                _companions.popitem(last=False)
+            plain = json.loads(notes["settings"])
+            for name in ("symbols", "atoms"):
+                plain[name] = None if plain[name] is None else tuple(plain[name])
+            model = bytes(graph.model_file.cpu().numpy())
+            _companions[token] = Computation(ComputationSettings(model=model, **plain))
+        _companions.move_to_end(token)
+        return _companions[token]
+
+
+def deserialize_system(xml: str) -> openmm.System:
+    """Read a System with TorchForces from XML, with every combination of versions.
+
+    openmm-torch 1.5 crashes the process when OpenMM 8.6 asks it to read a TorchForce (also where
+    a System is copied); writing one works. This function reads the TorchForces itself, and leaves
+    all else to ``openmm.XmlSerializer``. They come last among the forces.
+
+    Parameters
+    ----------
+    xml : str
+        What ``openmm.XmlSerializer.serialize`` wrote.
+
+    Raises
+    ------
+    BackendError
+        If openmm-torch is not there.
+    """
+    root = ElementTree.fromstring(xml)
+    forces = root.find("Forces")
+    elements = [] if forces is None else [f for f in forces if f.get("type") == "TorchForce"]
+    for element in elements:
+        forces.remove(element)  # type: ignore[union-attr]
+    system = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
+    for element in elements:
+        system.addForce(_restored(element))
+    return system
+
+
+def _restored(element: ElementTree.Element) -> openmm.Force:
+    """The TorchForce of an XML element."""
+    graph = torch.jit.load(BytesIO(bytes.fromhex(element.get("encodedFileContents", ""))))
+    force = load_openmmtorch().TorchForce(graph)
+    if hasattr(graph, "notes"):  # openmm-torch does not write names
+        force.setName(FORCE_NAME)
+    force.setForceGroup(int(element.get("forceGroup", "0")))
+    force.setOutputsForces(element.get("outputsForces") == "1")
+    force.setUsesPeriodicBoundaryConditions(element.get("usesPeriodic") == "1")
+    for item in element.findall("GlobalParameters/Parameter"):
+        force.addGlobalParameter(item.get("name"), float(item.get("default", "0")))
+    for item in element.findall("ParameterDerivatives/Parameter"):
+        force.addEnergyParameterDerivative(item.get("name"))
+    for item in element.findall("Properties/Property"):
+        force.setProperty(item.get("name"), item.get("value"))
+    return force
