@@ -121,8 +121,7 @@ def create_system(
         symbols=symbols,
         periodic=box is not None,
         total_charge=_check_charge(total_charge, symbols, model),
-        # the published periodic code lets charges not interact: there is nothing to hand over
-        long_range="graph" if model.config.legacy_periodic and box is not None else long_range,
+        long_range=long_range if _has_coulomb_sum(model, box) else "graph",
         precision=precision,
         device=device,
         cutoff=_cutoff_in_angstrom(nonbonded_cutoff),
@@ -204,6 +203,11 @@ def _as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
     raise InputError(
         describe("model", type(model).__name__, "a NequIPLRPotential, a path or a shipped name")
     )
+
+
+def _has_coulomb_sum(model: NequIPLRPotential, box: ReducedBox | None) -> bool:
+    """Whether there is a sum to hand over; charges of the published periodic code do not interact."""
+    return model.config.equilibration and not (model.config.legacy_periodic and box is not None)
 
 
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
