@@ -22,12 +22,13 @@ if TYPE_CHECKING:
         shipped_models,
         shipped_structure,
     )
-    from openmm_nequiplr.simulation import ChargeReporter, create_system
+    from openmm_nequiplr.simulation import ChargeReporter, CommitteeReporter, create_system
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ChargeReporter": "openmm_nequiplr.simulation",
+    "CommitteeReporter": "openmm_nequiplr.simulation",
     "ModelConfig": "openmm_nequiplr.model",
     "NequIPLRCalculator": "openmm_nequiplr.calculator",
     "NequIPLRPotential": "openmm_nequiplr.model",
@@ -40,6 +41,7 @@ _HOME = {
 
 __all__ = [
     "ChargeReporter",
+    "CommitteeReporter",
     "ModelConfig",
     "NequIPLRCalculator",
     "NequIPLRPotential",

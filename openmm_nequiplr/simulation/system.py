@@ -121,7 +121,7 @@ def create_system(
         symbols=symbols,
         periodic=box is not None,
         total_charge=_check_charge(total_charge, symbols, model),
-        long_range=long_range if _has_coulomb_sum(model, box) else "graph",
+        long_range=long_range if has_coulomb_sum(model, box is not None) else "graph",
         precision=precision,
         device=device,
         cutoff=_cutoff_in_angstrom(nonbonded_cutoff),
@@ -205,9 +205,12 @@ def _as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
     )
 
 
-def _has_coulomb_sum(model: NequIPLRPotential, box: ReducedBox | None) -> bool:
-    """Whether there is a sum to hand over; charges of the published periodic code do not interact."""
-    return model.config.equilibration and not (model.config.legacy_periodic and box is not None)
+def has_coulomb_sum(model: NequIPLRPotential, periodic: bool) -> bool:
+    """Whether there is a sum to hand over: charges, and such that interact.
+
+    Those of the published periodic code do not.
+    """
+    return model.config.equilibration and not (model.config.legacy_periodic and periodic)
 
 
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
