@@ -16,6 +16,8 @@ from .config import EquilibrationConfig, TrainingConfig
 
 #: An element whose charges hardly vary in the training set gets this much spread, e.
 _LEAST_SPREAD = 0.01
+#: And this much where charges of elements stand in for unknown ones.
+_STAND_IN_SPREAD = 0.1
 
 
 def set_start(
@@ -78,10 +80,11 @@ def _fit_electronegativity(
 ) -> None:
     """Mean and spread of χ = −(J q + K (q + Z)) of the reference charges q, for each element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
+    charge_spread = _LEAST_SPREAD
     for item in data.items:
         graph, charges = item.graph, item.labels.charges
         if charges is None or not bool(torch.isfinite(charges).all()):
-            charges = _stand_in_charges(model, stand_in, graph)
+            charges, charge_spread = _stand_in_charges(model, stand_in, graph), _STAND_IN_SPREAD
         if charges is None:
             continue
         kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
@@ -95,7 +98,7 @@ def _fit_electronegativity(
         values = torch.cat(own)
         if len(values) > 1:
             model.electronegativity_shifts[index] = values.mean()
-            least = _LEAST_SPREAD * float(model.hardness(torch.tensor(index)))
+            least = charge_spread * float(model.hardness(torch.tensor(index)))
             model.electronegativity_scales[index] = max(float(values.std()), least)
 
 
