@@ -261,6 +261,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "validation_batch_size", "validation_interval", "max_epochs"):
             _at_least(name, getattr(self, name), 1)
+        if self.validation_interval > self.max_epochs:  # there would be no best model
+            expected = f"at most max_epochs = {self.max_epochs}"
+            raise InputError(describe("validation_interval", self.validation_interval, expected))
         _one_of("precision", self.precision, ("single", "double"))
         if not 0 <= self.ema_decay < 1:
             raise InputError(describe("ema_decay", self.ema_decay, "a number in [0, 1)"))
