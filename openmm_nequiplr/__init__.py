@@ -23,12 +23,18 @@ if TYPE_CHECKING:
         shipped_models,
         shipped_structure,
     )
-    from openmm_nequiplr.simulation import ChargeReporter, create_system, export_torch_force
+    from openmm_nequiplr.simulation import (
+        ChargeReporter,
+        CommitteeReporter,
+        create_system,
+        export_torch_force,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ChargeReporter": "openmm_nequiplr.simulation",
+    "CommitteeReporter": "openmm_nequiplr.simulation",
     "ModelConfig": "openmm_nequiplr.model",
     "NequIPLRCalculator": "openmm_nequiplr.calculator",
     "NequIPLRPotential": "openmm_nequiplr.model",
@@ -42,6 +48,7 @@ _HOME = {
 
 __all__ = [
     "ChargeReporter",
+    "CommitteeReporter",
     "ModelConfig",
     "NequIPLRCalculator",
     "NequIPLRPotential",

@@ -98,6 +98,13 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", default=False, help="continue from the last checkpoint"
     )
     parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="train a committee, one model for each seed; one number N stands for 0 … N−1",
+    )
+    parser.add_argument(
         "--set",
         dest="overrides",
         metavar="KEY=VALUE",
@@ -109,10 +116,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    train = _needs_lightning("openmm_nequiplr.training.run", "train")
     options = _given(arguments)
     options["overrides"] = parse_overrides(options["overrides"])
-    train(**options)
+    if "seeds" in options:
+        _needs_lightning("openmm_nequiplr.training.committee", "train_committee")(**options)
+    else:
+        _needs_lightning("openmm_nequiplr.training.run", "train")(**options)
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -166,7 +175,15 @@ def _needs_lightning(module: str, name: str) -> Any:
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model file or name of a shipped model")
+    parser.add_argument(
+        "model", metavar="MODEL", help="model file, name of a shipped model, committee's directory"
+    )
+    parser.add_argument(
+        "--committee",
+        nargs="+",
+        metavar="MODEL",
+        help="more models: judge the mean of all, each of them, and what their spread tells",
+    )
     parser.add_argument("data", metavar="DATA", help="extended XYZ or RuNNer input.data")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write parity plots here")
     parser.add_argument("--batch-size", type=int, metavar="N", help="structures per batch")
@@ -179,10 +196,16 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    options = _given(arguments)
+    model, others = options.pop("model"), options.pop("committee", [])
+    if others or Path(model).is_dir():
+        from .training.spread import evaluate_committee
+
+        evaluate_committee([model, *others], options.pop("data"), **options)
+        return
     from .training.evaluate import evaluate_model
 
-    options = _given(arguments)
-    evaluate_model(options.pop("model"), options.pop("data"), **options)
+    evaluate_model(model, options.pop("data"), **options)
 
 
 def _device_arguments(parser: argparse._ActionsContainer) -> None:
@@ -288,6 +311,24 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
     force.add_argument("--max-iterations", type=int, metavar="N", help="of the iterative solver")
     _device_arguments(force)
     force.add_argument("--threads", type=int, metavar="N", help="of torch and platform CPU")
+    committee = parser.add_argument_group("committee")
+    committee.add_argument(
+        "--committee",
+        nargs="+",
+        metavar="MODEL",
+        help="other models, or a committee's directory, whose spread with MODEL is reported",
+    )
+    committee.add_argument(
+        "--spread-threshold",
+        type=float,
+        metavar="EV_PER_ANGSTROM",
+        help="what the force on no atom should be spread by",
+    )
+    committee.add_argument(
+        "--on-spread",
+        choices=("save", "stop"),
+        help="beyond the threshold, save the frame, or save it and end the run (default: save)",
+    )
     files = parser.add_argument_group("files")
     files.add_argument("--output", type=Path, metavar="DIR", help="for results (default: md)")
     files.add_argument(

@@ -27,6 +27,10 @@ class ConvergenceError(NequIPLRError, RuntimeError):
     """A solve failed or did not converge."""
 
 
+class UncertaintyError(NequIPLRError, RuntimeError):
+    """The models of a committee are farther apart than is allowed."""
+
+
 class BackendError(NequIPLRError, RuntimeError):
     """A backend was asked for that is not there."""
 

@@ -60,7 +60,8 @@ def make_model():
         torch.manual_seed(7)
         model = NequIPLRPotential(ModelConfig(**(settings | options))).double().eval()
         with torch.no_grad():  # charges of a few tenths of e, as in real models
-            model.electronegativity_stage.readout.scalar.weight.mul_(10.0)
+            if model.electronegativity_stage is not None:
+                model.electronegativity_stage.readout.scalar.weight.mul_(10.0)
             types = torch.arange(1.0, 1.0 + len(model.config.type_names))
             if model.charge_offset is not None:
                 model.charge_offset.copy_((types - 2.2) * 0.6)

@@ -14,6 +14,7 @@ import openmm_nequiplr
 PACKAGE = Path(openmm_nequiplr.__file__).parent
 PUBLIC = [
     "ChargeReporter",
+    "CommitteeReporter",
     "ModelConfig",
     "NequIPLRCalculator",
     "NequIPLRPotential",

@@ -105,3 +105,41 @@ def plot_parity(
         axis.locator_params(axis="x", nbins=5)
     figure.suptitle(title, fontsize=11)
     figure.savefig(output, dpi=130)
+
+
+def plot_spread(
+    spread: np.ndarray, error: np.ndarray, output: str | Path, title: str, unit: str
+) -> None:
+    """Draw the errors of a committee's mean against its spread, both logarithmic.
+
+    Points are single values; the line is the root mean square error of values with a similar
+    spread, as many in each bin. Where it follows the diagonal, the spread is the error to expect.
+
+    Parameters
+    ----------
+    spread, error : array, shape [n]
+        Not negative.
+    output : path
+        The picture.
+    title : str
+    unit : str
+        Of both.
+    """
+    figure, (axis,) = _figure(1, 4.2, 4.0)
+    good = (spread > 0) & (error > 0)
+    spread, error = np.asarray(spread)[good], np.asarray(error)[good]
+    if len(spread):
+        axis.loglog(spread, error, ".", ms=4, color=_BLUE, alpha=0.4, rasterized=True)
+        order = np.argsort(spread)
+        bins = np.array_split(order, int(np.clip(len(order) // 10, 1, 12)))
+        means = np.array(
+            [[np.sqrt(np.mean(values[b] ** 2)) for b in bins] for values in (spread, error)]
+        )
+        axis.loglog(*means, "o-", color=_ORANGE, lw=1.5, label="rms of similar spread")
+        ends = [min(spread.min(), error.min()), max(spread.max(), error.max())]
+        axis.loglog(ends, ends, color="0.6", lw=1, zorder=0)
+        axis.legend(frameon=False, fontsize=9)
+    axis.set_xlabel(f"spread of the committee ({unit})")
+    axis.set_ylabel(f"error of its mean ({unit})")
+    axis.set_title(title, fontsize=10)
+    figure.savefig(output, dpi=130)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -171,7 +171,10 @@ class GraphDataset(Dataset):
                 raise type(error)(f"structure {index}: {error}") from None
             if graph.num_atoms <= _TANGENT_ATOMS:
                 graph = model.with_tangent(graph)
-            self.items.append(LabelledGraph(graph, Labels.of(structure)))
+            labels = Labels.of(structure)
+            if not model.config.equilibration:  # it predicts neither
+                labels = replace(labels, charges=None, dipole=None)
+            self.items.append(LabelledGraph(graph, labels))
 
     def __len__(self) -> int:
         return len(self.items)

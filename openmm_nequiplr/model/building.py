@@ -87,6 +87,8 @@ def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
     """The graph of one structure with the pairs of the dense Coulomb sum, if it lacks them."""
     if not graph.periodic[0] or graph.ewald[0] is not None or config.legacy_periodic:
         return graph
+    if not config.equilibration:
+        return graph
     points, box = graph.positions.cpu().numpy(), graph.cell[0].cpu().numpy()
     if config.legacy_ewald_cutoff:
         geometry = published_geometry(points, box)
@@ -185,7 +187,7 @@ class GraphBuilder:
         return graph.to(self.device)
 
     def _lattice_sum(self, points: np.ndarray, box: np.ndarray) -> EwaldGeometry | None:
-        if self.config.legacy_periodic or not self.lattice_sum:
+        if self.config.legacy_periodic or not self.config.equilibration or not self.lattice_sum:
             return None
         if self.config.legacy_ewald_cutoff:
             return published_geometry(points, box)

@@ -49,6 +49,11 @@ class ModelConfig:
         Range of the charge basis.
     num_charge_basis : int
         Functions in the charge basis.
+    equilibration : bool
+        Whether there are charges. Without them the layers of both stages are one short-range
+        network for the energy, with ``r_max`` everywhere: charges and dipoles are zero, the total
+        charge is without effect, and all that concerns electrostatics is ignored. It is what
+        long-range models are compared with.
     electrostatic_energy : {"qeq", "coulomb"}
         Electrostatic part of the energy: the whole functional χ·Q + ½JQ² + Coulomb, or the Coulomb
         part alone (the convention of 4G-HDNNP).
@@ -101,6 +106,7 @@ class ModelConfig:
     charge_min: float = -1.0
     charge_max: float = 1.0
     num_charge_basis: int = 8
+    equilibration: bool = True
     electrostatic_energy: str = "qeq"
     coulomb_constant: float = COULOMB_CONSTANT
     gaussian_widths: tuple[float, ...] | None = None
@@ -173,14 +179,17 @@ class ModelConfig:
             expected = "'qeq' or 'coulomb'"
             raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
         flags = (
-            "parity", "bessel_trainable", "effective_charges", "zbl", "use_sc", "resnet",
-            "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff",
+            "parity", "bessel_trainable", "equilibration", "effective_charges", "zbl", "use_sc",
+            "resnet", "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic",
+            "legacy_ewald_cutoff",
         )  # fmt: skip
         for name in flags:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(describe(name, getattr(self, name), "true or false"))
         if self.effective_charges and (self.legacy_periodic or self.legacy_nonperiodic):
             raise InputError(describe("effective_charges", True, "false in a converted model"))
+        if not self.equilibration:
+            self._check_short_range()
         for name in ("nonlinearity_scalars", "nonlinearity_gates"):
             value = getattr(self, name)
             if len(value) != 2 or any(v not in _ACTIVATION_NAMES for v in value):
@@ -189,6 +198,19 @@ class ModelConfig:
             if value[1] not in _ODD_ACTIVATIONS:
                 expected = f"an even or odd function ({_ODD_ACTIVATIONS}) for odd scalars"
                 raise InputError(describe(name, value, expected))
+
+    def _check_short_range(self) -> None:
+        if self.r_max_charge not in (None, self.r_max):
+            expected = "nothing, or r_max, in a model without equilibration"
+            raise InputError(describe("r_max_charge", self.r_max_charge, expected))
+        if self.num_layers + self.num_layers_charge < 1:
+            expected = (
+                "at least one layer, with num_layers_charge, in a model without equilibration"
+            )
+            raise InputError(describe("num_layers", self.num_layers, expected))
+        for name in ("effective_charges", "legacy_periodic", "legacy_nonperiodic"):
+            if getattr(self, name):
+                raise InputError(describe(name, True, "false in a model without equilibration"))
 
     @property
     def numbers(self) -> tuple[int, ...]:

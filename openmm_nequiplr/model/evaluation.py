@@ -64,6 +64,8 @@ class Evaluator:
 
     def iterative(self, count: int, periodic: bool) -> bool:
         """Whether so many atoms are solved for iteratively; their graph needs no lattice sum."""
+        if not self.model.config.equilibration:
+            return False
         return self.options.iterative(self.model.config, count, periodic)
 
     def _prepare(self, graph: AtomicGraph) -> tuple[AtomicGraph, ChargeMemory | None]:
@@ -76,6 +78,8 @@ class Evaluator:
     def charges(self, graph: AtomicGraph) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
         graph, memory = self._prepare(graph)
+        if not self.model.config.equilibration:
+            return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
         with torch.no_grad():
             model = self.model
             chi = model.electronegativity(graph, *model.edge_features(graph.edge_vectors()))
@@ -113,8 +117,9 @@ class Evaluator:
             If the equilibration fails.
         """
         graph, memory = self._prepare(graph)
-        if self.model.config.legacy_periodic and graph.periodic[0]:
-            return self._legacy(graph, compute_forces, compute_stress, point_charge_coulomb)
+        config = self.model.config
+        if not config.equilibration or (config.legacy_periodic and graph.periodic[0]):
+            return self._differentiated(graph, compute_forces, compute_stress, point_charge_coulomb)
         if compute_stress and point_charge_coulomb is not None:
             raise InputError(
                 describe("compute_stress", True, "False when point_charge_coulomb is given")
@@ -126,16 +131,19 @@ class Evaluator:
             coulomb = step.coulomb_energy(point_charge_coulomb)
         return step.finish(coulomb, compute_forces)
 
-    def _legacy(
+    def _differentiated(
         self,
         graph: AtomicGraph,
         compute_forces: bool,
         compute_stress: bool,
         point_charge_coulomb: PointChargeCoulomb | None,
     ) -> Evaluation:
-        """The published periodic code: its A is not symmetric, so differentiate the solve."""
+        """The slow twin: no solve to differentiate, or an A that is not symmetric.
+
+        The former are models without equilibration, the latter the published periodic code.
+        """
         if point_charge_coulomb is not None:
-            expected = "None: a legacy_periodic model has no Coulomb sum to hand over"
+            expected = "None: this model has no Coulomb sum to hand over"
             raise InputError(describe("point_charge_coulomb", "a callable", expected))
         output = self.model(graph, compute_forces, compute_stress)
         short, electrostatic = output.energy_short_range, output.energy_electrostatic

@@ -74,13 +74,19 @@ def _summary(model: NequIPLRPotential, source: str) -> list[str]:
     )
     rows = {
         "parameters": f"{count} ({precision} precision)",
-        "receptive field": f"{reach} (the electrostatics reaches everywhere)",
+        "receptive field": f"{reach} ({_beyond(config.equilibration)})",
         "units": "Å, eV, e",
     }
     path = shipped_models().get(source, Path(source))
     if path.is_file():
         rows = {"file": f"{path} ({path.stat().st_size / 1000:.0f} kB)", **rows}
     return _rows(rows)
+
+
+def _beyond(equilibration: bool) -> str:
+    if equilibration:
+        return "the electrostatics reaches everywhere"
+    return "one short-range network, no charges"
 
 
 def _elements(model: NequIPLRPotential) -> list[str]:

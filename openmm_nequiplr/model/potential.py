@@ -63,9 +63,14 @@ class NequIPLRPotential(torch.nn.Module):
         self.metadata: dict[str, str] = {}
         count = len(config.type_names)
         self.harmonics = EdgeHarmonics(config)
-        self.electronegativity_stage = ElectronegativityStage(config)
+        #: None without equilibration.
+        self.electronegativity_stage = (
+            ElectronegativityStage(config) if config.equilibration else None
+        )
         self.energy_stage = EnergyStage(config)
-        self.hardness_parameter = torch.nn.Parameter(torch.ones(count))
+        self.hardness_parameter = torch.nn.Parameter(
+            torch.ones(count), requires_grad=config.equilibration
+        )
         self.charge_offset = (
             torch.nn.Parameter(torch.zeros(count)) if config.effective_charges else None
         )
@@ -149,7 +154,9 @@ class NequIPLRPotential(torch.nn.Module):
     def electronegativity(
         self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
     ) -> torch.Tensor:
-        """χ of each atom, float64, shape (N,), eV/e."""
+        """χ of each atom, float64, shape (N,), eV/e; zero without equilibration."""
+        if self.electronegativity_stage is None:
+            return graph.positions.new_zeros(graph.num_atoms)
         edges = self._edges_within(graph, length, harmonics, self.config.r_max)
         raw = self.electronegativity_stage(graph.types, *edges).to(torch.float64)
         scales, shifts = self.electronegativity_scales, self.electronegativity_shifts
@@ -241,6 +248,8 @@ class NequIPLRPotential(torch.nn.Module):
 
         :meth:`forward` then takes both from there instead of computing them at every call.
         """
+        if not self.config.equilibration:
+            return graph
         operator = self.coulomb_operators(graph, graph.positions, graph.cell)[0]
         if not isinstance(operator, EwaldCoulomb):
             return graph
@@ -285,6 +294,8 @@ class NequIPLRPotential(torch.nn.Module):
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> PotentialOutput:
         length, harmonics = self.edge_features(graph.edge_vectors(positions, cell))
+        if not self.config.equilibration:
+            return self._without_charges(graph, length, harmonics)
         chi = self.electronegativity(graph, length, harmonics)
         hardness = self.separate_hardness(graph)
         coulomb = self.coulomb_matrices(graph, positions, cell)
@@ -311,6 +322,25 @@ class NequIPLRPotential(torch.nn.Module):
             energy_short_range=short_range + reference,
             energy_electrostatic=electrostatic,
             dipole=dipole,
+        )
+
+    def _without_charges(
+        self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
+    ) -> PotentialOutput:
+        none = graph.positions.new_zeros(graph.num_atoms)
+        per_structure = none.new_zeros(graph.num_graphs)
+        energy = self.short_range_energy(graph, none, length, harmonics)
+        energy = energy + self.reference_energy(graph)
+        return PotentialOutput(
+            energy=energy,
+            forces=None,
+            stress=None,
+            charges=none,
+            electronegativity=none,
+            hardness=self.hardness(graph.types),
+            energy_short_range=energy,
+            energy_electrostatic=per_structure,
+            dipole=per_structure.new_zeros(graph.num_graphs, 3),
         )
 
     def _electrostatic_energy(

@@ -125,14 +125,18 @@ class ElectronegativityStage(torch.nn.Module):
 
 
 class EnergyStage(torch.nn.Module):
-    """Structure and charges to atomic energies."""
+    """Structure and charges to atomic energies; without equilibration the structure alone."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_types = len(config.type_names)
+        self.sees_charges = config.equilibration
         self.basis = (config.charge_min, config.charge_max, config.num_charge_basis)
-        num_attributes = self.num_types + config.num_charge_basis
-        layers = config.num_layers_charge
+        num_attributes, layers = self.num_types, config.num_layers_charge
+        if self.sees_charges:
+            num_attributes += config.num_charge_basis
+        else:
+            layers += config.num_layers
         self.convolutions = _Convolutions(config, num_attributes, layers, config.charge_cutoff)
         hidden = max(1, config.num_features // 2)
         self.readout = ScalarReadout(self.convolutions.irreps_out, hidden)
@@ -154,6 +158,8 @@ class EnergyStage(torch.nn.Module):
         edge_index, length, harmonics
             As in :class:`ElectronegativityStage`.
         """
-        element = one_hot(types, self.num_types, harmonics.dtype)
-        attributes = torch.cat((element, charge_encoding(charges, *self.basis)), dim=-1)
+        attributes = one_hot(types, self.num_types, harmonics.dtype)
+        if self.sees_charges:
+            encoded = charge_encoding(charges, *self.basis)
+            attributes = torch.cat((attributes, encoded), dim=-1)
         return self.readout(self.convolutions(attributes, edge_index, length, harmonics))

@@ -1,6 +1,7 @@
 """OpenMM: systems, reporters and a molecular dynamics driver. The only place that knows OpenMM."""
 
 from .backends import describe_backend
+from .committee import CommitteeReporter, SpreadTrajectory, load_spread
 from .computation import Computation
 from .export import export_torch_force
 from .lookup import current_evaluation, get_computation
@@ -14,9 +15,11 @@ from .torchforce import deserialize_system
 __all__ = [
     "ChargeReporter",
     "ChargeTrajectory",
+    "CommitteeReporter",
     "Computation",
     "PointChargeCoulomb",
     "SimulationStructure",
+    "SpreadTrajectory",
     "create_force",
     "create_system",
     "current_evaluation",
@@ -27,6 +30,7 @@ __all__ = [
     "from_mdtraj",
     "get_computation",
     "load_charges",
+    "load_spread",
     "openmm_topology",
     "read_structure",
     "to_atoms",

@@ -15,7 +15,9 @@ from openmm import app, unit
 
 from ..errors import BackendError, InputError, describe
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
+from ..model.committee import check_alike
 from ..units import ANGSTROM_PER_NM
+from .committee import load_others
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .pme import platform_names
 from .run import MDResult, Run
@@ -43,6 +45,8 @@ def run_md(options: MDOptions) -> MDResult:
     ------
     InputError
         If options, model and structure do not fit together, or the output directory is taken.
+    UncertaintyError
+        If the spread of the committee ended the run, after everything was written.
     KeyboardInterrupt
         If the run was interrupted, after everything was written.
     """
@@ -55,8 +59,10 @@ def run_md(options: MDOptions) -> MDResult:
     small = structure.num_atoms < _SMALL
     with _threads(options.threads or (1 if small else None)):
         simulation = _make_simulation(options, model, structure, state)
+        others = load_others(options.committee, options.model) if options.committee else []
+        check_alike([model.config, *(other.config for other in others)])
         files.prepare(options.restart)
-        run = Run(options, files, simulation)
+        run = Run(options, files, simulation, others)
         run.begin(structure, state)
         return run.go()
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError, describe
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from .committee import ON_SPREAD
 from .pme import DEFAULT_TOLERANCE
 
 ENSEMBLES = ("nve", "nvt", "npt")
@@ -63,6 +64,12 @@ class MDOptions:
         Steps between checkpoints; default ten frames.
     restart : bool
         Continue the run in ``output``.
+    committee : sequence of str or path
+        Other models whose spread with the driving one is reported; directories of committees too.
+    spread_threshold : float, optional, eV/Å
+        What the force on no atom should be spread by.
+    on_spread : {"save", "stop"}
+        What to do when it is: save the frame, or save it and end the run.
     charge_of : str, optional
         Element whose charge the summary picture shows; by default the rarest.
     threads : int, optional
@@ -103,12 +110,19 @@ class MDOptions:
     report_interval: int | None = None
     checkpoint_interval: int | None = None
     restart: bool = False
+    committee: tuple[str, ...] = ()
+    spread_threshold: float | None = None
+    on_spread: str = "save"
     charge_of: str | None = None
     threads: int | None = None
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in (("ensemble", ENSEMBLES), ("barostat", BAROSTATS)):
+        if isinstance(self.committee, str | Path):
+            raise InputError(describe("committee", self.committee, "a list of models"))
+        object.__setattr__(self, "committee", tuple(map(str, self.committee)))
+        choices_of = (("ensemble", ENSEMBLES), ("barostat", BAROSTATS), ("on_spread", ON_SPREAD))
+        for name, choices in choices_of:
             if getattr(self, name) not in choices:
                 expected = "one of " + ", ".join(map(repr, choices))
                 raise InputError(describe(name, getattr(self, name), expected))
@@ -121,6 +135,11 @@ class MDOptions:
         for name in ("timestep", "temperature", "friction"):
             self._check_number(name, above=0.0)
         self._check_number("pressure")
+        if self.spread_threshold is not None:
+            self._check_number("spread_threshold", above=0.0)
+            if not self.committee:
+                expected = "nothing without a committee"
+                raise InputError(describe("spread_threshold", self.spread_threshold, expected))
         if not self.barostat_axes or set(self.barostat_axes) - set("xyz"):
             raise InputError(describe("barostat_axes", self.barostat_axes, "some of 'xyz'"))
 

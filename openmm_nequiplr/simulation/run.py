@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,10 @@ from pathlib import Path
 import openmm
 from openmm import app, unit
 
+from ..errors import UncertaintyError
+from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
+from .committee import CommitteeReporter
 from .computation import state_geometry
 from .lookup import get_computation
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
@@ -70,12 +73,20 @@ class MDResult:
 class Run:
     """A simulation with its files, from the first step to the last."""
 
-    def __init__(self, options: MDOptions, files: RunFiles, simulation: app.Simulation) -> None:
+    def __init__(
+        self,
+        options: MDOptions,
+        files: RunFiles,
+        simulation: app.Simulation,
+        others: Sequence[NequIPLRPotential] = (),
+    ) -> None:
         self.options, self.files, self.simulation = options, files, simulation
+        self.others = others
         self.symbols = element_symbols(simulation.topology)
         self._started = time.perf_counter()
         self._first_step = 0
         self._printed = 0.0
+        self.committee: CommitteeReporter | None = None
 
     def say(self, text: str) -> None:
         """Print a line unless the run is quiet."""
@@ -138,6 +149,17 @@ class Run:
             str(self.files.trajectory), interval, append=append, enforcePeriodicBox=False
         )
         self.simulation.reporters.extend([trajectory, self.log, self.charges])
+        if self.others:  # the last reporter: it may end the run
+            self.committee = CommitteeReporter(
+                self.files.spread,
+                interval,
+                self.others,
+                self.options.spread_threshold,
+                self.options.on_spread,
+                self.files.uncertain,
+                append,
+            )
+            self.simulation.reporters.append(self.committee)
 
     # -------------------------------------------------------------------- run
 
@@ -145,17 +167,27 @@ class Run:
         """Do the steps, then write what belongs at the end."""
         last = self._first_step + self.options.steps
         self._started = time.perf_counter()
+        uncertain: UncertaintyError | None = None
         with _stop_signals() as stopped:
             try:
                 while self.simulation.currentStep < last and not stopped():
                     self._advance(last)
+            except UncertaintyError as error:
+                uncertain = error
             finally:
                 self._close()
         self.save_checkpoint()
         result = self._finish()
+        if self.committee is not None:
+            self.say(
+                f"committee: forces spread by {self.committee.largest:.3g} eV/Å at most, "
+                f"{self.committee.saved} frames saved as uncertain"
+            )
         if stopped():
             self.say(f"stopped at step {result.steps}; --restart continues")
             raise KeyboardInterrupt
+        if uncertain is not None:
+            raise UncertaintyError(f"{uncertain}; --restart continues from there") from uncertain
         self.say(f"done: {result.ns_per_day:.3g} ns/day, results in {self.files.directory}")
         return result
 
@@ -201,6 +233,8 @@ class Run:
     def _close(self) -> None:
         self.log.close()
         self.charges.close()
+        if self.committee is not None:
+            self.committee.close()
         self.simulation.reporters.clear()
 
     # -------------------------------------------------------------------- end

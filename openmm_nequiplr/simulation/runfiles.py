@@ -65,6 +65,16 @@ class RunFiles:
         return self.directory / "charges.npy"
 
     @property
+    def spread(self) -> Path:
+        """Spread of a committee (NumPy records), see ``load_spread``."""
+        return self.directory / "spread.npy"
+
+    @property
+    def uncertain(self) -> Path:
+        """Frames in which a committee is spread beyond the threshold (extended XYZ)."""
+        return self.directory / "uncertain.extxyz"
+
+    @property
     def checkpoint(self) -> Path:
         """State to continue from (OpenMM XML, valid on every platform)."""
         return self.directory / "checkpoint.xml"

@@ -86,12 +86,21 @@ def _summed_by(
 ) -> str:
     """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
     iterative = solver.iterative(model.config, count, periodic)
+    if not has_coulomb_sum(model, periodic):
+        return "graph"
     if not periodic:
         return "openmm" if long_range == "auto" else long_range
-    # the published periodic code lets charges not interact: there is nothing to hand over
-    if model.config.legacy_periodic or (iterative and long_range == "auto"):
+    if iterative and long_range == "auto":
         return "graph"
     return "openmm" if long_range == "auto" else long_range
+
+
+def has_coulomb_sum(model: NequIPLRPotential, periodic: bool) -> bool:
+    """Whether there is a sum to hand over: charges, and such that interact.
+
+    Those of the published periodic code do not.
+    """
+    return model.config.equilibration and not (model.config.legacy_periodic and periodic)
 
 
 def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:

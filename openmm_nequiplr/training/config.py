@@ -102,6 +102,10 @@ class EquilibrationConfig:
         J of each element; those that are not named start at 1 above the least.
     charge_offset : dict, e
         Z of each element, with ``model.effective_charges``; 0 for those that are not named.
+    charges : dict, e
+        Charge of each element (0 for those that are not named) that stands in for reference
+        charges where a structure has none, in ``fit_electronegativity``. Without either, charges
+        start near zero, where forces hardly depend on them.
     fit_electronegativity : bool
         Shift and scale χ of each element to the mean and spread of the values that give the
         reference charges of the training set.
@@ -114,6 +118,7 @@ class EquilibrationConfig:
 
     hardness: Mapping[str, float] | None = None
     charge_offset: Mapping[str, float] | None = None
+    charges: Mapping[str, float] | None = None
     fit_electronegativity: bool = False
     charge_epochs: int = 0
     charge_lr: float = 0.01
@@ -121,6 +126,9 @@ class EquilibrationConfig:
     def __post_init__(self) -> None:
         for name, value in (self.hardness or {}).items():
             _above(f"equilibration.hardness.{name}", value, 0.0)
+        if self.charges and not self.fit_electronegativity:
+            expected = "nothing without equilibration.fit_electronegativity"
+            raise InputError(describe("equilibration.charges", dict(self.charges), expected))
         _at_least("equilibration.charge_epochs", self.charge_epochs, 0)
         _above("equilibration.charge_lr", self.charge_lr, 0.0)
 
@@ -253,6 +261,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "validation_batch_size", "validation_interval", "max_epochs"):
             _at_least(name, getattr(self, name), 1)
+        if self.validation_interval > self.max_epochs:  # there would be no best model
+            expected = f"at most max_epochs = {self.max_epochs}"
+            raise InputError(describe("validation_interval", self.validation_interval, expected))
         _one_of("precision", self.precision, ("single", "double"))
         if not 0 <= self.ema_decay < 1:
             raise InputError(describe("ema_decay", self.ema_decay, "a number in [0, 1)"))

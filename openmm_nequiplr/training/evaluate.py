@@ -111,12 +111,12 @@ def evaluate_model(
     InputError
         If nothing in the data can be compared.
     """
-    keys = _with_names(keys or DataKeys(), key_names)
+    keys = with_names(keys or DataKeys(), key_names)
     if isinstance(data, (str, Path)):
         data = read_structures(data, keys, format)
     if batch_size < 1:
         raise InputError(describe("batch_size", batch_size, "at least 1"))
-    model = _prepared(model, device, precision)
+    model = prepared(model, device, precision)
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
     wants_stress = any(s.stress is not None and s.pbc for s in data)
@@ -157,7 +157,8 @@ def format_table(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def _with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:
+def with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:
+    """The key names, with those given as ``energy_key``, ``forces_key``, … put in."""
     changes = {}
     for name, value in names.items():
         quantity = name.removesuffix("_key")
@@ -168,11 +169,12 @@ def _with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:
     return replace(keys, **changes)
 
 
-def _prepared(
+def prepared(
     model: NequIPLRPotential | str | Path,
     device: str | torch.device | None,
     precision: str | None,
 ) -> NequIPLRPotential:
+    """A model for evaluation, loaded, moved and cast as asked for."""
     if precision not in (None, "single", "double"):
         raise InputError(describe("precision", precision, "'single' or 'double'"))
     if not isinstance(model, NequIPLRPotential):

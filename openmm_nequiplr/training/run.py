@@ -20,7 +20,7 @@ from ..data.split import Split, random_split
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
-from .config import TrainingConfig, load_config, resolve
+from .config import EquilibrationConfig, TrainingConfig, load_config, resolve
 from .evaluate import Metrics, evaluate_model, format_table
 from .harmonic import harmonic_copies
 from .module import TrainingModule
@@ -234,6 +234,8 @@ def prepare(
         options["avg_num_neighbors"] = round(mean_num_neighbors(parts.train, options["r_max"]), 4)
     torch.manual_seed(config.seed)
     model = NequIPLRPotential(ModelConfig.from_dict(options))
+    if not model.config.equilibration:
+        _check_no_charges(config)
     if config.precision == "double":
         model.double()
     train = list(parts.train)
@@ -248,6 +250,17 @@ def prepare(
         buffers["energy_scales"].copy_(torch.from_numpy(scales))
     set_start(model, config.equilibration, data[0])
     return model.train(), *data
+
+
+def _check_no_charges(config: TrainingConfig) -> None:
+    """A model without equilibration has no charges to train and nothing to start."""
+    expected = "0 with model.equilibration: false"
+    for name in ("charges", "dipole"):
+        if config.loss.weights()[name] > 0:
+            raise InputError(describe(f"loss.{name}", config.loss.weights()[name], expected))
+    if config.equilibration != EquilibrationConfig():
+        expected = "nothing with model.equilibration: false"
+        raise InputError(describe("equilibration", config.equilibration, expected))
 
 
 def _trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:

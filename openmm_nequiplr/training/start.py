@@ -10,11 +10,14 @@ import torch
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
 from ..equilibration import solve_batch
 from ..errors import InputError, describe
+from ..graph import AtomicGraph
 from ..model.potential import NequIPLRPotential
 from .config import EquilibrationConfig, TrainingConfig
 
 #: An element whose charges hardly vary in the training set gets this much spread, e.
 _LEAST_SPREAD = 0.01
+#: And this much where charges of elements stand in for unknown ones.
+_STAND_IN_SPREAD = 0.1
 
 
 def set_start(
@@ -26,7 +29,7 @@ def set_start(
     ------
     InputError
         If an element is unknown, a hardness not above ``model.hardness_min``, there are offsets
-        without effective charges, or no reference charges to fit to.
+        without effective charges, or no charges to fit to.
     """
     config = model.config
     with torch.no_grad():
@@ -44,7 +47,7 @@ def set_start(
             assert model.charge_offset is not None
             model.charge_offset[index] = value
         if settings.fit_electronegativity:
-            _fit_electronegativity(model, train_data)
+            _fit_electronegativity(model, settings.charges, train_data)
 
 
 def _by_type(
@@ -58,25 +61,44 @@ def _by_type(
     return [(known.index(symbol), float(value)) for symbol, value in (given or {}).items()]
 
 
-def _fit_electronegativity(model: NequIPLRPotential, data: GraphDataset) -> None:
+def _stand_in_charges(
+    model: NequIPLRPotential, charges: Mapping[str, float] | None, graph: AtomicGraph
+) -> torch.Tensor | None:
+    """A charge for each atom by its element, shifted alike to the total charge, shape (N,), e."""
+    given = _by_type(model, "charges", charges)
+    if not given:
+        return None
+    of_type = torch.zeros(len(model.config.type_names), dtype=torch.float64)
+    for index, value in given:
+        of_type[index] = value
+    own = of_type.to(graph.types.device)[graph.types]
+    return own + (graph.total_charge - own.sum()) / len(own)
+
+
+def _fit_electronegativity(
+    model: NequIPLRPotential, stand_in: Mapping[str, float] | None, data: GraphDataset
+) -> None:
     """Mean and spread of χ = −(J q + K (q + Z)) of the reference charges q, for each element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
+    charge_spread = _LEAST_SPREAD
     for item in data.items:
         graph, charges = item.graph, item.labels.charges
         if charges is None or not bool(torch.isfinite(charges).all()):
+            charges, charge_spread = _stand_in_charges(model, stand_in, graph), _STAND_IN_SPREAD
+        if charges is None:
             continue
         kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
         chi = -(kernel @ (charges + model.offsets(graph)) + model.hardness(graph.types) * charges)
         for index, own in enumerate(targets):
             own.append(chi[graph.types == index])
     if not any(targets):
-        expected = "reference charges in the training set"
+        expected = "reference charges in the training set, or equilibration.charges"
         raise InputError(describe("equilibration.fit_electronegativity", True, expected))
     for index, own in enumerate(targets):
         values = torch.cat(own)
         if len(values) > 1:
             model.electronegativity_shifts[index] = values.mean()
-            least = _LEAST_SPREAD * float(model.hardness(torch.tensor(index)))
+            least = charge_spread * float(model.hardness(torch.tensor(index)))
             model.electronegativity_scales[index] = max(float(values.std()), least)
 
 
@@ -85,6 +107,7 @@ def learn_charges_first(
 ) -> None:
     """Train the electronegativity stage on reference charges alone, hardnesses held, in place."""
     settings = config.equilibration
+    assert model.electronegativity_stage is not None
     parameters = list(model.electronegativity_stage.parameters())
     optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
     fixed = [_Fixed(model, item) for item in train_data.items if item.labels.charges is not None]

@@ -105,6 +105,31 @@ def test_fits_want_reference_charges(structures):
         learn_charges_first(model, config, data, progress=False)
 
 
+def test_charges_of_elements_stand_in_for_reference_charges(structures):
+    """With a large J and a vanishing network they come out, shifted to the total charge."""
+    bare = [replace(s, charges=None, total_charge=0.6) for s in structures]
+    model = new_model()
+    with torch.no_grad():
+        model.electronegativity_stage.readout.scalar.weight.zero_()
+    settings = EquilibrationConfig(
+        hardness={"O": 1e5, "Na": 1e5, "Cl": 1e5},
+        charges={"Na": 0.5, "Cl": -0.7},
+        fit_electronegativity=True,
+    )
+    set_start(model, settings, GraphDataset(bare, model))
+    expected = np.array([{"Na": 0.5, "Cl": -0.7, "O": 0.0}[s] for s in bare[0].symbols])
+    expected += (0.6 - expected.sum()) / len(expected)
+    one = bare[0]
+    graph = model.build_graph(one.symbols, one.positions, one.cell, one.pbc, one.total_charge)
+    charges = model.eval()(graph, compute_forces=False).charges
+    np.testing.assert_allclose(charges.detach(), expected, atol=1e-3)
+
+
+def test_charges_of_elements_need_the_fit():
+    with pytest.raises(InputError, match=r"equilibration.charges.*fit_electronegativity"):
+        EquilibrationConfig(charges={"Na": 0.5})
+
+
 def test_charges_first_learns_charges_and_leaves_the_rest(structures, capsys):
     model = new_model()
     settings = EquilibrationConfig(

@@ -107,3 +107,8 @@ def test_missing_file(tmp_path):
 def test_data_paths_are_relative_to_the_configuration(tmp_path):
     assert resolve("../data.xyz", tmp_path / "examples" / "a.yaml") == tmp_path / "data.xyz"
     assert resolve(str(tmp_path / "x"), "elsewhere/a.yaml") == tmp_path / "x"
+
+
+def test_a_run_is_validated_at_least_once(tmp_path):
+    with pytest.raises(InputError, match="validation_interval: expected at most max_epochs = 2"):
+        _load(tmp_path, MINIMAL, {"max_epochs": 2, "validation_interval": 3})

@@ -223,3 +223,18 @@ def test_diverged_training_is_an_error(config_file):
 def test_mistakes_are_named(config_file, overrides, message):
     with pytest.raises(InputError, match=message):
         train(config_file, overrides=overrides, progress=False)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_model_without_equilibration_trains_on_energies_and_forces(config_file, tmp_path):
+    changes = {"model.equilibration": False, "max_epochs": 2}
+    with pytest.raises(InputError, match=r"loss.charges: expected 0 with model.equilibration"):
+        train(config_file, overrides=changes, progress=False)
+    changes["loss.charges"] = 0.0
+    started = {**changes, "equilibration.hardness": {"Na": 5.0}}
+    with pytest.raises(InputError, match=r"equilibration: expected nothing with model.equilib"):
+        train(config_file, overrides=started, progress=False)
+    result = train(config_file, overrides=changes, progress=False)
+    assert result.validation.forces.rmse > 0
+    assert result.validation.charges is None  # though the data have them
+    assert not load_model(tmp_path / "out" / "model.safetensors").config.equilibration

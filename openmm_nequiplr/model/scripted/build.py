@@ -23,7 +23,7 @@ SKIN = 0.6
 
 
 def check_scriptable(model: NequIPLRPotential, periodic: bool) -> None:
-    """Refuse models whose Coulomb sums are those of the published code.
+    """Refuse models without charges, and those with the Coulomb sums of the published code.
 
     Raises
     ------
@@ -31,6 +31,11 @@ def check_scriptable(model: NequIPLRPotential, periodic: bool) -> None:
         If the model is such a one.
     """
     config = model.config
+    if not config.equilibration:
+        raise BackendError(
+            "backend: expected 'python' for a model without equilibration, got one that needs a "
+            "TorchScript graph, which always solves for charges"
+        )
     legacy = config.legacy_periodic or config.legacy_ewald_cutoff
     if legacy if periodic else config.legacy_nonperiodic:
         raise BackendError(

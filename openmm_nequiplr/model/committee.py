@@ -1,0 +1,273 @@
+"""Several models of the same kind on the same structures: how far they are apart.
+
+Models that were trained alike but for their seed agree where the data tell them what to say; their
+spread is a measure of what they do not know. It is the root mean square deviation from the mean of
+the members, for vectors the length of the deviation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError, ModelFileError, describe
+from .building import build_graph
+from .config import ModelConfig
+from .evaluation import Evaluation, Evaluator
+from .io import load_model
+from .potential import NequIPLRPotential
+from .solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+
+#: Where a committee's directory keeps its models.
+MEMBERS = "seed_*/model.safetensors"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far M models are apart on a structure of N atoms.
+
+    Parameters
+    ----------
+    energy : float, eV
+    forces : numpy.ndarray, shape (N,), eV/Å
+        Root mean square length of F_k − mean F, for each atom.
+    charges : numpy.ndarray, shape (N,), e
+    """
+
+    energy: float
+    forces: np.ndarray
+    charges: np.ndarray
+
+    @classmethod
+    def of(cls, members: Sequence[Evaluation]) -> Spread:
+        """The spread of evaluations of the same structure, with forces."""
+        return cls(
+            energy=float(deviation(np.array([m.energy for m in members]))),
+            forces=deviation(np.stack([_forces(m) for m in members]), vectors=True),
+            charges=deviation(np.stack([m.charges for m in members])),
+        )
+
+    @property
+    def largest_force(self) -> float:
+        """Largest spread of the force on an atom, eV/Å."""
+        return float(self.forces.max())
+
+
+@dataclass(frozen=True)
+class CommitteeEvaluation:
+    """What a committee says of one structure of N atoms.
+
+    Parameters
+    ----------
+    members : tuple of Evaluation
+    spread : Spread
+    """
+
+    members: tuple[Evaluation, ...]
+    spread: Spread
+
+    @property
+    def energy(self) -> float:
+        """Mean energy, eV."""
+        return float(np.mean([m.energy for m in self.members]))
+
+    @property
+    def forces(self) -> np.ndarray:
+        """Mean forces, shape (N, 3), eV/Å."""
+        return np.mean([_forces(m) for m in self.members], axis=0)
+
+    @property
+    def charges(self) -> np.ndarray:
+        """Mean charges, shape (N,), e."""
+        return np.mean([m.charges for m in self.members], axis=0)
+
+
+class Committee:
+    """Evaluates several models on one structure after another.
+
+    Models whose graphs are the same share them.
+
+    Parameters
+    ----------
+    models : sequence of NequIPLRPotential, path or str
+        Models, model files, names of shipped models, or directories of committees; two or more
+        models in all.
+    dtype : torch.dtype, optional
+        Of the networks.
+    device : torch.device or str, optional
+    solver, charge_tolerance, max_iterations
+        How charges are solved for, see :class:`.solving.SolverOptions`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two models, or they are not of the same kind.
+    ModelFileError
+        If a model cannot be read.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[NequIPLRPotential | str | os.PathLike],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        *,
+        solver: str = "auto",
+        charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
+        max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    ) -> None:
+        self.models = load_members(models)
+        self.evaluators = [
+            Evaluator(
+                model,
+                dtype,
+                device,
+                solver=solver,
+                charge_tolerance=charge_tolerance,
+                max_iterations=max_iterations,
+            )
+            for model in self.models
+        ]
+
+    def __call__(
+        self,
+        numbers: Sequence[int] | Sequence[str] | np.ndarray,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        pbc: bool | Sequence[bool] = False,
+        total_charge: float = 0.0,
+    ) -> CommitteeEvaluation:
+        """Evaluate all models on one structure.
+
+        Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
+        """
+        graphs = {}
+        results = []
+        for evaluator in self.evaluators:
+            config = evaluator.model.config
+            iterative = evaluator.iterative(len(numbers), bool(np.any(pbc)))
+            key = (graph_key(config), iterative)
+            if key not in graphs:
+                graphs[key] = build_graph(
+                    config, numbers, positions, cell, pbc, total_charge, not iterative
+                )
+            results.append(evaluator(graphs[key].to(evaluator.model.device)))
+        return CommitteeEvaluation(tuple(results), Spread.of(results))
+
+
+def deviation(values: np.ndarray, vectors: bool = False) -> np.ndarray:
+    """Root mean square deviation from the mean over the first axis.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (M, ...)
+        Of M members.
+    vectors : bool
+        Whether the last axis holds the components of vectors, whose deviation is a length.
+
+    Returns
+    -------
+    numpy.ndarray, of the shape of one member's values, without their last axis for vectors
+    """
+    squares = (values - values.mean(axis=0)) ** 2
+    return np.sqrt((squares.sum(axis=-1) if vectors else squares).mean(axis=0))
+
+
+def graph_key(config: ModelConfig) -> Hashable:
+    """What of a configuration its graphs, and their Coulomb matrices, depend on."""
+    return (
+        config.type_names,
+        max(config.r_max, config.charge_cutoff),
+        config.widths,
+        config.coulomb_constant,
+        config.equilibration,
+        config.legacy_periodic,
+        config.legacy_nonperiodic,
+        config.legacy_ewald_cutoff,
+    )
+
+
+def member_paths(directory: str | os.PathLike) -> list[Path]:
+    """Model files of a committee's directory, by seed.
+
+    Raises
+    ------
+    ModelFileError
+        If there are none.
+    """
+    paths = sorted(Path(directory).glob(MEMBERS), key=lambda path: (len(path.parent.name), path))
+    if not paths:
+        expected = f"a directory with models {MEMBERS}, as training with --seeds leaves it"
+        raise ModelFileError(describe("committee", str(directory), expected))
+    return paths
+
+
+def member_sources(
+    models: Sequence[NequIPLRPotential | str | os.PathLike],
+) -> list[NequIPLRPotential | str | os.PathLike]:
+    """The given models, with the members of every directory in its place."""
+    sources: list[NequIPLRPotential | str | os.PathLike] = []
+    for model in models:
+        if not isinstance(model, NequIPLRPotential) and Path(model).is_dir():
+            sources += member_paths(model)
+        else:
+            sources.append(model)
+    return sources
+
+
+def load_members(
+    models: Sequence[NequIPLRPotential | str | os.PathLike],
+) -> list[NequIPLRPotential]:
+    """Load the models of a committee, and see that they can be compared.
+
+    Parameters
+    ----------
+    models : sequence of NequIPLRPotential, path or str
+        See :class:`Committee`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two models, or they are not of the same kind.
+    ModelFileError
+        If a model cannot be read.
+    """
+    loaded = [
+        source if isinstance(source, NequIPLRPotential) else load_model(source)
+        for source in member_sources(models)
+    ]
+    if len(loaded) < 2:
+        raise InputError(describe("committee", f"{len(loaded)} model", "two models or more"))
+    check_alike([model.config for model in loaded])
+    return loaded
+
+
+def check_alike(configs: Sequence[ModelConfig]) -> None:
+    """See that models can be compared.
+
+    Raises
+    ------
+    InputError
+        If their elements differ, or only some of them have charges.
+    """
+    first = configs[0]
+    for number, config in enumerate(configs[1:], start=2):
+        if set(config.type_names) != set(first.type_names):
+            expected = f"the elements of the first, {', '.join(first.type_names)}"
+            got = ", ".join(config.type_names)
+            raise InputError(describe(f"committee, model {number}", got, expected))
+        if config.equilibration != first.equilibration:
+            expected = "charge equilibration in all models or in none"
+            got = f"{'with' if config.equilibration else 'without'}"
+            raise InputError(describe(f"committee, model {number}", got, expected))
+
+
+def _forces(member: Evaluation) -> np.ndarray:
+    if member.forces is None:
+        raise InputError(describe("members", "an evaluation without forces", "forces in all"))
+    return member.forces

@@ -1,0 +1,317 @@
+"""A committee along a trajectory: one model drives, the others say how sure it may be.
+
+Forces are those of the first model alone, so energy is conserved; the others are evaluated at
+report steps only.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from ase import Atoms
+from openmm import app, unit
+
+from ..errors import InputError, UncertaintyError, describe
+from ..model import NequIPLRPotential, load_model
+from ..model.building import type_indices
+from ..model.committee import Spread, check_alike, member_sources
+from ..model.evaluation import Evaluation
+from ..model.io import serialize_model
+from .computation import Computation
+from .lookup import get_computation
+from .reporters import RecordFile
+from .serialization import load_embedded
+from .settings import has_coulomb_sum
+
+#: What happens when the threshold is passed.
+ON_SPREAD = ("save", "stop")
+
+
+def spread_dtype(num_atoms: int) -> np.dtype:
+    """Layout of one frame: ``step``, ``time`` (ps), spreads of ``energy`` (eV), ``forces`` (eV/Å)
+    and ``charges`` (e).
+    """
+    return np.dtype(
+        [
+            ("step", "<i8"),
+            ("time", "<f8"),
+            ("energy", "<f8"),
+            ("forces", "<f8", (num_atoms,)),
+            ("charges", "<f8", (num_atoms,)),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class SpreadTrajectory:
+    """Spreads along a trajectory of F frames and N atoms.
+
+    Parameters
+    ----------
+    steps : numpy.ndarray, int64, shape (F,)
+    times : numpy.ndarray, shape (F,), ps
+    energy : numpy.ndarray, shape (F,), eV
+    forces : numpy.ndarray, shape (F, N), eV/Å
+    charges : numpy.ndarray, shape (F, N), e
+    """
+
+    steps: np.ndarray
+    times: np.ndarray
+    energy: np.ndarray
+    forces: np.ndarray
+    charges: np.ndarray
+
+
+def load_spread(file: str | Path) -> SpreadTrajectory:
+    """Read a file of :class:`CommitteeReporter`.
+
+    Raises
+    ------
+    InputError
+        If it is not one.
+    """
+    try:
+        records = np.load(file)
+        names = ("step", "time", "energy", "forces", "charges")
+        return SpreadTrajectory(*(records[name] for name in names))
+    except (ValueError, IndexError, EOFError) as error:
+        expected = f"a file written by CommitteeReporter ({error})"
+        raise InputError(describe("file", str(file), expected)) from error
+
+
+class CommitteeReporter:
+    """Writes how far the models of a committee are apart in every reported frame.
+
+    The model of the System, which drives the simulation, is the first member. The file is a NumPy
+    ``.npy`` of records (:func:`spread_dtype`) that grows by one record per frame and is complete
+    after each; :func:`load_spread` reads it. The spread is the root mean square deviation from the
+    mean of all members; for forces it is a length for each atom.
+
+    Parameters
+    ----------
+    file : str or path
+    reportInterval : int
+        Steps between frames.
+    models : sequence of NequIPLRPotential, path or str
+        The other members: models, model files, names of shipped models, or directories of
+        committees.
+    threshold : float, optional, eV/Å
+        What the force on no atom should be spread by.
+    action : {"save", "stop"}
+        What to do when it is: save the frame, or save it and raise :class:`UncertaintyError`. The
+        Context is left at that frame, and everything of it has been written.
+    frames : str or path, optional
+        Extended XYZ file for saved frames; by default ``file`` with the suffix ``.extxyz``.
+    append : bool
+        Continue existing files. Frames that lie after the step at which the simulation goes on are
+        dropped first. Without it existing files are overwritten.
+
+    Attributes
+    ----------
+    largest : float
+        Largest spread of the force on an atom so far, eV/Å.
+    saved : int
+        Frames saved so far.
+
+    Raises
+    ------
+    InputError
+        If an argument has a wrong value, the models are not of the same kind, or the file to
+        append to does not fit.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        reportInterval: int,
+        models: Sequence[NequIPLRPotential | str | os.PathLike],
+        threshold: float | None = None,
+        action: str = "save",
+        frames: str | Path | None = None,
+        append: bool = False,
+    ) -> None:
+        if reportInterval < 1:
+            raise InputError(describe("reportInterval", reportInterval, "a positive number"))
+        check_threshold("threshold", threshold)
+        if action not in ON_SPREAD:
+            expected = "one of " + ", ".join(map(repr, ON_SPREAD))
+            raise InputError(describe("action", action, expected))
+        self.threshold, self.action = threshold, action
+        self.largest, self.saved = 0.0, 0
+        self._models = load_others(models)
+        self._path = Path(file)
+        self._frames = self._path.with_suffix(".extxyz") if frames is None else Path(frames)
+        self._interval = int(reportInterval)
+        self._append = append
+        self._file: RecordFile | None = None
+        self._members: list[Computation] = []
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """Say when the next report is due, and that it needs unwrapped positions."""
+        self._open(simulation)
+        steps = self._interval - simulation.currentStep % self._interval
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def report(self, simulation: app.Simulation, state: openmm.State) -> None:
+        """Write one frame.
+
+        Raises
+        ------
+        UncertaintyError
+            If the threshold is passed and the action is ``"stop"``.
+        """
+        file = self._open(simulation)
+        driver = self._members[0]
+        positions, cell = driver.geometry(state)
+        results = [member.evaluate(positions, cell) for member in self._members]
+        spread = Spread.of(results)
+        frame = np.zeros((), dtype=file.dtype)
+        frame["step"] = simulation.currentStep
+        frame["time"] = state.getTime().value_in_unit(unit.picosecond)
+        frame["energy"] = spread.energy
+        frame["forces"] = spread.forces
+        frame["charges"] = spread.charges
+        file.write(frame)
+        self.largest = max(self.largest, spread.largest_force)
+        if self.threshold is not None and spread.largest_force > self.threshold:
+            self._save(simulation, positions, cell, results[0], spread)
+            if self.action == "stop":
+                raise UncertaintyError(_message(driver, simulation, spread, self.threshold))
+
+    def close(self) -> None:
+        """Close the file; a later report would open it again to append."""
+        if self._file is not None:
+            self._file.close()
+            self._file, self._append = None, True
+
+    def _open(self, simulation: app.Simulation) -> RecordFile:
+        if not self._members:
+            self._members = _computations(get_computation(simulation.system), self._models)
+        if self._file is None:
+            self._file = RecordFile(
+                self._path, spread_dtype(self._members[0].num_atoms), append=self._append
+            )
+            if self._append:
+                self._file.truncate_after(simulation.currentStep)
+                self.saved = cut_frames(self._frames, simulation.currentStep)
+            else:
+                self._frames.unlink(missing_ok=True)
+        return self._file
+
+    def _save(
+        self,
+        simulation: app.Simulation,
+        positions: np.ndarray,
+        cell: np.ndarray | None,
+        result: Evaluation,
+        spread: Spread,
+    ) -> None:
+        """Append a frame; forces are not written, as labels are to come from elsewhere."""
+        settings = self._members[0].settings
+        atoms = Atoms(settings.symbols, positions, cell=cell, pbc=cell is not None)
+        atoms.set_initial_charges(result.charges)
+        atoms.info["total_charge"] = settings.total_charge
+        atoms.info["step"] = simulation.currentStep
+        atoms.info["energy_spread"] = spread.energy
+        atoms.info["largest_force_spread"] = spread.largest_force
+        atoms.arrays["force_spread"] = spread.forces
+        atoms.arrays["charge_spread"] = spread.charges
+        atoms.write(str(self._frames), format="extxyz", append=True)
+        self.saved += 1
+
+
+def check_threshold(name: str, value: float | None) -> None:
+    """See that a threshold is None or a positive number.
+
+    Raises
+    ------
+    InputError
+    """
+    if value is None:
+        return
+    real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or value <= 0:
+        raise InputError(describe(name, value, "a positive number in eV/Å"))
+
+
+def load_others(
+    models: Sequence[NequIPLRPotential | str | os.PathLike],
+    driver: str | os.PathLike | None = None,
+) -> list[NequIPLRPotential]:
+    """Load the members beside the driving model, which is left out of a directory that holds it.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    ModelFileError
+        If a model cannot be read.
+    """
+    if isinstance(models, NequIPLRPotential | str | os.PathLike):
+        raise InputError(describe("models", models, "a list of models"))
+    own = Path(driver).resolve() if driver is not None else None
+    loaded = []
+    for source in member_sources(models):
+        if isinstance(source, NequIPLRPotential):
+            loaded.append(source)
+        elif own is None or Path(source).resolve() != own:
+            loaded.append(load_model(source))
+    if not loaded:
+        expected = "one model or more, beside the one that drives the simulation"
+        raise InputError(describe("models", "none", expected))
+    return loaded
+
+
+def cut_frames(path: Path, step: int) -> int:
+    """Drop saved frames that belong to later steps; return the number of those left."""
+    if not path.is_file():
+        return 0
+    from ase.io import iread, write
+
+    kept: list[Atoms] = []
+    try:
+        for atoms in iread(str(path), index=":", format="extxyz"):
+            if atoms.info["step"] > step:
+                break
+            kept.append(atoms)
+    except (ValueError, KeyError, OSError, IndexError):
+        pass  # the last one was cut off by a kill; it is reported again
+    part = path.with_name(path.name + ".part")
+    write(str(part), kept, format="extxyz")
+    os.replace(part, path)
+    return len(kept)
+
+
+def _computations(driver: Computation, models: Sequence[NequIPLRPotential]) -> list[Computation]:
+    """The driver's computation, and one with the same settings for each other model."""
+    settings = driver.settings
+    check_alike([load_embedded(settings.model).config, *(m.config for m in models)])
+    members = [driver]
+    for model in models:
+        type_indices(model.config, settings.symbols)
+        sums = settings.long_range if has_coulomb_sum(model, settings.periodic) else "graph"
+        members.append(
+            Computation(replace(settings, model=serialize_model(model), long_range=sums))
+        )
+    return members
+
+
+def _message(
+    driver: Computation, simulation: app.Simulation, spread: Spread, threshold: float
+) -> str:
+    worst, indices = int(spread.forces.argmax()), driver.settings.atoms
+    symbol = driver.settings.symbols[worst]
+    worst = worst if indices is None else indices[worst]
+    return (
+        f"committee: expected forces spread by at most {threshold:g} eV/Å, got "
+        f"{spread.largest_force:.3g} eV/Å on atom {worst} ({symbol}) at step "
+        f"{simulation.currentStep}; the models do not know this structure: add it to the training "
+        "data, or raise the threshold"
+    )

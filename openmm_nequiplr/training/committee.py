@@ -1,0 +1,194 @@
+"""Committees: the same training with one seed after another."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, describe
+from .config import TrainingConfig, load_config
+from .recorder import BEST_MODEL, CHECKPOINT
+from .run import read_parts, train
+from .spread import CommitteeMetrics, evaluate_committee, format_committee
+
+#: What a committee's directory knows of itself.
+RECORD = "committee.json"
+
+
+@dataclass(frozen=True)
+class CommitteeResult:
+    """What a finished committee left.
+
+    Parameters
+    ----------
+    directory : path
+    model_paths : tuple of path
+        One for each seed.
+    metrics : CommitteeMetrics
+        On the test structures, or on those for validation where there are none.
+    """
+
+    directory: Path
+    model_paths: tuple[Path, ...]
+    metrics: CommitteeMetrics
+
+
+def train_committee(
+    config_path: str | Path,
+    seeds: Sequence[int],
+    resume: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> CommitteeResult:
+    """Train one model for each seed, all on the same split of the data.
+
+    The output directory of the configuration becomes that of the committee: it holds a directory
+    ``seed_N`` with everything that :func:`.run.train` writes for each model, ``committee.json``
+    and, in ``spread/``, errors and spread of the committee with pictures.
+
+    Parameters
+    ----------
+    config_path : path
+        See :class:`.config.TrainingConfig`; its ``seed`` is not used.
+    seeds : sequence of int
+        One number N alone stands for 0 … N−1.
+    resume : bool
+        Go on with a committee: models that are finished are kept, one that was begun continues
+        from its checkpoint, and seeds may be new.
+    overrides : dict, optional
+        Values that replace those of the file, with dotted keys.
+    progress : bool
+        Show progress and results.
+
+    Raises
+    ------
+    InputError
+        If seeds or configuration are not as they should be, there is a committee already and
+        ``resume`` was not asked for, or its data were others.
+    ConvergenceError
+        If a loss stops being finite.
+    KeyboardInterrupt
+        If a training was interrupted; ``resume`` goes on with it.
+    """
+    seeds = check_seeds(seeds)
+    config, raw = load_config(config_path, overrides)
+    _check_one_process(config)
+    parent = Path(config.output)
+    finished = _begin(parent, raw, resume)
+    for number, seed in enumerate(seeds, start=1):
+        if seed in finished and member_path(parent, seed).is_file():
+            _say(progress, f"seed {seed} ({number} of {len(seeds)}): finished before")
+            continue
+        _say(progress, f"\nseed {seed} ({number} of {len(seeds)})")
+        directory = member_path(parent, seed).parent
+        own = {**(overrides or {}), "seed": seed, "output": str(directory)}
+        begun = resume and (directory / CHECKPOINT).is_file()
+        result = train(config_path, resume=begun, overrides=own, progress=progress)
+        if result is None:
+            raise KeyboardInterrupt
+        finished.append(seed)
+        _write_record(parent, finished, raw)
+    return _judge(config, config_path, parent, seeds, progress)
+
+
+def member_path(directory: str | Path, seed: int) -> Path:
+    """Model file of a member."""
+    return Path(directory) / f"seed_{seed}" / BEST_MODEL
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds of a committee; one number N alone stands for 0 … N−1.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two, one is repeated, or one is not a whole number of at least 0.
+    """
+    given = list(seeds)
+    whole = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in given)
+    if len(given) == 1 and whole:
+        given = list(range(given[0]))
+    if not whole or len(given) < 2 or len(set(given)) != len(given):
+        expected = "two different whole numbers of at least 0 or more, or the number of models"
+        raise InputError(describe("seeds", list(seeds), expected))
+    return given
+
+
+def _check_one_process(config: TrainingConfig) -> None:
+    """Processes that Lightning starts would each begin the committee anew."""
+    devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
+    one = devices in (1, "1") or (isinstance(devices, Sequence) and len(devices) == 1)
+    if not one or nodes != 1:
+        raise InputError(
+            describe(
+                "trainer.devices",
+                devices if not one else f"num_nodes {nodes}",
+                "one device for a committee (several: train each seed by itself, with --set "
+                "seed=N output=…/seed_N)",
+            )
+        )
+
+
+def _begin(parent: Path, raw: Mapping[str, Any], resume: bool) -> list[int]:
+    """Look for an earlier part; the seeds that it finished."""
+    path = parent / RECORD
+    there = path.is_file() or any(parent.glob("seed_*"))
+    if there and not resume:
+        expected = "a directory without a committee; --resume goes on with the one that is there"
+        raise InputError(describe("output", str(parent), expected))
+    finished: list[int] = []
+    if path.is_file():
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            finished, data = [int(s) for s in record["finished"]], record["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(describe("resume", f"{path} ({error})", "a readable file")) from error
+        if data != _plain(raw["data"]):
+            expected = f"the data and split of the committee in {parent}"
+            raise InputError(describe("data", raw["data"], expected))
+    parent.mkdir(parents=True, exist_ok=True)
+    _write_record(parent, finished, raw)
+    return finished
+
+
+def _write_record(parent: Path, finished: Sequence[int], raw: Mapping[str, Any]) -> None:
+    """Replace the record in one step."""
+    text = json.dumps({"finished": sorted(finished), "data": _plain(raw["data"])}, indent=1)
+    part = parent / (RECORD + ".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, parent / RECORD)
+
+
+def _plain(values: Any) -> Any:
+    return json.loads(json.dumps(values, default=str))
+
+
+def _judge(
+    config: TrainingConfig,
+    config_path: str | Path,
+    parent: Path,
+    seeds: Sequence[int],
+    progress: bool,
+) -> CommitteeResult:
+    parts = read_parts(config, config_path)
+    name, structures = ("test", parts.test) if parts.test else ("validation", parts.validation)
+    paths = tuple(member_path(parent, seed) for seed in seeds)
+    metrics = evaluate_committee(
+        paths,
+        structures,
+        output=parent / "spread",
+        batch_size=config.validation_batch_size,
+        verbose=False,
+    )
+    _say(progress, f"\n{name}, {len(structures)} structures, {format_committee(metrics)}")
+    _say(progress, f"\ncommittee: {parent}")
+    return CommitteeResult(parent, paths, metrics)
+
+
+def _say(progress: bool, text: str) -> None:
+    if progress:
+        print(text, flush=True)

@@ -1,0 +1,132 @@
+"""The accuracy benchmark: same data for all, nothing twice, tables out of what is there."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.io import read, write
+
+from openmm_nequiplr.training.config import load_config
+
+ROOT = Path(__file__).parents[1]
+ACCURACY = ROOT / "benchmarks" / "accuracy"
+
+
+@pytest.fixture
+def systems(monkeypatch):
+    monkeypatch.syspath_prepend(str(ACCURACY))
+    return importlib.import_module("systems")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return {part: tmp_path / f"{part}.extxyz" for part in ("train", "validation", "test")}
+
+
+@pytest.fixture
+def dimers(rng):
+    """Twelve pairs of molecules, far to near, with labels out of thin air."""
+    frames = []
+    for separation in np.linspace(9.0, 5.0, 12):
+        atoms = Atoms("COHCOH", [[0, 0, 0], [1.2, 0, 0], [-0.6, 0.9, 0]] * 2)
+        atoms.positions[3:, 2] += separation
+        atoms.info = {"separation": separation, "REF_energy": -1.0 / separation}
+        atoms.info["total_charge"] = 0.0
+        atoms.arrays["REF_forces"] = rng.normal(0, 0.1, (6, 3))
+        frames.append(atoms)
+    return frames
+
+
+@pytest.mark.parametrize("name", ["carbon_chain", "au2_mgo", "charged_dimer", "dipeptides"])
+def test_variants_are_valid_and_comparable(systems, parts, tmp_path, name):
+    system = systems.SYSTEMS[name]
+    assert name != "au2_mgo" or system.receptive_field(max(system.cutoffs)) < 11.0
+    found = {}
+    for variant in systems.VARIANTS:
+        changes = ["equilibration.charge_epochs=3", "batch_size=3"]
+        values = systems.configuration(
+            system, variant, 3.0, 7, parts, tmp_path / variant, {"max_epochs": 5}, changes
+        )
+        path = tmp_path / "c.yaml"
+        path.write_text(yaml.safe_dump(values))
+        found[variant], _ = load_config(path)
+    lr, short, invariant = (found[v] for v in ("lr", "short_range", "invariant"))
+    for config in found.values():
+        assert (config.seed, config.max_epochs, config.batch_size) == (7, 5, 3)
+        assert config.data == lr.data
+        assert config.max_time is None
+        layers = config.model["num_layers"] + config.model["num_layers_charge"]
+        assert layers == sum(system.layers)
+    assert lr.equilibration.charge_epochs == 3
+    assert short.model["equilibration"] is False
+    assert short.loss.charges == short.loss.dipole == 0.0
+    assert invariant.model["l_max"] == 0 < lr.model["l_max"]
+    assert {**invariant.model, "l_max": lr.model["l_max"]} == lr.model
+
+
+def test_the_dimer_is_judged_beyond_what_it_saw(systems, dimers):
+    divided = systems.by_separation(test=2)(dimers, [])
+    separation = {part: [a.info["separation"] for a in divided[part]] for part in divided}
+    assert len(separation["train"]) == 9
+    assert len(separation["test"]) == 2
+    assert max(separation["train"] + separation["validation"]) < min(separation["test"])
+    assert min(separation["train"]) < separation["validation"][0] < max(separation["train"])
+    kept_apart = systems.by_separation(test=2)(dimers[2:], dimers[:2])
+    assert len(kept_apart["train"]) == 9
+    assert [a.info["separation"] for a in kept_apart["test"]] == separation["test"]
+
+
+def test_random_parts_do_not_overlap(systems, dimers):
+    divided = systems.at_random(validation=2, test=3)(dimers, [])
+    assert [len(divided[part]) for part in ("train", "validation", "test")] == [7, 2, 3]
+    seen = [a.info["separation"] for part in divided.values() for a in part]
+    assert len(set(seen)) == 12
+    kept_apart = systems.at_random(validation=2, test=3)(dimers[1:], dimers[:1])
+    assert [len(kept_apart[part]) for part in ("train", "validation", "test")] == [9, 2, 1]
+
+
+def run(tmp_path, *arguments):
+    command = [sys.executable, str(ACCURACY / "run.py"), "charged_dimer", "--epochs", "1"]
+    command += ["--data", str(tmp_path), "--output", str(tmp_path / "results"), "--cutoffs", "3"]
+    # the stand-in charges name an element that these dimers lack
+    command += ["--set", "equilibration={}", "model.gaussian_widths=null", "model.num_features=2"]
+    return subprocess.run(
+        [*command, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=500,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_from_data_to_table(dimers, tmp_path):
+    write(tmp_path / "charged_dimer_train.extxyz", dimers)
+    chosen = ("--seeds", "0", "--variants", "lr", "short_range")
+    listed = run(tmp_path, *chosen, "--jobs", "list")
+    assert listed.stdout.count("to do") == 2
+    done = run(tmp_path, *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "results" / "charged_dimer"
+    assert len(read(folder / "data" / "test.extxyz", ":")) == 2
+    for name in ("table.json", "rmse_cutoff.png", "parity.png", "learning_curves.png"):
+        assert (folder / name).stat().st_size > 0
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    assert len([line for line in table.splitlines() if line.startswith("| ")]) == 3
+    model = folder / "lr_r3_s0" / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    again = run(tmp_path, *chosen)
+    assert again.stdout.count("done before") == 2
+    assert model.stat().st_mtime_ns == before
+    other = run(tmp_path, *chosen, "--epochs", "2")
+    assert other.returncode != 0
+    assert "other settings" in other.stderr
