@@ -317,7 +317,7 @@ def test_a_wrong_total_charge(ionic_model, charge):
     [
         ({"long_range": "pme"}, InputError, "long_range: expected one of 'openmm', 'graph'"),
         ({"precision": "half"}, InputError, "precision: expected one of 'single', 'double'"),
-        ({"backend": "torch"}, BackendError, "backend: expected 'auto' or 'python'"),
+        ({"backend": "abacus"}, BackendError, "backend: expected 'auto' or 'python'"),
         ({"device": "abacus"}, BackendError, "device: expected one that torch can use"),
         ({"ewald_tolerance": -1.0}, InputError, "ewald_tolerance: expected"),
         ({"nonbonded_cutoff": "long"}, InputError, "nonbonded_cutoff: expected a length"),
