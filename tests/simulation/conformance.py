@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import openmm
@@ -86,16 +86,20 @@ for folder in folders:
 class Conformance:
     """Properties of a backend.
 
-    Subclasses set ``backend`` and need nothing else; they are skipped where this package, or what
-    is installed, does not have it. The fixtures ``tiny_model``, ``tiny_salt``, ``cluster`` and
-    ``platform`` are those of ``conftest.py``.
+    Subclasses set ``backend``, and ``without`` where it lacks a platform; they are skipped where
+    this package, or what is installed, does not have it. The fixtures ``tiny_model``,
+    ``tiny_salt``, ``cluster`` and ``platform`` are those of ``conftest.py``.
     """
 
     backend: str
+    #: Platforms that it does not have, and why.
+    without: ClassVar[dict[str, str]] = {}
 
     @pytest.fixture(autouse=True)
-    def _there(self, tiny_model: NequIPLRPotential) -> None:
+    def _there(self, request: pytest.FixtureRequest, tiny_model: NequIPLRPotential) -> None:
         reason = missing_backend(self.backend, tiny_model)
+        if not reason and "platform" in request.fixturenames:
+            reason = self.without.get(request.getfixturevalue("platform")[0].getName())
         if reason:
             pytest.skip(reason)
 
@@ -313,7 +317,11 @@ class Conformance:
     ):
         """System, integrator and state as files are all it takes."""
         runs = continue_elsewhere(
-            tmp_path_factory.getbasetemp(), tiny_model, Frozen(tiny_salt), self.backend
+            tmp_path_factory.getbasetemp(),
+            tiny_model,
+            Frozen(tiny_salt),
+            self.backend,
+            tuple(self.without),
         )
         folder = runs / f"{platform[0].getName()}-{long_range}-{solver}-{carrier}"
         found, expected = (np.load(folder / f"{n}.npy") for n in ("continued", "uninterrupted"))
@@ -323,11 +331,14 @@ class Conformance:
 
 
 @functools.cache
-def continue_elsewhere(base: Path, model: NequIPLRPotential, atoms: Frozen, backend: str) -> Path:
+def continue_elsewhere(
+    base: Path, model: NequIPLRPotential, atoms: Frozen, backend: str, without: tuple[str, ...]
+) -> Path:
     """Folder of runs written here, one folder each, and continued by one other process."""
     folder = base / f"runs-{backend}"
     folder.mkdir()
-    names = [n for n in ("Reference", "CPU", "OpenCL", "CUDA", "HIP") if n in platform_names()]
+    there = set(platform_names()) - set(without)
+    names = [n for n in ("Reference", "CPU", "OpenCL", "CUDA", "HIP") if n in there]
     for name, long_range, (solver, carrier) in itertools.product(names, LONG_RANGE, CONTINUED):
         platform = openmm.Platform.getPlatform(name)
         properties = {"Precision": "double"} if name not in ("Reference", "CPU") else {}

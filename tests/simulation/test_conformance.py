@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from .conformance import Conformance
 
 
@@ -11,6 +13,9 @@ class TestPython(Conformance):
 
 class TestTorch(Conformance):
     backend = "torch"
+    without: ClassVar = {
+        "OpenCL": "openmm-torch 1.5 ends the process on OpenCL: its plugin lacks a symbol"
+    }
 
 
 class TestPythonTorch(Conformance):

@@ -35,7 +35,6 @@ except BackendError as error:
 
 REFERENCE = openmm.Platform.getPlatform("Reference")
 ROOT = Path(openmm_nequiplr.__file__).parents[1]
-READABLE = tuple(map(int, openmm.version.short_version.split(".")[:2])) < (8, 6)
 
 
 def context_of(system, positions, platform=REFERENCE, properties=None):
@@ -242,24 +241,18 @@ from openmm_nequiplr.simulation import current_evaluation
 print(repr(float(current_evaluation(context).charges[0])))
 """
 
-READERS = {
-    "deserialize_system": "from openmm_nequiplr.simulation import deserialize_system\n"
-    "system = deserialize_system(open('system.xml').read())",
-    "XmlSerializer": "import openmmtorch\n"
-    "system = openmm.XmlSerializer.deserialize(open('system.xml').read())",
-}
+READ = """
+from openmm_nequiplr.simulation import deserialize_system
+system = deserialize_system(open('system.xml').read())"""
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_through_xml_into_another_process(tmp_path, ionic_model, rock_salt, reader):
-    if reader == "XmlSerializer" and not READABLE:
-        pytest.skip("openmm-torch 1.5 cannot read TorchForces with OpenMM 8.6: it crashes")
+def test_through_xml_into_another_process(tmp_path, ionic_model, rock_salt):
     structure = from_atoms(rock_salt)
     system = create_system(structure.topology, ionic_model, backend="torch", total_charge=1)
     context = context_of(system, structure.positions)
     (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
     np.save(tmp_path / "positions.npy", structure.positions)
-    lines = run(OTHER_PROCESS.format(load=READERS[reader]), tmp_path, {"PYTHONPATH": path(ROOT)})
+    lines = run(OTHER_PROCESS.format(load=READ), tmp_path, {"PYTHONPATH": path(ROOT)})
     assert float(lines[0]) == pytest.approx(energy_and_forces(context)[0], rel=1e-10)
     assert float(lines[1]) == pytest.approx(current_evaluation(context).charges[0], abs=1e-9)
 
