@@ -35,7 +35,7 @@ SOLVERS = ("auto", "dense", "iterative")
 DEFAULT_CHARGE_TOLERANCE = 1e-5
 #: From so many atoms on ``"auto"`` iterates, in a periodic cell and without one, where K is a
 #: matrix all the same.
-ITERATIVE_FROM = {True: 400, False: 2000}
+ITERATIVE_FROM = {True: 200, False: 2000}
 
 _FINEST_MESH = 1e-9
 
