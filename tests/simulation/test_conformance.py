@@ -13,6 +13,7 @@ class TestPython(Conformance):
 
 class TestTorch(Conformance):
     backend = "torch"
+    parting = 1e-12  # torch optimises a graph after its first runs, which changes the rounding
     without: ClassVar = {
         "OpenCL": "openmm-torch 1.5 ends the process on OpenCL: its plugin lacks a symbol"
     }
