@@ -57,7 +57,8 @@ class ChargeReporter:
     :func:`load_charges` returns it as arrays.
 
     Charges always belong to the positions of the frame. The dipole is Σ q r with unwrapped
-    positions; in a periodic box only its changes have a meaning.
+    positions. In a periodic box it depends on which images they are; as charges change, so do its
+    changes: they mean something for neutral molecules that keep their charge to themselves.
 
     Parameters
     ----------
