@@ -12,7 +12,7 @@ import numpy as np
 import openmm
 import torch
 from openmm import app, unit
-from ours import build_model
+from ours import build_model, platform_of
 from step_time import salt
 
 from openmm_nequiplr import create_system
@@ -49,11 +49,8 @@ def simulation(arguments: argparse.Namespace) -> app.Simulation:
     for index, site in enumerate(atoms.positions / 10):
         springs.addParticle(index, site.tolist())
     system.addForce(springs)
-    platform = openmm.Platform.getPlatformByName("CPU")
-    threads = {"Threads": str(torch.get_num_threads())}
-    made = app.Simulation(
-        topology, system, openmm.VerletIntegrator(0.001 * arguments.timestep), platform, threads
-    )
+    integrator = openmm.VerletIntegrator(0.001 * arguments.timestep)
+    made = app.Simulation(topology, system, integrator, *platform_of("cpu"))
     made.context.setPositions(atoms.positions / 10)
     made.context.setVelocitiesToTemperature(300.0, 1)
     return made

@@ -41,6 +41,14 @@ def build_model(options: dict) -> NequIPLRPotential:
     )
 
 
+def platform_of(device: str) -> tuple[openmm.Platform, dict[str, str]]:
+    """OpenMM's platform on the same device as the network, and its properties."""
+    if device == "cpu":
+        threads = {"Threads": str(torch.get_num_threads())}
+        return openmm.Platform.getPlatformByName("CPU"), threads
+    return openmm.Platform.getPlatformByName("CUDA"), {"Precision": "mixed"}
+
+
 def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
     """One step of a simulation made by ``create_system``; it returns the solver's iterations."""
     topology = app.Topology()
@@ -48,11 +56,9 @@ def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
     for symbol in options["symbols"]:
         topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
     topology.setPeriodicBoxVectors(np.array(options["cell"]) / 10 * unit.nanometer)
-    system = create_system(topology, build_model(options), device="cpu")
+    system = create_system(topology, build_model(options), device=options["device"])
     integrator = openmm.LangevinMiddleIntegrator(300, 1.0, 0.0005)
-    platform = openmm.Platform.getPlatformByName("CPU")
-    threads = {"Threads": str(torch.get_num_threads())}
-    simulation = app.Simulation(topology, system, integrator, platform, threads)
+    simulation = app.Simulation(topology, system, integrator, *platform_of(options["device"]))
     simulation.context.setPositions(np.array(options["positions"]) / 10)
     computation = get_computation(system)
 

@@ -83,11 +83,12 @@ def simulation(options: dict) -> app.Simulation:
         topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
     topology.setPeriodicBoxVectors(cell / 10 * unit.nanometer)
     potential = MLPotential("nequip", modelPath="", lengthScale=0.1, energyScale=96.4853)
-    system = potential.createSystem(topology)
+    system = potential.createSystem(topology, device=options["device"])
     integrator = openmm.LangevinMiddleIntegrator(300, 1.0, 0.0005)
-    platform = openmm.Platform.getPlatformByName("CPU")
-    threads = {"Threads": str(torch.get_num_threads())}
-    made = app.Simulation(topology, system, integrator, platform, threads)
+    name = "CPU" if options["device"] == "cpu" else "CUDA"
+    properties = {"Threads": str(torch.get_num_threads())} if name == "CPU" else {}
+    platform = openmm.Platform.getPlatformByName(name)
+    made = app.Simulation(topology, system, integrator, platform, properties)
     made.context.setPositions(positions / 10)
     return made
 

@@ -74,6 +74,7 @@ def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
     options = {
         "do": "build",
         "threads": arguments.threads,
+        "device": arguments.device,
         "network": arguments.network,
         "compile": arguments.compile_peer,
         "cutoff": arguments.cutoff,
@@ -174,6 +175,9 @@ def main() -> None:
         "--salt", type=int, nargs="*", default=[216, 512, 1728, 4096, 13824, 32768], metavar="ATOMS"
     )
     parser.add_argument("--slab", type=int, nargs="*", default=[110, 1000, 4000], metavar="ATOMS")
+    parser.add_argument(
+        "--device", default="cpu", help="of both networks; cuda takes OpenMM's CUDA platform too"
+    )
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cutoff", type=float, default=4.0, help="Å")
