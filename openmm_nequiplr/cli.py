@@ -296,7 +296,7 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
     force.add_argument(
         "--long-range",
         choices=("auto", "openmm", "graph"),
-        help="who sums the point charges: OpenMM's PME or torch (default: auto, by size)",
+        help="who sums the point charges: OpenMM's PME or torch (default: auto)",
     )
     force.add_argument(
         "--nonbonded-cutoff", type=float, metavar="ANGSTROM", help="of the PME's direct sum"

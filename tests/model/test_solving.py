@@ -252,8 +252,8 @@ def test_large_strains_choose_the_mesh_anew(make_model):
 def test_auto_goes_by_size(make_model):
     model = make_model(r_max=3.2)
     choice = Evaluator(model)
-    assert not choice.iterative(216, True)
-    assert choice.iterative(1728, True)
+    assert not choice.iterative(199, True)
+    assert choice.iterative(200, True)
     assert not choice.iterative(1728, False)
     assert not Evaluator(model, solver="dense").iterative(10**6, True)
     legacy = dataclasses.replace(model.config, legacy_ewald_cutoff=True)
