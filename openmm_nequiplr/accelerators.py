@@ -4,11 +4,11 @@ Lists for a GPU are otherwise searched by vesin on the host and sent there. mlip
 NNPOps; Triton kernels) searches on the device. On the CPU it looks at all N² pairs and is slower
 than vesin (``benchmarks/accelerators.py``), so only CUDA devices are offered it.
 
-What was verified: everything here with mlipops 0.6 on the CPU. Its CUDA kernels have not been run
-by this project, hence the trial of :class:`TriedSearch` on the machine at hand. And mlipops 0.6
-gets cells of two kinds here to search, none and rectangular: the blocks of atoms by which it
+What was verified, on the CPU alone and with mlipops 0.6: its search there, and its Triton kernels
+under Triton's interpreter. No GPU was at hand, hence the trial of :class:`TriedSearch` on the
+machine itself. mlipops gets rectangular cells only, or none: the blocks of atoms by which it
 searches large structures on CUDA are compared by nearest images of their centres, and in triclinic
-cells that can leave out pairs.
+cells that leaves out pairs. An error after which CUDA itself is unusable cannot be caught here.
 """
 
 from __future__ import annotations

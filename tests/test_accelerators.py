@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -157,3 +162,42 @@ def test_only_cuda_with_mlipops_and_triton_gets_a_trial(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(accelerators.importlib.util, "find_spec", lambda name: None)
     assert isinstance(neighbor_search("cuda"), HostSearch)
+
+
+KERNELS = """
+import numpy as np, torch, mlipops
+from openmm_nequiplr.accelerators import DeviceSearch
+from openmm_nequiplr.neighbors import neighbor_list
+
+def as_on_a_gpu(self, positions, box=None, batch=None):
+    search = lambda: self._compute_large_single(positions, box, self.cutoff)
+    first = search()  # nothing where the buffer is too small
+    return search() if first is None else first
+
+mlipops.NeighborList.forward = as_on_a_gpu
+rng = np.random.default_rng(0)
+for cell, count, cutoff in (((13, 16, 11), 240, 5.0), ((25, 9, 20), 200, 4.0), (None, 150, 4.0)):
+    box = np.zeros((3, 3)) if cell is None else np.diag(np.array(cell, float))
+    points = rng.uniform(-1.5, 2.5, (count, 3)) @ (box if cell else 5.0 * np.eye(3))
+    task = points, box, cell is not None, cutoff, True
+    found, expected = DeviceSearch("cpu")(*task), neighbor_list(*task)
+    assert found[0].shape[1] > 500
+    assert all(torch.equal(*pair) for pair in zip(found, expected))
+"""
+
+
+def test_kernels_for_gpus_under_the_interpreter():
+    """The code that CUDA devices run, executed by Triton's interpreter on the CPU."""
+    pytest.importorskip("mlipops")
+    pytest.importorskip("triton")
+    root = str(Path(accelerators.__file__).parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", KERNELS],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
