@@ -16,6 +16,7 @@ ROOT = PACKAGE.name
 LAYERS = [
     {"errors", "jit", "operators", "pickling", "timing", "units"},
     {"neighbors"},
+    {"accelerators"},
     {"verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},
