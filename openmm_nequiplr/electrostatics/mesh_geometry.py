@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -70,11 +70,22 @@ class MeshGeometry:
     table: np.ndarray | None
     inverse_step: float
     spectrum: MeshSpectrum
+    _scaled: dict[tuple[float, type], np.ndarray] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def cutoffs(self) -> torch.Tensor:
         """Cutoff of each kind of pair, shape (kinds,), Å."""
         return self.parameters.reach * self.pair_widths[1]
+
+    def scaled_table(self, constant: float, number: type) -> np.ndarray:
+        """The table times k_e, eV/e², as NumPy numbers of a type; made once."""
+        key = constant, number
+        if key not in self._scaled:
+            assert self.table is not None
+            self._scaled[key] = (constant * self.table).astype(number)
+        return self._scaled[key]
 
     def serves(self, positions: np.ndarray, cell: np.ndarray) -> bool:
         """Whether the list still holds every pair within the cutoff, and the mesh its spacing.

@@ -16,7 +16,7 @@ class MeshSpectrum:
 
     Charges of width σ_s lie on layer s of the mesh; ρ_s(k) is the transform of what their splines
     put there. Their smooth energy is ½ Σ_k |Σ_s A_s(k) ρ_s(k)|² with
-    A_s² = 4π k_e/(V k²) exp(−σ_s² k²) W(k), and the background that :meth:`background` adds.
+    A_s² = 4π k_e/(V k²) exp(−σ_s² k²) W(k), without the wave k = 0.
 
     Parameters
     ----------
@@ -29,11 +29,12 @@ class MeshSpectrum:
         self._parameters, self._widths = parameters, widths
         factors = [f.to(widths.device) for f in _spline_factors(parameters)]
         self._spline = factors[0][:, None, None] * factors[1][:, None] * factors[2]
-        self._last: tuple[np.ndarray, float, torch.dtype] | None = None
-        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._kept: tuple[str, torch.Tensor, torch.Tensor] | None = None
 
     def to(self, device: torch.device | str) -> MeshSpectrum:
         """The same filters on ``device``."""
+        if self._widths.device == torch.device(device):
+            return self
         return MeshSpectrum(self._parameters, self._widths.to(device))
 
     def filters(self, cell: torch.Tensor, constant: float) -> torch.Tensor:
@@ -55,14 +56,8 @@ class MeshSpectrum:
 
         Kept for as long as the cell stays the same.
         """
-        box = cell.detach().cpu().numpy()
-        last = self._last
-        if (
-            self._kept is None
-            or last is None
-            or last[1:] != (constant, dtype)
-            or (not np.array_equal(last[0], box))
-        ):
+        made_for = repr((cell.tolist(), constant, dtype))
+        if self._kept is None or self._kept[0] != made_for:
             with torch.no_grad():
                 filters = self.filters(cell.detach(), constant)
                 # splines taken out: on average over the mesh an atom sees the Ewald sum
@@ -71,9 +66,8 @@ class MeshSpectrum:
                 diagonal = (squares * factor).sum(dim=(1, 2, 3))
                 volume = torch.linalg.det(cell.detach()).abs()
                 diagonal = diagonal - 4.0 * math.pi * constant / volume * self._widths**2
-                self._kept = filters.to(dtype), diagonal
-            self._last = box.copy(), constant, dtype
-        return self._kept
+                self._kept = made_for, filters.to(dtype), diagonal
+        return self._kept[1:]
 
     def _k_squared(self, cell: torch.Tensor) -> torch.Tensor:
         reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T

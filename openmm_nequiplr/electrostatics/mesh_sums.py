@@ -178,8 +178,7 @@ class CompiledSums:
         self._values = np.empty(geometry.pairs.shape[1], self._kind)
         self._slopes = np.empty_like(self._values)
         kinds = geometry.kind.numpy(), geometry.cutoffs.numpy() ** 2
-        assert geometry.table is not None
-        table = (constant * geometry.table).astype(self._kind)
+        table = geometry.scaled_table(constant, self._kind)
         arguments = self._points, self._shifts, self._pairs, kinds, table, geometry.inverse_step
         if self._values.size:
             _each(

@@ -58,7 +58,7 @@ class ChargeMemory:
         graph: AtomicGraph,
         positions: torch.Tensor,
         cell: torch.Tensor,
-        uniform: bool = False,
+        uniform: bool | None = None,
     ) -> MeshCoulomb:
         """The mesh operator of a periodic structure; the tensors may carry gradients.
 
@@ -68,8 +68,10 @@ class ChargeMemory:
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
         uniform : bool
-            Take all charges for equally wide on the mesh, so that other code can sum that part.
+            Take all charges for equally wide on the mesh, so that other code can sum that part; by
+            default as it was done last.
         """
+        uniform = self._uniform if uniform is None else uniform
         if uniform is not self._uniform:
             self._uniform, self.geometry = uniform, None
         widths = self.model.widths[graph.types]

@@ -258,11 +258,12 @@ def coulomb_operator(
     positions: torch.Tensor,
     cell: torch.Tensor,
     memory: ChargeMemory | None,
-    delegated: bool = False,
+    delegated: bool | None = None,
 ) -> CoulombOperator:
     """The Coulomb operator at positions and cell that may carry gradients.
 
-    ``delegated`` says that other code will sum the smooth part.
+    ``delegated`` says whether other code will sum the smooth part; charges alone do not depend on
+    it, and take the mesh that is there.
     """
     if memory is not None and graph.periodic[0]:
         return memory.mesh(graph, positions, cell[0], uniform=delegated)

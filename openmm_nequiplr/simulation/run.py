@@ -20,7 +20,6 @@ from ..errors import UncertaintyError
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from .committee import CommitteeReporter
-from .computation import state_geometry
 from .lookup import get_computation
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .reporters import ChargeReporter
@@ -242,13 +241,13 @@ class Run:
     def _potential(self) -> float:
         computation = get_computation(self.simulation.system)
         state = self.simulation.context.getState(positions=True)
-        return computation.evaluate(*state_geometry(state, computation.settings.periodic)).energy
+        return computation.evaluate(*computation.geometry(state)).energy
 
     def _finish(self) -> MDResult:
         speed = self.speed(self.simulation.currentStep)
         computation = get_computation(self.simulation.system)
         state = self.simulation.context.getState(positions=True)
-        positions, cell = state_geometry(state, computation.settings.periodic)
+        positions, cell = computation.geometry(state)
         evaluation = computation.evaluate(positions, cell)
         atoms = to_atoms(
             self.simulation.topology,

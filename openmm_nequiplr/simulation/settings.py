@@ -88,11 +88,9 @@ def _summed_by(
     iterative = solver.iterative(model.config, count, periodic)
     if not has_coulomb_sum(model, periodic):
         return "graph"
-    if not periodic:
-        return "openmm" if long_range == "auto" else long_range
-    if iterative and long_range == "auto":
-        return "graph"
-    return "openmm" if long_range == "auto" else long_range
+    if long_range != "auto":
+        return long_range
+    return "graph" if iterative and periodic else "openmm"
 
 
 def has_coulomb_sum(model: NequIPLRPotential, periodic: bool) -> bool:

@@ -111,7 +111,53 @@ class FreeMatrix(torch.nn.Module):
         return energy, forces, 0.0
 
 
-class EwaldMatrix(torch.nn.Module):
+class PeriodicMatrix(torch.nn.Module):
+    """What the sums over pairs and a smooth part share.
+
+    Kept, to begin with: coefficient of each pair, eV/e², and its derivative along the pair vector;
+    first and second atoms. Elements 9 and 10: self-energy coefficients (N,), eV/e², and η, Å.
+
+    Parameters
+    ----------
+    constant : float, eV Å/e²
+    """
+
+    def __init__(self, constant: float) -> None:
+        super().__init__()
+        self.constant = constant
+
+    def _own(self, kept: list[torch.Tensor]) -> torch.Tensor:
+        return kept[9] - self.constant * math.sqrt(2.0 / math.pi) / float(kept[10])
+
+    def pair_difference(
+        self, kept: list[torch.Tensor], charges: torch.Tensor, subtracted: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """e(q) − e(p) less the smooth part of the point-charge sums, its forces, and η in Å."""
+        first, second = kept[2], kept[3]
+        products = charges.index_select(0, first) * charges.index_select(0, second)
+        products = products - subtracted.index_select(0, first) * subtracted.index_select(0, second)
+        squares = charges * charges - subtracted * subtracted
+        energy = (kept[0] * products).sum() + 0.5 * (kept[9] * squares).sum()
+        forces = pair_forces(first, second, kept[1] * products.unsqueeze(-1), charges.shape[0])
+        return energy, forces, float(kept[10])
+
+    def _smooth(
+        self, kept: list[torch.Tensor], charges: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The smooth part of one charge vector, eV, and its forces, eV/Å."""
+        raise NotImplementedError
+
+    def difference(
+        self, kept: list[torch.Tensor], charges: torch.Tensor, subtracted: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """e(q) − e(p), eV, and its forces, shape (N, 3), eV/Å."""
+        energy, forces, _ = self.pair_difference(kept, charges, subtracted)
+        more, pull = self._smooth(kept, charges)
+        less, push = self._smooth(kept, subtracted)
+        return energy + more - less, forces + pull - push
+
+
+class EwaldMatrix(PeriodicMatrix):
     """Gaussian charges in a periodic cell, all reciprocal vectors in matrices.
 
     Parameters
@@ -124,8 +170,8 @@ class EwaldMatrix(torch.nn.Module):
     """
 
     def __init__(self, constant: float, widest: float, count: int) -> None:
-        super().__init__()
-        self.constant, self.widest, self.count = constant, widest, count
+        super().__init__(constant)
+        self.widest, self.count = widest, count
         self.decay = math.sqrt(-2.0 * math.log(DEFAULT_ACCURACY))
 
     def eta(self, cell: torch.Tensor) -> float:
@@ -188,9 +234,6 @@ class EwaldMatrix(torch.nn.Module):
             torch.full([1], eta, dtype=torch.float64),  # torch.tensor would round it to single
         ]
 
-    def _own(self, kept: list[torch.Tensor]) -> torch.Tensor:
-        return kept[9] - self.constant * math.sqrt(2.0 / math.pi) / float(kept[10])
-
     def matrix(self, kept: list[torch.Tensor]) -> torch.Tensor:
         """K, shape (N, N), eV/e²."""
         count = kept[9].shape[0]
@@ -200,18 +243,6 @@ class EwaldMatrix(torch.nn.Module):
         filtered = torch.cat((kept[4] * kept[6], kept[5] * kept[6]), dim=1)
         smooth = wave @ filtered.t() + kept[8]
         return upper + upper.t() + smooth + torch.diag(self._own(kept))
-
-    def pair_difference(
-        self, kept: list[torch.Tensor], charges: torch.Tensor, subtracted: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """e(q) − e(p) less the smooth part of the point-charge sums, its forces, and η in Å."""
-        first, second = kept[2], kept[3]
-        products = charges.index_select(0, first) * charges.index_select(0, second)
-        products = products - subtracted.index_select(0, first) * subtracted.index_select(0, second)
-        squares = charges * charges - subtracted * subtracted
-        energy = (kept[0] * products).sum() + 0.5 * (kept[9] * squares).sum()
-        forces = pair_forces(first, second, kept[1] * products.unsqueeze(-1), charges.shape[0])
-        return energy, forces, float(kept[10])
 
     def _smooth(
         self, kept: list[torch.Tensor], charges: torch.Tensor
@@ -224,15 +255,6 @@ class EwaldMatrix(torch.nn.Module):
         energy = 0.5 * (energy + kept[8] * total * total - squares)
         rising = (kept[5] * real - kept[4] * imaginary) @ (kept[6].unsqueeze(-1) * kept[7])
         return energy, charges.unsqueeze(-1) * rising
-
-    def difference(
-        self, kept: list[torch.Tensor], charges: torch.Tensor, subtracted: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """e(q) − e(p), eV, and its forces, shape (N, 3), eV/Å."""
-        energy, forces, _ = self.pair_difference(kept, charges, subtracted)
-        more, pull = self._smooth(kept, charges)
-        less, push = self._smooth(kept, subtracted)
-        return energy + more - less, forces + pull - push
 
     def diagonal(self, kept: list[torch.Tensor]) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e²."""

@@ -10,7 +10,7 @@ import torch
 
 from ...electrostatics.gaussian import pair_width, self_coefficient
 from ...electrostatics.splitting import CUTOFF_SAFETY, MESH_ERROR
-from .direct import pair_forces, screened_pairs
+from .direct import PeriodicMatrix, screened_pairs
 from .pairs import cell_heights
 
 #: Ewald width in units of the cube root of the volume per atom at which pairs and mesh cost alike.
@@ -56,7 +56,7 @@ def spline_weights(fraction: torch.Tensor, order: int) -> tuple[torch.Tensor, to
     return torch.stack(weights, dim=-1), torch.stack(slopes, dim=-1)
 
 
-class MeshMatrix(torch.nn.Module):
+class MeshMatrix(PeriodicMatrix):
     """Gaussian charges in a periodic cell by pairs and a mesh.
 
     Parameters
@@ -71,8 +71,8 @@ class MeshMatrix(torch.nn.Module):
     """
 
     def __init__(self, constant: float, widest: float, count: int, accuracy: float) -> None:
-        super().__init__()
-        self.constant, self.widest, self.count = constant, widest, count
+        super().__init__(constant)
+        self.widest, self.count = widest, count
         self.order = 6 if accuracy > 1e-4 else 8
         self.reach = math.sqrt(-2.0 * math.log(CUTOFF_SAFETY * accuracy))
         self.spacing = (accuracy / MESH_ERROR[self.order]) ** (1.0 / self.order)
@@ -85,7 +85,7 @@ class MeshMatrix(torch.nn.Module):
         self.register_buffer("slots", torch.zeros(0, dtype=torch.int64))
 
     def eta(self, cell: torch.Tensor) -> float:
-        """Ewald width, Å; see :func:`openmm_nequiplr.electrostatics.choose_parameters`."""
+        """Ewald width, Å, the same for all charges."""
         volume = float(torch.linalg.det(cell).abs())
         return max(self.widest, self.balance * math.pow(volume / self.count, 1.0 / 3.0))
 
@@ -102,7 +102,7 @@ class MeshMatrix(torch.nn.Module):
         return shape
 
     def _spline_factor(self, points: int, frequency: torch.Tensor) -> torch.Tensor:
-        """W²/(Σ_m W²)² of one axis, see :mod:`openmm_nequiplr.electrostatics.mesh_geometry`."""
+        """W²/(Σ_m W²)² of one axis, see :mod:`openmm_nequiplr.electrostatics.mesh_spectrum`."""
         total = torch.zeros_like(frequency)
         for alias in range(-4, 5):
             total = total + torch.sinc(frequency + float(alias)) ** (2 * self.order)
@@ -205,9 +205,6 @@ class MeshMatrix(torch.nn.Module):
         waves = torch.fft.rfftn(density.reshape(shape)) * self.spectrum
         return torch.fft.irfftn(waves, s=shape, norm="forward").flatten()
 
-    def _own(self, kept: list[torch.Tensor]) -> torch.Tensor:
-        return kept[9] - self.constant * math.sqrt(2.0 / math.pi) / float(kept[10])
-
     def diagonal(self, kept: list[torch.Tensor]) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
         own = torch.nonzero(kept[2] == kept[3]).squeeze(-1)
@@ -233,18 +230,6 @@ class MeshMatrix(torch.nn.Module):
         pairs = (matrix @ charges.unsqueeze(-1)).squeeze(-1)
         return gathered + pairs + self._own(kept) * charges
 
-    def pair_difference(
-        self, kept: list[torch.Tensor], charges: torch.Tensor, subtracted: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """e(q) − e(p) less the smooth part of the point-charge sums, its forces, and η in Å."""
-        first, second = kept[2], kept[3]
-        products = charges.index_select(0, first) * charges.index_select(0, second)
-        products = products - subtracted.index_select(0, first) * subtracted.index_select(0, second)
-        squares = charges * charges - subtracted * subtracted
-        energy = (kept[0] * products).sum() + 0.5 * (kept[9] * squares).sum()
-        forces = pair_forces(first, second, kept[1] * products.unsqueeze(-1), charges.shape[0])
-        return energy, forces, float(kept[10])
-
     def _smooth(
         self, kept: list[torch.Tensor], charges: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -267,12 +252,3 @@ class MeshMatrix(torch.nn.Module):
             dim=-1,
         )
         return energy, -charges.unsqueeze(-1) * (gradient @ kept[8].t())
-
-    def difference(
-        self, kept: list[torch.Tensor], charges: torch.Tensor, subtracted: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """e(q) − e(p), eV, and its forces, shape (N, 3), eV/Å."""
-        energy, forces, _ = self.pair_difference(kept, charges, subtracted)
-        more, pull = self._smooth(kept, charges)
-        less, push = self._smooth(kept, subtracted)
-        return energy + more - less, forces + pull - push
