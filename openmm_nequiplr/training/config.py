@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.keys import DataKeys
 from ..errors import InputError, describe
 from .harmonic import HarmonicConfig
-from .parsing import build, override
+from .parsing import build, check_keys, override
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ class LossConfig:
     per_species : list of {"forces", "charges"}
         Quantities in which every element of a batch counts alike, however few its atoms are: two
         gold atoms on a slab as much as a hundred of the slab. In training only.
+    final : dict
+        Weights at the end of the training, of those of the above that change; in between they
+        change by the same factor in equal parts of the training. Validation has the final ones.
     """
 
     energy_per_atom: float = 1.0
@@ -74,10 +77,15 @@ class LossConfig:
     dipole: float = 0.0
     stress: float = 0.0
     per_species: tuple[str, ...] = ()
+    final: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.per_species:
             _one_of("loss.per_species", name, ("forces", "charges"))
+        check_keys(self.final, list(self.weights()), "loss.final.")
+        for name, value in self.final.items():
+            _above(f"loss.final.{name}", value, 0.0)
+            _above(f"loss.{name}", getattr(self, name), 0.0)
         for name, weight in self.weights().items():
             _at_least(f"loss.{name}", weight, 0.0)
         if not any(self.weights().values()):
@@ -85,8 +93,16 @@ class LossConfig:
 
     def weights(self) -> dict[str, float]:
         """Name and weight of every quantity."""
-        names = (each.name for each in fields(self) if each.name != "per_species")
+        names = (each.name for each in fields(self) if each.type == "float")
         return {name: getattr(self, name) for name in names}
+
+    def at(self, progress: float) -> LossConfig:
+        """The weights at a share of the training between 0 and 1."""
+        now = {
+            name: getattr(self, name) ** (1.0 - progress) * float(end) ** progress
+            for name, end in self.final.items()
+        }
+        return replace(self, **now, final={})
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class TrainingModule(pl.LightningModule):
         self._started = time.monotonic()
         self._sums = ErrorSums()
         self._validation_sums = ErrorSums()
+        self._loss, self._final_loss = config.loss.at(0.0), config.loss.at(1.0)
         weights = config.loss.weights()
         self._forces = weights["forces"] > 0
         self._stress = weights["stress"] > 0
@@ -94,6 +95,12 @@ class TrainingModule(pl.LightningModule):
         self._started = time.monotonic()
         self._sums = ErrorSums(self.device)
 
+    def on_train_epoch_start(self) -> None:
+        """Weights of the loss for this epoch."""
+        assert self.learning_rate is not None
+        progress = self.learning_rate.progress(self.trainer.global_step)
+        self._loss = self.config.loss.at(progress)
+
     def training_step(self, batch: LabelledGraph, batch_index: int) -> torch.Tensor:
         """Weighted loss of one batch."""
         output = self.model(batch.graph, compute_forces=self._forces, compute_stress=self._stress)
@@ -104,7 +111,7 @@ class TrainingModule(pl.LightningModule):
         if self.config.loss.per_species:
             names = self.config.loss.per_species
             errors = balance_species(errors, batch.labels, batch.graph.types, names)
-        return weighted_loss(weigh_structures(errors, batch.labels), self.config.loss)
+        return weighted_loss(weigh_structures(errors, batch.labels), self._loss)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]
         """One step at the scheduled learning rate, then the average."""
@@ -122,7 +129,7 @@ class TrainingModule(pl.LightningModule):
     def end_epoch(self) -> None:
         """Collect the errors of the epoch and let the schedule know; called by the recorder."""
         sums = self._reduced(self._sums)
-        self.train_errors, self.train_loss = sums.errors(), sums.loss(self.config.loss)
+        self.train_errors, self.train_loss = sums.errors(), sums.loss(self._loss)
         self._sums = ErrorSums(self.device)
         assert self.learning_rate is not None
         self.minutes = self._elapsed()
@@ -158,7 +165,7 @@ class TrainingModule(pl.LightningModule):
         self.average.swap(self.model)
         sums = self._reduced(self._validation_sums)
         self.validation_errors = sums.errors()
-        self.validation_loss = sums.loss(self.config.loss)
+        self.validation_loss = sums.loss(self._final_loss)
 
     # ----------------------------------------------------------------------------------- data
 

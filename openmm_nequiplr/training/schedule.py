@@ -40,10 +40,14 @@ class LearningRate:
         self.bad_validations = 0
         self.plateau_factor = 1.0
 
+    def progress(self, step: int) -> float:
+        """Share of the training that lies behind optimiser step `step`, counted from 0."""
+        return min(1.0, max(step / self.total_steps, self.time_progress))
+
     def factor(self, step: int) -> float:
         """Factor for optimiser step `step`, counted from 0."""
         config = self.config
-        progress = min(1.0, max(step / self.total_steps, self.time_progress))
+        progress = self.progress(step)
         if config.name == "cosine":
             half_wave = 0.5 * (1.0 + math.cos(math.pi * progress))
             value = config.final_factor + (1.0 - config.final_factor) * half_wave

@@ -157,7 +157,8 @@ def test_resumed_run_is_the_uninterrupted_run(config_file, tmp_path):
 def test_resume_after_a_crash_in_the_middle(config_file, tmp_path, monkeypatch):
     """With a schedule that depends on the length of the run, and a log that ran ahead."""
     whole, crashed = tmp_path / "whole", tmp_path / "crashed"
-    options = {"schedule.name": "cosine", "schedule.warmup_epochs": 1, "validation_interval": 2}
+    options = {"schedule.name": "cosine", "schedule.warmup_epochs": 1, "validation_interval": 2,
+               "loss.final": {"charges": 1.0}}  # fmt: skip
     train(config_file, overrides=options | {"output": str(whole)}, progress=False)
     record = recorder.Recorder._record
 
@@ -174,6 +175,23 @@ def test_resume_after_a_crash_in_the_middle(config_file, tmp_path, monkeypatch):
     assert len(_log(crashed)) == 3
     train(config_file, resume=True, overrides=options, progress=False)
     _same(whole, crashed)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_weights_of_the_loss_move_to_their_final_values(config_file, tmp_path):
+    """Each epoch is judged with the weights of its beginning, validation with those of the end."""
+    train(config_file, overrides={"loss.final": {"energy_per_atom": 1e4}}, progress=False)
+    for epoch, row in enumerate(_log(tmp_path / "out")):
+        squares = {
+            (part, name): float(row[f"{part}_{name}_rmse"]) ** 2
+            for part in ("train", "validation")
+            for name in ("energy_per_atom", "forces", "charges")
+        }  # in the units of the log
+        units = {"energy_per_atom": 1e-6, "forces": 1e-6, "charges": 1e-6}
+        for part, energy in (("train", 10.0 * 1000.0 ** (epoch / 4)), ("validation", 1e4)):
+            weights = {"energy_per_atom": energy, "forces": 1.0, "charges": 10.0}
+            loss = sum(w * units[n] * squares[part, n] for n, w in weights.items())
+            assert float(row[f"{part}_loss"]) == pytest.approx(loss, rel=1e-3)
 
 
 def test_resume_needs_a_checkpoint(config_file):
@@ -215,6 +233,8 @@ def test_diverged_training_is_an_error(config_file):
     [
         ({"model.rmax": 3.0}, r"model\.rmax: expected 'r_max'"),
         ({"loss.stress": 1.0}, r"loss\.stress: expected labels, or 0"),
+        ({"loss.final": {"stress": 1.0}}, r"loss\.stress: expected above 0"),
+        ({"loss.final": {"force": 1.0}}, r"loss\.final\.force: expected 'forces'"),
         ({"data.train": []}, r"data\.train: expected one file or more"),
         ({"data.num_validation": 10}, r"split\.train: expected at least one structure"),
         ({"model.type_names": ["Na", "Cl"]}, r"structure 0: elements: .*'O'"),
