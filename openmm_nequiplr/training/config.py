@@ -218,10 +218,14 @@ class TrainingConfig:
 
     Parameters
     ----------
+    data : DataConfig
     model : dict
         Fields of `ModelConfig`. ``type_names`` may be left out and ``avg_num_neighbors``,
         ``charge_min`` and ``charge_max`` may be ``auto``: they are then taken from the data.
-    data : DataConfig
+    start_from : str, optional
+        Model file, relative to the configuration, or name of a shipped model: training starts from
+        its weights instead of random ones, and `model` may stay empty. Energy shifts are fitted
+        anew, so that the data may be of another method than those it has seen.
     output : str
         Directory for everything that is written, relative to the working directory.
     loss, equilibration, harmonic, optimizer, schedule
@@ -253,8 +257,9 @@ class TrainingConfig:
         Passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
     """
 
-    model: Mapping[str, Any]
     data: DataConfig
+    model: Mapping[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
     output: str = "training"
     loss: LossConfig = field(default_factory=LossConfig)
     equilibration: EquilibrationConfig = field(default_factory=EquilibrationConfig)

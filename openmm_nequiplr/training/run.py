@@ -19,22 +19,15 @@ from ..data.reading import read_structures
 from ..data.split import Split, random_split
 from ..data.structure import Structure
 from ..errors import InputError, describe
-from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
+from ..model import NequIPLRPotential, load_model, save_model
 from .config import EquilibrationConfig, TrainingConfig, load_config, resolve
 from .evaluate import Metrics, evaluate_model, format_table
 from .harmonic import harmonic_copies
+from .initial import earlier_model, fit_energies, new_model
 from .module import TrainingModule
-from .parsing import check_keys
 from .recorder import BEST_MODEL, CHECKPOINT, LAST_MODEL, Recorder
 from .refit import refit_energy_shifts
 from .start import learn_charges_first, set_start
-from .statistics import (
-    charge_range,
-    elements_of,
-    fit_energy_scales,
-    fit_energy_shifts,
-    mean_num_neighbors,
-)
 
 CONFIG_COPY = "config.yaml"
 SPLIT = "split.json"
@@ -112,7 +105,7 @@ def train(
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     parts = read_parts(config, config_path)
-    model, train_data, validation_data = prepare(config, parts)
+    model, train_data, validation_data = prepare(config, parts, config_path)
     output.mkdir(parents=True, exist_ok=True)
     metadata = _metadata(config, raw, parts)
     recorder = Recorder(output, metadata, progress)
@@ -210,7 +203,7 @@ def _check_labels(config: TrainingConfig, parts: _Parts) -> None:
 
 
 def prepare(
-    config: TrainingConfig, parts: _Parts
+    config: TrainingConfig, parts: _Parts, config_path: str | Path
 ) -> tuple[NequIPLRPotential, GraphDataset, GraphDataset]:
     """Model with statistics of the data set, and the graphs.
 
@@ -219,35 +212,18 @@ def prepare(
     model : NequIPLRPotential
     train, validation : GraphDataset
     """
-    options = dict(config.model)
-    known = [f.name for f in dataclasses.fields(ModelConfig)]
-    check_keys(options, known, "model.")
-    types = options.get("type_names") or elements_of([*parts.train, *parts.validation, *parts.test])
-    options["type_names"] = tuple(types)
-    lowest, highest = charge_range(parts.train)
-    for name, value in (("charge_min", lowest), ("charge_max", highest)):
-        if options.get(name, "auto") == "auto":
-            options[name] = round(value, 4)
-    if options.get("avg_num_neighbors", "auto") == "auto":
-        if "r_max" not in options:
-            raise InputError(describe("model.r_max", "nothing", "a cutoff in Å"))
-        options["avg_num_neighbors"] = round(mean_num_neighbors(parts.train, options["r_max"]), 4)
-    torch.manual_seed(config.seed)
-    model = NequIPLRPotential(ModelConfig.from_dict(options))
+    if config.start_from is not None:
+        model = earlier_model(config, config_path)
+    else:
+        model = new_model(config, parts.train, [*parts.validation, *parts.test])
     if not model.config.equilibration:
         _check_no_charges(config)
-    if config.precision == "double":
-        model.double()
+    model.to(torch.float64 if config.precision == "double" else torch.float32)
     train = list(parts.train)
     if config.harmonic.copies:
         train += harmonic_copies(parts.train, config.harmonic, config.seed).structures
     data = GraphDataset(train, model), GraphDataset(parts.validation, model)
-    shifts = fit_energy_shifts(parts.train, options["type_names"], config.data.energy_shifts)
-    scales = fit_energy_scales(parts.train, options["type_names"], config.data.per_species_scales)
-    with torch.no_grad():
-        buffers = dict(model.named_buffers())
-        buffers["energy_shifts"].copy_(torch.from_numpy(shifts))
-        buffers["energy_scales"].copy_(torch.from_numpy(scales))
+    fit_energies(model, config, parts.train)
     set_start(model, config.equilibration, data[0])
     return model.train(), *data
 
@@ -302,6 +278,7 @@ def _metadata(config: TrainingConfig, raw: Mapping[str, Any], parts: _Parts) -> 
         "num_train": str(len(parts.train)),
         "num_validation": str(len(parts.validation)),
         "num_test": str(len(parts.test)),
+        **({} if config.start_from is None else {"start_from": config.start_from}),
         "training_config": yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True),
     }
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase.io import read, write
 
 from openmm_nequiplr.data import read_structures
-from openmm_nequiplr.errors import ConvergenceError, InputError
-from openmm_nequiplr.model import load_model
+from openmm_nequiplr.errors import ConvergenceError, InputError, NequIPLRError
+from openmm_nequiplr.model import load_model, save_model
 from openmm_nequiplr.training import recorder
 from openmm_nequiplr.training.evaluate import evaluate_model
 from openmm_nequiplr.training.run import train
@@ -34,7 +35,6 @@ MODEL = {
 def data_file(make_model, tmp_path_factory) -> Path:
     """Ten distorted clusters; every second one charged, the labels from a random model."""
     from ase import Atoms
-    from ase.io import write
 
     rng = np.random.default_rng(3)
     teacher = make_model()
@@ -243,6 +243,49 @@ def test_diverged_training_is_an_error(config_file):
 def test_mistakes_are_named(config_file, overrides, message):
     with pytest.raises(InputError, match=message):
         train(config_file, overrides=overrides, progress=False)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_training_starts_from_a_model(config_file, data_file, tmp_path):
+    """Without steps to speak of it stays that model, but for shifts fitted to other energies."""
+    first = train(config_file, progress=False).model_path
+    frames = read(data_file, ":")
+    for atoms in frames:
+        atoms.info["REF_energy"] += 500.0 * len(atoms)
+    write(tmp_path / "shifted.extxyz", frames, format="extxyz")
+    overrides = {
+        "output": str(tmp_path / "second"), "start_from": str(first), "model": {"r_max": 3.5},
+        "data.train": str(tmp_path / "shifted.extxyz"), "optimizer.lr": 1e-12, "max_epochs": 1,
+    }  # fmt: skip
+    second = train(config_file, overrides=overrides, progress=False).model_path
+    structures = read_structures(data_file)[:3]
+    for structure in structures:
+        one, other = (
+            model(model.build_graph(structure.symbols, structure.positions,
+                                    total_charge=structure.total_charge))
+            for model in map(load_model, (first, second))
+        )  # fmt: skip
+        assert torch.allclose(one.forces, other.forces, atol=1e-5)
+        change = other.energy - one.energy
+        assert change.item() == pytest.approx(500.0 * structure.num_atoms, abs=1e-3)
+    assert load_model(second).metadata["start_from"] == str(first)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"start_from": "none"}, r"model: expected a model file or a shipped model"),
+        ({"model.r_max": 3.0}, r"model\.r_max: expected 3\.5, as in start_from, got 3\.0"),
+        ({"equilibration.charge_epochs": 1}, r"equilibration: expected nothing with start_from"),
+    ],
+)
+def test_mistakes_with_an_earlier_model(config_file, make_model, tmp_path, overrides, message):
+    model = make_model(**MODEL)
+    save_model(model, tmp_path / "earlier.safetensors")
+    given = {"start_from": str(tmp_path / "earlier.safetensors"), **overrides}
+    with pytest.raises(NequIPLRError, match=message):
+        train(config_file, overrides=given, progress=False)
 
 
 @pytest.mark.usefixtures("no_pictures")

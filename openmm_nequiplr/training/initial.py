@@ -1,0 +1,97 @@
+"""The model that training starts from: a new one, or one that was trained before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.structure import Structure
+from ..errors import InputError, describe
+from ..model import ModelConfig, NequIPLRPotential, load_model
+from .config import EquilibrationConfig, TrainingConfig, resolve
+from .parsing import check_keys
+from .statistics import (
+    charge_range,
+    elements_of,
+    fit_energy_scales,
+    fit_energy_shifts,
+    mean_num_neighbors,
+)
+
+
+def new_model(
+    config: TrainingConfig, train: Sequence[Structure], others: Sequence[Structure]
+) -> NequIPLRPotential:
+    """A model with random weights.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    train, others : sequence of Structure
+        Elements are taken from all of them, everything else from those of the training.
+
+    Raises
+    ------
+    InputError
+        If an entry of ``model`` is unknown or missing.
+    """
+    options = _checked(config.model)
+    types = options.get("type_names") or elements_of([*train, *others])
+    options["type_names"] = tuple(types)
+    for name, value in zip(("charge_min", "charge_max"), charge_range(train), strict=True):
+        if options.get(name, "auto") == "auto":
+            options[name] = round(value, 4)
+    if options.get("avg_num_neighbors", "auto") == "auto":
+        if "r_max" not in options:
+            raise InputError(describe("model.r_max", "nothing", "a cutoff in Å"))
+        options["avg_num_neighbors"] = round(mean_num_neighbors(train, options["r_max"]), 4)
+    torch.manual_seed(config.seed)
+    return NequIPLRPotential(ModelConfig.from_dict(options))
+
+
+def earlier_model(config: TrainingConfig, config_path: str | Path) -> NequIPLRPotential:
+    """The model of ``start_from``.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such model.
+    InputError
+        If ``model`` has entries other than those of the model, or ``equilibration`` any.
+    """
+    assert config.start_from is not None
+    path = resolve(config.start_from, config_path)
+    model = load_model(path if path.is_file() else config.start_from)
+    own = model.config.to_dict()
+    for name, value in _checked(config.model).items():
+        if value != "auto" and ModelConfig.from_dict({**own, name: value}) != model.config:
+            raise InputError(describe(f"model.{name}", value, f"{own[name]}, as in start_from"))
+    if config.equilibration != EquilibrationConfig():
+        expected = "nothing with start_from, which has charges already"
+        raise InputError(describe("equilibration", config.equilibration, expected))
+    torch.manual_seed(config.seed)
+    return model
+
+
+def _checked(given) -> dict[str, Any]:
+    options = dict(given)
+    check_keys(options, [f.name for f in dataclasses.fields(ModelConfig)], "model.")
+    return options
+
+
+def fit_energies(
+    model: NequIPLRPotential, config: TrainingConfig, train: Sequence[Structure]
+) -> None:
+    """Set the energy shifts, and the scales of a new model, to those of the training set."""
+    types, settings = model.config.type_names, config.data
+    values = {"shifts": fit_energy_shifts(train, types, settings.energy_shifts)}
+    if config.start_from is None:
+        values["scales"] = fit_energy_scales(train, types, settings.per_species_scales)
+    buffers = dict(model.named_buffers())
+    with torch.no_grad():
+        for name, value in values.items():
+            buffers[f"energy_{name}"].copy_(torch.from_numpy(value))
