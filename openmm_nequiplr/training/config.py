@@ -280,6 +280,8 @@ class TrainingConfig:
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.model and self.start_from is None:
+            raise InputError(describe("model", "nothing", "an entry"))
         for name in ("batch_size", "validation_batch_size", "validation_interval", "max_epochs"):
             _at_least(name, getattr(self, name), 1)
         if self.validation_interval > self.max_epochs:  # there would be no best model
