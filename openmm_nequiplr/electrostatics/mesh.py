@@ -23,6 +23,11 @@ from .gaussian import GaussianScreening, self_coefficient
 from .mesh_geometry import MeshGeometry
 from .mesh_sums import CompiledSums, TorchSums, pair_distances
 
+# Fields of so many products are kept, and combined for charges that are combinations of theirs to
+# so much of their size, where no part is so much larger that round-off would count.
+_MOST_FIELDS, _SAME_CHARGES, _LARGEST_PART = 12, 1e-9, 10.0
+_NO_CHARGE = 1e-150
+
 
 class MeshCoulomb:
     """Coulomb operator of N Gaussian charges in a periodic cell, for many charges or many atoms.
@@ -70,6 +75,7 @@ class MeshCoulomb:
             self._filters, self._smooth_diagonal = spectrum
             made: Any = CompiledSums if compiled else TorchSums
             self._sums: Any = made(positions.detach(), box, geometry, coulomb_constant, dtype)
+        self._fields: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def _background_constant(self, cell: torch.Tensor) -> torch.Tensor:
         """2π k_e/V, eV/(e Å)²: what the neutralising background takes of Q Σ σ_i² q_i."""
@@ -78,14 +84,41 @@ class MeshCoulomb:
     @torch.no_grad()
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        shape = self._geometry.parameters.shape
-        waves = torch.fft.rfftn(self._sums.spread(charges), dim=(1, 2, 3))
-        waves = self._sums.filter_waves(waves, self._filters)
-        field = torch.fft.irfftn(waves, s=shape, dim=(1, 2, 3), norm="forward")
+        field = self._field(charges)
         square = self._smoothed**2
         even = square * charges.sum() + square @ charges
         smooth = self._sums.gather(field) - self._background * even
         return smooth + self._sums.pair_potential(charges) + self._own * charges
+
+    def _field(self, charges: torch.Tensor) -> torch.Tensor:
+        """What the charges make on the mesh, shape (S, M1, M2, M3), eV/e; kept."""
+        shape = self._geometry.parameters.shape
+        waves = torch.fft.rfftn(self._sums.spread(charges), dim=(1, 2, 3))
+        waves = self._sums.filter_waves(waves, self._filters)
+        field = torch.fft.irfftn(waves, s=shape, dim=(1, 2, 3), norm="forward")
+        if len(self._fields) < _MOST_FIELDS:
+            self._fields.append((charges.detach().clone(), field))
+        return field
+
+    def _known_field(self, charges: torch.Tensor) -> torch.Tensor | None:
+        """The same out of the fields that were kept, if they can be combined to it.
+
+        Charges that a solver found are combinations of those that it took products with.
+        """
+        if not self._fields:
+            return None
+        known = torch.stack([vector for vector, _ in self._fields], dim=1)
+        known = known / torch.linalg.vector_norm(known, dim=0).clamp(min=_NO_CHARGE)
+        parts = torch.linalg.lstsq(known, charges.unsqueeze(-1)).solution.squeeze(-1)
+        size = torch.linalg.vector_norm(charges)
+        gap = torch.linalg.vector_norm(charges - known @ parts)
+        if not bool((gap <= _SAME_CHARGES * size) & (parts.abs().max() <= _LARGEST_PART * size)):
+            return None
+        result = torch.zeros_like(self._fields[0][1])
+        for part, (vector, field) in zip(parts, self._fields, strict=True):
+            length = torch.linalg.vector_norm(vector).clamp(min=_NO_CHARGE)
+            result.add_(field, alpha=float(part / length))
+        return result
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
@@ -132,7 +165,8 @@ class MeshCoulomb:
     ) -> torch.Tensor:
         even = charges.sum() * (self._smoothed**2 @ charges)
         background = self._background_constant(self._cell) * even
-        return self._sums.mesh_energy(place, charges, filters) - background
+        field = None if filters.requires_grad else self._known_field(charges.detach())
+        return self._sums.mesh_energy(place, charges, filters, field) - background
 
     def _pairs_and_own(
         self, charges: torch.Tensor, other: torch.Tensor, own: torch.Tensor

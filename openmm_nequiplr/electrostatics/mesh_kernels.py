@@ -6,11 +6,19 @@ S meshes of M1 × M2 × M3 points.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import config as numba_config
+from numba import from_dtype, int32, int64, njit
+from numba.np.unsafe import ndarray as unsafe
+
+#: Elements of a short array as a tuple.
+_to_registers: Any = unsafe.to_fixed_tuple
 
 
 def _compiled(**options):
@@ -76,9 +84,21 @@ def spline_weights(coordinates, shape, order, zero):
     return index, weight, slope
 
 
+@contextlib.contextmanager
+def _straight_line_vectors() -> Iterator[None]:
+    """Let the compiler join equal operations that stand side by side; numba leaves that out."""
+    config: Any = numba_config
+    before = config.SLP_VECTORIZE
+    config.SLP_VECTORIZE = 1
+    try:
+        yield
+    finally:
+        config.SLP_VECTORIZE = before
+
+
 @functools.cache
-def stencil_kernels(order):
-    """Loops over mesh points for one spline order, which the compiler then knows.
+def stencil_kernels(order, dtype):
+    """Loops over mesh points for one spline order and type, which the compiler then knows.
 
     In all of them ``index``, ``weight`` and ``slope`` are those of :func:`spline_weights`,
     ``layer``, int32, shape (N,), says which mesh of ``mesh``, shape (S, M1, M2, M3), is an atom's,
@@ -97,7 +117,7 @@ def stencil_kernels(order):
         _, height, width, depth = mesh.shape
         flat = mesh.reshape(-1)
         for i in range(begin, end):
-            z, wz = index[i, 2], weight[i, 2]
+            z, wz = index[i, 2], _to_registers(weight[i, 2], order)  # in registers
             start, inside = np.uintp(z[0]), z[0] + order <= depth
             for a in range(steps):
                 plane = (layer[i] * height + index[i, 0, a]) * width
@@ -174,6 +194,10 @@ def stencil_kernels(order):
                     gz += wx * wy * change
             result[i, 0], result[i, 1], result[i, 2], result[i, 3] = total, gx, gy, gz
 
+    real = from_dtype(np.dtype(dtype))
+    with _straight_line_vectors():
+        arrays = int32[:, :, ::1], real[:, :, ::1], int32[::1], real[::1], real[:, :, :, ::1]
+        spread.compile((*arrays, int64, int64))
     return spread, gather, gather_gradient
 
 

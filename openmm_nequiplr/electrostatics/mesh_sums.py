@@ -124,9 +124,16 @@ class TorchSums:
         return (field.flatten()[self._index] * self._weights).sum(dim=-1).to(torch.float64)
 
     def mesh_energy(
-        self, place: torch.Tensor, charges: torch.Tensor, filters: torch.Tensor
+        self,
+        place: torch.Tensor,
+        charges: torch.Tensor,
+        filters: torch.Tensor,
+        field: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """½ Σ_k |Σ_s A_s ρ_s|², eV, of atoms at ``place``, shape (N, 3), in mesh spacings."""
+        """½ Σ_k |Σ_s A_s ρ_s|², eV, of atoms at ``place``, shape (N, 3), in mesh spacings.
+
+        ``field``, what the charges make on the mesh, saves the compiled loops the way there.
+        """
         index, weights = self._stencil(place)
         waves = torch.fft.rfftn(self._spread(index, weights, charges), dim=(1, 2, 3))
         total = (filters * waves).sum(dim=0)
@@ -161,7 +168,7 @@ class CompiledSums:
         order = geometry.parameters.order
         self._index, *self._weights = _KERNELS.spline_weights(place, shape, order, self._kind(0.0))
         self._layer = geometry.layer.numpy()
-        self._loops: Any = mesh_kernels.stencil_kernels(order)
+        self._loops: Any = mesh_kernels.stencil_kernels(order, self._kind)
         threads = min(torch.get_num_threads(), 1 + self._count // _ATOMS_PER_THREAD)
         self._atoms = np.linspace(0, self._count, threads + 1).astype(int).tolist()
         self._points = np.ascontiguousarray(positions.numpy())
@@ -262,9 +269,13 @@ class CompiledSums:
         return sum(energies), gradient, of_shift
 
     def mesh_energy(
-        self, place: torch.Tensor, charges: torch.Tensor, filters: torch.Tensor
+        self,
+        place: torch.Tensor,
+        charges: torch.Tensor,
+        filters: torch.Tensor,
+        field: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return _MeshEnergy.apply(place, charges, filters, self)
+        return _MeshEnergy.apply(place, charges, filters, self, field)
 
     def pair_energy(
         self, positions: torch.Tensor, cell: torch.Tensor, charges: torch.Tensor
@@ -287,15 +298,18 @@ class _MeshEnergy(torch.autograd.Function):
     """½ Σ_k |Σ_s A_s ρ_s|², with its derivatives worked out beside it."""
 
     @staticmethod
-    def forward(ctx: Any, place: Any, charges: Any, filters: Any, sums: CompiledSums) -> Any:
-        density = sums.spread(charges)
-        waves = torch.fft.rfftn(density, dim=(1, 2, 3))
+    def forward(
+        ctx: Any, place: Any, charges: Any, filters: Any, sums: CompiledSums, field: Any
+    ) -> Any:
         by_filter = None
-        if filters.requires_grad:
-            total = (filters * waves).sum(dim=0).conj()
-            by_filter = wave_weights(density.shape[3], total) * (total * waves).real
-        waves = sums.filter_waves(waves, filters.to(density.dtype))
-        field = torch.fft.irfftn(waves, s=density.shape[1:], dim=(1, 2, 3), norm="forward")
+        if field is None:
+            density = sums.spread(charges)
+            waves = torch.fft.rfftn(density, dim=(1, 2, 3))
+            if filters.requires_grad:
+                total = (filters * waves).sum(dim=0).conj()
+                by_filter = wave_weights(density.shape[3], total) * (total * waves).real
+            waves = sums.filter_waves(waves, filters.to(density.dtype))
+            field = torch.fft.irfftn(waves, s=density.shape[1:], dim=(1, 2, 3), norm="forward")
         seen = sums.gather_gradient(field)
         potential = seen[:, 0].contiguous()
         ctx.save_for_backward(seen[:, 1:] * charges.unsqueeze(-1), potential, by_filter)
@@ -305,7 +319,8 @@ class _MeshEnergy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Any) -> Any:
         place, charges, filters = ctx.saved_tensors
-        return grad * place, grad * charges, None if filters is None else grad * filters, None
+        by_filter = None if filters is None else grad * filters
+        return grad * place, grad * charges, by_filter, None, None
 
 
 class _PairEnergy(torch.autograd.Function):

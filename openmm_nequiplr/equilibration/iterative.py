@@ -67,7 +67,6 @@ class IterativeSolver:
                 diagonal = positive_diagonal(operator, self._hardness)
                 preconditioner = JacobiPreconditioner(diagonal)
             self._preconditioner = preconditioner
-            self._ones_solved = preconditioner.apply(torch.ones_like(self._hardness))
 
     def _product(self, charges: torch.Tensor) -> torch.Tensor:
         return self._operator.potential(charges) + self._hardness * charges
@@ -75,7 +74,8 @@ class IterativeSolver:
     def _precondition(self, residual: torch.Tensor) -> torch.Tensor:
         """M⁻¹(r − μ1) with the μ that makes its sum zero."""
         solved = self._preconditioner.apply(residual)
-        return _neutral(solved - solved.sum() / self._ones_solved.sum() * self._ones_solved)
+        ones = self._preconditioner.ones_solved
+        return _neutral(solved - solved.sum() / ones.sum() * ones)
 
     @torch.no_grad()
     def solve(

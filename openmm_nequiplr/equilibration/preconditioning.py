@@ -17,7 +17,12 @@ from ..errors import InputError, describe
 
 
 class Preconditioner(Protocol):
-    """An approximation of A that is easy to invert."""
+    """An approximation M of A that is easy to invert."""
+
+    @property
+    def ones_solved(self) -> torch.Tensor:
+        """M⁻¹ 1, shape (N,), which keeps sums at zero."""
+        ...
 
     def apply(self, residual: torch.Tensor) -> torch.Tensor:
         """M⁻¹ r for r of shape (N,), positive definite and symmetric."""
@@ -37,6 +42,11 @@ class JacobiPreconditioner:
         if not bool((diagonal > 0).all()):
             raise InputError(describe("diagonal", float(diagonal.min()), "positive elements"))
         self._inverse = 1.0 / diagonal.detach()
+
+    @property
+    def ones_solved(self) -> torch.Tensor:
+        """D⁻¹ 1, shape (N,)."""
+        return self._inverse
 
     def apply(self, residual: torch.Tensor) -> torch.Tensor:
         """D⁻¹ r, shape (N,)."""
@@ -90,6 +100,8 @@ class WoodburyPreconditioner:
         capacitance.diagonal().add_(1.0)
         factor = torch.linalg.cholesky(capacitance)
         self._middle = torch.cholesky_inverse(factor).to(torch.float32)
+        #: M⁻¹ 1, shape (N,).
+        self.ones_solved = self.apply(torch.ones_like(self._inverse))
 
     def apply(self, residual: torch.Tensor) -> torch.Tensor:
         """D⁻¹r − D⁻¹U(1 + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, √Λ taken into U; shape (N,)."""

@@ -32,7 +32,7 @@ from .memory import MESH_ACCURACY, ChargeMemory
 
 SOLVERS = ("auto", "dense", "iterative")
 #: Residual, relative to that of uniform charges, at which an iterative solve stops.
-DEFAULT_CHARGE_TOLERANCE = 1e-5
+DEFAULT_CHARGE_TOLERANCE = 1e-4
 #: From so many atoms on ``"auto"`` iterates, in a periodic cell and without one, where K is a
 #: matrix all the same.
 ITERATIVE_FROM = {True: 200, False: 2000}

@@ -130,6 +130,38 @@ def test_forces_and_virial_are_the_derivatives_of_the_energy(rng, compiled):
     assert torch.autograd.gradcheck(energy, inputs, eps=1e-5, atol=1e-6, rtol=1e-6)
 
 
+def test_fields_of_products_serve_for_their_combinations(rng, monkeypatch):
+    """Energy and forces of charges that a solver found, without going to the mesh again."""
+    problem = random_problem(rng, CELLS["triclinic"])
+
+    def fresh():
+        operator, positions, cell = problem.mesh()
+        operator._cell = cell.detach()
+        return operator, positions
+
+    def forces(operator, positions, charges):
+        energy = operator.energy(charges)
+        return energy.detach(), *torch.autograd.grad(energy, positions)
+
+    basis = torch.tensor(rng.normal(size=(3, 12)))
+    inside, outside = 0.3 * basis[0] - 2.0 * basis[2], torch.tensor(rng.normal(size=12))
+    known, positions = fresh()
+    for vector in basis:
+        known.potential(vector)
+    for charges in (inside, outside):
+        with monkeypatch.context() as patch:
+            if charges is inside:
+                patch.setattr(known._sums, "spread", None)
+            found = forces(known, positions, charges)
+        for got, expected in zip(found, forces(*fresh(), charges), strict=True):
+            assert relative(got, expected) < 1e-12
+    near_nothing = inside + 1e-6 * outside
+    for got, expected in zip(
+        forces(known, positions, near_nothing), forces(*fresh(), near_nothing), strict=True
+    ):
+        assert relative(got, expected) < 1e-12
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 def test_difference_of_two_energies(rng, compiled):
     problem = random_problem(rng, CELLS["triclinic"])
