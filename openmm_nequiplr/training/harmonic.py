@@ -28,8 +28,9 @@ class HarmonicConfig:
 
     Parameters
     ----------
-    copies : int
-        How many of each structure; 0 for none.
+    copies : float
+        How many of each structure, on the average; 0 for none. Below 1, some structures, chosen at
+        random, have a copy and the others have not.
     displacement : float, Å
         Standard deviation of each component of the displacements.
     weight : float
@@ -38,7 +39,7 @@ class HarmonicConfig:
         Length of the longest spring.
     """
 
-    copies: int = 0
+    copies: float = 0.0
     displacement: float = 0.08
     weight: float = 0.1
     cutoff: float = 5.0
@@ -93,12 +94,7 @@ def harmonic_copies(
     target = np.concatenate([change for _, change in rows])
     constants, misfit = nnls(np.concatenate([matrix for matrix, _ in rows]), target)
     rng = np.random.default_rng(seed)
-    copies = [
-        copy
-        for each in oscillators
-        for _ in range(config.copies)
-        for copy in each.copies(kinds, constants, config, rng)
-    ]
+    copies = [copy for each in oscillators for copy in each.copies(kinds, constants, config, rng)]
     return HarmonicCopies(copies, float(np.std(target)), float(misfit / len(target) ** 0.5))
 
 
@@ -164,7 +160,10 @@ class _Oscillator:
         self, kinds: list, constants: np.ndarray, config: HarmonicConfig, rng: np.random.Generator
     ) -> list[Structure]:
         result = []
-        for member in self.members:
+        whole, rest = divmod(config.copies, 1.0)
+        chosen = rng.permutation(len(self.members)) < round(rest * len(self.members))
+        extra = [member for member, one in zip(self.members, chosen, strict=True) if one]
+        for member in [*int(whole) * list(self.members), *extra]:
             moved = rng.normal(0.0, config.displacement, size=self.mean.shape)
             change = (self.matrix(moved, kinds) @ constants).reshape(moved.shape)
             assert member.forces is not None

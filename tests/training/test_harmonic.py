@@ -83,6 +83,16 @@ def test_minima_are_told_apart(oscillating):
     assert len(harmonic_copies(mixed, config, seed=0).structures) == 10
 
 
+def test_some_structures_have_a_copy(oscillating):
+    _, structures = oscillating
+    config = HarmonicConfig(copies=1.4, displacement=1e-6, cutoff=3.2)
+    owners = [
+        min(range(5), key=lambda i: np.abs(copy.positions - structures[i].positions).sum())
+        for copy in harmonic_copies(structures, config, seed=2).structures
+    ]
+    assert sorted(np.bincount(owners)) == [1, 1, 1, 2, 2]
+
+
 def test_lonely_structures_are_refused(oscillating):
     _, structures = oscillating
     with pytest.raises(InputError, match=r"harmonic.copies.*within 0.3"):
