@@ -18,7 +18,7 @@ from .mesh_spectrum import wave_weights
 
 _KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
 # Below this many atoms a second thread costs more than it brings.
-_ATOMS_PER_THREAD = 1000
+_ATOMS_PER_THREAD = 2000
 _pool = ThreadPoolExecutor(thread_name_prefix="mesh")
 
 
