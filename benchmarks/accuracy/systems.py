@@ -173,7 +173,8 @@ def configuration(
         **{name: value for name, value in config["data"].items() if name == "keys"},
         **{part: str(parts[part].resolve()) for part in PARTS},
     }
-    config.pop("max_time", None)
+    for name in ("max_time", "start_from"):  # every variant starts from random weights
+        config.pop(name, None)
     config.update(limits)
     model = config["model"]
     model["r_max"] = cutoff
@@ -193,6 +194,7 @@ def configuration(
         config.pop("equilibration", None)
         for name in ("charges", "dipole"):
             config["loss"].pop(name, None)
+            config["loss"].get("final", {}).pop(name, None)
     return config
 
 

@@ -1,0 +1,91 @@
+"""Two ions apart: the energy of ``charged-dimer`` far beyond its data and every cutoff.
+
+A guanidinium-like cation and a carboxylate, trained at 6.6 to 12.2 Å in a 30 Å box (dimers of
+Huguenin-Dumittan et al., J. Phys. Chem. Lett. 14, 9612 (2023)). In the box the model is compared
+with DFT; in free space it goes on to 20 Å, where ions attract one another as −k_e q²/r.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import matplotlib
+import numpy as np
+
+from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.units import COULOMB_CONSTANT
+
+matplotlib.use("Agg")
+DATA = Path(__file__).parent / "data" / "charged_dimer.extxyz"
+FAR = 1000.0
+
+
+def main() -> None:
+    import matplotlib.pyplot as plt
+
+    calculator = NequIPLRCalculator("charged-dimer")
+    frames = ase.io.read(DATA, ":")
+    for atoms in frames:
+        atoms.calc = calculator
+    separations = np.array([atoms.info["separation"] for atoms in frames])
+    reference = np.array([atoms.info["dft_energy"] for atoms in frames])
+    found = np.array([atoms.get_potential_energy() for atoms in frames])
+    offset = np.mean(found - reference)
+    errors = 1000 * (found - reference - offset)
+    print("in the box: separation (Å), relative energy by DFT (eV), error of the model (meV)")
+    for distance, energy, error in zip(separations, reference - reference[-1], errors, strict=True):
+        print(f"  {distance:6.2f} {energy:9.3f} {error:+8.1f}")
+
+    # Move the anion, the last seven atoms, along the line on which the data have it.
+    start, anion = frames[0].copy(), slice(16, 23)
+    direction = frames[-1].positions[16] - frames[-1].positions[0]
+    direction -= frames[0].positions[16] - frames[0].positions[0]
+    direction /= np.linalg.norm(direction)
+    start.set_cell(None)
+    start.pbc = False
+    start.calc = calculator
+
+    def ions(move: float) -> tuple[float, float, float]:
+        """Distance of the ions' centres of charge, energy, and the cation's charge."""
+        atoms = start.copy()
+        atoms.calc = calculator
+        atoms.positions[anion] += move * direction
+        charges = atoms.get_charges()
+        plus, minus = charges[:16], charges[16:]
+        centres = [
+            np.average(atoms.positions[part], axis=0, weights=charge)
+            for part, charge in ((slice(0, 16), plus), (anion, minus))
+        ]
+        return (
+            float(np.linalg.norm(centres[0] - centres[1])),
+            atoms.get_potential_energy(),
+            sum(plus),
+        )
+
+    apart = ions(FAR)[1]
+    moves = np.arange(0.0, 14.0, 0.5)
+    distance, energy, charge = np.array([ions(move) for move in moves]).T
+    coulomb = -COULOMB_CONSTANT / distance
+    print(
+        "in free space: distance (Å), interaction energy and −k_e e²/r (eV), charge of an ion (e)"
+    )
+    for row in zip(distance[::3], energy[::3] - apart, coulomb[::3], charge[::3], strict=True):
+        print("  {:6.2f} {:9.3f} {:9.3f} {:+8.3f}".format(*row))
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    left.plot(separations, found - offset - reference[-1], label="charged-dimer")
+    left.plot(separations, reference - reference[-1], "o", label="DFT")
+    left.set(xlabel="separation in the box (Å)", ylabel="relative energy (eV)")
+    right.plot(distance, energy - apart, label="charged-dimer")
+    right.plot(distance, coulomb, "--", label="$-k_e e^2/r$")
+    right.axvline(separations[-1], color="grey", linewidth=0.8)
+    right.set(xlabel="distance of the ions in free space (Å)", ylabel="interaction energy (eV)")
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    figure.savefig("dimer_energy.png", dpi=150)
+    print("picture: dimer_energy.png")
+
+
+if __name__ == "__main__":
+    main()
