@@ -217,7 +217,8 @@ def _evaluate(
     saved = time.monotonic()
     try:
         for frame in source.frames(skip=results.count):
-            periodic = frame.cell is not None
+            isolated = evaluator.model.config.isolated
+            periodic = frame.cell is not None and not isolated
             if graphs is None or graphs.periodic != periodic:
                 graphs = GraphBuilder(
                     evaluator.model.config,

@@ -159,6 +159,8 @@ class GraphDataset(Dataset):
             raise InputError(describe("structures", "none", "at least one structure"))
         self.items: list[LabelledGraph] = []
         for index, structure in enumerate(structures):
+            if model.config.isolated:
+                structure = structure.in_free_space()
             try:
                 graph = model.build_graph(
                     structure.symbols,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,6 +85,10 @@ class Structure:
                 checked[name] = _array(name, value, shape)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def in_free_space(self) -> Structure:
+        """The same atoms and labels without a cell, and without the stress of one."""
+        return replace(self, cell=None, pbc=False, stress=None)
 
     @property
     def num_atoms(self) -> int:

@@ -69,6 +69,9 @@ class ModelConfig:
         are much smaller than the charges with which ions feel a field; Z makes up for it.
     zbl : bool
         Add the Ziegler-Biersack-Littmark repulsion within the cutoff of the energy stage.
+    isolated : bool
+        Structures are in free space even where they come with a cell. For data that were computed
+        without periodic images and stored with a box.
     use_sc : bool
         Self-connections.
     resnet : bool
@@ -113,6 +116,7 @@ class ModelConfig:
     hardness_min: float = 0.1
     effective_charges: bool = False
     zbl: bool = False
+    isolated: bool = False
     use_sc: bool = True
     resnet: bool = False
     nonlinearity_scalars: tuple[str, str] = ("silu", "tanh")
@@ -179,7 +183,8 @@ class ModelConfig:
             expected = "'qeq' or 'coulomb'"
             raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
         flags = (
-            "parity", "bessel_trainable", "equilibration", "effective_charges", "zbl", "use_sc",
+            "parity", "bessel_trainable", "equilibration", "effective_charges", "zbl", "isolated",
+            "use_sc",
             "resnet", "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic",
             "legacy_ewald_cutoff",
         )  # fmt: skip

@@ -62,7 +62,7 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         self.source = model
         self.model = as_model(model)
         #: Whether the model sums the Coulomb energy of periodic images itself.
-        self.sums_images = not self.model.config.legacy_periodic
+        self.sums_images = not (self.model.config.legacy_periodic or self.model.config.isolated)
 
     def addForces(
         self,

@@ -53,7 +53,7 @@ def computation_settings(
     topology, model = openmm_topology(topology), as_model(model)
     chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
     symbols = topology_symbols(topology, model.config.type_names, chosen)
-    box = topology_box(topology)
+    box = None if model.config.isolated else topology_box(topology)
     _check_periodic(box, model)
     if precision is None:
         precision = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")

@@ -19,7 +19,7 @@ from ..data.reading import read_structures
 from ..data.split import Split, random_split
 from ..data.structure import Structure
 from ..errors import InputError, describe
-from ..model import NequIPLRPotential, load_model, save_model
+from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
 from .config import EquilibrationConfig, TrainingConfig, load_config, resolve
 from .evaluate import Metrics, evaluate_model, format_table
 from .harmonic import harmonic_copies
@@ -107,7 +107,7 @@ def train(
     parts = read_parts(config, config_path)
     model, train_data, validation_data = prepare(config, parts, config_path)
     output.mkdir(parents=True, exist_ok=True)
-    metadata = _metadata(config, raw, parts)
+    metadata = _metadata(config, raw, parts, model.config)
     recorder = Recorder(output, metadata, progress)
     if not resume:
         _warm_up(model, config, parts, train_data, progress)
@@ -146,11 +146,12 @@ def read_parts(config: TrainingConfig, config_path: str | Path) -> _Parts:
     ------
     FileNotFoundError, InputError
     """
-    data = config.data
+    data, isolated = config.data, config.model.get("isolated") is True
 
     def read(paths: tuple[str, ...]) -> list[Structure]:
         files = [resolve(path, config_path) for path in paths]
-        return read_structures(files, data.keys, data.format)
+        structures = read_structures(files, data.keys, data.format)
+        return [s.in_free_space() for s in structures] if isolated else structures
 
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
@@ -266,12 +267,14 @@ def _trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
         )
 
 
-def _metadata(config: TrainingConfig, raw: Mapping[str, Any], parts: _Parts) -> dict[str, str]:
+def _metadata(
+    config: TrainingConfig, raw: Mapping[str, Any], parts: _Parts, model: ModelConfig
+) -> dict[str, str]:
     """Where the model came from, for its file."""
     import yaml
 
     names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
-    kinds = {structure.pbc for structure in parts.train}
+    kinds = {structure.pbc and not model.isolated for structure in parts.train}
     return {
         "training_data": ", ".join(names),
         "periodic": str(kinds.pop()) if len(kinds) == 1 else "both",
