@@ -65,7 +65,7 @@ def main() -> None:
     distance, energy, charge = np.array([ions(move) for move in moves]).T
     coulomb = -COULOMB_CONSTANT / distance
     print(
-        "in free space: distance (Å), interaction energy and −k_e e²/r (eV), charge of an ion (e)"
+        "farther: distance of the ions (Å), interaction energy and −k_e e²/r (eV), charge of an ion (e)"
     )
     for row in zip(distance[::3], energy[::3] - apart, coulomb[::3], charge[::3], strict=True):
         print("  {:6.2f} {:9.3f} {:9.3f} {:+8.3f}".format(*row))
@@ -73,11 +73,11 @@ def main() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     left.plot(separations, found - offset - reference[-1], label="charged-dimer")
     left.plot(separations, reference - reference[-1], "o", label="DFT")
-    left.set(xlabel="separation in the box (Å)", ylabel="relative energy (eV)")
+    left.set(xlabel="separation (Å)", ylabel="relative energy (eV)")
     right.plot(distance, energy - apart, label="charged-dimer")
     right.plot(distance, coulomb, "--", label="$-k_e e^2/r$")
     right.axvline(separations[-1], color="grey", linewidth=0.8)
-    right.set(xlabel="distance of the ions in free space (Å)", ylabel="interaction energy (eV)")
+    right.set(xlabel="distance of the ions (Å)", ylabel="interaction energy (eV)")
     for axes in (left, right):
         axes.legend(frameon=False)
     figure.savefig("dimer_energy.png", dpi=150)
