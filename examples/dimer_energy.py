@@ -64,9 +64,7 @@ def main() -> None:
     moves = np.arange(0.0, 14.0, 0.5)
     distance, energy, charge = np.array([ions(move) for move in moves]).T
     coulomb = -COULOMB_CONSTANT / distance
-    print(
-        "farther: distance of the ions (Å), interaction energy and −k_e e²/r (eV), charge of an ion (e)"
-    )
+    print("farther: distance of the ions (Å), interaction and −k_e e²/r (eV), charge of an ion (e)")
     for row in zip(distance[::3], energy[::3] - apart, coulomb[::3], charge[::3], strict=True):
         print("  {:6.2f} {:9.3f} {:9.3f} {:+8.3f}".format(*row))
 
