@@ -1,8 +1,8 @@
 """Two ions apart: the energy of ``charged-dimer`` far beyond its data and every cutoff.
 
 A guanidinium-like cation and a carboxylate, trained at 6.6 to 12.2 Å (dimers of Huguenin-Dumittan
-et al., J. Phys. Chem. Lett. 14, 9612 (2023)). There the model is compared with DFT; it goes on to
-20 Å, where ions attract one another as −k_e q²/r.
+et al., J. Phys. Chem. Lett. 14, 9612 (2023)) in a box of 30 Å. There the model is compared with
+DFT; without the box it goes on to 20 Å, where ions attract one another as −k_e q²/r.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def main() -> None:
         print(f"  {distance:6.2f} {energy:9.3f} {error:+8.1f}")
 
     # Move the anion, the last seven atoms, along the line on which the data have it.
-    start, anion = frames[0], slice(16, 23)
+    start, anion = frames[0].copy(), slice(16, 23)
+    start.pbc = False
     direction = frames[-1].positions[16] - frames[-1].positions[0]
     direction -= frames[0].positions[16] - frames[0].positions[0]
     direction /= np.linalg.norm(direction)
@@ -60,22 +61,24 @@ def main() -> None:
             sum(plus),
         )
 
-    apart = ions(FAR)[1]
+    _, apart, whole = ions(FAR)
     moves = np.arange(0.0, 14.0, 0.5)
     distance, energy, charge = np.array([ions(move) for move in moves]).T
-    coulomb = -COULOMB_CONSTANT / distance
-    print("farther: distance of the ions (Å), interaction and −k_e e²/r (eV), charge of an ion (e)")
+    coulomb = -COULOMB_CONSTANT * whole**2 / distance
+    print(
+        "in free space: distance (Å), interaction energy and −k_e q²/r (eV), charge of an ion (e)"
+    )
     for row in zip(distance[::3], energy[::3] - apart, coulomb[::3], charge[::3], strict=True):
         print("  {:6.2f} {:9.3f} {:9.3f} {:+8.3f}".format(*row))
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     left.plot(separations, found - offset - reference[-1], label="charged-dimer")
     left.plot(separations, reference - reference[-1], "o", label="DFT")
-    left.set(xlabel="separation (Å)", ylabel="relative energy (eV)")
+    left.set(xlabel="separation in the box (Å)", ylabel="relative energy (eV)")
     right.plot(distance, energy - apart, label="charged-dimer")
-    right.plot(distance, coulomb, "--", label="$-k_e e^2/r$")
+    right.plot(distance, coulomb, "--", label="$-k_e q^2/r$")
     right.axvline(separations[-1], color="grey", linewidth=0.8)
-    right.set(xlabel="distance of the ions (Å)", ylabel="interaction energy (eV)")
+    right.set(xlabel="distance of the ions in free space (Å)", ylabel="interaction energy (eV)")
     for axes in (left, right):
         axes.legend(frameon=False)
     figure.savefig("dimer_energy.png", dpi=150)

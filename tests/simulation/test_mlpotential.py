@@ -224,7 +224,9 @@ def test_whether_images_are_the_models(make_model):
 
 
 def test_wrong_models(tmp_path):
-    with pytest.raises(ModelFileError, match=r"shipped model \['au2-mgo', 'carbon-chain'\]"):
+    with pytest.raises(
+        ModelFileError, match=r"shipped model \['au2-mgo', 'carbon-chain', 'charged-dimer'\]"
+    ):
         MLPotential("nequiplr", modelPath=tmp_path / "absent.safetensors")
     with pytest.raises(InputError, match="modelPath: expected a model file or a shipped model"):
         MLPotential("nequiplr")
