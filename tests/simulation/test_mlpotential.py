@@ -224,9 +224,8 @@ def test_whether_images_are_the_models(make_model):
 
 
 def test_wrong_models(tmp_path):
-    with pytest.raises(
-        ModelFileError, match=r"shipped model \['au2-mgo', 'carbon-chain', 'charged-dimer'\]"
-    ):
+    names = r"'au2-mgo', 'au2-mgo-wetting', 'carbon-chain', 'charged-dimer'"
+    with pytest.raises(ModelFileError, match=rf"shipped model \[{names}\]"):
         MLPotential("nequiplr", modelPath=tmp_path / "absent.safetensors")
     with pytest.raises(InputError, match="modelPath: expected a model file or a shipped model"):
         MLPotential("nequiplr")
