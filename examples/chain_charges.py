@@ -2,7 +2,8 @@
 
 Charges of C10H2 and of C10H3+, by ``carbon-chain`` and by DFT (Hirshfeld, data of Ko, Finkler,
 Goedecker and Behler, Nat. Commun. 12, 398 (2021)), against the place along the chain; then the
-proton's end is bent in steps, and the far end, 11 Å away, feels that too.
+outermost hydrogen of the proton's end is pulled away in steps, and the charges there and at the far
+end, 13 Å away, are followed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def main() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for atoms, color in zip(ase.io.read(DATA, ":"), ("C0", "C3"), strict=True):
         atoms.calc = calculator
-        place, order = along(atoms), np.argsort(along(atoms))
+        place = along(atoms)
+        order = np.argsort(place)
         found, reference = atoms.get_charges(), atoms.arrays["dft_charges"]
         error = 1000 * np.sqrt(np.mean((found - reference) ** 2))
         name = atoms.get_chemical_formula() + ("+" if atoms.info["total_charge"] > 0 else "")
