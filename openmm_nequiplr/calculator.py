@@ -138,7 +138,7 @@ class NequIPLRCalculator(Calculator):
         if atoms is None:
             raise InputError(describe("atoms", None, "a structure"))
         total_charge = total_charge_of(atoms)
-        periodic = bool(atoms.pbc.any()) and not self.evaluator.model.config.isolated
+        periodic = self.model.config.sees_images(bool(atoms.pbc.any()))
         if "stress" in properties and not periodic:
             raise PropertyNotImplementedError("stress: the structure is not periodic")
         graph = self.model.build_graph(

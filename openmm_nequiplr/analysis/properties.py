@@ -217,8 +217,7 @@ def _evaluate(
     saved = time.monotonic()
     try:
         for frame in source.frames(skip=results.count):
-            isolated = evaluator.model.config.isolated
-            periodic = frame.cell is not None and not isolated
+            periodic = evaluator.model.config.sees_images(frame.cell is not None)
             if graphs is None or graphs.periodic != periodic:
                 graphs = GraphBuilder(
                     evaluator.model.config,

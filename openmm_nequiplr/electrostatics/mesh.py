@@ -21,12 +21,11 @@ from ..errors import InputError, describe
 from ..neighbors import neighbor_list
 from .gaussian import GaussianScreening, self_coefficient
 from .mesh_geometry import MeshGeometry
-from .mesh_sums import CompiledSums, TorchSums, pair_distances
+from .mesh_sums import CompiledSums, TorchSums, pair_distances, to_field, to_waves
 
 # Fields of so many products are kept, and combined for charges that are combinations of theirs to
 # so much of their size, where no part is so much larger that round-off would count.
 _MOST_FIELDS, _SAME_CHARGES, _LARGEST_PART = 12, 1e-9, 10.0
-_NO_CHARGE = 1e-150
 
 
 class MeshCoulomb:
@@ -75,7 +74,8 @@ class MeshCoulomb:
             self._filters, self._smooth_diagonal = spectrum
             made: Any = CompiledSums if compiled else TorchSums
             self._sums: Any = made(positions.detach(), box, geometry, coulomb_constant, dtype)
-        self._fields: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._most_fields = _MOST_FIELDS if compiled else 0  # torch goes to the mesh anyway
+        self._fields: list[tuple[torch.Tensor, float, torch.Tensor]] = []
 
     def _background_constant(self, cell: torch.Tensor) -> torch.Tensor:
         """2π k_e/V, eV/(e Å)²: what the neutralising background takes of Q Σ σ_i² q_i."""
@@ -92,12 +92,11 @@ class MeshCoulomb:
 
     def _field(self, charges: torch.Tensor) -> torch.Tensor:
         """What the charges make on the mesh, shape (S, M1, M2, M3), eV/e; kept."""
-        shape = self._geometry.parameters.shape
-        waves = torch.fft.rfftn(self._sums.spread(charges), dim=(1, 2, 3))
-        waves = self._sums.filter_waves(waves, self._filters)
-        field = torch.fft.irfftn(waves, s=shape, dim=(1, 2, 3), norm="forward")
-        if len(self._fields) < _MOST_FIELDS:
-            self._fields.append((charges.detach().clone(), field))
+        waves = self._sums.filter_waves(to_waves(self._sums.spread(charges)), self._filters)
+        field = to_field(waves, self._geometry.parameters.shape)
+        size = float(torch.linalg.vector_norm(charges))
+        if size > 0.0 and len(self._fields) < self._most_fields:
+            self._fields.append((charges.detach() / size, size, field))
         return field
 
     def _known_field(self, charges: torch.Tensor) -> torch.Tensor | None:
@@ -107,17 +106,15 @@ class MeshCoulomb:
         """
         if not self._fields:
             return None
-        known = torch.stack([vector for vector, _ in self._fields], dim=1)
-        known = known / torch.linalg.vector_norm(known, dim=0).clamp(min=_NO_CHARGE)
+        known = torch.stack([vector for vector, _, _ in self._fields], dim=1)
         parts = torch.linalg.lstsq(known, charges.unsqueeze(-1)).solution.squeeze(-1)
         size = torch.linalg.vector_norm(charges)
         gap = torch.linalg.vector_norm(charges - known @ parts)
         if not bool((gap <= _SAME_CHARGES * size) & (parts.abs().max() <= _LARGEST_PART * size)):
             return None
-        result = torch.zeros_like(self._fields[0][1])
-        for part, (vector, field) in zip(parts, self._fields, strict=True):
-            length = torch.linalg.vector_norm(vector).clamp(min=_NO_CHARGE)
-            result.add_(field, alpha=float(part / length))
+        result = torch.zeros_like(self._fields[0][2])
+        for part, (_, length, field) in zip(parts.tolist(), self._fields, strict=True):
+            result.add_(field, alpha=part / length)
         return result
 
     def diagonal(self) -> torch.Tensor:

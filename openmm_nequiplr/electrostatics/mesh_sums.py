@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,6 +28,16 @@ def pair_distances(
     """Distances of atoms ``pairs``, shape (2, P), the second one translated; shape (P,), Å."""
     vectors = positions.index_select(0, pairs[1]) - positions.index_select(0, pairs[0]) + shifts
     return torch.linalg.vector_norm(vectors, dim=-1)
+
+
+def to_waves(density: torch.Tensor) -> torch.Tensor:
+    """Transforms of densities, shape (S, M1, M2, M3): shape (S, M1, M2, M3//2 + 1)."""
+    return torch.fft.rfftn(density, dim=(1, 2, 3))
+
+
+def to_field(waves: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Fields on meshes of a shape (M1, M2, M3) out of their waves: Σ_k V(k) exp(ikx)."""
+    return torch.fft.irfftn(waves, s=tuple(shape), dim=(1, 2, 3), norm="forward")
 
 
 class TorchSums:
@@ -135,7 +145,7 @@ class TorchSums:
         ``field``, what the charges make on the mesh, saves the compiled loops the way there.
         """
         index, weights = self._stencil(place)
-        waves = torch.fft.rfftn(self._spread(index, weights, charges), dim=(1, 2, 3))
+        waves = to_waves(self._spread(index, weights, charges))
         total = (filters * waves).sum(dim=0)
         factor = wave_weights(self._geometry.parameters.shape[2], total)
         return 0.5 * ((total.real**2 + total.imag**2) * factor).sum()
@@ -304,12 +314,12 @@ class _MeshEnergy(torch.autograd.Function):
         by_filter = None
         if field is None:
             density = sums.spread(charges)
-            waves = torch.fft.rfftn(density, dim=(1, 2, 3))
+            waves = to_waves(density)
             if filters.requires_grad:
                 total = (filters * waves).sum(dim=0).conj()
                 by_filter = wave_weights(density.shape[3], total) * (total * waves).real
             waves = sums.filter_waves(waves, filters.to(density.dtype))
-            field = torch.fft.irfftn(waves, s=density.shape[1:], dim=(1, 2, 3), norm="forward")
+            field = to_field(waves, density.shape[1:])
         seen = sums.gather_gradient(field)
         potential = seen[:, 0].contiguous()
         ctx.save_for_backward(seen[:, 1:] * charges.unsqueeze(-1), potential, by_filter)

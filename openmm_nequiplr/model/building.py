@@ -139,7 +139,7 @@ class GraphBuilder:
     ) -> None:
         self.config = config
         self.lattice_sum = lattice_sum
-        self.periodic = _all_or_none(pbc) and not config.isolated
+        self.periodic = config.sees_images(_all_or_none(pbc))
         self.device = device
         #: The lists behind the edges and behind the pairs of a lattice sum.
         self.neighbors = VerletList(skin, device=device)

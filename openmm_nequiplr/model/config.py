@@ -239,6 +239,10 @@ class ModelConfig:
         """Farthest distance that the network (not the electrostatics) can see, Å."""
         return self.num_layers * self.r_max + self.num_layers_charge * self.charge_cutoff
 
+    def sees_images(self, periodic: bool) -> bool:
+        """Whether a structure that is periodic, or not, is so to the model."""
+        return periodic and not self.isolated
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values (JSON and YAML can hold them)."""
         fields = dataclasses.asdict(self)

@@ -161,8 +161,8 @@ class _Oscillator:
     ) -> list[Structure]:
         result = []
         whole, rest = divmod(config.copies, 1.0)
-        chosen = rng.permutation(len(self.members)) < round(rest * len(self.members))
-        extra = [member for member, one in zip(self.members, chosen, strict=True) if one]
+        places, number = rng.permutation(len(self.members)), round(rest * len(self.members))
+        extra = [m for m, place in zip(self.members, places, strict=True) if place < number]
         for member in [*int(whole) * list(self.members), *extra]:
             moved = rng.normal(0.0, config.displacement, size=self.mean.shape)
             change = (self.matrix(moved, kinds) @ constants).reshape(moved.shape)

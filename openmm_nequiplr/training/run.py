@@ -274,7 +274,7 @@ def _metadata(
     import yaml
 
     names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
-    kinds = {structure.pbc and not model.isolated for structure in parts.train}
+    kinds = {model.sees_images(structure.pbc) for structure in parts.train}
     return {
         "training_data": ", ".join(names),
         "periodic": str(kinds.pop()) if len(kinds) == 1 else "both",

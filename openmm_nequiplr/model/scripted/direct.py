@@ -116,15 +116,9 @@ class PeriodicMatrix(torch.nn.Module):
 
     Kept, to begin with: coefficient of each pair, eV/e², and its derivative along the pair vector;
     first and second atoms. Elements 9 and 10: self-energy coefficients (N,), eV/e², and η, Å.
-
-    Parameters
-    ----------
-    constant : float, eV Å/e²
     """
 
-    def __init__(self, constant: float) -> None:
-        super().__init__()
-        self.constant = constant
+    constant: float  # k_e, eV Å/e²; set by the classes that follow
 
     def _own(self, kept: list[torch.Tensor]) -> torch.Tensor:
         return kept[9] - self.constant * math.sqrt(2.0 / math.pi) / float(kept[10])
@@ -170,8 +164,8 @@ class EwaldMatrix(PeriodicMatrix):
     """
 
     def __init__(self, constant: float, widest: float, count: int) -> None:
-        super().__init__(constant)
-        self.widest, self.count = widest, count
+        super().__init__()
+        self.constant, self.widest, self.count = constant, widest, count
         self.decay = math.sqrt(-2.0 * math.log(DEFAULT_ACCURACY))
 
     def eta(self, cell: torch.Tensor) -> float:

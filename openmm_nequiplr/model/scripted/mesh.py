@@ -71,8 +71,8 @@ class MeshMatrix(PeriodicMatrix):
     """
 
     def __init__(self, constant: float, widest: float, count: int, accuracy: float) -> None:
-        super().__init__(constant)
-        self.widest, self.count = widest, count
+        super().__init__()
+        self.constant, self.widest, self.count = constant, widest, count
         self.order = 6 if accuracy > 1e-4 else 8
         self.reach = math.sqrt(-2.0 * math.log(CUTOFF_SAFETY * accuracy))
         self.spacing = (accuracy / MESH_ERROR[self.order]) ** (1.0 / self.order)
