@@ -17,7 +17,7 @@ from openmm_nequiplr import NequIPLRCalculator
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
 matplotlib.use("Agg")
-DATA = Path(__file__).parent / "data" / "charged_dimer.extxyz"
+DATA = Path(__file__).parent / "data" / "charged_dimer_train.extxyz"
 FAR = 1000.0
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     for atoms in frames:
         atoms.calc = calculator
     separations = np.array([atoms.info["separation"] for atoms in frames])
-    reference = np.array([atoms.info["dft_energy"] for atoms in frames])
+    reference = np.array([atoms.info["REF_energy"] for atoms in frames])
     found = np.array([atoms.get_potential_energy() for atoms in frames])
     offset = np.mean(found - reference)
     errors = 1000 * (found - reference - offset)

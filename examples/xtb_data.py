@@ -4,7 +4,6 @@ A hundred DFT structures do not show a network all that atoms do. xTB is far off
 model that has learnt a thousand of its structures starts much nearer to DFT than a random one:
 
     python examples/xtb_data.py examples/carbon_chain.yaml --output runs/carbon_chain_xtb.extxyz
-    nequiplr train examples/carbon_chain_xtb.yaml
     nequiplr train examples/carbon_chain.yaml
 
 Short Langevin dynamics starts from the structures that CONFIG trains on (molecules; without CONFIG

@@ -103,7 +103,7 @@ SYSTEMS = {
         cutoffs=(3.0, 4.0),
         layers=(2, 1),
         budget=20.0,
-        divide=at_random(validation=6, test=6),
+        divide=at_random(validation=6, test=12),
     ),
     # 10.8 Å at most: the nearest dopant is 11.1 Å from the gold
     "au2_mgo": System(
@@ -112,7 +112,7 @@ SYSTEMS = {
         cutoffs=(3.0, 3.6),
         layers=(1, 2),
         budget=30.0,
-        divide=at_random(validation=5, test=5),
+        divide=at_random(validation=5, test=8),
     ),
     "charged_dimer": System(
         data="charged_dimer_train.extxyz",

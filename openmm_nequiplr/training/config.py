@@ -225,7 +225,8 @@ class TrainingConfig:
     start_from : str, optional
         Model file, relative to the configuration, or name of a shipped model: training starts from
         its weights instead of random ones, and `model` may stay empty. Energy shifts are fitted
-        anew, so that the data may be of another method than those it has seen.
+        anew, so that the data may be of another method than those it has seen. Another
+        configuration (``.yaml``) stands for the model it makes, and is trained first if need be.
     output : str
         Directory for everything that is written, relative to the working directory.
     loss, equilibration, harmonic, optimizer, schedule

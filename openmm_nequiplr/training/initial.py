@@ -12,7 +12,7 @@ import torch
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model
-from .config import EquilibrationConfig, TrainingConfig, resolve
+from .config import EquilibrationConfig, TrainingConfig, load_config, resolve
 from .parsing import check_keys
 from .statistics import (
     charge_range,
@@ -51,6 +51,25 @@ def new_model(
         options["avg_num_neighbors"] = round(mean_num_neighbors(train, options["r_max"]), 4)
     torch.manual_seed(config.seed)
     return NequIPLRPotential(ModelConfig.from_dict(options))
+
+
+def earlier_configs(config: TrainingConfig, config_path: str | Path) -> list[Path]:
+    """Configurations that ``start_from`` names, the last to be trained first.
+
+    Raises
+    ------
+    InputError
+        If one of them is not a configuration, or comes back to one before it.
+    """
+    found: list[Path] = []
+    own = Path(config_path).resolve()
+    while config.start_from is not None and Path(config.start_from).suffix in (".yaml", ".yml"):
+        path = resolve(config.start_from, config_path)
+        if path in (own, *found):
+            raise InputError(describe("start_from", str(path), "a training that comes before"))
+        found.append(path)
+        config, config_path = load_config(path)[0], path
+    return found
 
 
 def earlier_model(config: TrainingConfig, config_path: str | Path) -> NequIPLRPotential:

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 
 from ..data.dataset import GraphDataset
 from ..data.reading import read_structures
@@ -23,7 +24,7 @@ from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
 from .config import EquilibrationConfig, TrainingConfig, load_config, resolve
 from .evaluate import Metrics, evaluate_model, format_table
 from .harmonic import harmonic_copies
-from .initial import earlier_model, fit_energies, new_model
+from .initial import earlier_configs, earlier_model, fit_energies, new_model
 from .module import TrainingModule
 from .recorder import BEST_MODEL, CHECKPOINT, LAST_MODEL, Recorder
 from .refit import refit_energy_shifts
@@ -31,6 +32,7 @@ from .start import learn_charges_first, set_start
 
 CONFIG_COPY = "config.yaml"
 SPLIT = "split.json"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def train(
         See `TrainingConfig`.
     resume : bool
         Continue from ``last.ckpt`` of the output directory; the result is the same as without
-        the interruption.
+        the interruption. What ``start_from`` trains first continues without being asked.
     overrides : dict, optional
         Values that replace those of the file, with dotted keys.
     progress : bool
@@ -100,8 +102,16 @@ def train(
     config, raw = load_config(config_path, overrides)
     output = Path(config.output)
     checkpoint = output / CHECKPOINT
-    if resume and not checkpoint.is_file():
+    earlier = earlier_configs(config, config_path)
+    begun = any((Path(load_config(path)[0].output) / CHECKPOINT).is_file() for path in earlier)
+    if resume and not checkpoint.is_file() and not begun:
         raise InputError(describe("resume", f"no {checkpoint}", "a checkpoint of an earlier run"))
+    resume = resume and checkpoint.is_file()
+    if earlier:
+        start = _train_first(earlier[0], progress)
+        if start is None:
+            return None
+        config = dataclasses.replace(config, start_from=str(start.resolve()))
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     parts = read_parts(config, config_path)
@@ -123,6 +133,24 @@ def train(
     if getattr(trainer, "interrupted", False) or not trainer.is_global_zero:
         return None
     return _finish(config, output, parts, metadata, progress)
+
+
+def _train_first(config_path: Path, progress: bool) -> Path | None:
+    """The model of another configuration, trained if that was not done; None if interrupted."""
+    config, raw = load_config(config_path)
+    output = Path(config.output)
+    record = output / CONFIG_COPY
+    if record.is_file() and yaml.safe_load(record.read_text(encoding="utf-8")) != raw:
+        got = f"{output} with a training of other settings"
+        raise InputError(describe("start_from", got, f"that of {config_path}, or nothing there"))
+    if (output / METRICS).is_file():
+        if progress:
+            print(f"start_from: {config_path} was trained before, in {output}")
+        return output / BEST_MODEL
+    if progress:
+        print(f"start_from: training {config_path} first")
+    result = train(config_path, resume=(output / CHECKPOINT).is_file(), progress=progress)
+    return None if result is None else result.model_path
 
 
 def _warm_up(
@@ -271,8 +299,6 @@ def _metadata(
     config: TrainingConfig, raw: Mapping[str, Any], parts: _Parts, model: ModelConfig
 ) -> dict[str, str]:
     """Where the model came from, for its file."""
-    import yaml
-
     names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
     kinds = {model.sees_images(structure.pbc) for structure in parts.train}
     return {
@@ -281,14 +307,12 @@ def _metadata(
         "num_train": str(len(parts.train)),
         "num_validation": str(len(parts.validation)),
         "num_test": str(len(parts.test)),
-        **({} if config.start_from is None else {"start_from": config.start_from}),
+        **({} if config.start_from is None else {"start_from": str(raw["start_from"])}),
         "training_config": yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True),
     }
 
 
 def _write_record(output: Path, raw: Mapping[str, Any], parts: _Parts) -> None:
-    import yaml
-
     text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
     (output / CONFIG_COPY).write_text(text, encoding="utf-8")
     if parts.split is not None:
@@ -325,7 +349,7 @@ def _finish(
     results = {"validation": validation.to_dict()}
     if test is not None:
         results["test"] = test.to_dict()
-    (output / "metrics.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (output / METRICS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     figures = {name: json.dumps(value) for name, value in results.items()}
     save_model(model, path, {**model.metadata, **figures})
     if progress:

@@ -272,6 +272,54 @@ def test_training_starts_from_a_model(config_file, data_file, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_another_configuration_is_trained_first(config_file, tmp_path, capsys):
+    """Once: the second training finds it, and refuses what has other settings."""
+    settings = yaml.safe_load(config_file.read_text())
+    earlier = tmp_path / "earlier.yaml"
+    earlier.write_text(yaml.safe_dump({**settings, "output": str(tmp_path / "earlier")}))
+    given = {"start_from": earlier.name, "model": {}, "optimizer.lr": 1e-12, "max_epochs": 1}
+    result = train(config_file, overrides=given)
+    weights = [
+        dict(load_model(path).named_parameters())
+        for path in (tmp_path / "earlier/model.safetensors", result.model_path)
+    ]
+    assert all(torch.allclose(p, weights[1][name], atol=1e-7) for name, p in weights[0].items())
+    assert load_model(result.model_path).metadata["start_from"] == "earlier.yaml"
+    made = (tmp_path / "earlier/metrics.json").stat().st_mtime_ns
+    assert "training" in capsys.readouterr().out
+    train(config_file, overrides=given)
+    assert "was trained before" in capsys.readouterr().out
+    assert (tmp_path / "earlier/metrics.json").stat().st_mtime_ns == made
+    earlier.write_text(yaml.safe_dump({**settings, "output": str(tmp_path / "earlier"), "seed": 7}))
+    with pytest.raises(InputError, match=r"start_from: expected that of .*earlier\.yaml, or noth"):
+        train(config_file, overrides=given, progress=False)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_an_interrupted_earlier_training_goes_on(config_file, tmp_path):
+    settings = yaml.safe_load(config_file.read_text())
+    earlier = tmp_path / "earlier.yaml"
+    earlier.write_text(yaml.safe_dump({**settings, "output": str(tmp_path / "earlier")}))
+    whole = dict(load_model(train(earlier, progress=False).model_path).named_parameters())
+    (tmp_path / "earlier/metrics.json").unlink()
+    epochs = (tmp_path / "earlier/metrics.csv").read_text()
+    given = {"start_from": earlier.name, "model": {}, "max_epochs": 1}
+    train(config_file, overrides=given, resume=True, progress=False)
+    again = dict(load_model(tmp_path / "earlier/model.safetensors").named_parameters())
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    assert (tmp_path / "earlier/metrics.csv").read_text() == epochs
+    assert len(_log(tmp_path / "out")) == 1
+
+
+def test_configurations_that_start_from_each_other(config_file, tmp_path):
+    settings = yaml.safe_load(config_file.read_text())
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**settings, "start_from": config_file.name}))
+    with pytest.raises(InputError, match=r"start_from: expected a training that comes before"):
+        train(config_file, overrides={"start_from": other.name}, progress=False)
+
+
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
