@@ -104,6 +104,7 @@ SYSTEMS = {
         layers=(2, 1),
         budget=20.0,
         divide=at_random(validation=6, test=12),
+        overrides={"optimizer.lr": 0.008},  # from random weights
     ),
     # 10.8 Å at most: the nearest dopant is 11.1 Å from the gold
     "au2_mgo": System(

@@ -67,6 +67,10 @@ class ModelConfig:
         Let the Coulomb sums see Q_i + Z_i, with a learned constant Z for each element (less the
         mean over the structure), instead of Q_i alone. Partial charges of a population analysis
         are much smaller than the charges with which ions feel a field; Z makes up for it.
+    shared_features : bool
+        Let the energy stage start from the scalars that the electronegativity stage ends with, on
+        top of the embedding of elements and charges: both then count for the energy, at no cost.
+        Otherwise, as in the paper, charges are all that comes from the first stage.
     zbl : bool
         Add the Ziegler-Biersack-Littmark repulsion within the cutoff of the energy stage.
     isolated : bool
@@ -115,6 +119,7 @@ class ModelConfig:
     gaussian_widths: tuple[float, ...] | None = None
     hardness_min: float = 0.1
     effective_charges: bool = False
+    shared_features: bool = False
     zbl: bool = False
     isolated: bool = False
     use_sc: bool = True
@@ -183,10 +188,9 @@ class ModelConfig:
             expected = "'qeq' or 'coulomb'"
             raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
         flags = (
-            "parity", "bessel_trainable", "equilibration", "effective_charges", "zbl", "isolated",
-            "use_sc",
-            "resnet", "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic",
-            "legacy_ewald_cutoff",
+            "parity", "bessel_trainable", "equilibration", "effective_charges",
+            "shared_features", "zbl", "isolated", "use_sc", "resnet",
+            "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff",
         )  # fmt: skip
         for name in flags:
             if not isinstance(getattr(self, name), bool):
@@ -213,7 +217,9 @@ class ModelConfig:
                 "at least one layer, with num_layers_charge, in a model without equilibration"
             )
             raise InputError(describe("num_layers", self.num_layers, expected))
-        for name in ("effective_charges", "legacy_periodic", "legacy_nonperiodic"):
+        for name in (
+            "effective_charges", "shared_features", "legacy_periodic", "legacy_nonperiodic",
+        ):  # fmt: skip
             if getattr(self, name):
                 raise InputError(describe(name, True, "false in a model without equilibration"))
 

@@ -67,7 +67,9 @@ class NequIPLRPotential(torch.nn.Module):
         self.electronegativity_stage = (
             ElectronegativityStage(config) if config.equilibration else None
         )
-        self.energy_stage = EnergyStage(config)
+        first = self.electronegativity_stage
+        shared = first is not None and config.shared_features
+        self.energy_stage = EnergyStage(config, first.convolutions.irreps_out if shared else None)
         self.hardness_parameter = torch.nn.Parameter(
             torch.ones(count), requires_grad=config.equilibration
         )
@@ -155,12 +157,21 @@ class NequIPLRPotential(torch.nn.Module):
         self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
     ) -> torch.Tensor:
         """χ of each atom, float64, shape (N,), eV/e; zero without equilibration."""
-        if self.electronegativity_stage is None:
-            return graph.positions.new_zeros(graph.num_atoms)
+        return self.first_stage(graph, length, harmonics)[0]
+
+    def first_stage(
+        self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """χ, and what the energy stage shares with it: features in the network's dtype, or None."""
+        stage = self.electronegativity_stage
+        if stage is None:
+            return graph.positions.new_zeros(graph.num_atoms), None
         edges = self._edges_within(graph, length, harmonics, self.config.r_max)
-        raw = self.electronegativity_stage(graph.types, *edges).to(torch.float64)
+        features = stage.features(graph.types, *edges)
+        raw = stage.readout(features).to(torch.float64)
         scales, shifts = self.electronegativity_scales, self.electronegativity_shifts
-        return scales[graph.types] * raw + shifts[graph.types]
+        chi = scales[graph.types] * raw + shifts[graph.types]
+        return chi, features if self.config.shared_features else None
 
     def offsets(self, graph: AtomicGraph) -> torch.Tensor:
         """Z of each atom, which the Coulomb sums see on top of its charge, float64, shape (N,), e.
@@ -181,13 +192,14 @@ class NequIPLRPotential(torch.nn.Module):
         charges: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
+        features: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Σ scale e (and the ZBL repulsion) of each structure, float64, shape (B,), eV.
 
         The shifts come in last: see :meth:`reference_energy`.
         """
         edges = self._edges_within(graph, length, harmonics, self.config.charge_cutoff)
-        atomic = self.energy_stage(graph.types, charges.to(self.dtype), *edges)
+        atomic = self.energy_stage(graph.types, charges.to(self.dtype), *edges, features)
         atomic = self.energy_scales[graph.types] * atomic.to(torch.float64)
         if self.repulsion is not None:
             index, distance = edges[0], edges[1].to(torch.float64)
@@ -296,7 +308,7 @@ class NequIPLRPotential(torch.nn.Module):
         length, harmonics = self.edge_features(graph.edge_vectors(positions, cell))
         if not self.config.equilibration:
             return self._without_charges(graph, length, harmonics)
-        chi = self.electronegativity(graph, length, harmonics)
+        chi, features = self.first_stage(graph, length, harmonics)
         hardness = self.separate_hardness(graph)
         coulomb = self.coulomb_matrices(graph, positions, cell)
         split = list(hardness.split(graph.counts))
@@ -308,7 +320,7 @@ class NequIPLRPotential(torch.nn.Module):
             pushed = chi + torch.cat([k @ z for k, z in parts])
         charges = solve_batch(matrices, pushed, graph.total_charge, graph.counts).charges
         electrostatic = self._electrostatic_energy(graph, charges, offsets, chi, hardness, coulomb)
-        short_range = self.short_range_energy(graph, charges, length, harmonics)
+        short_range = self.short_range_energy(graph, charges, length, harmonics, features)
         reference = self.reference_energy(graph)
         moment = charges.unsqueeze(-1) * positions
         dipole = moment.new_zeros(graph.num_graphs, 3).index_add(0, graph.batch, moment)

@@ -82,11 +82,15 @@ class _Convolutions(torch.nn.Module):
         edge_index: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
+        start: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """Features, shape (N, irreps_out.dim); ``start``, (N, num_features), adds to the first."""
         fast = fused_convolutions(self, length)
         if fast is not None:
-            return fast(attributes, edge_index, length, harmonics)
+            return fast(attributes, edge_index, length, harmonics, start)
         features = self.embedding(attributes)
+        if start is not None:
+            features = features + start
         if len(self.layers) == 0:
             return features
         radial = self.radial_basis(length)
@@ -104,6 +108,17 @@ class ElectronegativityStage(torch.nn.Module):
         self.convolutions = _Convolutions(config, self.num_types, config.num_layers, config.r_max)
         self.readout = ScalarReadout(self.convolutions.irreps_out, config.num_features)
 
+    def features(
+        self,
+        types: torch.Tensor,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+    ) -> torch.Tensor:
+        """What :meth:`forward` reads from, shape (N, convolutions.irreps_out.dim)."""
+        attributes = one_hot(types, self.num_types, harmonics.dtype)
+        return self.convolutions(attributes, edge_index, length, harmonics)
+
     def forward(
         self,
         types: torch.Tensor,
@@ -120,14 +135,20 @@ class ElectronegativityStage(torch.nn.Module):
         length : torch.Tensor, shape (E,), Å
         harmonics : torch.Tensor, shape (E, (l_max + 1)²)
         """
-        attributes = one_hot(types, self.num_types, harmonics.dtype)
-        return self.readout(self.convolutions(attributes, edge_index, length, harmonics))
+        return self.readout(self.features(types, edge_index, length, harmonics))
 
 
 class EnergyStage(torch.nn.Module):
-    """Structure and charges to atomic energies; without equilibration the structure alone."""
+    """Structure and charges to atomic energies; without equilibration the structure alone.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Parameters
+    ----------
+    config : ModelConfig
+    irreps_before : e3nn.o3.Irreps, optional
+        Of the features of the electronegativity stage, where the energy starts from them.
+    """
+
+    def __init__(self, config: ModelConfig, irreps_before: o3.Irreps | None = None) -> None:
         super().__init__()
         self.num_types = len(config.type_names)
         self.sees_charges = config.equilibration
@@ -138,6 +159,12 @@ class EnergyStage(torch.nn.Module):
         else:
             layers += config.num_layers
         self.convolutions = _Convolutions(config, num_attributes, layers, config.charge_cutoff)
+        #: None where charges are all that comes from the electronegativity stage.
+        self.shared = (
+            None
+            if irreps_before is None
+            else o3.Linear(irreps_before, o3.Irreps([(config.num_features, (0, 1))]))
+        )
         hidden = max(1, config.num_features // 2)
         self.readout = ScalarReadout(self.convolutions.irreps_out, hidden)
 
@@ -148,6 +175,7 @@ class EnergyStage(torch.nn.Module):
         edge_index: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
+        before: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Atomic energies before scale and shift, shape (N,).
 
@@ -157,9 +185,12 @@ class EnergyStage(torch.nn.Module):
         charges : torch.Tensor, shape (N,), e
         edge_index, length, harmonics
             As in :class:`ElectronegativityStage`.
+        before : torch.Tensor, optional, shape (N, irreps_before.dim)
+            Features of that stage; needed where they are shared.
         """
         attributes = one_hot(types, self.num_types, harmonics.dtype)
         if self.sees_charges:
             encoded = charge_encoding(charges, *self.basis)
             attributes = torch.cat((attributes, encoded), dim=-1)
-        return self.readout(self.convolutions(attributes, edge_index, length, harmonics))
+        start = None if self.shared is None else self.shared(before)
+        return self.readout(self.convolutions(attributes, edge_index, length, harmonics, start))

@@ -116,7 +116,7 @@ class Step:
                 )
             vectors = graph.edge_vectors(self.moved, self.cell)
             self.length, self.harmonics = model.edge_features(vectors)
-            self.chi = model.electronegativity(graph, self.length, self.harmonics)
+            self.chi, self.features = model.first_stage(graph, self.length, self.harmonics)
         with torch.enable_grad(), part("Coulomb operator"):
             self.operator = coulomb_operator(model, graph, self.moved, self.cell, memory, delegated)
 
@@ -134,15 +134,15 @@ class Step:
         self.charges = first.charges
         with torch.enable_grad(), part("stage 2 and its gradient"):
             charges = self.charges.detach().requires_grad_()
-            short_range = self.model.short_range_energy(
-                graph, charges, self.length, self.harmonics
-            ).squeeze(0)
             # one pass backwards for all; the geometry takes its part of the slopes in ``finish``
-            edges = [value for value in (self.length, self.harmonics) if value.requires_grad]
-            wanted = [charges, *edges]
+            sources = [v for v in (self.length, self.harmonics, self.features) if v is not None]
+            leaves = [v.detach().requires_grad_(v.requires_grad) for v in sources]
+            short_range = self.model.short_range_energy(graph, charges, *leaves).squeeze(0)
+            wanted = [charges, *(leaf for leaf in leaves if leaf.requires_grad)]
             gradient, *slopes = torch.autograd.grad(short_range, wanted, allow_unused=True)
         self.short_range = short_range.detach()
-        self.slopes = [pair for pair in zip(edges, slopes, strict=True) if pair[1] is not None]
+        sources = [v for v in sources if v.requires_grad]
+        self.slopes = [pair for pair in zip(sources, slopes, strict=True) if pair[1] is not None]
         with torch.no_grad(), part("adjoint"):
             if not self.full:
                 gradient = gradient + solver.potential(self.charges + self.offsets)

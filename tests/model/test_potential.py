@@ -31,7 +31,14 @@ VARIANTS = {
         "effective_charges": True,
         "electrostatic_energy": "coulomb",
     },
-}
+    "shared features": {"shared_features": True},
+    "shared features, two cutoffs, coulomb energy": {
+        "shared_features": True, "r_max_charge": 2.9, "electrostatic_energy": "coulomb",
+        "scalar_last_layer": False,
+    },
+    "shared features of the elements": {"shared_features": True, "num_layers": 0},
+    "shared features, no charge layers": {"shared_features": True, "num_layers_charge": 0},
+}  # fmt: skip
 
 
 def build(model, atoms, charge=0.0):

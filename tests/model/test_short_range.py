@@ -135,6 +135,7 @@ def test_a_force_loss_can_be_differentiated(model, crystal):
         ({"r_max_charge": 3.0}, "r_max_charge: expected nothing, or r_max"),
         ({"num_layers": 0, "num_layers_charge": 0}, "num_layers: expected at least one layer"),
         ({"effective_charges": True}, "effective_charges: expected false"),
+        ({"shared_features": True}, "shared_features: expected false"),
         ({"equilibration": 0}, "equilibration: expected true or false"),
     ],
 )

@@ -21,6 +21,7 @@ VARIANTS = {
     "effective charges": {"effective_charges": True},
     "effective charges, coulomb": {"effective_charges": True, "electrostatic_energy": "coulomb"},
     "no charge stage": {"num_layers_charge": 0},
+    "shared features": {"shared_features": True},
 }
 
 

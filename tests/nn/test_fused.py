@@ -26,6 +26,8 @@ MODELS = {
     "cutoffs": {"r_max_charge": 2.9},
     "odd_scalars": {"nonlinearity_scalars": ("ssp", "abs"), "resnet": True, "num_layers": 3},
     "linear_radial": {"invariant_layers": 0},
+    "shared": {"shared_features": True, "num_layers_charge": 2},
+    "shared_only": {"shared_features": True, "num_layers_charge": 0},
     "one_feature": {"num_features": 1, "l_max": 2},
 }
 
@@ -52,8 +54,8 @@ def stages(model, graph, charges):
     positions = graph.positions.clone().requires_grad_()
     charges = charges.clone().requires_grad_()
     length, harmonics = model.edge_features(graph.edge_vectors(positions))
-    chi = model.electronegativity(graph, length, harmonics)
-    energy = model.short_range_energy(graph, charges, length, harmonics)
+    chi, features = model.first_stage(graph, length, harmonics)
+    energy = model.short_range_energy(graph, charges, length, harmonics, features)
     total = energy.sum() + (chi * torch.linspace(-1, 1, len(chi))).sum()
     gradients = torch.autograd.grad(total, (positions, charges), allow_unused=True)
     return [chi.detach(), energy.detach(), *gradients]

@@ -116,8 +116,9 @@ class EvaluationGraph(torch.nn.Module):
         second: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
-    ) -> torch.Tensor:
-        """One scalar an atom, float64, of either stage; harmonics of shape (P, ...)."""
+        before: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One scalar an atom, float64, and features of a stage; harmonics of shape (P, ...)."""
         cutoff = self.r_max_charge if second_stage else self.r_max
         if cutoff < self.cutoff:
             center, neighbor, inside = self._edges(first, second, length, cutoff)
@@ -128,10 +129,12 @@ class EvaluationGraph(torch.nn.Module):
         distance = length.to(harmonics.dtype)
         charge = charges.to(harmonics.dtype)
         if second_stage:
-            raw = self.stage_2(self.types, charge, center, neighbor, distance, both)
-            return self.energy_scale * raw.to(torch.float64)
-        raw = self.stage_1(self.types, charge, center, neighbor, distance, both)
-        return self.chi_scale * raw.to(torch.float64) + self.chi_shift
+            raw, features = self.stage_2(
+                self.types, charge, center, neighbor, distance, both, before
+            )
+            return self.energy_scale * raw.to(torch.float64), features
+        raw, features = self.stage_1(self.types, charge, center, neighbor, distance, both, before)
+        return self.chi_scale * raw.to(torch.float64) + self.chi_shift, features
 
     @torch.jit.export
     def evaluate(
@@ -193,19 +196,22 @@ class EvaluationGraph(torch.nn.Module):
         """The phases; OpenMM freezes graphs, which drops ``detach`` but not ``no_grad``."""
         length = torch.linalg.vector_norm(vector, dim=-1)
         harmonics = self.harmonics(vector.to(self.signs.dtype))
-        chi = self._stage(False, self.offsets, first, second, length, harmonics)
+        none = harmonics.new_zeros([x.shape[0], 1])
+        chi, features = self._stage(False, self.offsets, first, second, length, harmonics, none)
         with torch.no_grad():
+            before = features.clone()
             state = self.solver.begin(kept, self.hardness, x, box)
             pushed = chi
             if self.with_offsets:
                 pushed = chi + self.solver.potential(kept, state, self.offsets)
             charges = self.solver.solve(kept, state, pushed, self.total_charge, False)
         seen = charges.clone().requires_grad_(True)
-        short = self._stage(True, seen, first, second, length, harmonics).sum()
+        before.requires_grad_(True)
+        short = self._stage(True, seen, first, second, length, harmonics, before)[0].sum()
         short = short + self.repulsion_energy(first, second, length)
         # one pass backwards for all; the geometry takes its part of the slopes below
         slopes = torch.autograd.grad(
-            [short], [seen, length, harmonics], retain_graph=True, allow_unused=True
+            [short], [seen, length, harmonics, before], retain_graph=True, allow_unused=True
         )
         with torch.no_grad():
             gradient = slopes[0]
@@ -217,7 +223,9 @@ class EvaluationGraph(torch.nn.Module):
             self.solver.finish(charges, adjoint)
             weights = charges - adjoint if self.full else -adjoint
         linear = (weights * chi).sum()
-        forces = self._network_forces(linear, vector, length, harmonics, slopes, first, second)
+        forces = self._network_forces(
+            linear, vector, length, harmonics, features, slopes, first, second
+        )
         with torch.no_grad():
             pure = charges + self.offsets - adjoint
             coulomb, pull = self._coulomb(x, box, kept, pure, adjoint)
@@ -249,12 +257,13 @@ class EvaluationGraph(torch.nn.Module):
         vector: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
+        features: torch.Tensor,
         slopes: list[torch.Tensor | None],
         first: torch.Tensor,
         second: torch.Tensor,
     ) -> torch.Tensor:
         """Forces of weights · χ and of the short-range energy, shape (N, 3), eV/Å."""
-        by_length, by_harmonics = slopes[1], slopes[2]
+        by_length, by_harmonics, by_features = slopes[1], slopes[2], slopes[3]
         values: list[torch.Tensor] = []
         seeds: list[torch.Tensor | None] = []
         if self.first_sees_edges:
@@ -266,6 +275,9 @@ class EvaluationGraph(torch.nn.Module):
         if self.second_sees_edges and by_harmonics is not None:
             values.append(harmonics)
             seeds.append(by_harmonics)
+        if self.first_sees_edges and by_features is not None:
+            values.append(features)
+            seeds.append(by_features)
         forces = vector.new_zeros([self.types.shape[0], 3])
         if len(values) == 0:
             return forces

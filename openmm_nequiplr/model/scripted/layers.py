@@ -89,6 +89,11 @@ class ScriptedProduct(torch.nn.Module):
         return torch.cat(outputs, dim=1)
 
 
+class _NothingShared(torch.nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.new_zeros([])
+
+
 class _NoSelfConnection(torch.nn.Module):
     def forward(self, features: torch.Tensor, attributes: torch.Tensor) -> torch.Tensor:
         return features
@@ -167,6 +172,8 @@ class ScriptedStage(torch.nn.Module):
         self.embedding, self.radial_basis = convolutions.embedding, convolutions.radial_basis
         self.layers = torch.nn.ModuleList([ScriptedLayer(layer) for layer in convolutions.layers])
         self.readout = stage.readout
+        shared = stage.shared if isinstance(stage, EnergyStage) else None
+        self.shared = _NothingShared() if shared is None else shared
 
     def forward(
         self,
@@ -176,8 +183,9 @@ class ScriptedStage(torch.nn.Module):
         neighbor: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
-    ) -> torch.Tensor:
-        """One scalar an atom, shape (N,), in the dtype of the network.
+        before: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One scalar an atom, shape (N,), and the features it comes from, in the network's dtype.
 
         Parameters
         ----------
@@ -187,6 +195,8 @@ class ScriptedStage(torch.nn.Module):
         center, neighbor : torch.Tensor, int64, shape (2P,)
         length : torch.Tensor, shape (P,), Å
         harmonics : torch.Tensor, shape (2P, (l_max + 1)²)
+        before : torch.Tensor, shape (N, …)
+            Features of the electronegativity stage; looked at where the energy starts from them.
         """
         attributes = torch.nn.functional.one_hot(types, self.num_types).to(harmonics.dtype)
         if self.with_charges:
@@ -194,11 +204,11 @@ class ScriptedStage(torch.nn.Module):
                 charges, self.charge_min, self.charge_max, self.num_charge_basis
             )
             attributes = torch.cat((attributes, encoded), dim=-1)
-        features = self.embedding(attributes)
+        features = self.embedding(attributes) + self.shared(before)
         radial = self.radial_basis(length)
         for layer in self.layers:
             features = layer(features, attributes, center, neighbor, harmonics, radial)
-        return self.readout(features)
+        return self.readout(features), features
 
 
 class ScriptedRepulsion(torch.nn.Module):

@@ -106,6 +106,7 @@ class FusedConvolutions:
         edge_index: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
+        start: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Node features in e3nn's order, shape (N, irreps_out.dim).
 
@@ -115,9 +116,14 @@ class FusedConvolutions:
         edge_index : torch.Tensor, int64, shape (2, E)
         length : torch.Tensor, shape (E,), Å
         harmonics : torch.Tensor, shape (E, (l_max + 1)²)
+        start : torch.Tensor, optional, shape (N, channels)
+            Even scalars that are added to the embedding.
         """
         edges = SortedEdges.of(edge_index, attributes.shape[0])
-        features = self.embedding({o3.Irrep("0e"): attributes.unsqueeze(1)})
+        scalar = o3.Irrep("0e")
+        features = self.embedding({scalar: attributes.unsqueeze(1)})
+        if start is not None:
+            features[scalar] = features[scalar] + start.unsqueeze(1)
         for layer in self.layers:
             features = layer(features, attributes, harmonics, length, edges)
         return to_e3nn(features, self.irreps_out)

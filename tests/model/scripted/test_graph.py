@@ -61,6 +61,8 @@ KINDS = {
     "two cutoffs, ZBL, l = 2": {"r_max_charge": 3.1, "zbl": True, "l_max": 2},
     "no layers": {"num_layers": 0, "num_layers_charge": 0},
     "no charges in the energy": {"num_layers_charge": 0, "zbl": True, "use_sc": False},
+    "shared features": {"shared_features": True, "r_max_charge": 3.1},
+    "shared features, no layers": {"shared_features": True, "num_layers": 0},
     "even, resnet": {"parity": False, "resnet": True, "num_layers": 3, "bessel_trainable": False},
 }
 
