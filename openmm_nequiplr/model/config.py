@@ -68,9 +68,9 @@ class ModelConfig:
         mean over the structure), instead of Q_i alone. Partial charges of a population analysis
         are much smaller than the charges with which ions feel a field; Z makes up for it.
     shared_features : bool
-        Let the energy stage start from the scalars that the electronegativity stage ends with, on
-        top of the embedding of elements and charges: both then count for the energy, at no cost.
-        Otherwise, as in the paper, charges are all that comes from the first stage.
+        Let the energy stage start from the features that the electronegativity stage ends with,
+        beside the embedding of elements and charges, so that the layers of both count for the
+        energy. Otherwise, as in the paper, charges are all that comes from the first stage.
     zbl : bool
         Add the Ziegler-Biersack-Littmark repulsion within the cutoff of the energy stage.
     isolated : bool
@@ -83,8 +83,9 @@ class ModelConfig:
     nonlinearity_scalars, nonlinearity_gates : tuple of two str
         Activations of even and odd scalars ("silu", "ssp", "tanh", "abs").
     scalar_last_layer : bool
-        Leave out of the last layer of each stage what its readout does not use (all but even
-        scalars). The same function; weights of converted models hold the whole layer.
+        Leave out of the last layer of each stage what nothing uses (all but even scalars, where
+        features are not shared). The same function; weights of converted models hold the whole
+        layer.
     legacy_periodic : bool
         Reproduce the published code in periodic cells: diagonal A, no χ·Q. For converted
         models only.

@@ -68,8 +68,10 @@ class NequIPLRPotential(torch.nn.Module):
             ElectronegativityStage(config) if config.equilibration else None
         )
         first = self.electronegativity_stage
-        shared = first is not None and config.shared_features
-        self.energy_stage = EnergyStage(config, first.convolutions.irreps_out if shared else None)
+        self.energy_stage = EnergyStage(
+            config,
+            first.convolutions.irreps_out if first and config.shared_features else None,
+        )
         self.hardness_parameter = torch.nn.Parameter(
             torch.ones(count), requires_grad=config.equilibration
         )

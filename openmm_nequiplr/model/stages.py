@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from e3nn import o3
 
-from ..nn import ConvNetLayer, RadialBasis, ScalarReadout, charge_encoding, one_hot
+from ..nn import (
+    ConvNetLayer,
+    RadialBasis,
+    ScalarReadout,
+    add_scalars,
+    charge_encoding,
+    one_hot,
+)
 from ..nn.fused import fused_convolutions
 from .config import ModelConfig
 
@@ -42,10 +49,27 @@ class EdgeHarmonics(torch.nn.Module):
 
 
 class _Convolutions(torch.nn.Module):
-    """Embedding and convolutions, common to both stages."""
+    """Embedding and convolutions, common to both stages.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    num_attributes, num_layers : int
+    r_max : float, Å
+    irreps_before : e3nn.o3.Irreps, optional
+        Of the features of another stage that this one starts from.
+    shared : bool
+        Whether another stage starts from this one's.
+    """
 
     def __init__(
-        self, config: ModelConfig, num_attributes: int, num_layers: int, r_max: float
+        self,
+        config: ModelConfig,
+        num_attributes: int,
+        num_layers: int,
+        r_max: float,
+        irreps_before: o3.Irreps | None = None,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self.radial_basis = RadialBasis(
@@ -54,9 +78,14 @@ class _Convolutions(torch.nn.Module):
         attributes = o3.Irreps([(num_attributes, (0, 1))])
         irreps = o3.Irreps([(config.num_features, (0, 1))])
         self.embedding = o3.Linear(attributes, irreps)
+        #: None without features of another stage.
+        self.before = None
+        if irreps_before is not None:
+            irreps = irreps + irreps_before.filter(drop=["0e"])
+            self.before = o3.Linear(irreps_before, irreps)
         layers = []
         for number in range(1, num_layers + 1):
-            last = config.scalar_last_layer and number == num_layers
+            last = config.scalar_last_layer and number == num_layers and not shared
             layer = ConvNetLayer(
                 irreps,
                 o3.Irreps([(config.num_features, (0, 1))]) if last else _hidden_irreps(config),
@@ -82,15 +111,16 @@ class _Convolutions(torch.nn.Module):
         edge_index: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
-        start: torch.Tensor | None = None,
+        before: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Features, shape (N, irreps_out.dim); ``start``, (N, num_features), adds to the first."""
+        """Features, shape (N, irreps_out.dim); ``before`` of shape (N, irreps_before.dim)."""
+        start = None if self.before is None else self.before(before)
         fast = fused_convolutions(self, length)
         if fast is not None:
             return fast(attributes, edge_index, length, harmonics, start)
         features = self.embedding(attributes)
         if start is not None:
-            features = features + start
+            features = add_scalars(start, features)
         if len(self.layers) == 0:
             return features
         radial = self.radial_basis(length)
@@ -105,7 +135,13 @@ class ElectronegativityStage(torch.nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_types = len(config.type_names)
-        self.convolutions = _Convolutions(config, self.num_types, config.num_layers, config.r_max)
+        self.convolutions = _Convolutions(
+            config,
+            self.num_types,
+            config.num_layers,
+            config.r_max,
+            shared=config.shared_features,
+        )
         self.readout = ScalarReadout(self.convolutions.irreps_out, config.num_features)
 
     def features(
@@ -158,12 +194,8 @@ class EnergyStage(torch.nn.Module):
             num_attributes += config.num_charge_basis
         else:
             layers += config.num_layers
-        self.convolutions = _Convolutions(config, num_attributes, layers, config.charge_cutoff)
-        #: None where charges are all that comes from the electronegativity stage.
-        self.shared = (
-            None
-            if irreps_before is None
-            else o3.Linear(irreps_before, o3.Irreps([(config.num_features, (0, 1))]))
+        self.convolutions = _Convolutions(
+            config, num_attributes, layers, config.charge_cutoff, irreps_before
         )
         hidden = max(1, config.num_features // 2)
         self.readout = ScalarReadout(self.convolutions.irreps_out, hidden)
@@ -192,5 +224,4 @@ class EnergyStage(torch.nn.Module):
         if self.sees_charges:
             encoded = charge_encoding(charges, *self.basis)
             attributes = torch.cat((attributes, encoded), dim=-1)
-        start = None if self.shared is None else self.shared(before)
-        return self.readout(self.convolutions(attributes, edge_index, length, harmonics, start))
+        return self.readout(self.convolutions(attributes, edge_index, length, harmonics, before))

@@ -1,7 +1,7 @@
 """The NequIP building blocks, on e3nn."""
 
 from .convolution import ConvNetLayer, InteractionBlock
-from .encoding import charge_encoding, one_hot
+from .encoding import add_scalars, charge_encoding, one_hot
 from .fused import fused_inference
 from .radial import BesselBasis, PolynomialCutoff, RadialBasis
 from .readout import ScalarReadout
@@ -17,6 +17,7 @@ __all__ = [
     "RadialBasis",
     "ScalarReadout",
     "ZBLRepulsion",
+    "add_scalars",
     "channel_last",
     "charge_encoding",
     "fused_inference",

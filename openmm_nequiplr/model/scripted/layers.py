@@ -8,7 +8,14 @@ Edges come in pairs: rows 0 to P − 1 lead from the first atom of a pair to the
 import torch
 from e3nn import o3
 
-from ...nn import ConvNetLayer, EdgeTensorProduct, InteractionBlock, ZBLRepulsion, charge_encoding
+from ...nn import (
+    ConvNetLayer,
+    EdgeTensorProduct,
+    InteractionBlock,
+    ZBLRepulsion,
+    add_scalars,
+    charge_encoding,
+)
 from ...nn.repulsion import SCREENING
 from ...units import BOHR, COULOMB_CONSTANT
 from ..stages import ElectronegativityStage, EnergyStage
@@ -89,9 +96,22 @@ class ScriptedProduct(torch.nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-class _NothingShared(torch.nn.Module):
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return features.new_zeros([])
+class _NothingBefore(torch.nn.Module):
+    """A stage that starts from its embedding."""
+
+    def forward(self, before: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+        return embedded
+
+
+class _FeaturesBefore(torch.nn.Module):
+    """A stage that starts from the features of another one, too."""
+
+    def __init__(self, linear: o3.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, before: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+        return add_scalars(self.linear(before), embedded)
 
 
 class _NoSelfConnection(torch.nn.Module):
@@ -172,8 +192,8 @@ class ScriptedStage(torch.nn.Module):
         self.embedding, self.radial_basis = convolutions.embedding, convolutions.radial_basis
         self.layers = torch.nn.ModuleList([ScriptedLayer(layer) for layer in convolutions.layers])
         self.readout = stage.readout
-        shared = stage.shared if isinstance(stage, EnergyStage) else None
-        self.shared = _NothingShared() if shared is None else shared
+        linear = convolutions.before
+        self.before = _NothingBefore() if linear is None else _FeaturesBefore(linear)
 
     def forward(
         self,
@@ -204,7 +224,7 @@ class ScriptedStage(torch.nn.Module):
                 charges, self.charge_min, self.charge_max, self.num_charge_basis
             )
             attributes = torch.cat((attributes, encoded), dim=-1)
-        features = self.embedding(attributes) + self.shared(before)
+        features = self.before(before, self.embedding(attributes))
         radial = self.radial_basis(length)
         for layer in self.layers:
             features = layer(features, attributes, center, neighbor, harmonics, radial)

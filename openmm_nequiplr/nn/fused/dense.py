@@ -40,6 +40,16 @@ def to_e3nn(features: Features, irreps: o3.Irreps) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
+def from_e3nn(features: torch.Tensor, irreps: o3.Irreps) -> Features:
+    """Features of shape (N, irreps.dim) in e3nn's order, by irrep."""
+    parts: dict[o3.Irrep, list[torch.Tensor]] = {ir: [] for ir in merged(irreps)}
+    for piece, (mul, ir) in zip(
+        features.split([m * i.dim for m, i in irreps], dim=1), irreps, strict=True
+    ):
+        parts[ir].append(piece.unflatten(1, (mul, ir.dim)).transpose(1, 2))
+    return {ir: torch.cat(pieces, dim=2) for ir, pieces in parts.items()}
+
+
 def _times(part: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Product over the last dimension, as one large matrix product instead of N small ones."""
     return (part.reshape(-1, part.shape[-1]) @ matrix).view(*part.shape[:-1], -1)

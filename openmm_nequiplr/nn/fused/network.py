@@ -13,6 +13,7 @@ from .dense import (
     MergedGate,
     MergedLinear,
     MergedSelfConnection,
+    from_e3nn,
     join,
     split,
     to_e3nn,
@@ -98,6 +99,7 @@ class FusedConvolutions:
         self.embedding = MergedLinear(embedding, dtype)
         parts = [layer for layer in layers if isinstance(layer, ConvNetLayer)]
         self.layers = [FusedLayer(layer, basis, dtype) for layer in parts]
+        self.irreps_in = parts[0].conv.linear_1.irreps_in
         self.irreps_out = parts[-1].irreps_out
 
     def __call__(
@@ -116,14 +118,16 @@ class FusedConvolutions:
         edge_index : torch.Tensor, int64, shape (2, E)
         length : torch.Tensor, shape (E,), Å
         harmonics : torch.Tensor, shape (E, (l_max + 1)²)
-        start : torch.Tensor, optional, shape (N, channels)
-            Even scalars that are added to the embedding.
+        start : torch.Tensor, optional, shape (N, irreps_in.dim)
+            In e3nn's order, of the first layer's irreps: what the embedding is added to.
         """
         edges = SortedEdges.of(edge_index, attributes.shape[0])
         scalar = o3.Irrep("0e")
         features = self.embedding({scalar: attributes.unsqueeze(1)})
         if start is not None:
-            features[scalar] = features[scalar] + start.unsqueeze(1)
+            embedded = features[scalar]
+            features = from_e3nn(start, self.irreps_in)
+            features[scalar] = features[scalar] + embedded
         for layer in self.layers:
             features = layer(features, attributes, harmonics, length, edges)
         return to_e3nn(features, self.irreps_out)
