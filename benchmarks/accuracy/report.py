@@ -25,7 +25,7 @@ COLUMNS = (
     ("epochs", "epochs", 0),
     ("milliseconds_per_frame", "ms/frame", 1),
 )
-_COLOURS = dict(zip(VARIANTS, ("#1f5fa8", "#d9731a", "#4a9a4a"), strict=True))
+_COLOURS = dict(zip(VARIANTS, ("#1f5fa8", "#7fb0dc", "#d9731a", "#4a9a4a"), strict=True))
 Group = dict[tuple[str, float], list[dict[str, Any]]]
 
 

@@ -16,13 +16,14 @@ from ase import Atoms
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 VARIANTS = {
     "lr": "NequIP-LR",
+    "separate": "NequIP-LR, stages that share charges alone, as in the paper",
     "short_range": "short-range, equivariant (no equilibration)",
     "invariant": "long-range, invariant (l_max 0)",
 }
 #: Entries of ``model`` that only a model with charges has.
 _OF_CHARGES = (
-    "charge_min", "charge_max", "num_charge_basis", "electrostatic_energy", "effective_charges",
-    "coulomb_constant", "gaussian_widths", "hardness_min",
+    "shared_features", "charge_min", "charge_max", "num_charge_basis", "electrostatic_energy",
+    "effective_charges", "coulomb_constant", "gaussian_widths", "hardness_min",
 )  # fmt: skip
 PARTS = ("train", "validation", "test")
 
@@ -101,10 +102,9 @@ SYSTEMS = {
         data="carbon_chain.extxyz",
         config="carbon_chain.yaml",
         cutoffs=(3.0, 4.0),
-        layers=(2, 1),
+        layers=(1, 2),
         budget=20.0,
         divide=at_random(validation=6, test=12),
-        overrides={"optimizer.lr": 0.008},  # from random weights
     ),
     # 10.8 Å at most: the nearest dopant is 11.1 Å from the gold
     "au2_mgo": System(
@@ -127,7 +127,7 @@ SYSTEMS = {
         data="dipeptides_train.extxyz",
         config="dipeptides.yaml",
         cutoffs=(3.0, 4.0),
-        layers=(1, 2),
+        layers=(2, 1),
         budget=30.0,
         divide=at_random(validation=25, test=25),
     ),
@@ -186,7 +186,9 @@ def configuration(
     for assignment in overrides:
         key, _, value = assignment.partition("=")
         _put(config, key, yaml.safe_load(value))
-    if variant == "invariant":
+    if variant == "separate":
+        model["shared_features"] = False
+    elif variant == "invariant":
         model["l_max"] = 0
     elif variant == "short_range":
         model["equilibration"] = False

@@ -16,6 +16,7 @@ import numpy as np
 from numba import config as numba_config
 from numba import from_dtype, int32, int64, njit
 from numba.np.unsafe import ndarray as unsafe
+from numpy.polynomial.polynomial import polyadd, polymul, polysub
 
 #: Elements of a short array as a tuple.
 _to_registers: Any = unsafe.to_fixed_tuple
@@ -33,55 +34,37 @@ def _compiled(**options):
     return decorate
 
 
-@_compiled()
-def spline_weights(coordinates, shape, order, zero):
-    """Cardinal B-splines around each atom.
+def spline_polynomials(order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cardinal B-splines and their slopes as polynomials (Essmann et al. 1995, eqs. 4.1 and 4.2).
 
     Parameters
     ----------
-    coordinates : numpy.ndarray, shape (N, 3)
-        In mesh spacings.
-    shape : numpy.ndarray, int64, shape (3,)
     order : int
-    zero : numpy.float32 or numpy.float64
-        Of the type that the weights shall have.
+        p, at least 3.
 
     Returns
     -------
-    index : numpy.ndarray, int32, shape (N, 3, p)
-        Mesh points, wrapped into the cell.
-    weight, slope : numpy.ndarray, shape (N, 3, p)
-        M_p and dM_p/dx, x in mesh spacings (Essmann et al. 1995, eqs. 4.1 and 4.2).
+    numpy.ndarray, shapes (p, p) and (p − 1, p)
+        Coefficients, lowest power first, of the weight of each of the p points around a place that
+        lies the fraction f beyond the point below it, and of its derivative by f.
     """
-    count = coordinates.shape[0]
-    index = np.empty((count, 3, order), np.int32)
-    kind = np.asarray(zero).dtype
-    weight, slope = np.empty((count, 3, order), kind), np.empty((count, 3, order), kind)
-    w = np.zeros(order)
-    for i in range(count):
-        for d in range(3):
-            x = coordinates[i, d]
-            floor = math.floor(x)
-            f = x - floor
-            w[0] = 1.0 - f
-            w[1] = f
-            for n in range(3, order + 1):
-                if n == order:
-                    slope[i, d, 0] = -w[0]
-                    for j in range(1, order - 1):
-                        slope[i, d, j] = w[j - 1] - w[j]
-                    slope[i, d, order - 1] = w[order - 2]
-                scale = 1.0 / (n - 1)
-                w[n - 1] = scale * f * w[n - 2]
-                for j in range(n - 2, 0, -1):
-                    w[j] = scale * ((f + n - 1 - j) * w[j - 1] + (1 - f + j) * w[j])
-                w[0] = scale * (1.0 - f) * w[0]
-            start = np.int64(floor) % shape[d]
-            for j in range(order):
-                weight[i, d, j] = w[j]
-                point = start + j
-                index[i, d, j] = point if point < shape[d] else point - shape[d]
-    return index, weight, slope
+    weights = [np.array([1.0, -1.0]), np.array([0.0, 1.0])]
+    slopes: list[np.ndarray] = []
+    for n in range(3, order + 1):
+        low, high = [np.zeros(1), *weights], [*weights, np.zeros(1)]
+        slopes = [polysub(a, b) for a, b in zip(low, high, strict=True)]
+        weights = [
+            polyadd(polymul([n - 1 - j, 1], low[j]), polymul([1 + j, -1], high[j])) / (n - 1)
+            for j in range(n)
+        ]
+    return _columns(weights, order), _columns(slopes, order - 1)
+
+
+def _columns(polynomials: list[np.ndarray], powers: int) -> np.ndarray:
+    result = np.zeros((powers, len(polynomials)))
+    for column, polynomial in enumerate(polynomials):
+        result[: len(polynomial), column] = polynomial[:powers]
+    return result
 
 
 @contextlib.contextmanager
@@ -100,16 +83,38 @@ def _straight_line_vectors() -> Iterator[None]:
 def stencil_kernels(order, dtype):
     """Loops over mesh points for one spline order and type, which the compiler then knows.
 
-    In all of them ``index``, ``weight`` and ``slope`` are those of :func:`spline_weights`,
-    ``layer``, int32, shape (N,), says which mesh of ``mesh``, shape (S, M1, M2, M3), is an atom's,
-    and ``begin`` and ``end`` are the first atom and the one after the last.
+    In all of them ``index``, ``weight`` and ``slope``, shape (N, 3, p), are the mesh points around
+    an atom, int32, wrapped into the cell, and M_p and dM_p/dx there, x in mesh spacings; ``layer``,
+    int32, shape (N,), says which mesh of ``mesh``, shape (S, M1, M2, M3), is an atom's, and
+    ``begin`` and ``end`` are the first atom and the one after the last.
 
     Returns
     -------
-    spread, gather, gather_gradient : callable
+    splines, spread, gather, gather_gradient : callable
     """
-
+    value, change = spline_polynomials(order)
     steps = np.uintp(order)  # unsigned indices need no check for a negative one
+
+    @_compiled(fastmath=True)
+    def splines(coordinates, shape, index, weight, slope, begin, end):
+        """Write the stencils of atoms at ``coordinates``, shape (N, 3), in mesh spacings."""
+        w, s = np.empty(order), np.empty(order)
+        for i in range(begin, end):
+            for d in range(3):
+                floor = math.floor(coordinates[i, d])
+                fraction = coordinates[i, d] - floor
+                for j in range(steps):
+                    w[j], s[j] = value[order - 1, j], change[order - 2, j]
+                for k in range(1, order - 1):
+                    for j in range(steps):
+                        w[j] = w[j] * fraction + value[order - 1 - k, j]
+                        s[j] = s[j] * fraction + change[order - 2 - k, j]
+                size = np.int32(shape[d])
+                start = np.int32(np.int64(floor) % shape[d])
+                for j in range(steps):
+                    weight[i, d, j], slope[i, d, j] = w[j] * fraction + value[0, j], s[j]
+                    point = start + np.int32(j)
+                    index[i, d, j] = point if point < size else point - size
 
     @_compiled(fastmath=True)
     def spread(index, weight, layer, charges, mesh, begin, end):
@@ -198,7 +203,7 @@ def stencil_kernels(order, dtype):
     with _straight_line_vectors():
         arrays = int32[:, :, ::1], real[:, :, ::1], int32[::1], real[::1], real[:, :, :, ::1]
         spread.compile((*arrays, int64, int64))
-    return spread, gather, gather_gradient
+    return splines, spread, gather, gather_gradient
 
 
 @_compiled(fastmath=True)

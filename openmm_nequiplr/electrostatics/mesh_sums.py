@@ -175,12 +175,16 @@ class CompiledSums:
         self._kind: Any = np.float32 if dtype == torch.float32 else np.float64
         shape = np.array(geometry.parameters.shape)
         place = (positions @ torch.linalg.inv(cell)).numpy() * shape
-        order = geometry.parameters.order
-        self._index, *self._weights = _KERNELS.spline_weights(place, shape, order, self._kind(0.0))
-        self._layer = geometry.layer.numpy()
-        self._loops: Any = mesh_kernels.stencil_kernels(order, self._kind)
         threads = min(torch.get_num_threads(), 1 + self._count // _ATOMS_PER_THREAD)
         self._atoms = np.linspace(0, self._count, threads + 1).astype(int).tolist()
+        order = geometry.parameters.order
+        splines, *self._loops = mesh_kernels.stencil_kernels(order, self._kind)
+        stencil = self._count, 3, order
+        self._index = np.empty(stencil, np.int32)
+        self._weights = np.empty(stencil, self._kind), np.empty(stencil, self._kind)
+        written = self._index, *self._weights
+        _each(self._atoms, lambda *atoms: splines(place, shape, *written, *atoms))
+        self._layer = geometry.layer.numpy()
         self._points = np.ascontiguousarray(positions.numpy())
         self._shifts = (geometry.images @ cell).numpy()
         pointer = geometry.pointer.numpy()

@@ -16,8 +16,10 @@ from openmm_nequiplr.electrostatics import (
     choose_parameters,
     ewald_geometry,
     mesh_geometry,
+    mesh_kernels,
 )
 from openmm_nequiplr.errors import BoxError, InputError
+from openmm_nequiplr.model.scripted.mesh import spline_weights
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
 CELLS = {
@@ -211,6 +213,25 @@ def test_single_precision_serves_moderate_accuracies(rng, compiled):
     single, double = (operator.potential(problem.charges) for operator in operators)
     assert single.dtype == torch.float64
     assert 0.0 < relative(single, double) < 2e-6
+
+
+@pytest.mark.parametrize("order", [4, 6, 8])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_stencils_are_those_of_the_recursion(rng, order, dtype):
+    shape, count = np.array([9, 12, 30]), 50
+    place = rng.uniform(-40.0, 40.0, (count, 3))
+    place[0] = 7.0
+    index = np.empty((count, 3, order), np.int32)
+    weight, slope = np.empty(index.shape, dtype), np.empty(index.shape, dtype)
+    splines, *_ = mesh_kernels.stencil_kernels(order, dtype)
+    splines(place, shape, index, weight, slope, 0, count)
+    floor = np.floor(place)
+    expected = spline_weights(torch.tensor(place - floor), order)
+    tolerance = 20 * np.finfo(dtype).eps
+    for found, wanted in zip((weight, slope), expected, strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=tolerance)
+    points = (floor[:, :, None] + np.arange(order)) % shape[:, None]
+    np.testing.assert_array_equal(index, points)
 
 
 def test_threads_change_nothing_but_rounding(rng):
