@@ -48,8 +48,8 @@ def spline_polynomials(order: int) -> tuple[np.ndarray, np.ndarray]:
         Coefficients, lowest power first, of the weight of each of the p points around a place that
         lies the fraction f beyond the point below it, and of its derivative by f.
     """
-    weights = [np.array([1.0, -1.0]), np.array([0.0, 1.0])]
-    slopes: list[np.ndarray] = []
+    weights: list[Any] = [np.array([1.0, -1.0]), np.array([0.0, 1.0])]
+    slopes: list[Any] = []
     for n in range(3, order + 1):
         low, high = [np.zeros(1), *weights], [*weights, np.zeros(1)]
         slopes = [polysub(a, b) for a, b in zip(low, high, strict=True)]
