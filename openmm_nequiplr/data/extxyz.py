@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, describe
-from .keys import DataKeys
+from .keys import DEFAULT_KEYS, DataKeys
 from .structure import Structure
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def structure_from_atoms(
             describe("pbc", pbc.tolist(), "periodic in all three directions or in none")
         )
     labels: dict[str, Any] = {}
-    for quantity in ("energy", "forces", "charges", "dipole", "stress", "total_charge"):
+    for quantity in DEFAULT_KEYS:
         value = _lookup(atoms, quantity, keys.candidates(quantity))
         if value is None:
             continue

@@ -14,6 +14,7 @@ DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
     "dipole": ("REF_dipole", "dipole"),
     "stress": ("REF_stress", "stress"),
     "total_charge": ("total_charge", "charge", "REF_total_charge"),
+    "weight": ("config_weight",),
 }
 
 
@@ -26,9 +27,9 @@ class DataKeys:
 
     Parameters
     ----------
-    energy, forces, charges, dipole, stress, total_charge : str, optional
-        The key of each quantity; energy, dipole, stress and total charge per structure,
-        forces and charges per atom.
+    energy, forces, charges, dipole, stress, total_charge, weight : str, optional
+        The key of each quantity; energy, dipole, stress, total charge and the structure's weight
+        in losses per structure, forces and charges per atom.
     """
 
     energy: str | None = None
@@ -37,6 +38,7 @@ class DataKeys:
     dipole: str | None = None
     stress: str | None = None
     total_charge: str | None = None
+    weight: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

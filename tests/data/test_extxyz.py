@@ -65,6 +65,15 @@ def test_configured_keys(tmp_path):
     np.testing.assert_array_equal(structure.charges, [0.25, 0.25])
 
 
+def test_weights_of_structures(tmp_path):
+    assert read_extxyz(_file(tmp_path, info="energy=1"))[0].weight == 1.0
+    path = _file(tmp_path, info="config_weight=0.25 own=3")
+    assert read_extxyz(path)[0].weight == 0.25
+    assert read_extxyz(path, DataKeys(weight="own"))[0].weight == 3.0
+    with pytest.raises(InputError, match=r"frame 0: weight: expected a number above 0, got 0\.0"):
+        read_extxyz(_file(tmp_path, info="config_weight=0"))
+
+
 def test_configured_key_that_is_nowhere(tmp_path):
     path = _file(tmp_path, info="energy=7")
     with pytest.raises(InputError, match=r"keys\.energy: expected a key of the file.*e_dft"):
