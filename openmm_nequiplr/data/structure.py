@@ -70,10 +70,10 @@ class Structure:
             "pbc": bool(self.pbc),
             "total_charge": _number("total_charge", self.total_charge),
             "cell": _cell(self.cell) if self.pbc else None,
-            "weight": _number("weight", self.weight),
         }
-        if self.weight <= 0.0:
-            raise InputError(describe("weight", self.weight, "a number above 0"))
+        checked["weight"] = weight = _number("weight", self.weight)
+        if weight <= 0.0:
+            raise InputError(describe("weight", weight, "a number above 0"))
         if self.energy is not None:
             checked["energy"] = _number("energy", self.energy)
         for name, shape in (
