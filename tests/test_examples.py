@@ -29,8 +29,6 @@ def _needs_openmmtorch():
 def test_example_runs(example, tmp_path):
     if "import MLPotential" in example.read_text(encoding="utf-8"):
         pytest.importorskip("openmmml", reason="openmm-ml is not installed")
-    if "from tblite" in example.read_text(encoding="utf-8"):
-        pytest.importorskip("tblite", reason="tblite is not installed")
     if example.stem.startswith("torchforce"):
         _needs_openmmtorch()
     done = subprocess.run(

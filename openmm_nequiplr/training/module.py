@@ -106,7 +106,8 @@ class TrainingModule(pl.LightningModule):
         output = self.model(batch.graph, compute_forces=self._forces, compute_stress=self._stress)
         errors = residuals(output, batch.labels)
         weight = batch.labels.weight
-        if weight is None or bool((weight == 1.0).all()):  # copies tell nothing of the errors
+        harmonic = self.config.harmonic  # whose copies tell nothing of the errors
+        if weight is None or not harmonic.copies or bool((weight != harmonic.weight).all()):
             self._sums.add(errors)
         if self.config.loss.per_species:
             names = self.config.loss.per_species
