@@ -175,15 +175,15 @@ class CompiledSums:
         self._kind: Any = np.float32 if dtype == torch.float32 else np.float64
         shape = np.array(geometry.parameters.shape)
         place = (positions @ torch.linalg.inv(cell)).numpy() * shape
-        threads = min(torch.get_num_threads(), 1 + self._count // _ATOMS_PER_THREAD)
-        self._atoms = np.linspace(0, self._count, threads + 1).astype(int).tolist()
+        self._atoms = thread_bounds(self._count)
+        threads = len(self._atoms) - 1
         order = geometry.parameters.order
         splines, *self._loops = mesh_kernels.stencil_kernels(order, self._kind)
         stencil = self._count, 3, order
         self._index = np.empty(stencil, np.int32)
         self._weights = np.empty(stencil, self._kind), np.empty(stencil, self._kind)
         written = self._index, *self._weights
-        _each(self._atoms, lambda *atoms: splines(place, shape, *written, *atoms))
+        each_block(self._atoms, lambda *atoms: splines(place, shape, *written, *atoms))
         self._layer = geometry.layer.numpy()
         self._points = np.ascontiguousarray(positions.numpy())
         self._shifts = (geometry.images @ cell).numpy()
@@ -202,7 +202,7 @@ class CompiledSums:
         table = geometry.scaled_table(constant, self._kind)
         arguments = self._points, self._shifts, self._pairs, kinds, table, geometry.inverse_step
         if self._values.size:
-            _each(
+            each_block(
                 self._rows,
                 lambda *rows: _KERNELS.pair_values(*arguments, self._values, self._slopes, *rows),
             )
@@ -223,7 +223,7 @@ class CompiledSums:
             _KERNELS.pair_product(self._pairs, self._values, source, result, *rows)
             return result
 
-        return torch.from_numpy(sum(_each(self._rows, product))).to(torch.float64)
+        return torch.from_numpy(sum(each_block(self._rows, product))).to(torch.float64)
 
     def spread(self, charges: torch.Tensor) -> torch.Tensor:
         source = charges.to(self._dtype).numpy()
@@ -234,7 +234,7 @@ class CompiledSums:
             self._loops[0](self._index, self._weights[0], self._layer, source, mesh.numpy(), *atoms)
             return mesh
 
-        first, *others = _each(self._atoms, fill)
+        first, *others = each_block(self._atoms, fill)
         for mesh in others:
             first += mesh
         return first
@@ -246,14 +246,14 @@ class CompiledSums:
     def gather(self, field: torch.Tensor) -> torch.Tensor:
         result = np.empty(self._count, self._kind)
         arguments = self._index, self._weights[0], self._layer, field.numpy(), result
-        _each(self._atoms, lambda *atoms: self._loops[1](*arguments, *atoms))
+        each_block(self._atoms, lambda *atoms: self._loops[1](*arguments, *atoms))
         return torch.from_numpy(result).to(torch.float64)
 
     def gather_gradient(self, field: torch.Tensor) -> torch.Tensor:
         """The field of each atom's layer and its slope per mesh spacing, float64, shape (N, 4)."""
         result = np.empty((self._count, 4), self._kind)
         arguments = self._index, *self._weights, self._layer, field.numpy(), result
-        _each(self._atoms, lambda *atoms: self._loops[2](*arguments, *atoms))
+        each_block(self._atoms, lambda *atoms: self._loops[2](*arguments, *atoms))
         return torch.from_numpy(result).to(torch.float64)
 
     def pair_gradient(
@@ -278,7 +278,7 @@ class CompiledSums:
             )
             return energy, gradient, of_shift
 
-        energies, gradients, of_shifts = zip(*_each(self._rows, add), strict=True)
+        energies, gradients, of_shifts = zip(*each_block(self._rows, add), strict=True)
         gradient, of_shift = (torch.from_numpy(sum(x)) for x in (gradients, of_shifts))
         return sum(energies), gradient, of_shift
 
@@ -299,7 +299,13 @@ class CompiledSums:
         return _PairEnergy.apply(positions, cell, charges, self, self._geometry.images)
 
 
-def _each(bounds: list[int], function: Callable[..., Any]) -> list[Any]:
+def thread_bounds(count: int) -> list[int]:
+    """Where the atoms of each thread begin, and the end."""
+    threads = min(torch.get_num_threads(), 1 + count // _ATOMS_PER_THREAD)
+    return np.linspace(0, count, threads + 1).astype(int).tolist()
+
+
+def each_block(bounds: list[int], function: Callable[..., Any]) -> list[Any]:
     """``function(begin, end)`` of every two neighbouring bounds, in threads."""
     blocks = list(itertools.pairwise(bounds))
     if len(blocks) == 1:

@@ -14,6 +14,7 @@ import torch
 
 from ..electrostatics import CoulombOperator
 from ..errors import InputError, describe
+from .waves import Waves
 
 
 class Preconditioner(Protocol):
@@ -91,12 +92,10 @@ class WoodburyPreconditioner:
         volume = float(torch.linalg.det(cell).abs())
         strength = 8.0 * math.pi * coulomb_constant / volume / (k_vectors**2).sum(dim=-1)
         phase = positions @ k_vectors.T
-        root = strength.sqrt()
-        wave = torch.cat((torch.cos(phase) * root, torch.sin(phase) * root), dim=1)
-        # single precision: it halves the cost, and any close, symmetric M will do
-        self._wave = wave.to(torch.float32)
-        scaled = self._wave * self._inverse.to(torch.float32).unsqueeze(-1)
-        capacitance = (scaled.T @ self._wave).to(torch.float64)
+        self._waves = Waves(phase, strength.sqrt())
+        wave = self._waves.matrix()
+        scaled = wave * self._inverse.to(torch.float32).unsqueeze(-1)
+        capacitance = (scaled.T @ wave).to(torch.float64)
         capacitance.diagonal().add_(1.0)
         factor = torch.linalg.cholesky(capacitance)
         self._middle = torch.cholesky_inverse(factor).to(torch.float32)
@@ -110,7 +109,7 @@ class WoodburyPreconditioner:
         if not bool(size > 0):
             return first
         short = (first / size).to(torch.float32)
-        correction = self._wave @ (self._middle @ (self._wave.T @ short))
+        correction = self._waves.expand(self._middle @ self._waves.project(short))
         return first - self._inverse * size * correction.to(torch.float64)
 
 

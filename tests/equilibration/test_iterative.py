@@ -21,8 +21,10 @@ from openmm_nequiplr.equilibration import (
     WoodburyPreconditioner,
     adjoint_charges,
     lagrangian_weights,
+    waves,
 )
 from openmm_nequiplr.equilibration.preconditioning import lowest_waves
+from openmm_nequiplr.equilibration.waves import Waves
 from openmm_nequiplr.errors import ConvergenceError, InputError
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
@@ -158,6 +160,31 @@ def test_woodbury_is_the_inverse_of_what_it_says(rng):
     expected = torch.linalg.solve(matrix, residual)
     torch.testing.assert_close(preconditioner.apply(residual), expected, rtol=1e-4, atol=1e-5)
     assert not bool(preconditioner.apply(torch.zeros_like(residual)).any())
+
+
+def test_waves_in_bytes_are_close_and_their_products_exact(rng):
+    phase, factors = torch.tensor(rng.uniform(-9, 9, (50, 7))), torch.tensor(rng.uniform(1, 2, 7))
+    plain, waves = Waves(phase, factors, False), Waves(phase, factors, True)
+    assert 0 < (waves.matrix() - plain.matrix()).abs().max() < 2.0 / 254.0 + 1e-6
+    values, coefficients = torch.tensor(rng.normal(size=50)), torch.tensor(rng.normal(size=14))
+    for each in (plain, waves):
+        matrix = each.matrix().double()
+        found = each.project(values.float()), each.expand(coefficients.float())
+        expected = matrix.T @ values, matrix @ coefficients
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("in_bytes", [False, True])
+def test_preconditioner_stays_symmetric(rng, monkeypatch, in_bytes):
+    monkeypatch.setattr(waves, "BYTES_FROM", 0 if in_bytes else 10**9)
+    crystal = RockSalt(rng, (2, 2, 2), shear=True)
+    positions, cell, _ = crystal.tensors()
+    made = WoodburyPreconditioner(positions, cell, crystal.hardness + 4.0, COULOMB_CONSTANT, 9)
+    unit = torch.eye(len(crystal.hardness), dtype=torch.float64)
+    matrix = torch.stack([made.apply(row) for row in unit])
+    torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-6)
+    assert torch.linalg.eigvalsh(matrix)[0] > 0.0
 
 
 def test_preconditioner_is_reused_until_iterations_grow_or_the_cell_changes(rng):
