@@ -67,7 +67,6 @@ def test_variants_are_valid_and_comparable(systems, parts, tmp_path, name):
         assert layers == sum(system.layers)
     assert lr.equilibration.charge_epochs == 3
     assert found["separate"].model == {**lr.model, "shared_features": False}
-    assert lr.model["shared_features"] is True
     assert short.model["equilibration"] is False
     assert short.loss.charges == short.loss.dipole == 0.0
     assert invariant.model["l_max"] == 0 < lr.model["l_max"]
