@@ -272,6 +272,24 @@ def test_training_starts_from_a_model(config_file, data_file, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_structures_of_other_weights_count_in_the_errors(config_file, data_file, tmp_path):
+    """Weights change the loss, not the errors that are shown."""
+    frames = read(data_file, ":")
+    for atoms in frames:
+        atoms.info["config_weight"] = 2.0
+    write(tmp_path / "weighted.extxyz", frames, format="extxyz")
+    rows = []
+    for name in (str(data_file), str(tmp_path / "weighted.extxyz")):
+        overrides = {"data.train": name, "max_epochs": 1, "optimizer.lr": 1e-12}
+        train(config_file, overrides=overrides, progress=False)
+        rows.append(_log(tmp_path / "out")[0])
+    errors = [key for key in rows[0] if key.startswith("train_") and key.endswith("_rmse")]
+    assert len(errors) == 3
+    for key in errors:
+        assert float(rows[1][key]) == pytest.approx(float(rows[0][key]), rel=1e-3)
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_another_configuration_is_trained_first(config_file, tmp_path, capsys):
     """Once: the second training finds it, and refuses what has other settings."""
     settings = yaml.safe_load(config_file.read_text())
