@@ -39,7 +39,7 @@ class Structure:
     stress : array, shape [3, 3], optional
         dE/dstrain / volume, eV/Å³.
     weight : float
-        Of this structure in losses, above 0.
+        Of this structure in losses; 0 leaves it out.
 
     Raises
     ------
@@ -72,8 +72,8 @@ class Structure:
             "cell": _cell(self.cell) if self.pbc else None,
         }
         checked["weight"] = weight = _number("weight", self.weight)
-        if weight <= 0.0:
-            raise InputError(describe("weight", weight, "a number above 0"))
+        if weight < 0.0:
+            raise InputError(describe("weight", weight, "a number of at least 0"))
         if self.energy is not None:
             checked["energy"] = _number("energy", self.energy)
         for name, shape in (

@@ -70,8 +70,9 @@ def test_weights_of_structures(tmp_path):
     path = _file(tmp_path, info="config_weight=0.25 own=3")
     assert read_extxyz(path)[0].weight == 0.25
     assert read_extxyz(path, DataKeys(weight="own"))[0].weight == 3.0
-    with pytest.raises(InputError, match=r"frame 0: weight: expected a number above 0, got 0\.0"):
-        read_extxyz(_file(tmp_path, info="config_weight=0"))
+    assert read_extxyz(_file(tmp_path, info="config_weight=0"))[0].weight == 0.0
+    with pytest.raises(InputError, match=r"weight: expected a number of at least 0, got -1\.0"):
+        read_extxyz(_file(tmp_path, info="config_weight=-1"))
 
 
 def test_configured_key_that_is_nowhere(tmp_path):
