@@ -84,7 +84,7 @@ def network_step(options: dict) -> Callable[[], object]:
             positions = torch.tensor(points, requires_grad=True)
             moved = positions.index_select(0, edges[1]) - positions.index_select(0, edges[0])
             length, harmonics = model.edge_features(moved + shift @ torch.from_numpy(box))
-            chi = model.electronegativity_stage(types, edges, length, harmonics)
+            chi, _ = model.electronegativity_stage(types, edges, length, harmonics)
         with part("stage 2 and its gradient"):
             charges = (0.3 * torch.tanh(chi.detach())).requires_grad_()
             energy = model.energy_stage(types, charges, edges, length, harmonics).sum()

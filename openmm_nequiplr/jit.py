@@ -18,7 +18,7 @@ def numba_available() -> bool:
 
 
 @functools.cache
-def compiled(function: Callable[..., Any], fastmath: bool = False) -> Callable[..., Any] | None:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """Compile a function of a module, once per process.
 
     The machine code is kept beside the source, or in the user's cache where that cannot be
@@ -28,8 +28,6 @@ def compiled(function: Callable[..., Any], fastmath: bool = False) -> Callable[.
     ----------
     function : callable
         Within numba's subset of Python. It runs without the global interpreter lock.
-    fastmath : bool
-        Let the compiler reorder sums.
 
     Returns
     -------
@@ -43,6 +41,6 @@ def compiled(function: Callable[..., Any], fastmath: bool = False) -> Callable[.
     except ImportError:  # installed, but not for this NumPy
         return None
     try:
-        return numba.njit(cache=True, nogil=True, fastmath=fastmath)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for the cache
-        return numba.njit(nogil=True, fastmath=fastmath)(function)
+        return numba.njit(nogil=True)(function)

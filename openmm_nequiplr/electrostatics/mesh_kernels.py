@@ -22,7 +22,7 @@ from numpy.polynomial.polynomial import polyadd, polymul, polysub
 _to_registers: Any = unsafe.to_fixed_tuple
 
 
-def _compiled(**options):
+def compiled_loop(**options):
     """``njit``, with the machine code kept on disk where there is a place to write."""
 
     def decorate(function):
@@ -95,7 +95,7 @@ def stencil_kernels(order, dtype):
     value, change = spline_polynomials(order)
     steps = np.uintp(order)  # unsigned indices need no check for a negative one
 
-    @_compiled(fastmath=True)
+    @compiled_loop(fastmath=True)
     def splines(coordinates, shape, index, weight, slope, begin, end):
         """Write the stencils of atoms at ``coordinates``, shape (N, 3), in mesh spacings."""
         w, s = np.empty(order), np.empty(order)
@@ -116,7 +116,7 @@ def stencil_kernels(order, dtype):
                     point = start + np.int32(j)
                     index[i, d, j] = point if point < size else point - size
 
-    @_compiled(fastmath=True)
+    @compiled_loop(fastmath=True)
     def spread(index, weight, layer, charges, mesh, begin, end):
         """Add the charges, shape (N,), to ``mesh``."""
         _, height, width, depth = mesh.shape
@@ -138,7 +138,7 @@ def stencil_kernels(order, dtype):
                         for c in range(steps):
                             flat[line + np.uintp(z[c])] += factor * wz[c]
 
-    @_compiled(fastmath=True)
+    @compiled_loop(fastmath=True)
     def gather(index, weight, layer, mesh, result, begin, end):
         """Write the interpolated ``mesh`` into ``result``, shape (N,)."""
         _, height, width, depth = mesh.shape
@@ -162,7 +162,7 @@ def stencil_kernels(order, dtype):
                             total += factor * wz[c] * flat[line + np.uintp(z[c])]
             result[i] = total
 
-    @_compiled(fastmath=True)
+    @compiled_loop(fastmath=True)
     def gather_gradient(index, weight, slope, layer, mesh, result, begin, end):
         """Write the interpolated ``mesh`` and its gradient into ``result``, shape (N, 4).
 
@@ -206,7 +206,7 @@ def stencil_kernels(order, dtype):
     return splines, spread, gather, gather_gradient
 
 
-@_compiled(fastmath=True)
+@compiled_loop(fastmath=True)
 def filter_waves(waves, filters):
     """V_s = A_s Σ_t A_t ρ_t in place; ``waves`` complex, shape (S, K), ``filters`` real."""
     layers = waves.shape[0]
@@ -218,7 +218,7 @@ def filter_waves(waves, filters):
             waves[s, k] = filters[s, k] * total
 
 
-@_compiled(fastmath=True)
+@compiled_loop(fastmath=True)
 def pair_values(positions, shifts, pairs, kinds, table, inverse_step, values, slopes, begin, end):
     """Write coefficients c and 2 dc/d(r²) of the pairs of atoms ``begin`` to ``end``.
 
@@ -260,7 +260,7 @@ def pair_values(positions, shifts, pairs, kinds, table, inverse_step, values, sl
                 slopes[p] = 0.0
 
 
-@_compiled(fastmath=True)
+@compiled_loop(fastmath=True)
 def pair_product(pairs, values, charges, result, begin, end):
     """Add the potential of the pairs of atoms ``begin`` to ``end`` to ``result``, shape (N,)."""
     pointer, second, _ = pairs
@@ -274,7 +274,7 @@ def pair_product(pairs, values, charges, result, begin, end):
         result[i] += total
 
 
-@_compiled(fastmath=True)
+@compiled_loop(fastmath=True)
 def pair_gradient(
     positions, shifts, pairs, values, slopes, charges, gradient, of_shift, begin, end
 ):
@@ -314,7 +314,7 @@ def pair_gradient(
     return energy
 
 
-@_compiled()
+@compiled_loop()
 def sort_pairs(pairs, image, distances, cutoffs, species, count):
     """Sort pairs by their first atom and leave out those beyond the cutoff of their species.
 

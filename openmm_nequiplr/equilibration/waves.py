@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..electrostatics.mesh_kernels import compiled_loop
 from ..electrostatics.mesh_sums import each_block, thread_bounds
-from ..jit import compiled
 
 #: Atoms from which bytes pay on the processor.
 BYTES_FROM = 1000
@@ -24,7 +24,7 @@ class Waves:
     phase : torch.Tensor, float64, shape (N, K)
     factors : torch.Tensor, float64, shape (K,)
     in_bytes : bool, optional
-        By default for many atoms on the processor, where numba is there.
+        By default for many atoms on the processor.
     """
 
     def __init__(
@@ -32,11 +32,10 @@ class Waves:
     ) -> None:
         if in_bytes is None:
             in_bytes = phase.device.type == "cpu" and phase.shape[0] >= BYTES_FROM
-        self._loops = compiled(project, fastmath=True), compiled(expand, fastmath=True)
         waves = torch.cat((torch.cos(phase), torch.sin(phase)), dim=1)
         both = torch.cat((factors, factors))
         self._bytes: np.ndarray | None = None
-        if in_bytes and None not in self._loops:
+        if in_bytes:
             self._bytes = torch.round(_LARGEST * waves).to(torch.int8).numpy()
             self._factors = (both / _LARGEST).to(torch.float32)
             self._bounds = thread_bounds(phase.shape[0])
@@ -53,12 +52,11 @@ class Waves:
         """Uᵀ r, shape (2K,), of r, float32, shape (N,)."""
         if self._bytes is None:
             return self._matrix.T @ values
-        waves, source, loop = self._bytes, values.numpy(), self._loops[0]
-        assert loop is not None
+        waves, source = self._bytes, values.numpy()
 
         def part(*atoms: int) -> np.ndarray:
             sums = np.zeros(waves.shape[1], np.float32)
-            loop(waves, source, sums, *atoms)
+            project(waves, source, sums, *atoms)
             return sums
 
         return torch.from_numpy(sum(each_block(self._bounds, part))) * self._factors
@@ -67,16 +65,16 @@ class Waves:
         """U c, shape (N,), of c, float32, shape (2K,)."""
         if self._bytes is None:
             return self._matrix @ coefficients
-        waves, loop = self._bytes, self._loops[1]
-        assert loop is not None
+        waves = self._bytes
         result = np.empty(waves.shape[0], np.float32)
         scaled = (coefficients * self._factors).numpy()
-        each_block(self._bounds, lambda *atoms: loop(waves, scaled, result, *atoms))
+        each_block(self._bounds, lambda *atoms: expand(waves, scaled, result, *atoms))
         return torch.from_numpy(result)
 
 
+@compiled_loop(fastmath=True)
 def project(waves, values, sums, begin, end):
-    """Add Uᵀ r of the atoms ``begin`` to ``end``; compiled by numba."""
+    """Add Uᵀ r of the atoms ``begin`` to ``end``."""
     four = begin + (end - begin) // 4 * 4
     for i in range(begin, four, 4):
         a, b, c, d = values[i], values[i + 1], values[i + 2], values[i + 3]
@@ -89,8 +87,9 @@ def project(waves, values, sums, begin, end):
             sums[k] += values[i] * np.float32(waves[i, k])
 
 
+@compiled_loop(fastmath=True)
 def expand(waves, coefficients, result, begin, end):
-    """Write U c of the atoms ``begin`` to ``end``; compiled by numba."""
+    """Write U c of the atoms ``begin`` to ``end``."""
     for i in range(begin, end):
         total = np.float32(0.0)
         for k in range(waves.shape[1]):

@@ -169,10 +169,9 @@ class NequIPLRPotential(torch.nn.Module):
         if stage is None:
             return graph.positions.new_zeros(graph.num_atoms), None
         edges = self._edges_within(graph, length, harmonics, self.config.r_max)
-        features = stage.features(graph.types, *edges)
-        raw = stage.readout(features).to(torch.float64)
+        raw, features = stage(graph.types, *edges)
         scales, shifts = self.electronegativity_scales, self.electronegativity_shifts
-        chi = scales[graph.types] * raw + shifts[graph.types]
+        chi = scales[graph.types] * raw.to(torch.float64) + shifts[graph.types]
         return chi, features if self.config.shared_features else None
 
     def offsets(self, graph: AtomicGraph) -> torch.Tensor:

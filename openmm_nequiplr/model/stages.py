@@ -144,25 +144,16 @@ class ElectronegativityStage(torch.nn.Module):
         )
         self.readout = ScalarReadout(self.convolutions.irreps_out, config.num_features)
 
-    def features(
-        self,
-        types: torch.Tensor,
-        edge_index: torch.Tensor,
-        length: torch.Tensor,
-        harmonics: torch.Tensor,
-    ) -> torch.Tensor:
-        """What :meth:`forward` reads from, shape (N, convolutions.irreps_out.dim)."""
-        attributes = one_hot(types, self.num_types, harmonics.dtype)
-        return self.convolutions(attributes, edge_index, length, harmonics)
-
     def forward(
         self,
         types: torch.Tensor,
         edge_index: torch.Tensor,
         length: torch.Tensor,
         harmonics: torch.Tensor,
-    ) -> torch.Tensor:
-        """Electronegativities, shape (N,), eV/e, in the dtype of the network.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Electronegativities, shape (N,), eV/e, and the features that they are read from.
+
+        Both in the dtype of the network; features of shape (N, convolutions.irreps_out.dim).
 
         Parameters
         ----------
@@ -171,7 +162,9 @@ class ElectronegativityStage(torch.nn.Module):
         length : torch.Tensor, shape (E,), Å
         harmonics : torch.Tensor, shape (E, (l_max + 1)²)
         """
-        return self.readout(self.features(types, edge_index, length, harmonics))
+        attributes = one_hot(types, self.num_types, harmonics.dtype)
+        features = self.convolutions(attributes, edge_index, length, harmonics)
+        return self.readout(features), features
 
 
 class EnergyStage(torch.nn.Module):
