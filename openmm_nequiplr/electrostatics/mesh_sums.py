@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..threads import each_block, even_bounds
 from . import mesh_kernels
 from .gaussian import screening
 from .mesh_geometry import MeshGeometry
 from .mesh_spectrum import wave_weights
 
 _KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
-# Below this many atoms a second thread costs more than it brings.
-_ATOMS_PER_THREAD = 2000
-_pool = ThreadPoolExecutor(thread_name_prefix="mesh")
+#: With fewer for each a second thread costs more than it brings.
+ATOMS_PER_THREAD = 1000
 
 
 def pair_distances(
@@ -175,7 +173,7 @@ class CompiledSums:
         self._kind: Any = np.float32 if dtype == torch.float32 else np.float64
         shape = np.array(geometry.parameters.shape)
         place = (positions @ torch.linalg.inv(cell)).numpy() * shape
-        self._atoms = thread_bounds(self._count)
+        self._atoms = even_bounds(self._count, ATOMS_PER_THREAD)
         threads = len(self._atoms) - 1
         order = geometry.parameters.order
         splines, *self._loops = mesh_kernels.stencil_kernels(order, self._kind)
@@ -297,21 +295,6 @@ class CompiledSums:
         if not self._values.size:
             return charges.new_zeros(())
         return _PairEnergy.apply(positions, cell, charges, self, self._geometry.images)
-
-
-def thread_bounds(count: int) -> list[int]:
-    """Where the atoms of each thread begin, and the end."""
-    threads = min(torch.get_num_threads(), 1 + count // _ATOMS_PER_THREAD)
-    return np.linspace(0, count, threads + 1).astype(int).tolist()
-
-
-def each_block(bounds: list[int], function: Callable[..., Any]) -> list[Any]:
-    """``function(begin, end)`` of every two neighbouring bounds, in threads."""
-    blocks = list(itertools.pairwise(bounds))
-    if len(blocks) == 1:
-        return [function(*blocks[0])]
-    waiting = [_pool.submit(function, *block) for block in blocks[1:]]
-    return [function(*blocks[0]), *(future.result() for future in waiting)]
 
 
 class _MeshEnergy(torch.autograd.Function):

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from ..electrostatics.mesh_kernels import compiled_loop
-from ..electrostatics.mesh_sums import each_block, thread_bounds
+from ..electrostatics.mesh_sums import ATOMS_PER_THREAD
+from ..threads import each_block, even_bounds
 
 #: Atoms from which bytes pay on the processor.
 BYTES_FROM = 1000
@@ -38,7 +39,7 @@ class Waves:
         if in_bytes:
             self._bytes = torch.round(_LARGEST * waves).to(torch.int8).numpy()
             self._factors = (both / _LARGEST).to(torch.float32)
-            self._bounds = thread_bounds(phase.shape[0])
+            self._bounds = even_bounds(phase.shape[0], ATOMS_PER_THREAD)
         else:
             self._matrix = (waves * both).to(torch.float32)
 

@@ -2,7 +2,7 @@
 
 from .convolution import ConvNetLayer, InteractionBlock
 from .encoding import add_scalars, charge_encoding, one_hot
-from .fused import fused_inference
+from .fused import fused_loops
 from .radial import BesselBasis, PolynomialCutoff, RadialBasis
 from .readout import ScalarReadout
 from .repulsion import ZBLRepulsion
@@ -20,6 +20,6 @@ __all__ = [
     "add_scalars",
     "channel_last",
     "charge_encoding",
-    "fused_inference",
+    "fused_loops",
     "one_hot",
 ]

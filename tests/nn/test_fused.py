@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
-from openmm_nequiplr.nn import fused_inference
+from openmm_nequiplr.nn import fused_loops
 from openmm_nequiplr.nn.fused import switch
 
 pytest.importorskip("numba")
@@ -70,7 +70,7 @@ def graph_and_charges(model, atoms):
 
 def compare(model, atoms, tolerance):
     graph, charges = graph_and_charges(model, atoms)
-    with fused_inference(False):
+    with fused_loops(False):
         expected = stages(model, graph, charges)
     found = stages(model, graph, charges)
     for one, other in zip(found, expected, strict=True):
@@ -115,7 +115,7 @@ def test_isolated_atoms(build, molecule):
 def test_threads_share_the_atoms(build, crystal, monkeypatch):
     from openmm_nequiplr.nn.fused import convolution
 
-    monkeypatch.setattr(convolution, "_EDGES_PER_THREAD", 10)
+    monkeypatch.setattr(convolution, "EDGES_PER_THREAD", 10)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     compare(build(l_max=2), crystal, 1e-12)
 
@@ -126,7 +126,7 @@ def test_plain_where_fast_is_not_possible(build, crystal):
     stage = model.energy_stage.convolutions
     length = graph.edge_vectors().norm(dim=-1)
     assert switch.fused_convolutions(stage, length) is not None
-    with fused_inference(False):
+    with fused_loops(False):
         assert switch.fused_convolutions(stage, length) is None
     assert switch.fused_convolutions(stage, length * 0.01) is None  # atoms on top of one another
     assert switch.fused_convolutions(stage, length.to("meta")) is None

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from ...threads import each_block, even_bounds
 from . import kernels
 from .plan import ProductPlan
 from .table import RadialTable
 
-# Edges a thread must have to be worth waking.
-_EDGES_PER_THREAD = 1500
+#: Edges a thread must have to be worth waking.
+EDGES_PER_THREAD = 1500
 
 
 @dataclass(frozen=True)
@@ -47,25 +45,12 @@ class SortedEdges:
         return cls(center, neighbor, *ordered[0], *ordered[1])
 
 
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="nequiplr")
-
-
 def _over_atoms(kernel: Callable[..., None], start: np.ndarray, *arguments) -> None:
     """Share the atoms among torch's threads, with as many edges for each."""
-    atoms, edges = start.shape[0] - 1, int(start[-1])
-    threads = max(1, min(torch.get_num_threads(), edges // _EDGES_PER_THREAD))
-    if threads == 1:
-        kernel(0, atoms, start, *arguments)
-        return
-    bounds = np.searchsorted(start, np.linspace(0, edges, threads + 1)).tolist()
+    atoms = start.shape[0] - 1
+    bounds = np.searchsorted(start, even_bounds(int(start[-1]), EDGES_PER_THREAD)).tolist()
     bounds[0], bounds[-1] = 0, atoms
-    pieces = list(itertools.pairwise(bounds))
-    others = [_pool(threads - 1).submit(kernel, *piece, start, *arguments) for piece in pieces[1:]]
-    kernel(*pieces[0], start, *arguments)
-    for other in others:
-        other.result()
+    each_block(bounds, lambda begin, end: kernel(begin, end, start, *arguments))
 
 
 class _EdgeConvolution(torch.autograd.Function):

@@ -1,9 +1,10 @@
-"""Compiled loops of the edge convolution: gather, multiply, accumulate; nothing kept per edge.
+"""Compiled loops of the edge convolution: gather, multiply, accumulate.
 
-Every kernel works on a range of atoms, so that several threads can share the atoms: none writes to
-a row of another range. Features are channel-last, as in
-:class:`~openmm_nequiplr.nn.EdgeTensorProduct`; the radial weights come from a table
-(:mod:`openmm_nequiplr.nn.fused.table`). The tables of the product are explained in
+Those of inference keep nothing per edge and work on a range of atoms, so that several threads can
+share the atoms: none writes to a row of another range. Their radial weights come from a table
+(:mod:`openmm_nequiplr.nn.fused.table`). Those of training (``add_...``) work on a range of edges,
+with weights that were computed, and add to what is there. Features are channel-last, as in
+:class:`~openmm_nequiplr.nn.EdgeTensorProduct`. The tables of the product are explained in
 :class:`~openmm_nequiplr.nn.fused.plan.ProductPlan`.
 """
 
@@ -149,3 +150,87 @@ def differentiate(
             out_length[e] = radial
             for k in range(factors.shape[0]):
                 out_harmonics[e, terms[k, 1]] += factors[k] * matrix[terms[k, 0]]
+
+
+@_compile
+def add_messages(
+    begin, end, center, neighbor, features, harmonics, weights, entries, terms, factors, mul, out
+):
+    """Add the messages of edges ``begin`` to ``end`` to the rows of their centres."""
+    matrix = np.empty(entries.shape[0], dtype=features.dtype)
+    for e in range(begin, end):
+        _couple(terms, factors, harmonics[e], matrix)
+        i, j = center[e], neighbor[e]
+        for n in range(entries.shape[0]):
+            c = matrix[n]
+            w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
+            weight, part = weights[e, w : w + mul], features[j, a : a + mul]
+            total = out[i, b : b + mul]
+            for u in range(mul):
+                total[u] += c * weight[u] * part[u]
+
+
+@_compile
+def add_slopes(
+    begin, end, center, neighbor, features, harmonics, weights, gradient,
+    entries, terms, factors, mul, out_features, out_harmonics, out_weights,
+):  # fmt: skip
+    """Add the gradients of features, harmonics and weights for a gradient of the messages."""
+    zero = features.dtype.type(0.0)
+    matrix = np.empty(entries.shape[0], dtype=features.dtype)
+    for e in range(begin, end):
+        _couple(terms, factors, harmonics[e], matrix)
+        i, j = center[e], neighbor[e]
+        for n in range(entries.shape[0]):
+            c = matrix[n]
+            w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
+            weight, part = weights[e, w : w + mul], features[j, a : a + mul]
+            target = gradient[i, b : b + mul]
+            to_part, to_weight = out_features[j, a : a + mul], out_weights[e, w : w + mul]
+            angular = zero
+            for u in range(mul):
+                to_part[u] += c * target[u] * weight[u]
+                to_weight[u] += c * target[u] * part[u]
+                angular += target[u] * weight[u] * part[u]
+            matrix[n] = angular
+        for s in range(factors.shape[0]):
+            out_harmonics[e, terms[s, 1]] += factors[s] * matrix[terms[s, 0]]
+
+
+@_compile
+def add_curvatures(
+    begin, end, center, neighbor, features, harmonics, weights, gradient,
+    feature_steps, harmonic_steps, weight_steps, entries, terms, factors, mul,
+    out_features, out_gradient, out_harmonics, out_weights,
+):  # fmt: skip
+    """Add the gradients of how the sum of :func:`add_slopes` times steps changes.
+
+    That number is Σ (C w y + D w x + C v x) g with entries C and D of the matrices of harmonics and
+    of their steps, weights w and steps v, features x and steps y, and gradient g.
+    """
+    zero = features.dtype.type(0.0)
+    matrix = np.empty(entries.shape[0], dtype=features.dtype)
+    turned = np.empty(entries.shape[0], dtype=features.dtype)
+    for e in range(begin, end):
+        _couple(terms, factors, harmonics[e], matrix)
+        _couple(terms, factors, harmonic_steps[e], turned)
+        i, j = center[e], neighbor[e]
+        for n in range(entries.shape[0]):
+            c, d = matrix[n], turned[n]
+            w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
+            weight, heavier = weights[e, w : w + mul], weight_steps[e, w : w + mul]
+            part, moved = features[j, a : a + mul], feature_steps[j, a : a + mul]
+            target = gradient[i, b : b + mul]
+            to_part, to_weight = out_features[j, a : a + mul], out_weights[e, w : w + mul]
+            to_target = out_gradient[i, b : b + mul]
+            angular = zero
+            for u in range(mul):
+                by_part = d * weight[u] + c * heavier[u]
+                by_weight = c * moved[u] + d * part[u]
+                to_part[u] += target[u] * by_part
+                to_weight[u] += target[u] * by_weight
+                to_target[u] += weight[u] * by_weight + c * heavier[u] * part[u]
+                angular += target[u] * (weight[u] * moved[u] + heavier[u] * part[u])
+            matrix[n] = angular
+        for s in range(factors.shape[0]):
+            out_harmonics[e, terms[s, 1]] += factors[s] * matrix[terms[s, 0]]

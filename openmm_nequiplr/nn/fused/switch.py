@@ -1,4 +1,4 @@
-"""When the fast path runs: by itself in inference on the processor, never where it cannot."""
+"""When the fast paths run: by themselves on the processor, never where they cannot."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ class Convolutions(Protocol):
 
 
 @contextlib.contextmanager
-def fused_inference(enabled: bool) -> Iterator[None]:
-    """Allow or forbid the fast path of inference inside a ``with`` block, in this thread.
+def fused_loops(enabled: bool) -> Iterator[None]:
+    """Allow or forbid the fast paths inside a ``with`` block, in this thread.
 
-    The fast path is taken by itself on the processor when no parameter of a model in evaluation
-    mode asks for a gradient. It can be differentiated once: forbid it for second derivatives.
+    That of inference is taken by itself on the processor when no parameter of a model in evaluation
+    mode asks for a gradient, and can be differentiated once. Otherwise that of training is, which
+    can be differentiated twice. Forbid both for more derivatives.
 
     Parameters
     ----------
@@ -53,10 +54,15 @@ def fused_inference(enabled: bool) -> Iterator[None]:
         _enabled.reset(token)
 
 
-def _applies(module: Convolutions, length: torch.Tensor) -> bool:
-    if not (_NUMBA and _enabled.get()) or module.training:
+def usable(tensor: torch.Tensor) -> bool:
+    """Whether compiled loops may and can work on tensors like this one."""
+    if not (_NUMBA and _enabled.get()):
         return False
-    if length.device.type != "cpu" or length.dtype not in (torch.float32, torch.float64):
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+
+
+def _applies(module: Convolutions, length: torch.Tensor) -> bool:
+    if module.training or not usable(length):
         return False
     if len(module.layers) == 0 or length.shape[0] == 0:
         return False
