@@ -106,11 +106,16 @@ class MeshCoulomb:
         """
         if not self._fields:
             return None
-        known = torch.stack([vector for vector, _, _ in self._fields], dim=1)
-        parts = torch.linalg.lstsq(known, charges.unsqueeze(-1)).solution.squeeze(-1)
+        known = torch.stack([vector for vector, _, _ in self._fields])
+        inverse = torch.linalg.pinv(known @ known.T, hermitian=True)
+        parts = inverse @ (known @ charges)
+        gap = charges - parts @ known
+        for _ in range(2):  # what round-off in the squares has left
+            more = inverse @ (known @ gap)
+            parts, gap = parts + more, gap - more @ known
         size = torch.linalg.vector_norm(charges)
-        gap = torch.linalg.vector_norm(charges - known @ parts)
-        if not bool((gap <= _SAME_CHARGES * size) & (parts.abs().max() <= _LARGEST_PART * size)):
+        close = torch.linalg.vector_norm(gap) <= _SAME_CHARGES * size
+        if not bool(close & (parts.abs().max() <= _LARGEST_PART * size)):
             return None
         result = torch.zeros_like(self._fields[0][2])
         for part, (_, length, field) in zip(parts.tolist(), self._fields, strict=True):

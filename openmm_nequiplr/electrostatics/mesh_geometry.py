@@ -49,7 +49,7 @@ class MeshGeometry:
         Where the pairs of each first atom begin.
     table : numpy.ndarray or None, shape (kinds, points, 4), 1/Å
         Pair coefficient over k_e as cubic polynomials between equidistant squares of the distance,
-        for the compiled loops.
+        for the compiled loops; the last one, beyond all cutoffs, is zero.
     inverse_step : float, 1/Å²
         Inverse distance of those points.
     spectrum : MeshSpectrum
@@ -218,7 +218,10 @@ def _number_images(shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair_table(parameters: MeshParameters, gammas: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Pair coefficient between equidistant r² by cubic polynomials; none for too many widths."""
+    """Pair coefficient between equidistant r² by cubic polynomials; none for too many widths.
+
+    The last one is zero.
+    """
     kinds = gammas.shape[1]
     if kinds > _MOST_TABLES:
         return None, 0.0
@@ -226,14 +229,14 @@ def _pair_table(parameters: MeshParameters, gammas: np.ndarray) -> tuple[np.ndar
     step = 0.024 * float(gammas.min()) ** 2  # relative error of the slopes: 1e-8
     squares = np.arange(int((parameters.reach * longest) ** 2 / step) + 2) * step
     r = np.sqrt(squares)
-    table = np.empty((kinds, len(r) - 1, 4))
+    table = np.zeros((kinds, len(r), 4))
     for kind in range(kinds):
         own, mesh = (_gaussian_pair(r, float(gamma)) for gamma in gammas[:, kind])
         value, slope = own[0] - mesh[0], step * (own[1] - mesh[1])
         rise = value[1:] - value[:-1]
-        table[kind, :, 0], table[kind, :, 1] = value[:-1], slope[:-1]
-        table[kind, :, 2] = 3.0 * rise - 2.0 * slope[:-1] - slope[1:]
-        table[kind, :, 3] = slope[:-1] + slope[1:] - 2.0 * rise
+        table[kind, :-1, 0], table[kind, :-1, 1] = value[:-1], slope[:-1]
+        table[kind, :-1, 2] = 3.0 * rise - 2.0 * slope[:-1] - slope[1:]
+        table[kind, :-1, 3] = slope[:-1] + slope[1:] - 2.0 * rise
     return table, 1.0 / step
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import torch
 
 from ..errors import InputError, describe
@@ -36,11 +34,16 @@ class ChargePredictor:
     def __init__(self, degree: int = DEFAULT_DEGREE) -> None:
         if degree < 0:
             raise InputError(describe("degree", degree, "at least 0"))
-        self._history: deque[torch.Tensor] = deque(maxlen=degree + 2)
+        self._degree = degree
+        self._count = 0
+        self._last: torch.Tensor | None = None
+        # ∇ to ∇^degree at the last solution and at the one before, shape (degree, N)
+        self._differences: torch.Tensor | None = None
+        self._before: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Number of solutions at hand."""
-        return len(self._history)
+        return self._count
 
     def predict(self, count: int | None = None) -> torch.Tensor | None:
         """The guess for the next step, shape (N,), e, or None when there is nothing to go by.
@@ -51,24 +54,21 @@ class ChargePredictor:
             Number of atoms of the next structure; if it is not that of the history, the history is
             dropped.
         """
-        if not self._history:
-            return None
-        if count is not None and self._history[0].shape[0] != count:
+        if self._last is not None and count is not None and self._last.shape[0] != count:
             self.reset()
+        if self._last is None:
             return None
-        solutions = torch.stack(tuple(self._history))
-        most = (self._history.maxlen or 2) - 2
-        differences = _differences(solutions, min(len(solutions) - 1, most))
-        if len(solutions) < most + 2 or not most:
-            return solutions[0] + differences.sum(dim=0)
-        before = _differences(solutions[1:], most)
-        missed = solutions[0] - solutions[1] - before.sum(dim=0)
-        gram = before @ before.T
+        if self._differences is None:
+            return self._last
+        if self._before is None or self._count < self._degree + 2:
+            return self._last + self._differences[: self._count - 1].sum(dim=0)
+        missed = self._differences[0] - self._before.sum(dim=0)
+        gram = self._before @ self._before.T
         gram.diagonal().mul_(1.0 + _PRIOR).add_(torch.finfo(gram.dtype).tiny)
-        weights = 1.0 + torch.linalg.solve(gram, before @ missed)
+        weights = 1.0 + torch.linalg.solve(gram, self._before @ missed)
         if not bool(torch.isfinite(weights).all()):
-            return solutions[0]
-        return solutions[0] + weights @ differences
+            return self._last
+        return torch.addmv(self._last, self._differences.T, weights)
 
     def accept(self, solution: torch.Tensor) -> None:
         """Take up the charges of a step, shape (N,), e.
@@ -76,29 +76,32 @@ class ChargePredictor:
         Charges that are not finite, or of another number of atoms, drop the history.
         """
         charges = solution.detach()
-        if self._history and self._history[0].shape != charges.shape:
+        if self._last is not None and self._last.shape != charges.shape:
             self.reset()
         if not bool(torch.isfinite(charges).all()):
             self.reset()
             return
-        self._history.appendleft(charges.clone())
+        if self._last is not None and self._degree:
+            before = self._differences
+            if before is None:
+                before = charges.new_zeros(self._degree, charges.shape[0])
+            rows = before.new_empty(before.shape)
+            torch.sub(charges, self._last, out=rows[0])
+            for k in range(1, min(self._count, self._degree)):
+                torch.sub(rows[k - 1], before[k - 1], out=rows[k])
+            rows[self._count :] = 0.0
+            self._before, self._differences = before, rows
+        self._last = charges.clone()
+        self._count = min(self._count + 1, self._degree + 2)
 
     def last_only(self) -> ChargePredictor:
         """Another predictor that knows the last solution alone."""
-        other = ChargePredictor((self._history.maxlen or 2) - 2)
-        if self._history:
-            other.accept(self._history[0])
+        other = ChargePredictor(self._degree)
+        if self._last is not None:
+            other.accept(self._last)
         return other
 
     def reset(self) -> None:
         """Forget all solutions."""
-        self._history.clear()
-
-
-def _differences(solutions: torch.Tensor, most: int) -> torch.Tensor:
-    """Backward differences ∇ to ∇^most of solutions, newest first, at the newest."""
-    rows = []
-    for _ in range(most):
-        solutions = solutions[:-1] - solutions[1:]
-        rows.append(solutions[0])
-    return torch.stack(rows) if rows else solutions.new_zeros(0, solutions.shape[-1])
+        self._count = 0
+        self._last = self._differences = self._before = None

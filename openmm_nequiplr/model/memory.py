@@ -143,6 +143,7 @@ class Track:
         self.periodic = graph.periodic[0]
         self.positions: np.ndarray | None = None
         self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
+        self._last_moved: tuple[torch.Tensor, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
         if self.types is not graph.types and not torch.equal(self.types, graph.types):
@@ -157,13 +158,22 @@ class Track:
         """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
         if self.positions is None:
             return math.inf
-        points, box = _numpy(graph.positions), _numpy(graph.cell[0])
+        points = _numpy(graph.positions)
         if not self.periodic:
-            return float(np.abs(points - self.positions).max())
-        # a barostat moves whole molecules, so affine to within its small strain
-        moved = points - self.positions @ np.linalg.solve(self.cell, box)
-        moved -= np.rint(moved @ np.linalg.inv(box)) @ box
-        return float(np.abs(moved).max())
+            moved = points - self.positions
+        else:
+            # a barostat moves whole molecules, so affine to within its small strain
+            box = _numpy(graph.cell[0])
+            before = self.positions
+            if not np.array_equal(self.cell, box):
+                before = before @ np.linalg.solve(self.cell, box)
+            moved = points - before
+            images = np.rint(moved @ np.linalg.inv(box))
+            if images.any():
+                moved -= images @ box
+        farthest = float(np.abs(moved).max())
+        self._last_moved = graph.positions, farthest
+        return farthest
 
     def continues(self, graph: AtomicGraph) -> bool:
         """Whether a structure is the next one of this track."""
@@ -181,11 +191,14 @@ class Track:
         if self.positions is None:  # charges of another cell were good enough for the guess
             self.charges.reset()
             self.adjoint.reset()
-        elif self._moved(graph) == 0.0:
-            return
+        else:
+            known = self._last_moved
+            same = known is not None and known[0] is graph.positions
+            if (known[1] if known is not None and same else self._moved(graph)) == 0.0:
+                return
         self.charges.accept(charges)
         self.adjoint.accept(adjoint)
-        self.positions = _numpy(graph.positions).copy()
+        self.positions, self._last_moved = _numpy(graph.positions).copy(), None
 
 
 def _strain(cell: np.ndarray, other: np.ndarray) -> float:
