@@ -8,7 +8,6 @@ import torch
 from e3nn import o3
 from e3nn.nn import FullyConnectedNet, Gate
 
-from .fused import message_plan, sum_messages
 from .tensor_product import EdgeTensorProduct, channel_last
 
 
@@ -87,15 +86,10 @@ class InteractionBlock(torch.nn.Module):
         center, neighbor = edge_index
         mixed = channel_last(self.linear_1(features), self.tp.irreps_in)
         weights = self.fc(radial)
-        plan, order = message_plan(self.tp, mixed), self.tp.irreps_out
-        if plan is not None:
-            total = sum_messages(mixed, harmonics, weights, edge_index, plan)
-            order = order.simplify()
-        else:
-            messages = self.tp(mixed.index_select(0, neighbor), harmonics, weights)
-            total = messages.new_zeros(features.shape[0], messages.shape[1])
-            total = total.index_add(0, center, messages)
-        result = self.linear_2(channel_last(total * self.norm, order, back=True))
+        messages = self.tp(mixed.index_select(0, neighbor), harmonics, weights)
+        total = messages.new_zeros(features.shape[0], messages.shape[1])
+        total = total.index_add(0, center, messages) * self.norm
+        result = self.linear_2(channel_last(total, self.tp.irreps_out, back=True))
         if self.sc is not None:
             result = result + self.sc(features, attributes)
         return result

@@ -131,7 +131,9 @@ def test_plain_where_fast_is_not_possible(build, crystal):
     assert switch.fused_convolutions(stage, length * 0.01) is None  # atoms on top of one another
     assert switch.fused_convolutions(stage, length.to("meta")) is None
     trained = copy.deepcopy(model).requires_grad_(True)
-    assert switch.fused_convolutions(trained.energy_stage.convolutions, length) is None
+    twin = switch.fused_convolutions(trained.energy_stage.convolutions, length)
+    assert twin is not None
+    assert not twin.frozen  # its weights may be differentiated by
     rough = build(nonlinearity_scalars=("abs", "tanh"))
     compare(rough, crystal, 1e-12)
     assert not any(is_fused(rough))

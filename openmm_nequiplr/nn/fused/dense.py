@@ -6,6 +6,9 @@ e3nn's linear maps are plain matrix products.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from e3nn import o3
 from e3nn.nn import Gate
@@ -55,48 +58,97 @@ def _times(part: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return (part.reshape(-1, part.shape[-1]) @ matrix).view(*part.shape[:-1], -1)
 
 
-class MergedLinear:
+def _assemble(
+    shapes: Mapping[o3.Irrep, tuple[int, ...]],
+    blocks: list[tuple[o3.Irrep, int, int, torch.Tensor]],
+) -> Features:
+    """Matrices of given shapes by irrep: sums of blocks (irrep, row, column, values)."""
+    matrices: Features = {}
+    for ir, shape in shapes.items():
+        own = [block[1:] for block in blocks if block[0] == ir]
+        if len(own) == 1 and own[0][2].shape == shape:
+            matrices[ir] = own[0][2]
+            continue
+        matrices[ir] = blocks[0][3].new_zeros(shape)
+        for r, c, values in own:
+            matrices[ir][..., r : r + values.shape[-2], c : c + values.shape[-1]] += values
+    return matrices
+
+
+class _Weighted:
+    """Matrices out of the weights of an e3nn module.
+
+    Parameters
+    ----------
+    module
+        With ``weight`` and ``weight_views``.
+    dtype : torch.dtype
+    frozen : bool
+        Whether to keep the weights as they are now, in ``dtype``; else those of the module enter
+        every time, and can be differentiated by.
+    """
+
+    def __init__(self, module: Any, dtype: torch.dtype, frozen: bool) -> None:
+        self._module = module
+        self._kept: Features | None = None
+        if frozen:
+            exact = self._matrices(module.weight.detach().double())
+            self._kept = {ir: matrix.to(dtype) for ir, matrix in exact.items()}
+
+    def _matrices(self, weights: torch.Tensor) -> Features:
+        raise NotImplementedError
+
+    @property
+    def matrices(self) -> Features:
+        """One for each irrep of the result, channels of the input by those of the result."""
+        return self._matrices(self._module.weight) if self._kept is None else self._kept
+
+
+class MergedLinear(_Weighted):
     """``e3nn.o3.Linear`` as one matrix for every irrep; without bias."""
 
-    def __init__(self, linear: o3.Linear, dtype: torch.dtype) -> None:
+    def __init__(self, linear: o3.Linear, dtype: torch.dtype, frozen: bool) -> None:
         if linear.bias_numel:
             raise UnsupportedError("a linear map without bias")
         inputs, outputs = merged(linear.irreps_in), merged(linear.irreps_out)
-        rows, columns = first_channels(linear.irreps_in), first_channels(linear.irreps_out)
-        exact = {
-            ir: torch.zeros(inputs.get(ir, 0), mul, dtype=torch.float64)
-            for ir, mul in outputs.items()
-        }
-        for _, step, weight in linear.weight_views(yield_instruction=True):
-            r, c = rows[step.i_in], columns[step.i_out]
-            target = exact[linear.irreps_out[step.i_out].ir]
-            block = target[r : r + weight.shape[0], c : c + weight.shape[1]]
-            block += weight.detach().double() * step.path_weight
-        self.matrices = {ir: matrix.to(dtype) for ir, matrix in exact.items()}
+        self._shapes = {ir: (inputs.get(ir, 0), mul) for ir, mul in outputs.items()}
+        self._rows = first_channels(linear.irreps_in)
+        self._columns = first_channels(linear.irreps_out)
+        super().__init__(linear, dtype, frozen)
+
+    def _matrices(self, weights: torch.Tensor) -> Features:
+        blocks = []
+        for _, step, weight in self._module.weight_views(weights, yield_instruction=True):
+            place = self._rows[step.i_in], self._columns[step.i_out]
+            ir = self._module.irreps_out[step.i_out].ir
+            blocks.append((ir, *place, weight * step.path_weight))
+        return _assemble(self._shapes, blocks)
 
     def __call__(self, features: Features) -> Features:
         return {ir: _times(features[ir], matrix) for ir, matrix in self.matrices.items()}
 
 
-class MergedSelfConnection:
+class MergedSelfConnection(_Weighted):
     """``e3nn.o3.FullyConnectedTensorProduct`` with scalar attributes as one matrix an irrep."""
 
-    def __init__(self, product: o3.FullyConnectedTensorProduct, dtype: torch.dtype) -> None:
+    def __init__(
+        self, product: o3.FullyConnectedTensorProduct, dtype: torch.dtype, frozen: bool
+    ) -> None:
         inputs, outputs = merged(product.irreps_in1), merged(product.irreps_out)
         count = product.irreps_in2.dim
-        rows, columns = first_channels(product.irreps_in1), first_channels(product.irreps_out)
-        exact = {
-            ir: torch.zeros(count, inputs[ir], mul, dtype=torch.float64)
-            for ir, mul in outputs.items()
-            if ir in inputs
-        }
-        for _, step, weight in product.weight_views(yield_instruction=True):
-            r, c = rows[step.i_in1], columns[step.i_out]
-            ir = product.irreps_out[step.i_out].ir
-            block = exact[ir][:, r : r + weight.shape[0], c : c + weight.shape[2]]
+        self._shapes = {ir: (count, inputs[ir], mul) for ir, mul in outputs.items() if ir in inputs}
+        self._rows = first_channels(product.irreps_in1)
+        self._columns = first_channels(product.irreps_out)
+        super().__init__(product, dtype, frozen)
+
+    def _matrices(self, weights: torch.Tensor) -> Features:
+        blocks = []
+        for _, step, weight in self._module.weight_views(weights, yield_instruction=True):
+            place = self._rows[step.i_in1], self._columns[step.i_out]
+            ir = self._module.irreps_out[step.i_out].ir
             scale = step.path_weight / ir.dim**0.5
-            block += weight.detach().double().transpose(0, 1) * scale
-        self.matrices = {ir: matrix.flatten(0, 1).to(dtype) for ir, matrix in exact.items()}
+            blocks.append((ir, *place, weight.transpose(0, 1) * scale))
+        return {ir: m.flatten(0, 1) for ir, m in _assemble(self._shapes, blocks).items()}
 
     def add(self, result: Features, features: Features, attributes: torch.Tensor) -> Features:
         """Add the product of features and attributes, shape (N, count), to a result."""

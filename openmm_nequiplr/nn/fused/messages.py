@@ -10,47 +10,14 @@ linear in all four, and so are its derivatives. Twin of the edge product and ``i
 from __future__ import annotations
 
 import functools
-import weakref
 from typing import Any
 
 import torch
 
 from ...threads import each_block, even_bounds
-from ..tensor_product import EdgeTensorProduct
 from . import kernels
 from .convolution import EDGES_PER_THREAD
-from .plan import ProductPlan, UnsupportedError, merged
-from .switch import usable
-
-_plans: weakref.WeakKeyDictionary[EdgeTensorProduct, dict[torch.dtype, ProductPlan | None]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def message_plan(product: EdgeTensorProduct, features: torch.Tensor) -> ProductPlan | None:
-    """The tables of a product for :func:`sum_messages`, or ``None`` where torch has to do it.
-
-    Parameters
-    ----------
-    product : EdgeTensorProduct
-    features : torch.Tensor
-        What would be passed, for its device and type.
-    """
-    if not usable(features):
-        return None
-    known = _plans.setdefault(product, {})
-    if features.dtype not in known:
-        known[features.dtype] = _plan(product, features.dtype)
-    return known[features.dtype]
-
-
-def _plan(product: EdgeTensorProduct, dtype: torch.dtype) -> ProductPlan | None:
-    if len(merged(product.irreps_in)) < len(product.irreps_in):
-        return None  # an irrep in two places is not merged here
-    try:
-        return ProductPlan.of(product, dtype)
-    except UnsupportedError:
-        return None
+from .plan import ProductPlan
 
 
 def sum_messages(

@@ -54,25 +54,18 @@ def fused_loops(enabled: bool) -> Iterator[None]:
         _enabled.reset(token)
 
 
-def usable(tensor: torch.Tensor) -> bool:
-    """Whether compiled loops may and can work on tensors like this one."""
+def _applies(module: Convolutions, length: torch.Tensor) -> bool:
     if not (_NUMBA and _enabled.get()):
         return False
-    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
-
-
-def _applies(module: Convolutions, length: torch.Tensor) -> bool:
-    if module.training or not usable(length):
+    if length.device.type != "cpu" or length.dtype not in (torch.float32, torch.float64):
         return False
-    if len(module.layers) == 0 or length.shape[0] == 0:
-        return False
-    return not any(p.requires_grad for p in module.parameters())
+    return len(module.layers) > 0 and length.shape[0] > 0
 
 
 def fused_convolutions(module: Convolutions, length: torch.Tensor) -> FusedConvolutions | None:
     """The fast twin of a stage's convolutions, or ``None`` where the plain path has to be taken.
 
-    Fast twins are built on first use and again when a parameter has changed.
+    Fast twins are built on first use; those of inference again when a parameter has changed.
 
     Parameters
     ----------
@@ -82,19 +75,20 @@ def fused_convolutions(module: Convolutions, length: torch.Tensor) -> FusedConvo
     """
     if not _applies(module, length):
         return None
-    state = (length.dtype, [(p.data_ptr(), p._version) for p in module.parameters()])
+    parameters = list(module.parameters())
+    frozen = not module.training and not any(p.requires_grad for p in parameters)
+    state = length.dtype, [(p.data_ptr(), p._version) for p in parameters] if frozen else None
     known, fast = _built.get(module, (None, None))
     if known != state:
         from .network import FusedConvolutions
         from .plan import UnsupportedError
 
+        parts = module.embedding, module.layers, module.radial_basis
         try:
-            fast = FusedConvolutions(
-                module.embedding, module.layers, module.radial_basis, length.dtype
-            )
+            fast = FusedConvolutions(*parts, length.dtype, frozen)
         except UnsupportedError:
             fast = None
         _built[module] = state, fast
-    if fast is None or not float(length.detach().min()) >= SHORTEST:  # not for NaN either
+    if frozen and not float(length.detach().min()) >= SHORTEST:  # not for NaN either
         return None
     return fast
