@@ -95,7 +95,8 @@ def train(
     Raises
     ------
     InputError
-        If configuration or data are not as they should be, or there is nothing to resume.
+        If configuration or data are not as they should be, if there is nothing to resume, or if
+        ``resume`` was not asked for and the output directory holds a training.
     ConvergenceError
         If the loss stops being finite.
     """
@@ -106,6 +107,10 @@ def train(
     begun = any((Path(load_config(path)[0].output) / CHECKPOINT).is_file() for path in earlier)
     if resume and not checkpoint.is_file() and not begun:
         raise InputError(describe("resume", f"no {checkpoint}", "a checkpoint of an earlier run"))
+    if checkpoint.is_file() and not resume:
+        got = f"{output}, which holds a training"
+        expected = "another directory (--resume continues the training that is there)"
+        raise InputError(describe("output", got, expected))
     resume = resume and checkpoint.is_file()
     if earlier:
         start = _train_first(earlier[0], progress)

@@ -280,9 +280,10 @@ def test_structures_of_other_weights_count_in_the_errors(config_file, data_file,
     write(tmp_path / "weighted.extxyz", frames, format="extxyz")
     rows = []
     for name in (str(data_file), str(tmp_path / "weighted.extxyz")):
+        output = tmp_path / f"out_{len(rows)}"
         overrides = {"data.train": name, "max_epochs": 1, "optimizer.lr": 1e-12}
-        train(config_file, overrides=overrides, progress=False)
-        rows.append(_log(tmp_path / "out")[0])
+        train(config_file, overrides={**overrides, "output": str(output)}, progress=False)
+        rows.append(_log(output)[0])
     errors = [key for key in rows[0] if key.startswith("train_") and key.endswith("_rmse")]
     assert len(errors) == 3
     for key in errors:
@@ -305,12 +306,21 @@ def test_another_configuration_is_trained_first(config_file, tmp_path, capsys):
     assert load_model(result.model_path).metadata["start_from"] == "earlier.yaml"
     made = (tmp_path / "earlier/metrics.json").stat().st_mtime_ns
     assert "training" in capsys.readouterr().out
-    train(config_file, overrides=given)
+    train(config_file, overrides={**given, "output": str(tmp_path / "again")})
     assert "was trained before" in capsys.readouterr().out
     assert (tmp_path / "earlier/metrics.json").stat().st_mtime_ns == made
     earlier.write_text(yaml.safe_dump({**settings, "output": str(tmp_path / "earlier"), "seed": 7}))
     with pytest.raises(InputError, match=r"start_from: expected that of .*earlier\.yaml, or noth"):
-        train(config_file, overrides=given, progress=False)
+        train(config_file, overrides={**given, "output": str(tmp_path / "new")}, progress=False)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_training_is_not_overwritten(config_file, tmp_path):
+    train(config_file, overrides={"max_epochs": 1}, progress=False)
+    before = (tmp_path / "out/last.ckpt").read_bytes()
+    with pytest.raises(InputError, match=r"output: expected another directory \(--resume"):
+        train(config_file, overrides={"max_epochs": 2}, progress=False)
+    assert (tmp_path / "out/last.ckpt").read_bytes() == before
 
 
 @pytest.mark.usefixtures("no_pictures")
