@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..derivatives import last_derivative
 from ..threads import each_block, even_bounds
 from . import mesh_kernels
 from .gaussian import screening
@@ -315,15 +316,13 @@ class _MeshEnergy(torch.autograd.Function):
             field = to_field(waves, density.shape[1:])
         seen = sums.gather_gradient(field)
         potential = seen[:, 0].contiguous()
-        ctx.save_for_backward(seen[:, 1:] * charges.unsqueeze(-1), potential, by_filter)
+        slopes = seen[:, 1:] * charges.unsqueeze(-1), potential, by_filter
+        ctx.save_for_backward(*slopes, place, charges, filters)
         return 0.5 * charges @ potential
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Any) -> Any:
-        place, charges, filters = ctx.saved_tensors
-        by_filter = None if filters is None else grad * filters
-        return grad * place, grad * charges, by_filter, None, None
+        return *_scaled(ctx.saved_tensors, grad), None, None
 
 
 class _PairEnergy(torch.autograd.Function):
@@ -340,10 +339,18 @@ class _PairEnergy(torch.autograd.Function):
             columns = [sums.pair_potential(column) for column in charges.T]
             potential = torch.stack((columns[0], -columns[1]), dim=-1)
         of_cell = images.T @ of_shift if virial else None
-        ctx.save_for_backward(gradient, of_cell, potential)
+        ctx.save_for_backward(gradient, of_cell, potential, positions, cell, charges)
         return positions.new_tensor(energy)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Any) -> Any:
-        return (*(None if x is None else grad * x for x in ctx.saved_tensors), None, None)
+        return *_scaled(ctx.saved_tensors, grad), None, None
+
+
+def _scaled(saved: Sequence[Any], grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Three slopes of an energy, which were saved before its three arguments, times a gradient."""
+    return last_derivative(
+        "the compiled energy of a mesh sum has one derivative, and it",
+        lambda: tuple(None if slope is None else grad * slope for slope in saved[:3]),
+        (grad, *saved[3:]),
+    )

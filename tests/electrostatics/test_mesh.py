@@ -319,3 +319,12 @@ def test_screening_has_the_pairs_that_the_mesh_leaves_out(rng):
     assert operator.smoothing_width == pytest.approx(2.0 * np.sqrt(2.0))
     expected = problem.ewald()[0].screening().energy(problem.charges)
     torch.testing.assert_close(operator.screening().energy(problem.charges), expected)
+
+
+def test_a_second_derivative_is_refused(rng):
+    problem = random_problem(rng, CELLS["cubic"])
+    operator, positions, _ = problem.mesh(compiled=True)
+    (slope,) = torch.autograd.grad(operator.energy(problem.charges), positions, create_graph=True)
+    for value in (slope[0, 0], slope.square().sum()):
+        with pytest.raises(RuntimeError, match=r"mesh sum has one derivative.* any further"):
+            torch.autograd.grad(value, positions, retain_graph=True)

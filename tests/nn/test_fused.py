@@ -146,3 +146,14 @@ def test_follows_changed_weights(build, crystal):
         for parameter in model.parameters():
             parameter.mul_(0.9)
     compare(model, crystal, 1e-12)
+
+
+def test_a_second_derivative_is_refused(build, crystal):
+    model = build()
+    graph, charges = graph_and_charges(model, crystal)
+    positions = graph.positions.clone().requires_grad_()
+    length, harmonics = model.edge_features(graph.edge_vectors(positions))
+    energy = model.short_range_energy(graph, charges, length, harmonics).sum()
+    (slope,) = torch.autograd.grad(energy, positions, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"inference has one derivative .* any further"):
+        torch.autograd.grad(slope[0, 0], positions)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ...derivatives import last_derivative
 from ...threads import each_block, even_bounds
 from . import kernels
 from .plan import ProductPlan
@@ -71,40 +72,49 @@ class _EdgeConvolution(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        plan, table, edges = ctx.extra
-        features, harmonics, length = (a.detach() for a in ctx.saved_tensors)
-        gradient = gradient.contiguous()
-        geometry = harmonics.numpy(), length.numpy()
-        of_features = of_harmonics = of_length = None
-        if ctx.needs_input_grad[0]:
-            of_features = torch.empty_like(features)
-            _over_atoms(
-                kernels.accumulate,
-                edges.neighbor_start,
-                edges.by_neighbor,
-                edges.center,
-                gradient.numpy(),
-                *geometry,
-                *_constants(plan, table, plan.transposed()),
-                of_features.numpy(),
-            )
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            of_harmonics, of_length = torch.empty_like(harmonics), torch.empty_like(length)
-            _over_atoms(
-                kernels.differentiate,
-                edges.center_start,
-                edges.by_center,
-                edges.neighbor,
-                features.numpy(),
-                gradient.numpy(),
-                *geometry,
-                *_constants(plan, table, plan.entries),
-                of_harmonics.numpy(),
-                of_length.numpy(),
-            )
-        return of_features, of_harmonics, of_length, None, None, None
+        tensors = *ctx.saved_tensors, gradient
+        slopes = last_derivative(
+            "the compiled convolution of inference has one derivative (for more evaluate within "
+            "openmm_nequiplr.nn.fused_loops(False)), and it",
+            lambda: _slopes(ctx, *(a.detach().contiguous() for a in tensors)),
+            tensors,
+        )
+        return *slopes, None, None, None
+
+
+def _slopes(ctx, features, harmonics, length, gradient) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of the first three arguments for that of the result."""
+    plan, table, edges = ctx.extra
+    geometry = harmonics.numpy(), length.numpy()
+    of_features = of_harmonics = of_length = None
+    if ctx.needs_input_grad[0]:
+        of_features = torch.empty_like(features)
+        _over_atoms(
+            kernels.accumulate,
+            edges.neighbor_start,
+            edges.by_neighbor,
+            edges.center,
+            gradient.numpy(),
+            *geometry,
+            *_constants(plan, table, plan.transposed()),
+            of_features.numpy(),
+        )
+    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+        of_harmonics, of_length = torch.empty_like(harmonics), torch.empty_like(length)
+        _over_atoms(
+            kernels.differentiate,
+            edges.center_start,
+            edges.by_center,
+            edges.neighbor,
+            features.numpy(),
+            gradient.numpy(),
+            *geometry,
+            *_constants(plan, table, plan.entries),
+            of_harmonics.numpy(),
+            of_length.numpy(),
+        )
+    return of_features, of_harmonics, of_length
 
 
 def _constants(plan: ProductPlan, table: RadialTable, entries: np.ndarray) -> tuple:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ...derivatives import last_derivative
 from ...threads import each_block, even_bounds
 from . import kernels
 from .convolution import EDGES_PER_THREAD
@@ -78,6 +79,9 @@ def _each(
     return *of_atoms, *of_edges
 
 
+_MORE = "for more evaluate within openmm_nequiplr.nn.fused_loops(False)"
+
+
 class _Messages(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Any, harmonics: Any, weights: Any, edge_index: Any, plan: Any):
@@ -113,25 +117,12 @@ class _Slopes(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *directions: Any):
-        *inputs, edge_index, gradient = ctx.saved_tensors
-        curvatures = _Curvatures.apply(*inputs, gradient, *directions, edge_index, ctx.plan)
-        of_features, of_gradient, of_harmonics, of_weights = curvatures
-        return of_features, of_harmonics, of_weights, None, of_gradient, None
-
-
-class _Curvatures(torch.autograd.Function):
-    """Gradients of the sum of slopes times directions: the last derivative there is."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any):
-        *inputs, edge_index, plan = arguments
-        features, harmonics, weights, gradient = inputs[:4]
+        features, harmonics, weights, edge_index, gradient = ctx.saved_tensors
+        inputs = features, harmonics, weights, gradient, *directions
         atoms, edges = (features.shape, gradient.shape), (harmonics.shape, weights.shape)
-        return _each(kernels.add_curvatures, edge_index, plan, inputs, atoms, edges)
-
-    @staticmethod
-    def backward(ctx: Any, *directions: Any):
-        raise RuntimeError(
-            "the compiled sum of messages has two derivatives; for a third one evaluate the model "
-            "within openmm_nequiplr.nn.fused_loops(False)"
+        of_features, of_gradient, of_harmonics, of_weights = last_derivative(
+            f"the compiled sum of messages has two derivatives ({_MORE}), and the second",
+            lambda: _each(kernels.add_curvatures, edge_index, ctx.plan, inputs, atoms, edges),
+            inputs,
         )
+        return of_features, of_harmonics, of_weights, None, of_gradient, None
