@@ -13,7 +13,7 @@ from ..graph import AtomicGraph
 from .potential import NequIPLRPotential
 
 #: Relative error of the Coulomb forces that the mesh aims at.
-MESH_ACCURACY = 1e-4
+MESH_ACCURACY = 3e-5
 
 # An atom that moved farther (Å) since the last structure has not done so within a time step.
 _LONGEST_STEP = 0.3
