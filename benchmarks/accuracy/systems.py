@@ -114,6 +114,7 @@ SYSTEMS = {
         layers=(1, 2),
         budget=30.0,
         divide=at_random(validation=5, test=8),
+        overrides={"model.shared_features": True},  # that all layers count for the energy
     ),
     "charged_dimer": System(
         data="charged_dimer_train.extxyz",
