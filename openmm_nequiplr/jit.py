@@ -17,17 +17,36 @@ def numba_available() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+def compiled_loop(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: compile with numba, which has to be there; machine code stays on disk.
+
+    It is kept beside the source, or in the user's cache where that cannot be written; where neither
+    can, it is compiled again in every process. The loop runs without the global interpreter lock.
+
+    Parameters
+    ----------
+    options
+        Further ones of ``numba.njit``.
+    """
+    import numba
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, nogil=True, **options)(function)
+        except RuntimeError:  # no folder for the cache
+            return numba.njit(nogil=True, **options)(function)
+
+    return decorate
+
+
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Compile a function of a module, once per process.
-
-    The machine code is kept beside the source, or in the user's cache where that cannot be
-    written; where neither can, it is compiled again in every process.
+    """Compile a function of a module like :func:`compiled_loop`, once per process.
 
     Parameters
     ----------
     function : callable
-        Within numba's subset of Python. It runs without the global interpreter lock.
+        Within numba's subset of Python.
 
     Returns
     -------
@@ -37,10 +56,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
     if not numba_available():
         return None
     try:
-        import numba
+        return compiled_loop()(function)
     except ImportError:  # installed, but not for this NumPy
         return None
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for the cache
-        return numba.njit(nogil=True)(function)

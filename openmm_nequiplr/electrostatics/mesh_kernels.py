@@ -14,24 +14,14 @@ from typing import Any
 
 import numpy as np
 from numba import config as numba_config
-from numba import from_dtype, int32, int64, njit
+from numba import from_dtype, int32, int64
 from numba.np.unsafe import ndarray as unsafe
 from numpy.polynomial.polynomial import polyadd, polymul, polysub
 
+from ..jit import compiled_loop
+
 #: Elements of a short array as a tuple.
 _to_registers: Any = unsafe.to_fixed_tuple
-
-
-def compiled_loop(**options):
-    """``njit``, with the machine code kept on disk where there is a place to write."""
-
-    def decorate(function):
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # numba found no directory that it may write to
-            return njit(nogil=True, **options)(function)
-
-    return decorate
 
 
 def spline_polynomials(order: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..electrostatics.mesh_kernels import compiled_loop
 from ..electrostatics.mesh_sums import ATOMS_PER_THREAD
+from ..jit import compiled_loop
 from ..threads import each_block, even_bounds
 
 #: Atoms from which bytes pay on the processor.

@@ -143,7 +143,6 @@ class Track:
         self.periodic = graph.periodic[0]
         self.positions: np.ndarray | None = None
         self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
-        self._last_moved: tuple[torch.Tensor, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
         if self.types is not graph.types and not torch.equal(self.types, graph.types):
@@ -171,9 +170,7 @@ class Track:
             images = np.rint(moved @ np.linalg.inv(box))
             if images.any():
                 moved -= images @ box
-        farthest = float(np.abs(moved).max())
-        self._last_moved = graph.positions, farthest
-        return farthest
+        return float(np.abs(moved).max())
 
     def continues(self, graph: AtomicGraph) -> bool:
         """Whether a structure is the next one of this track."""
@@ -191,14 +188,11 @@ class Track:
         if self.positions is None:  # charges of another cell were good enough for the guess
             self.charges.reset()
             self.adjoint.reset()
-        else:
-            known = self._last_moved
-            same = known is not None and known[0] is graph.positions
-            if (known[1] if known is not None and same else self._moved(graph)) == 0.0:
-                return
+        elif self._moved(graph) == 0.0:
+            return
         self.charges.accept(charges)
         self.adjoint.accept(adjoint)
-        self.positions, self._last_moved = _numpy(graph.positions).copy(), None
+        self.positions = _numpy(graph.positions).copy()
 
 
 def _strain(cell: np.ndarray, other: np.ndarray) -> float:

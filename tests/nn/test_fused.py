@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
 from openmm_nequiplr.nn import fused_loops
 from openmm_nequiplr.nn.fused import switch
 
@@ -33,20 +32,8 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-def build():
-    def make(**options) -> NequIPLRPotential:
-        torch.manual_seed(3)
-        settings = {
-            "type_names": ("O", "Na", "Cl"),
-            "r_max": 3.5,
-            "num_features": 4,
-            "avg_num_neighbors": 6.0,
-            "invariant_neurons": 8,
-        }
-        model = NequIPLRPotential(ModelConfig(**(settings | options))).double().eval()
-        return model.requires_grad_(False)
-
-    return make
+def build(small_model):
+    return lambda **options: small_model(**options).eval().requires_grad_(False)
 
 
 def stages(model, graph, charges):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from e3nn import o3
 
-from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
 from openmm_nequiplr.nn import EdgeTensorProduct, fused_loops
 from openmm_nequiplr.nn.fused import messages
 from openmm_nequiplr.nn.fused.plan import ProductPlan
@@ -86,23 +85,11 @@ def gradients(model, atoms):
     graph = model.build_graph(
         list(atoms.symbols), atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc.any()
     )
-    model.zero_grad()
+    model.train().zero_grad()
     output = model(graph, compute_forces=True)
     loss = output.energy.sum() ** 2 + output.forces.square().sum() + output.charges.square().sum()
     loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def build(**options) -> NequIPLRPotential:
-    torch.manual_seed(3)
-    settings = {
-        "type_names": ("O", "Na", "Cl"),
-        "r_max": 3.5,
-        "num_features": 4,
-        "avg_num_neighbors": 6.0,
-        "invariant_neurons": 8,
-    }
-    return NequIPLRPotential(ModelConfig(**(settings | options))).double().train()
 
 
 def assert_same_gradients(model, atoms, monkeypatch):
@@ -127,16 +114,16 @@ def assert_same_gradients(model, atoms, monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_training_gradients_equal_those_of_the_plain_path(crystal, monkeypatch, name):
-    assert_same_gradients(build(**MODELS[name]), crystal, monkeypatch)
+def test_training_gradients_equal_those_of_the_plain_path(small_model, crystal, monkeypatch, name):
+    assert_same_gradients(small_model(**MODELS[name]), crystal, monkeypatch)
 
 
-def test_threads_share_the_edges(molecule, monkeypatch):
+def test_threads_share_the_edges(small_model, molecule, monkeypatch):
     monkeypatch.setattr(messages, "EDGES_PER_THREAD", 3)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert_same_gradients(build(l_max=2), molecule, monkeypatch)
+    assert_same_gradients(small_model(l_max=2), molecule, monkeypatch)
 
 
-def test_an_isolated_atom(molecule, monkeypatch):
+def test_an_isolated_atom(small_model, molecule, monkeypatch):
     molecule.positions[-1] += 100.0
-    assert_same_gradients(build(), molecule, monkeypatch)
+    assert_same_gradients(small_model(), molecule, monkeypatch)

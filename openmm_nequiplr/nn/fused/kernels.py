@@ -10,25 +10,12 @@ with weights that were computed, and add to what is there. Features are channel-
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
 
+from ...jit import compiled_loop
+
 # Sums over channels may be reordered, which lets them run in vector registers.
-_FLAGS: dict[str, Any] = {
-    "fastmath": {"reassoc", "contract", "nsz"},
-    "nogil": True,
-    "error_model": "numpy",
-}
-
-
-def _compile(function):
-    """Compile on first use; keep the machine code on disk where there is a place to write to."""
-    try:
-        return numba.njit(function, cache=True, **_FLAGS)
-    except RuntimeError:  # no cache directory
-        return numba.njit(function, **_FLAGS)
+_compile = compiled_loop(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
 @_compile

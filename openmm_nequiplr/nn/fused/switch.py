@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from e3nn import o3
 
+from ...jit import numba_available
 from ..radial import RadialBasis
 from .table import SHORTEST
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .network import FusedConvolutions
 
 _enabled: ContextVar[bool] = ContextVar("fused", default=True)
-_NUMBA = importlib.util.find_spec("numba") is not None
 _built: weakref.WeakKeyDictionary[Any, tuple[Any, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -55,7 +54,7 @@ def fused_loops(enabled: bool) -> Iterator[None]:
 
 
 def _applies(module: Convolutions, length: torch.Tensor) -> bool:
-    if not (_NUMBA and _enabled.get()):
+    if not (_enabled.get() and numba_available()):
         return False
     if length.device.type != "cpu" or length.dtype not in (torch.float32, torch.float64):
         return False
@@ -89,6 +88,6 @@ def fused_convolutions(module: Convolutions, length: torch.Tensor) -> FusedConvo
         except UnsupportedError:
             fast = None
         _built[module] = state, fast
-    if frozen and not float(length.detach().min()) >= SHORTEST:  # not for NaN either
+    if fast is None or (frozen and not float(length.detach().min()) >= SHORTEST):  # nor for NaN
         return None
     return fast
