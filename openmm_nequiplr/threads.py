@@ -1,11 +1,20 @@
-"""Blocks of a loop in threads of their own: compiled loops release the interpreter lock."""
+"""Blocks of a loop on several threads: compiled loops release the interpreter lock.
+
+They run on the threads of torch's own OpenMP runtime where that can be reached. Threads of another
+pool have to share the cores with those, which go on spinning for milliseconds after each of torch's
+loops.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +22,8 @@ import torch
 Result = TypeVar("Result")
 
 _pool = ThreadPoolExecutor(thread_name_prefix="nequiplr")
+_MEMBER = ctypes.CFUNCTYPE(None, ctypes.py_object)
+_run_member = _MEMBER(lambda work: work())
 
 
 def even_bounds(count: int, fewest: int) -> list[int]:
@@ -33,5 +44,41 @@ def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) ->
     blocks = list(itertools.pairwise(bounds))
     if len(blocks) == 1:
         return [function(*blocks[0])]
-    waiting = [_pool.submit(function, *block) for block in blocks[1:]]
-    return [function(*blocks[0]), *(future.result() for future in waiting)]
+    team = _openmp_team()
+    if team is None:
+        return list(_pool.map(lambda block: function(*block), blocks))
+    results: dict[int, Result] = {}
+    errors: list[BaseException] = []
+    waiting = iter(enumerate(blocks))
+
+    def work() -> None:
+        # a team may be smaller than asked for: each member takes blocks until none is left
+        try:
+            for number, block in waiting:
+                results[number] = function(*block)
+        except BaseException as error:  # nothing may pass through OpenMP
+            errors.append(error)
+
+    # always all threads: OpenMP ends those that a team leaves out and starts them anew afterwards
+    team(_run_member, work, torch.get_num_threads(), 0)
+    if errors:
+        raise errors[0]
+    return [results[number] for number in range(len(blocks))]
+
+
+@functools.cache
+def _openmp_team() -> Any:
+    """Entry to a parallel region of the OpenMP runtime that torch uses; None without one.
+
+    ``GOMP_parallel(function, data, threads, flags)`` of GNU's runtime, which LLVM's and Intel's
+    have as well (https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html).
+    """
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # a name is looked up in a library and in those that it depends on
+        team = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_NOLOAD).GOMP_parallel
+    except (OSError, AttributeError):  # another platform, or torch without OpenMP
+        return None
+    team.argtypes = [_MEMBER, ctypes.py_object, ctypes.c_uint, ctypes.c_uint]
+    team.restype = None
+    return team
