@@ -126,8 +126,9 @@ class EquilibrationConfig:
         Shift and scale χ of each element to the mean and spread of the values that give the
         reference charges of the training set.
     charge_epochs : int
-        Epochs in which the electronegativities alone learn the reference charges, before the
-        training proper; they cost a fraction of its epochs.
+        Epochs in which the electronegativities alone learn the reference charges (and dipoles, if
+        the loss has weights for both), before the training proper; they cost a fraction of its
+        epochs.
     charge_lr : float
         Learning rate (Adam, cosine) of those epochs.
     """

@@ -105,8 +105,12 @@ def _fit_electronegativity(
 def learn_charges_first(
     model: NequIPLRPotential, config: TrainingConfig, train_data: GraphDataset, progress: bool
 ) -> None:
-    """Train the electronegativity stage on reference charges alone, hardnesses held, in place."""
-    settings = config.equilibration
+    """Train the electronegativity stage on reference charges alone, hardnesses held, in place.
+
+    Where the loss has a weight for dipoles they take part, in the ratio that it gives them.
+    """
+    settings, weights = config.equilibration, config.loss
+    ratio = weights.dipole / weights.charges if weights.charges > 0 else 0.0
     assert model.electronegativity_stage is not None
     parameters = list(model.electronegativity_stage.parameters())
     optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
@@ -122,7 +126,7 @@ def learn_charges_first(
             group["lr"] = settings.charge_lr * (0.01 + 0.99 * course)
         squares, count = 0.0, 0
         for index in sampler:
-            loss, error = fixed[index].loss(model)
+            loss, error = fixed[index].loss(model, ratio)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -144,11 +148,22 @@ class _Fixed:
             self.push = kernel @ model.offsets(graph)
             self.matrix = kernel + torch.diag(model.separate_hardness(graph))
 
-    def loss(self, model: NequIPLRPotential) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean square to minimise, and the errors of the charges, e."""
+    def loss(
+        self, model: NequIPLRPotential, dipole_weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What to minimise, and the errors of the charges, e.
+
+        ``dipole_weight`` is that of dipoles (e Å) relative to charges (e).
+        """
         graph, labels = self.item.graph, self.item.labels
         chi = model.electronegativity(graph, *self.edges) + self.push
         charges = solve_batch([self.matrix], chi, graph.total_charge, graph.counts).charges
         assert labels.charges is not None
         error = (charges - labels.charges)[torch.isfinite(labels.charges)]
-        return 100.0 * error.square().mean(), error.detach()
+        loss = error.square().mean()
+        if dipole_weight > 0 and labels.dipole is not None:
+            missed = charges @ graph.positions - labels.dipole[0]
+            missed = missed[torch.isfinite(missed)]
+            if missed.numel():
+                loss = loss + dipole_weight * missed.square().mean()
+        return 100.0 * loss, error.detach()

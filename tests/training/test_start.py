@@ -12,7 +12,12 @@ from openmm_nequiplr.data import Structure
 from openmm_nequiplr.data.dataset import GraphDataset
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
-from openmm_nequiplr.training.config import DataConfig, EquilibrationConfig, TrainingConfig
+from openmm_nequiplr.training.config import (
+    DataConfig,
+    EquilibrationConfig,
+    LossConfig,
+    TrainingConfig,
+)
 from openmm_nequiplr.training.start import learn_charges_first, set_start
 
 
@@ -147,6 +152,38 @@ def test_charges_first_learns_charges_and_leaves_the_rest(structures, capsys):
     assert changed
     assert all(name.startswith("electronegativity_stage") for name in changed)
     assert "charges first, epoch 60" in capsys.readouterr().out
+
+
+def test_charges_first_heeds_dipoles_where_the_loss_does(structures):
+    """Dipoles that the reference charges do not have are learnt only with a weight for them."""
+    dipolar = [
+        replace(s, cell=None, pbc=False, dipole=s.charges @ s.positions + np.array([0.3, 0.0, 0.0]))
+        for s in structures
+    ]
+    errors = {}
+    for weight in (0.0, 5.0):
+        torch.manual_seed(0)
+        model = new_model()
+        settings = EquilibrationConfig(
+            hardness={"O": 20.0, "Na": 20.0, "Cl": 20.0}, fit_electronegativity=True,
+            charge_epochs=60, charge_lr=0.02,
+        )  # fmt: skip
+        config = TrainingConfig(
+            {},
+            DataConfig(("x",)),
+            loss=LossConfig(charges=1.0, dipole=weight),
+            equilibration=settings,
+        )
+        data = GraphDataset(dipolar, model)
+        set_start(model, settings, data)
+        learn_charges_first(model.train(), config, data, progress=False)
+        missed = []
+        for s in dipolar:
+            graph = model.build_graph(s.symbols, s.positions, s.cell, s.pbc, s.total_charge)
+            dipole = model.eval()(graph, compute_forces=False).dipole[0].detach().numpy()
+            missed.append(dipole - s.dipole)
+        errors[weight] = float(np.sqrt(np.square(np.stack(missed)).mean()))
+    assert errors[5.0] < 0.5 * errors[0.0]
 
 
 @pytest.mark.parametrize("options", [{}, {"effective_charges": True}])
