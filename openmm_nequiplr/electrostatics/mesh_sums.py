@@ -18,7 +18,7 @@ from .mesh_spectrum import wave_weights
 
 _KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
 #: With fewer for each a second thread costs more than it brings.
-ATOMS_PER_THREAD = 1000
+ATOMS_PER_THREAD = 500
 
 
 def pair_distances(
