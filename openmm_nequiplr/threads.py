@@ -44,9 +44,6 @@ def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) ->
     blocks = list(itertools.pairwise(bounds))
     if len(blocks) == 1:
         return [function(*blocks[0])]
-    team = _openmp_team()
-    if team is None:
-        return list(_pool.map(lambda block: function(*block), blocks))
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
     waiting = iter(enumerate(blocks))
@@ -59,8 +56,15 @@ def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) ->
         except BaseException as error:  # nothing may pass through OpenMP
             errors.append(error)
 
-    # always all threads: OpenMP ends those that a team leaves out and starts them anew afterwards
-    team(_run_member, work, torch.get_num_threads(), 0)
+    team = _openmp_team()
+    if team is None:
+        others = [_pool.submit(work) for _ in blocks[1:]]
+        work()
+        for other in others:
+            other.result()
+    else:
+        # always all threads: OpenMP ends those that a team leaves out and starts them anew later
+        team(_run_member, work, torch.get_num_threads(), 0)
     if errors:
         raise errors[0]
     return [results[number] for number in range(len(blocks))]
