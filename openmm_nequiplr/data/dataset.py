@@ -39,6 +39,8 @@ class Labels:
         eV/Å³.
     weight : tensor, float64, shape [B]
         Of each structure in losses.
+    synthetic : tensor, float64, shape [B]
+        1 for structures whose labels are no reference, 0 for others.
     """
 
     atoms_per_graph: torch.Tensor
@@ -48,12 +50,26 @@ class Labels:
     dipole: torch.Tensor | None = None
     stress: torch.Tensor | None = None
     weight: torch.Tensor | None = None
+    synthetic: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Labels:
         """The same labels on another device."""
         known = {name: getattr(self, name) for name, _, _ in _LAYOUT}
         moved = {name: v if v is None else v.to(device) for name, v in known.items()}
         return Labels(self.atoms_per_graph.to(device), **moved)
+
+    def of_reference(self) -> Labels:
+        """The same labels, NaN where they are synthetic."""
+        if self.synthetic is None or not bool(self.synthetic.any()):
+            return self
+        of_atom = self.synthetic.repeat_interleave(self.atoms_per_graph.long())
+        known = {}
+        for name, per_atom, tail in _LAYOUT[:_QUANTITIES]:
+            value, made_up = getattr(self, name), of_atom if per_atom else self.synthetic
+            if value is not None:
+                made_up = made_up.bool().view(-1, *[1] * len(tail))
+                known[name] = value.masked_fill(made_up, torch.nan)
+        return replace(self, **known)
 
     def blank(self) -> Labels:
         """Labels of the same structures of which nothing is known."""
@@ -79,6 +95,7 @@ class Labels:
             dipole=None if structure.pbc else tensor(structure.dipole, 1, 3),
             stress=tensor(structure.stress, 1, 3, 3) if structure.pbc else None,
             weight=tensor(structure.weight, 1),
+            synthetic=tensor(structure.synthetic, 1),
         )
 
     @staticmethod
@@ -110,7 +127,11 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("dipole", False, (3,)),
     ("stress", False, (3, 3)),
     ("weight", False, ()),
+    ("synthetic", False, ()),
 )
+
+#: The first of them are quantities, the others say what the labels are worth.
+_QUANTITIES = 5
 
 
 @dataclass

@@ -40,6 +40,8 @@ class Structure:
         dE/dstrain / volume, eV/Å³.
     weight : float
         Of this structure in losses; 0 leaves it out.
+    synthetic : bool
+        The labels are no reference: they count in losses, not in errors.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Structure:
     dipole: np.ndarray | None = None
     stress: np.ndarray | None = None
     weight: float = 1.0
+    synthetic: bool = False
 
     def __post_init__(self) -> None:
         symbols = tuple(str(s) for s in self.symbols)

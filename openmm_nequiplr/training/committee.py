@@ -11,8 +11,9 @@ from typing import Any
 
 from ..errors import InputError, describe
 from .config import TrainingConfig, load_config
+from .preparation import read_parts
 from .recorder import BEST_MODEL, CHECKPOINT
-from .run import read_parts, train
+from .run import train
 from .spread import CommitteeMetrics, evaluate_committee, format_committee
 
 #: What a committee's directory knows of itself.

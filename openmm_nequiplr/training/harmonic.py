@@ -98,6 +98,13 @@ def harmonic_copies(
     return HarmonicCopies(copies, float(np.std(target)), float(misfit / len(target) ** 0.5))
 
 
+def copied_indices(count: int, copies: float, rng: np.random.Generator) -> list[int]:
+    """Which of `count` structures to copy, `copies` times each on the average."""
+    whole, rest = divmod(copies, 1.0)
+    places, number = rng.permutation(count), round(rest * count)
+    return [*int(whole) * list(range(count)), *(i for i in range(count) if places[i] < number)]
+
+
 def _groups(structures: Sequence[Structure]) -> list[list[Structure]]:
     groups: list[list[Structure]] = []
     for structure in structures:
@@ -160,10 +167,8 @@ class _Oscillator:
         self, kinds: list, constants: np.ndarray, config: HarmonicConfig, rng: np.random.Generator
     ) -> list[Structure]:
         result = []
-        whole, rest = divmod(config.copies, 1.0)
-        places, number = rng.permutation(len(self.members)), round(rest * len(self.members))
-        extra = [m for m, place in zip(self.members, places, strict=True) if place < number]
-        for member in [*int(whole) * list(self.members), *extra]:
+        for index in copied_indices(len(self.members), config.copies, rng):
+            member = self.members[index]
             moved = rng.normal(0.0, config.displacement, size=self.mean.shape)
             change = (self.matrix(moved, kinds) @ constants).reshape(moved.shape)
             assert member.forces is not None
@@ -177,6 +182,7 @@ class _Oscillator:
                     dipole=None,
                     stress=None,
                     weight=config.weight,
+                    synthetic=True,
                 )
             )
         return result

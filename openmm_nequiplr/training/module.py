@@ -106,10 +106,8 @@ class TrainingModule(pl.LightningModule):
         """Weighted loss of one batch."""
         output = self.model(batch.graph, compute_forces=self._forces, compute_stress=self._stress)
         errors = residuals(output, batch.labels)
-        weight = batch.labels.weight
-        harmonic = self.config.harmonic  # whose copies tell nothing of the errors
-        if weight is None or not harmonic.copies or bool((weight != harmonic.weight).all()):
-            self._sums.add(errors)
+        reference = batch.labels.of_reference()
+        self._sums.add(errors if reference is batch.labels else residuals(output, reference))
         if self.config.loss.per_species:
             names = self.config.loss.per_species
             errors = balance_species(errors, batch.labels, batch.graph.types, names)

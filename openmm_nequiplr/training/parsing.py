@@ -80,11 +80,12 @@ def _convert(where: str, annotation: str, value: Any) -> Any:
     """Bring a YAML value to its annotated type; YAML reads 1e-3 as text."""
     if annotation.startswith("tuple"):
         items = [] if value is None else value if isinstance(value, (list, tuple)) else [value]
-        numbers = "float" in annotation
-        return tuple(_number(where, i, whole=False) if numbers else str(i) for i in items)
+        if "str" in annotation:
+            return tuple(str(i) for i in items)
+        return tuple(_number(where, i, whole="int" in annotation) for i in items)
     if value is None and "None" in annotation:
         return None
-    if annotation.startswith("Mapping"):
+    if "Mapping" in annotation and (annotation.startswith("M") or isinstance(value, Mapping)):
         if not isinstance(value, Mapping):
             raise InputError(describe(where, value, "a mapping"))
         return dict(value)

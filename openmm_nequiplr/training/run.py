@@ -16,23 +16,23 @@ import torch
 import yaml
 
 from ..data.dataset import GraphDataset
-from ..data.reading import read_structures
-from ..data.split import Split, random_split
-from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
-from .config import EquilibrationConfig, TrainingConfig, load_config, resolve
+from .config import TrainingConfig, load_config
+from .distillation import DistillationConfig
 from .evaluate import Metrics, evaluate_model, format_table
-from .harmonic import harmonic_copies
-from .initial import earlier_configs, earlier_model, fit_energies, new_model
+from .initial import earlier_configs
 from .module import TrainingModule
+from .preparation import Parts, prepare, read_parts
 from .recorder import BEST_MODEL, CHECKPOINT, LAST_MODEL, Recorder
 from .refit import refit_energy_shifts
-from .start import learn_charges_first, set_start
+from .start import learn_charges_first
 
 CONFIG_COPY = "config.yaml"
 SPLIT = "split.json"
 METRICS = "metrics.json"
+#: Where a training keeps the models of ``distillation.seeds``, in its output directory.
+TEACHERS = "teachers"
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,6 @@ class TrainingResult:
     test: Metrics | None
 
 
-@dataclass(frozen=True)
-class _Parts:
-    train: list[Structure]
-    validation: list[Structure]
-    test: list[Structure]
-    split: Split | None
-
-
 def train(
     config_path: str | Path,
     resume: bool = False,
@@ -82,7 +74,8 @@ def train(
         See `TrainingConfig`.
     resume : bool
         Continue from ``last.ckpt`` of the output directory; the result is the same as without
-        the interruption. What ``start_from`` trains first continues without being asked.
+        the interruption. What ``start_from`` and ``distillation`` train first continues without
+        being asked.
     overrides : dict, optional
         Values that replace those of the file, with dotted keys.
     progress : bool
@@ -105,6 +98,7 @@ def train(
     checkpoint = output / CHECKPOINT
     earlier = earlier_configs(config, config_path)
     begun = any((Path(load_config(path)[0].output) / CHECKPOINT).is_file() for path in earlier)
+    begun = begun or any(output.glob(f"{TEACHERS}/*/{CHECKPOINT}"))
     if resume and not checkpoint.is_file() and not begun:
         raise InputError(describe("resume", f"no {checkpoint}", "a checkpoint of an earlier run"))
     if checkpoint.is_file() and not resume:
@@ -113,10 +107,14 @@ def train(
         raise InputError(describe("output", got, expected))
     resume = resume and checkpoint.is_file()
     if earlier:
-        start = _train_first(earlier[0], progress)
+        start = _train_first("start_from", earlier[0], {}, progress)
         if start is None:
             return None
         config = dataclasses.replace(config, start_from=str(start.resolve()))
+    taught = _train_teachers(config, config_path, overrides or {}, progress)
+    if taught is None:
+        return None
+    config = dataclasses.replace(config, distillation=taught)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     parts = read_parts(config, config_path)
@@ -140,28 +138,54 @@ def train(
     return _finish(config, output, parts, metadata, progress)
 
 
-def _train_first(config_path: Path, progress: bool) -> Path | None:
-    """The model of another configuration, trained if that was not done; None if interrupted."""
-    config, raw = load_config(config_path)
+def _train_first(
+    name: str, config_path: str | Path, overrides: Mapping[str, Any], progress: bool
+) -> Path | None:
+    """The model of another training, done if it was not before; None if interrupted.
+
+    ``name`` is the entry that asks for it.
+    """
+    config, raw = load_config(config_path, overrides)
     output = Path(config.output)
     record = output / CONFIG_COPY
     if record.is_file() and yaml.safe_load(record.read_text(encoding="utf-8")) != raw:
         got = f"{output} with a training of other settings"
-        raise InputError(describe("start_from", got, f"that of {config_path}, or nothing there"))
+        raise InputError(describe(name, got, f"that of {config_path}, or nothing there"))
     if (output / METRICS).is_file():
         if progress:
-            print(f"start_from: {config_path} was trained before, in {output}")
+            print(f"{name}: {config_path} was trained before, in {output}")
         return output / BEST_MODEL
     if progress:
-        print(f"start_from: training {config_path} first")
-    result = train(config_path, resume=(output / CHECKPOINT).is_file(), progress=progress)
+        print(f"{name}: training {config_path} first, in {output}")
+    begun = (output / CHECKPOINT).is_file()
+    result = train(config_path, resume=begun, overrides=overrides, progress=progress)
     return None if result is None else result.model_path
+
+
+def _train_teachers(
+    config: TrainingConfig,
+    config_path: str | Path,
+    overrides: Mapping[str, Any],
+    progress: bool,
+) -> DistillationConfig | None:
+    """The distillation with models in the place of seeds; None if a training was interrupted."""
+    settings = config.distillation
+    paths = []
+    for seed in settings.seeds:
+        own = str(Path(config.output) / TEACHERS / f"seed_{seed}")
+        others = {n: v for n, v in overrides.items() if n.split(".")[0] != "distillation"}
+        given = {**others, "seed": seed, "output": own, "distillation": None}
+        path = _train_first("distillation.seeds", config_path, given, progress)
+        if path is None:
+            return None
+        paths.append(str(path.resolve()))
+    return dataclasses.replace(settings, seeds=(), models=(*settings.models, *paths))
 
 
 def _warm_up(
     model: NequIPLRPotential,
     config: TrainingConfig,
-    parts: _Parts,
+    parts: Parts,
     train_data: GraphDataset,
     progress: bool,
 ) -> None:
@@ -170,107 +194,6 @@ def _warm_up(
         learn_charges_first(model, config, train_data, progress)
     if config.refit_energy_shifts and config.data.energy_shifts is None:
         refit_energy_shifts(model, parts.train, config.validation_batch_size)
-
-
-def read_parts(config: TrainingConfig, config_path: str | Path) -> _Parts:
-    """Read all data files and divide them.
-
-    Raises
-    ------
-    FileNotFoundError, InputError
-    """
-    data, isolated = config.data, config.model.get("isolated") is True
-
-    def read(paths: tuple[str, ...]) -> list[Structure]:
-        files = [resolve(path, config_path) for path in paths]
-        structures = read_structures(files, data.keys, data.format)
-        return [s.in_free_space() for s in structures] if isolated else structures
-
-    if not data.train:
-        raise InputError(describe("data.train", "no file", "one file or more"))
-    structures, validation, test = read(data.train), read(data.validation), read(data.test)
-    split = random_split(
-        len(structures),
-        validation=0 if data.validation else data.num_validation,
-        test=0 if data.test else data.num_test,
-        train=data.num_train,
-        seed=data.split_seed,
-        allow_no_validation=bool(data.validation),
-    )
-    parts = _Parts(
-        train=[structures[i] for i in split.train],
-        validation=validation or [structures[i] for i in split.validation],
-        test=test or [structures[i] for i in split.test],
-        split=split,
-    )
-    _check_labels(config, parts)
-    return parts
-
-
-def _check_labels(config: TrainingConfig, parts: _Parts) -> None:
-    """Every weighted quantity has labels somewhere, and every structure has one of them."""
-    attributes = {
-        name: "energy" if name == "energy_per_atom" else name
-        for name, weight in config.loss.weights().items()
-        if weight > 0
-    }
-
-    def has(structure: Structure, attribute: str) -> bool:
-        usable = {"dipole": not structure.pbc, "stress": structure.pbc}.get(attribute, True)
-        return usable and getattr(structure, attribute) is not None
-
-    for name, attribute in attributes.items():
-        if not any(has(s, attribute) for s in parts.train):
-            raise InputError(
-                describe(f"loss.{name}", "a weight above 0, but no training label", "labels, or 0")
-            )
-    for part in ("train", "validation"):
-        for index, structure in enumerate(getattr(parts, part)):
-            if not any(has(structure, attribute) for attribute in attributes.values()):
-                raise InputError(
-                    describe(
-                        f"{part} structure {index}",
-                        "no label",
-                        "one of " + ", ".join(attributes.values()),
-                    )
-                )
-
-
-def prepare(
-    config: TrainingConfig, parts: _Parts, config_path: str | Path
-) -> tuple[NequIPLRPotential, GraphDataset, GraphDataset]:
-    """Model with statistics of the data set, and the graphs.
-
-    Returns
-    -------
-    model : NequIPLRPotential
-    train, validation : GraphDataset
-    """
-    if config.start_from is not None:
-        model = earlier_model(config, config_path)
-    else:
-        model = new_model(config, parts.train, [*parts.validation, *parts.test])
-    if not model.config.equilibration:
-        _check_no_charges(config)
-    model.to(torch.float64 if config.precision == "double" else torch.float32)
-    train = list(parts.train)
-    if config.harmonic.copies:
-        train += harmonic_copies(parts.train, config.harmonic, config.seed).structures
-    data = GraphDataset(train, model), GraphDataset(parts.validation, model)
-    fit_energies(model, config, parts.train)
-    set_start(model, config.equilibration, data[0])
-    return model.train(), *data
-
-
-def _check_no_charges(config: TrainingConfig) -> None:
-    """A model without equilibration has no charges to train and nothing to start."""
-    expected = "0 with model.equilibration: false"
-    for name in ("charges", "dipole"):
-        if config.loss.weights()[name] > 0:
-            raise InputError(describe(f"loss.{name}", config.loss.weights()[name], expected))
-    if config.equilibration != EquilibrationConfig():
-        expected = "nothing with model.equilibration: false"
-        raise InputError(describe("equilibration", config.equilibration, expected))
 
 
 def _trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
@@ -301,7 +224,7 @@ def _trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
 
 
 def _metadata(
-    config: TrainingConfig, raw: Mapping[str, Any], parts: _Parts, model: ModelConfig
+    config: TrainingConfig, raw: Mapping[str, Any], parts: Parts, model: ModelConfig
 ) -> dict[str, str]:
     """Where the model came from, for its file."""
     names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
@@ -317,7 +240,7 @@ def _metadata(
     }
 
 
-def _write_record(output: Path, raw: Mapping[str, Any], parts: _Parts) -> None:
+def _write_record(output: Path, raw: Mapping[str, Any], parts: Parts) -> None:
     text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
     (output / CONFIG_COPY).write_text(text, encoding="utf-8")
     if parts.split is not None:
@@ -326,7 +249,7 @@ def _write_record(output: Path, raw: Mapping[str, Any], parts: _Parts) -> None:
         )
 
 
-def _headline(model: NequIPLRPotential, parts: _Parts, output: Path) -> str:
+def _headline(model: NequIPLRPotential, parts: Parts, output: Path) -> str:
     weights = sum(p.numel() for p in model.parameters())
     config = model.config
     return (
@@ -339,7 +262,7 @@ def _headline(model: NequIPLRPotential, parts: _Parts, output: Path) -> str:
 
 
 def _finish(
-    config: TrainingConfig, output: Path, parts: _Parts, metadata: dict[str, str], progress: bool
+    config: TrainingConfig, output: Path, parts: Parts, metadata: dict[str, str], progress: bool
 ) -> TrainingResult:
     """Judge the best model and complete its file."""
     path = output / BEST_MODEL

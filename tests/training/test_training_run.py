@@ -6,7 +6,6 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,68 +17,6 @@ from openmm_nequiplr.model import load_model, save_model
 from openmm_nequiplr.training import recorder
 from openmm_nequiplr.training.evaluate import evaluate_model
 from openmm_nequiplr.training.run import train
-
-MODEL = {
-    "r_max": 3.5,
-    "num_layers": 1,
-    "num_layers_charge": 1,
-    "l_max": 1,
-    "num_features": 2,
-    "invariant_neurons": 4,
-    "num_bessels": 4,
-    "num_charge_basis": 3,
-}
-
-
-@pytest.fixture(scope="session")
-def data_file(make_model, tmp_path_factory) -> Path:
-    """Ten distorted clusters; every second one charged, the labels from a random model."""
-    from ase import Atoms
-
-    rng = np.random.default_rng(3)
-    teacher = make_model()
-    sites = 2.3 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], float)
-    frames = []
-    for number in range(10):
-        atoms = Atoms("NaClONaCl", sites + rng.normal(scale=0.2, size=sites.shape))
-        atoms.info["total_charge"] = float(number % 2)
-        graph = teacher.build_graph(
-            atoms.numbers, atoms.positions, total_charge=atoms.info["total_charge"]
-        )
-        output = teacher(graph)
-        atoms.info["REF_energy"] = output.energy.item() - 50_000.0
-        atoms.arrays["REF_forces"] = output.forces.numpy()
-        atoms.arrays["REF_charges"] = output.charges.numpy()
-        frames.append(atoms)
-    path = tmp_path_factory.mktemp("data") / "clusters.extxyz"
-    write(path, frames, format="extxyz")
-    return path
-
-
-@pytest.fixture
-def config_file(data_file, tmp_path) -> Path:
-    """A configuration that trains in a second."""
-    config = {
-        "output": str(tmp_path / "out"),
-        "model": MODEL,
-        "data": {"train": str(data_file), "num_validation": 2},
-        "loss": {"energy_per_atom": 10.0, "forces": 1.0, "charges": 10.0},
-        "optimizer": {"lr": 0.02},
-        "schedule": {"name": "plateau", "patience": 1},
-        "ema_decay": 0.9,
-        "gradient_clip": 5.0,
-        "batch_size": 2,
-        "max_epochs": 4,
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Drawing takes longer than these trainings."""
-    monkeypatch.setattr(recorder.Recorder, "_draw", lambda self: None)
 
 
 def _log(output: Path) -> list[dict[str, str]]:
@@ -106,7 +43,9 @@ def test_training_learns_and_leaves_everything_behind(config_file, tmp_path, cap
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_model_file_is_the_best_epoch_with_averaged_weights(config_file, data_file, tmp_path):
+def test_model_file_is_the_best_epoch_with_averaged_weights(
+    config_file, data_file, small_model, tmp_path
+):
     """Its errors, computed afresh, are those in the log of the best epoch."""
     train(config_file, overrides={"refit_energy_shifts": False}, progress=False)
     output = tmp_path / "out"
@@ -122,7 +61,7 @@ def test_model_file_is_the_best_epoch_with_averaged_weights(config_file, data_fi
     recorded = json.loads(model.metadata["validation"])
     assert recorded["forces"]["rmse"] == pytest.approx(metrics.forces.rmse, rel=1e-6)
     assert model.metadata["training_data"] == "clusters.extxyz"
-    assert yaml.safe_load(model.metadata["training_config"])["model"] == MODEL
+    assert yaml.safe_load(model.metadata["training_config"])["model"] == small_model
     assert model.config.type_names == ("O", "Na", "Cl")
     assert not model.training
 
@@ -356,8 +295,10 @@ def test_configurations_that_start_from_each_other(config_file, tmp_path):
         ({"equilibration.charge_epochs": 1}, r"equilibration: expected nothing with start_from"),
     ],
 )
-def test_mistakes_with_an_earlier_model(config_file, make_model, tmp_path, overrides, message):
-    model = make_model(**MODEL)
+def test_mistakes_with_an_earlier_model(
+    config_file, small_model, make_model, tmp_path, overrides, message
+):
+    model = make_model(**small_model)
     save_model(model, tmp_path / "earlier.safetensors")
     given = {"start_from": str(tmp_path / "earlier.safetensors"), **overrides}
     with pytest.raises(NequIPLRError, match=message):
