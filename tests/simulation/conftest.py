@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openmm
 import pytest
+
+from .mixture import make_mixture
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -107,3 +110,9 @@ def cluster() -> Atoms:
     atoms.pbc = False
     atoms.cell = None
     return atoms
+
+
+@pytest.fixture
+def mixture(molecule: Atoms) -> Any:
+    """Factory of mixtures of ML atoms and others."""
+    return functools.partial(make_mixture, molecule)
