@@ -64,7 +64,7 @@ class Labels:
             return self
         of_atom = self.synthetic.repeat_interleave(self.atoms_per_graph.long())
         known = {}
-        for name, per_atom, tail in _LAYOUT[:_QUANTITIES]:
+        for name, per_atom, tail in _QUANTITIES:
             value, made_up = getattr(self, name), of_atom if per_atom else self.synthetic
             if value is not None:
                 made_up = made_up.bool().view(-1, *[1] * len(tail))
@@ -119,19 +119,19 @@ class Labels:
         return Labels(atoms, **joined)
 
 
+_Row = tuple[str, bool, tuple[int, ...]]
+
 #: Name, whether it has one row per atom (otherwise per structure), shape of a row.
-_LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
+_QUANTITIES: tuple[_Row, ...] = (
     ("energy", False, ()),
     ("forces", True, (3,)),
     ("charges", True, ()),
     ("dipole", False, (3,)),
     ("stress", False, (3, 3)),
-    ("weight", False, ()),
-    ("synthetic", False, ()),
 )
 
-#: The first of them are quantities, the others say what the labels are worth.
-_QUANTITIES = 5
+#: The same, and what the labels are worth.
+_LAYOUT: tuple[_Row, ...] = (*_QUANTITIES, ("weight", False, ()), ("synthetic", False, ()))
 
 
 @dataclass

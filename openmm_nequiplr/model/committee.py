@@ -192,6 +192,11 @@ def graph_key(config: ModelConfig) -> Hashable:
     )
 
 
+def member_path(directory: str | os.PathLike, seed: int) -> Path:
+    """Model file of a member in a committee's directory."""
+    return Path(directory) / f"seed_{seed}" / "model.safetensors"
+
+
 def member_paths(directory: str | os.PathLike) -> list[Path]:
     """Model files of a committee's directory, by seed.
 
@@ -220,6 +225,26 @@ def member_sources(
     return sources
 
 
+def load_models(
+    models: Sequence[NequIPLRPotential | str | os.PathLike],
+) -> list[NequIPLRPotential]:
+    """Load models, and the members of committees, one or more.
+
+    Raises
+    ------
+    InputError
+        If they are not of the same kind.
+    ModelFileError
+        If a model cannot be read.
+    """
+    loaded = [
+        source if isinstance(source, NequIPLRPotential) else load_model(source)
+        for source in member_sources(models)
+    ]
+    check_alike([model.config for model in loaded])
+    return loaded
+
+
 def load_members(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential]:
@@ -237,13 +262,9 @@ def load_members(
     ModelFileError
         If a model cannot be read.
     """
-    loaded = [
-        source if isinstance(source, NequIPLRPotential) else load_model(source)
-        for source in member_sources(models)
-    ]
+    loaded = load_models(models)
     if len(loaded) < 2:
         raise InputError(describe("committee", f"{len(loaded)} model", "two models or more"))
-    check_alike([model.config for model in loaded])
     return loaded
 
 
@@ -255,8 +276,8 @@ def check_alike(configs: Sequence[ModelConfig]) -> None:
     InputError
         If their elements differ, or only some of them have charges.
     """
-    first = configs[0]
     for number, config in enumerate(configs[1:], start=2):
+        first = configs[0]
         if set(config.type_names) != set(first.type_names):
             expected = f"the elements of the first, {', '.join(first.type_names)}"
             got = ", ".join(config.type_names)

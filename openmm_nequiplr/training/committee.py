@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, describe
+from ..model.committee import member_path
 from .config import TrainingConfig, load_config
 from .preparation import read_parts
-from .recorder import BEST_MODEL, CHECKPOINT
+from .recorder import CHECKPOINT
 from .run import train
 from .spread import CommitteeMetrics, evaluate_committee, format_committee
 
@@ -94,11 +95,6 @@ def train_committee(
         finished.append(seed)
         _write_record(parent, finished, raw)
     return _judge(config, config_path, parent, seeds, progress)
-
-
-def member_path(directory: str | Path, seed: int) -> Path:
-    """Model file of a member."""
-    return Path(directory) / f"seed_{seed}" / BEST_MODEL
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:

@@ -377,6 +377,12 @@ def resolve(path: str, config_path: str | Path) -> Path:
     return (Path(config_path).parent / Path(path).expanduser()).resolve()
 
 
+def file_or_name(given: str, config_path: str | Path) -> str | Path:
+    """The file of that name, relative to the configuration; the name itself if there is none."""
+    path = resolve(given, config_path)
+    return path if path.exists() else given
+
+
 def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise InputError(describe(name, value, "one of " + ", ".join(valid)))

@@ -18,7 +18,7 @@ from ..data.dataset import GraphDataset
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
-from .harmonic import copied_indices
+from .copies import copied_indices, moved_copy
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,13 @@ class DistillationConfig:
         if len(set(self.seeds)) != len(self.seeds) or any(seed < 0 for seed in self.seeds):
             expected = "different whole numbers of at least 0"
             raise InputError(describe("distillation.seeds", self.seeds, expected))
-        by_element = self.displacement if isinstance(self.displacement, Mapping) else {}
-        numbers = {f"displacement.{name}": value for name, value in by_element.items()}
-        if not by_element:
-            numbers["displacement"] = self.displacement  # type: ignore[assignment]
-        for name, value in {**numbers, "copies": self.copies, "weight": self.weight}.items():
+        numbers: dict[str, object] = {"copies": self.copies, "weight": self.weight}
+        if isinstance(self.displacement, Mapping) and self.displacement:
+            for element, deviation in self.displacement.items():
+                numbers[f"displacement.{element}"] = deviation
+        else:
+            numbers["displacement"] = self.displacement
+        for name, value in numbers.items():
             if not isinstance(value, (int, float)) or not value > 0:
                 raise InputError(describe(f"distillation.{name}", value, "a number above 0"))
 
@@ -110,39 +112,23 @@ def distilled_copies(
             expected = "elements among " + ", ".join(sorted(known))
             raise InputError(describe("distillation.displacement", unknown, expected))
     rng = np.random.default_rng(seed)
-    moved = [
-        _moved(structures[index], config, rng)
-        for index in copied_indices(len(structures), config.copies, rng)
-    ]
+    originals = [structures[i] for i in copied_indices(len(structures), config.copies, rng)]
     with_charges = all(teacher.config.equilibration for teacher in teachers)
     labelled = []
-    for structure in moved:
-        answers = [_answer(teacher.eval(), structure, with_charges) for teacher in teachers]
+    for original in originals:
+        change = rng.normal(size=original.positions.shape) * config.deviations(original.symbols)
+        copy = moved_copy(original, change, config.weight)
+        with_stress = copy.pbc and original.stress is not None
+        answers = [_answer(each.eval(), copy, with_charges, with_stress) for each in teachers]
         mean = {name: np.mean([each[name] for each in answers], axis=0) for name in answers[0]}
-        labelled.append(replace(structure, **mean))
+        labelled.append(replace(copy, **mean))
     return labelled
 
 
-def _moved(structure: Structure, config: DistillationConfig, rng: np.random.Generator) -> Structure:
-    """A copy without labels, but for a stress that says that one is wanted."""
-    change = rng.normal(size=structure.positions.shape) * config.deviations(structure.symbols)
-    return replace(
-        structure,
-        positions=structure.positions + change,
-        energy=None,
-        forces=None,
-        charges=None,
-        dipole=None,
-        weight=config.weight,
-        synthetic=True,
-    )
-
-
 def _answer(
-    teacher: NequIPLRPotential, structure: Structure, with_charges: bool
+    teacher: NequIPLRPotential, structure: Structure, with_charges: bool, with_stress: bool
 ) -> dict[str, np.ndarray]:
     """What one teacher says of one structure."""
-    with_stress = structure.pbc and structure.stress is not None
     (item,) = GraphDataset([structure], teacher).items
     output = teacher(item.graph.to(teacher.device), compute_stress=with_stress)
     found = {"energy": output.energy[0], "forces": output.forces}

@@ -17,6 +17,7 @@ import numpy as np
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..neighbors import neighbor_list
+from .copies import copied_indices, moved_copy
 
 _SHELL = 0.5  # Å, width of the shells of neighbours that share their springs
 _SAME = 0.3  # Å, rms distance of structures that oscillate about the same minimum
@@ -98,13 +99,6 @@ def harmonic_copies(
     return HarmonicCopies(copies, float(np.std(target)), float(misfit / len(target) ** 0.5))
 
 
-def copied_indices(count: int, copies: float, rng: np.random.Generator) -> list[int]:
-    """Which of `count` structures to copy, `copies` times each on the average."""
-    whole, rest = divmod(copies, 1.0)
-    places, number = rng.permutation(count), round(rest * count)
-    return [*int(whole) * list(range(count)), *(i for i in range(count) if places[i] < number)]
-
-
 def _groups(structures: Sequence[Structure]) -> list[list[Structure]]:
     groups: list[list[Structure]] = []
     for structure in structures:
@@ -172,17 +166,6 @@ class _Oscillator:
             moved = rng.normal(0.0, config.displacement, size=self.mean.shape)
             change = (self.matrix(moved, kinds) @ constants).reshape(moved.shape)
             assert member.forces is not None
-            result.append(
-                replace(
-                    member,
-                    positions=member.positions + moved,
-                    forces=member.forces + change,
-                    energy=None,
-                    charges=None,
-                    dipole=None,
-                    stress=None,
-                    weight=config.weight,
-                    synthetic=True,
-                )
-            )
+            copy = moved_copy(member, moved, config.weight)
+            result.append(replace(copy, forces=member.forces + change))
         return result

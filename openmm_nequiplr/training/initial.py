@@ -12,7 +12,7 @@ import torch
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model
-from .config import EquilibrationConfig, TrainingConfig, load_config, resolve
+from .config import EquilibrationConfig, TrainingConfig, file_or_name, load_config, resolve
 from .parsing import check_keys
 from .statistics import (
     charge_range,
@@ -83,8 +83,7 @@ def earlier_model(config: TrainingConfig, config_path: str | Path) -> NequIPLRPo
         If ``model`` has entries other than those of the model, or ``equilibration`` any.
     """
     assert config.start_from is not None
-    path = resolve(config.start_from, config_path)
-    model = load_model(path if path.is_file() else config.start_from)
+    model = load_model(file_or_name(config.start_from, config_path))
     own = model.config.to_dict()
     for name, value in _checked(config.model).items():
         if value != "auto" and ModelConfig.from_dict({**own, name: value}) != model.config:

@@ -85,7 +85,8 @@ def _convert(where: str, annotation: str, value: Any) -> Any:
         return tuple(_number(where, i, whole="int" in annotation) for i in items)
     if value is None and "None" in annotation:
         return None
-    if "Mapping" in annotation and (annotation.startswith("M") or isinstance(value, Mapping)):
+    only_mapping = annotation.startswith("Mapping")
+    if only_mapping or ("Mapping" in annotation and isinstance(value, Mapping)):
         if not isinstance(value, Mapping):
             raise InputError(describe(where, value, "a mapping"))
         return dict(value)

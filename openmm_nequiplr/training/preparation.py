@@ -12,9 +12,9 @@ from ..data.reading import read_structures
 from ..data.split import Split, random_split
 from ..data.structure import Structure
 from ..errors import InputError, describe
-from ..model import NequIPLRPotential, load_model
-from ..model.committee import check_alike, member_sources
-from .config import EquilibrationConfig, TrainingConfig, resolve
+from ..model import NequIPLRPotential
+from ..model.committee import load_models
+from .config import EquilibrationConfig, TrainingConfig, file_or_name, resolve
 from .distillation import distilled_copies
 from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, new_model
@@ -132,11 +132,7 @@ def prepare(
 
 
 def _teachers(config: TrainingConfig, config_path: str | Path) -> list[NequIPLRPotential]:
-    paths = [(name, resolve(name, config_path)) for name in config.distillation.models]
-    sources = member_sources([path if path.exists() else name for name, path in paths])
-    models = [s if isinstance(s, NequIPLRPotential) else load_model(s) for s in sources]
-    check_alike([model.config for model in models])
-    return models
+    return load_models([file_or_name(each, config_path) for each in config.distillation.models])
 
 
 def _check_no_charges(config: TrainingConfig) -> None:

@@ -18,6 +18,7 @@ import yaml
 from ..data.dataset import GraphDataset
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
+from ..model.committee import member_path
 from .config import TrainingConfig, load_config
 from .distillation import DistillationConfig
 from .evaluate import Metrics, evaluate_model, format_table
@@ -172,7 +173,7 @@ def _train_teachers(
     settings = config.distillation
     paths = []
     for seed in settings.seeds:
-        own = str(Path(config.output) / TEACHERS / f"seed_{seed}")
+        own = str(member_path(Path(config.output) / TEACHERS, seed).parent)
         others = {n: v for n, v in overrides.items() if n.split(".")[0] != "distillation"}
         given = {**others, "seed": seed, "output": own, "distillation": None}
         path = _train_first("distillation.seeds", config_path, given, progress)

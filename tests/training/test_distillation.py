@@ -17,6 +17,8 @@ from openmm_nequiplr.model import load_model
 from openmm_nequiplr.training.distillation import DistillationConfig, distilled_copies
 from openmm_nequiplr.training.run import train
 
+from .log import check_same_training_errors, epochs
+
 SYMBOLS = ("Na", "Cl", "O", "Na")
 SITES = 2.4 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], float)
 
@@ -179,13 +181,9 @@ def test_copies_count_in_the_loss_and_not_in_the_errors(config_file, tmp_path):
         result = train(config_file, overrides=given, progress=False)
         model = load_model(result.model_path)
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-        lines = (output / "metrics.csv").read_text().splitlines()
-        rows.append(dict(zip(lines[0].split(","), lines[1].split(","), strict=True)))
+        rows.append(epochs(output)[0])
     assert not torch.allclose(weights[0], weights[1], atol=1e-6)
-    errors = [key for key in rows[0] if key.startswith("train_") and key.endswith("_rmse")]
-    assert len(errors) == 3
-    for key in errors:  # one step: both judge the same random weights
-        assert float(rows[1][key]) == pytest.approx(float(rows[0][key]), rel=1e-4)
+    check_same_training_errors(*rows)  # one step: both judge the same random weights
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -195,11 +193,11 @@ def test_interrupted_teachers_go_on(config_file, tmp_path):
         load_model(train(config_file, overrides=given, progress=False).model_path).parameters()
     )
     teacher = tmp_path / "out/teachers/seed_3"
-    epochs = (teacher / "metrics.csv").read_text()
+    before = (teacher / "metrics.csv").read_text()
     (teacher / "metrics.json").unlink()  # as if it had been stopped before its end
     (tmp_path / "out/last.ckpt").unlink()
     again = train(config_file, overrides=given, resume=True, progress=False)
-    assert (teacher / "metrics.csv").read_text() == epochs
+    assert (teacher / "metrics.csv").read_text() == before
     assert torch.allclose(next(load_model(again.model_path).parameters()), whole, atol=1e-7)
     changed = {**given, "batch_size": 3}
     (tmp_path / "out/last.ckpt").unlink()

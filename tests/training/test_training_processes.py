@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 import yaml
+
+from .log import epochs
 
 SCRIPT = """
 import sys
@@ -55,8 +56,7 @@ def test_two_processes_share_the_work(tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
-    with open(tmp_path / "out" / "metrics.csv", newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = epochs(tmp_path / "out")
     # Five structures over two processes are three steps an epoch.
     assert [row["step"] for row in rows] == ["3", "6"]
     # The model file, judged in one process, has the errors found by two.

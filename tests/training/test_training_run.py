@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -18,10 +17,7 @@ from openmm_nequiplr.training import recorder
 from openmm_nequiplr.training.evaluate import evaluate_model
 from openmm_nequiplr.training.run import train
 
-
-def _log(output: Path) -> list[dict[str, str]]:
-    with open(output / "metrics.csv", newline="") as handle:
-        return [{k: v for k, v in r.items() if k != "minutes"} for r in csv.DictReader(handle)]
+from .log import check_same_training_errors, epochs
 
 
 def test_training_learns_and_leaves_everything_behind(config_file, tmp_path, capsys):
@@ -34,7 +30,7 @@ def test_training_learns_and_leaves_everything_behind(config_file, tmp_path, cap
         "learning_curve.png", "split.json", "metrics.json", "test/parity_forces.png",
     ):  # fmt: skip
         assert (output / name).stat().st_size > 0, name
-    rows = _log(output)
+    rows = epochs(output)
     assert [int(r["epoch"]) for r in rows] == list(range(60))
     assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
     assert result.validation.charges.rmse < float(rows[0]["validation_charges_rmse"])
@@ -50,7 +46,7 @@ def test_model_file_is_the_best_epoch_with_averaged_weights(
     train(config_file, overrides={"refit_energy_shifts": False}, progress=False)
     output = tmp_path / "out"
     model = load_model(output / "model.safetensors")
-    best = min(_log(output), key=lambda r: float(r["validation_loss"]))
+    best = min(epochs(output), key=lambda r: float(r["validation_loss"]))
     assert model.metadata["epoch"] == best["epoch"]
     split = json.loads((output / "split.json").read_text(encoding="utf-8"))
     structures = read_structures(data_file)
@@ -75,7 +71,7 @@ def _same(first: Path, second: Path) -> None:
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
-    assert _log(first) == _log(second)
+    assert epochs(first) == epochs(second)
     weights = [load_model(p / "model.safetensors").state_dict() for p in (first, second)]
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name])
@@ -87,7 +83,7 @@ def test_resumed_run_is_the_uninterrupted_run(config_file, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train(config_file, overrides={"output": str(whole)}, progress=False)
     train(config_file, overrides={"output": str(halves), "max_epochs": 2}, progress=False)
-    assert len(_log(halves)) == 2
+    assert len(epochs(halves)) == 2
     train(config_file, True, overrides={"output": str(halves)}, progress=False)
     _same(whole, halves)
 
@@ -111,7 +107,7 @@ def test_resume_after_a_crash_in_the_middle(config_file, tmp_path, monkeypatch):
         patch.setattr(recorder.Recorder, "_record", crash)
         with pytest.raises(RuntimeError, match="power cut"):
             train(config_file, overrides=options, progress=False)
-    assert len(_log(crashed)) == 3
+    assert len(epochs(crashed)) == 3
     train(config_file, resume=True, overrides=options, progress=False)
     _same(whole, crashed)
 
@@ -120,7 +116,7 @@ def test_resume_after_a_crash_in_the_middle(config_file, tmp_path, monkeypatch):
 def test_weights_of_the_loss_move_to_their_final_values(config_file, tmp_path):
     """Each epoch is judged with the weights of its beginning, validation with those of the end."""
     train(config_file, overrides={"loss.final": {"energy_per_atom": 1e4}}, progress=False)
-    for epoch, row in enumerate(_log(tmp_path / "out")):
+    for epoch, row in enumerate(epochs(tmp_path / "out")):
         squares = {
             (part, name): float(row[f"{part}_{name}_rmse"]) ** 2
             for part in ("train", "validation")
@@ -157,7 +153,7 @@ def test_double_precision_and_separate_files(config_file, data_file):
 @pytest.mark.usefixtures("no_pictures")
 def test_time_limit_ends_the_training(config_file, tmp_path):
     train(config_file, overrides={"max_time": 1e-6, "max_epochs": 50}, progress=False)
-    assert len(_log(tmp_path / "out")) == 1
+    assert len(epochs(tmp_path / "out")) == 1
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -222,11 +218,8 @@ def test_structures_of_other_weights_count_in_the_errors(config_file, data_file,
         output = tmp_path / f"out_{len(rows)}"
         overrides = {"data.train": name, "max_epochs": 1, "optimizer.lr": 1e-12}
         train(config_file, overrides={**overrides, "output": str(output)}, progress=False)
-        rows.append(_log(output)[0])
-    errors = [key for key in rows[0] if key.startswith("train_") and key.endswith("_rmse")]
-    assert len(errors) == 3
-    for key in errors:
-        assert float(rows[1][key]) == pytest.approx(float(rows[0][key]), rel=1e-3)
+        rows.append(epochs(output)[0])
+    check_same_training_errors(*rows)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -269,13 +262,13 @@ def test_an_interrupted_earlier_training_goes_on(config_file, tmp_path):
     earlier.write_text(yaml.safe_dump({**settings, "output": str(tmp_path / "earlier")}))
     whole = dict(load_model(train(earlier, progress=False).model_path).named_parameters())
     (tmp_path / "earlier/metrics.json").unlink()
-    epochs = (tmp_path / "earlier/metrics.csv").read_text()
+    before = (tmp_path / "earlier/metrics.csv").read_text()
     given = {"start_from": earlier.name, "model": {}, "max_epochs": 1}
     train(config_file, overrides=given, resume=True, progress=False)
     again = dict(load_model(tmp_path / "earlier/model.safetensors").named_parameters())
     assert all(torch.equal(again[name], value) for name, value in whole.items())
-    assert (tmp_path / "earlier/metrics.csv").read_text() == epochs
-    assert len(_log(tmp_path / "out")) == 1
+    assert (tmp_path / "earlier/metrics.csv").read_text() == before
+    assert len(epochs(tmp_path / "out")) == 1
 
 
 def test_configurations_that_start_from_each_other(config_file, tmp_path):
