@@ -282,6 +282,23 @@ def test_symmetries(make_model, molecule, crystal, l_max, parity, num_layers_cha
     check(_transformed(structure, mirror), forces @ mirror.T)
 
 
+@pytest.mark.parametrize("l_max", [1, 2])
+def test_mirror_images(make_model, molecule, l_max):
+    """Without parity, three layers tell left from right; pseudotensors make no difference to it."""
+
+    def change(**options) -> float:
+        model = make_model(l_max=l_max, num_layers=3, shared_features=True, **options)
+        energies = [
+            attached(each, model).get_potential_energy()
+            for each in (molecule, _transformed(molecule, -np.eye(3)))
+        ]
+        return abs(energies[1] - energies[0])
+
+    assert change() < 1e-10
+    assert change(pseudotensors=False) < 1e-10
+    assert change(parity=False) > 1e-7
+
+
 @pytest.mark.parametrize("parity", [True, False])
 def test_a_supercell_is_extensive(make_model, crystal, parity):
     model = make_model(parity=parity)

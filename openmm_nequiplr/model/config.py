@@ -34,7 +34,8 @@ class ModelConfig:
     l_max : int
         Highest degree of the spherical harmonics and of the features.
     parity : bool
-        Whether features of odd and even parity are told apart (O(3)) or not (even ones only).
+        Whether features of odd and even parity are told apart (O(3)) or not (even ones only: SO(3),
+        and from three layers on an energy may differ from that of the mirror image).
     num_features : int
         Multiplicity of every irrep.
     avg_num_neighbors : float
@@ -73,6 +74,10 @@ class ModelConfig:
         energy. Otherwise, as in the paper, charges are all that comes from the first stage.
     zbl : bool
         Add the Ziegler-Biersack-Littmark repulsion within the cutoff of the energy stage.
+    pseudotensors : bool
+        With parity, whether features also include those with the other parity than the spherical
+        harmonics of their degree (pseudoscalars, pseudovectors, …). Without them a layer costs what
+        it costs without parity, or less.
     isolated : bool
         Structures are in free space even where they come with a cell. For data that were computed
         without periodic images and stored with a box.
@@ -122,6 +127,7 @@ class ModelConfig:
     effective_charges: bool = False
     shared_features: bool = False
     zbl: bool = False
+    pseudotensors: bool = True
     isolated: bool = False
     use_sc: bool = True
     resnet: bool = False
@@ -189,7 +195,7 @@ class ModelConfig:
             expected = "'qeq' or 'coulomb'"
             raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
         flags = (
-            "parity", "bessel_trainable", "equilibration", "effective_charges",
+            "parity", "pseudotensors", "bessel_trainable", "equilibration", "effective_charges",
             "shared_features", "zbl", "isolated", "use_sc", "resnet",
             "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff",
         )  # fmt: skip

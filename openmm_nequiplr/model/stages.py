@@ -20,8 +20,11 @@ from .config import ModelConfig
 
 
 def _hidden_irreps(config: ModelConfig) -> o3.Irreps:
-    parities = (1, -1) if config.parity else (1,)
-    irreps = [(degree, p) for p in parities for degree in range(config.l_max + 1)]
+    if config.parity and config.pseudotensors:
+        degrees = range(config.l_max + 1)
+        irreps = [o3.Irrep(degree, p) for p in (1, -1) for degree in degrees]
+    else:
+        irreps = [ir for _, ir in harmonics_irreps(config)]
     return o3.Irreps([(config.num_features, irrep) for irrep in irreps])
 
 

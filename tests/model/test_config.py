@@ -44,6 +44,7 @@ def test_derived_values():
         ("num_layers_charge", True),
         ("l_max", -1),
         ("parity", 1),
+        ("pseudotensors", None),
         ("num_features", 0),
         ("avg_num_neighbors", 0.0),
         ("polynomial_cutoff_p", 1.0),

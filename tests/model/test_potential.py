@@ -20,6 +20,7 @@ VARIANTS = {
     },
     "l_max 0": {"l_max": 0},
     "l_max 2, even": {"l_max": 2, "parity": False},
+    "no pseudotensors": {"l_max": 2, "pseudotensors": False, "shared_features": True},
     "two cutoffs": {"r_max_charge": 2.9},
     "wider second cutoff": {"r_max_charge": 4.1},
     "own constant and widths": {"coulomb_constant": 20.0, "gaussian_widths": (0.5, 1.0, 0.9)},

@@ -17,6 +17,7 @@ MODELS = {
     "default": {},
     "l0": {"l_max": 0, "num_features": 5},
     "l2_even": {"l_max": 2, "parity": False, "num_features": 3},
+    "no_pseudotensors": {"l_max": 2, "pseudotensors": False, "num_layers": 2},
     "l3": {"l_max": 3, "num_features": 2, "num_layers": 3, "num_layers_charge": 2},
     "resnet": {"resnet": True, "num_layers": 3},
     "no_sc": {"use_sc": False, "num_layers_charge": 2},

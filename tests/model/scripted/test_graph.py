@@ -63,6 +63,7 @@ KINDS = {
     "no charges in the energy": {"num_layers_charge": 0, "zbl": True, "use_sc": False},
     "shared features": {"shared_features": True, "r_max_charge": 3.1},
     "shared features, no layers": {"shared_features": True, "num_layers": 0},
+    "no pseudotensors": {"pseudotensors": False, "l_max": 2, "shared_features": True},
     "even, resnet": {"parity": False, "resnet": True, "num_layers": 3, "bessel_trainable": False},
 }
 
