@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 Result = TypeVar("Result")
@@ -36,7 +35,7 @@ def even_bounds(count: int, fewest: int) -> list[int]:
         Passes for which a second thread is worth waking.
     """
     threads = max(min(torch.get_num_threads(), count // fewest), 1)
-    return np.linspace(0, count, threads + 1).astype(int).tolist()
+    return [count * number // threads for number in range(threads + 1)]
 
 
 def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) -> list[Result]:

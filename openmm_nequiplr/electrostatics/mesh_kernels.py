@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import config as numba_config
 from numba import from_dtype, int32, int64
+from numba.cpython.unsafe import tuple as unsafe_tuple
 from numba.np.unsafe import ndarray as unsafe
 from numpy.polynomial.polynomial import polyadd, polymul, polysub
 
@@ -22,6 +23,8 @@ from ..jit import compiled_loop
 
 #: Elements of a short array as a tuple.
 _to_registers: Any = unsafe.to_fixed_tuple
+#: A tuple with another value in one place.
+_put: Any = unsafe_tuple.tuple_setitem
 
 
 def spline_polynomials(order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,8 +78,13 @@ def stencil_kernels(order, dtype):
 
     In all of them ``index``, ``weight`` and ``slope``, shape (N, 3, p), are the mesh points around
     an atom, int32, wrapped into the cell, and M_p and dM_p/dx there, x in mesh spacings; ``layer``,
-    int32, shape (N,), says which mesh of ``mesh``, shape (S, M1, M2, M3), is an atom's, and
-    ``begin`` and ``end`` are the first atom and the one after the last.
+    int32, shape (N,), says which mesh of ``mesh``, shape (S, M1, M2, M3 + p − 1), is an atom's, and
+    ``begin`` and ``end`` are the first atom and the one after the last. The last p − 1 points of a
+    line of the mesh stand for its first ones, so that a stencil never breaks off.
+
+    The compiler joins equal operations that stand side by side where it can tell that no write
+    changes what is read: hence the points of a line come into registers before a row of sums is
+    written, and those are kept for each line of a plane, so that none waits for the one before.
 
     Returns
     -------
@@ -84,6 +92,7 @@ def stencil_kernels(order, dtype):
     """
     value, change = spline_polynomials(order)
     steps = np.uintp(order)  # unsigned indices need no check for a negative one
+    blank = (np.dtype(dtype).type(0.0),) * order
 
     @compiled_loop(fastmath=True)
     def splines(coordinates, shape, index, weight, slope, begin, end):
@@ -112,44 +121,41 @@ def stencil_kernels(order, dtype):
         _, height, width, depth = mesh.shape
         flat = mesh.reshape(-1)
         for i in range(begin, end):
-            z, wz = index[i, 2], _to_registers(weight[i, 2], order)  # in registers
-            start, inside = np.uintp(z[0]), z[0] + order <= depth
+            start, wz = np.uintp(index[i, 2, 0]), _to_registers(weight[i, 2], order)
             for a in range(steps):
                 plane = (layer[i] * height + index[i, 0, a]) * width
                 first = charges[i] * weight[i, 0, a]
                 for b in range(steps):
-                    line = np.uintp((plane + index[i, 1, b]) * depth)
+                    line = np.uintp((plane + index[i, 1, b]) * depth) + start
                     factor = first * weight[i, 1, b]
-                    if inside:
-                        line += start
-                        for c in range(steps):
-                            flat[line + c] += factor * wz[c]
-                    else:
-                        for c in range(steps):
-                            flat[line + np.uintp(z[c])] += factor * wz[c]
+                    for c in range(steps):
+                        flat[line + c] += factor * wz[c]
 
     @compiled_loop(fastmath=True)
     def gather(index, weight, layer, mesh, result, begin, end):
         """Write the interpolated ``mesh`` into ``result``, shape (N,)."""
         _, height, width, depth = mesh.shape
         flat = mesh.reshape(-1)
+        rows = np.empty((order, order), mesh.dtype)
         for i in range(begin, end):
-            z, wz = index[i, 2], weight[i, 2]
-            start, inside = np.uintp(z[0]), z[0] + order <= depth
-            total = mesh.dtype.type(0.0)
+            start, wz = np.uintp(index[i, 2, 0]), weight[i, 2]
+            rows[:] = 0.0
             for a in range(steps):
                 plane = (layer[i] * height + index[i, 0, a]) * width
                 wx = weight[i, 0, a]
                 for b in range(steps):
-                    line = np.uintp((plane + index[i, 1, b]) * depth)
-                    factor = wx * weight[i, 1, b]
-                    if inside:
-                        line += start
-                        for c in range(steps):
-                            total += factor * wz[c] * flat[line + c]
-                    else:
-                        for c in range(steps):
-                            total += factor * wz[c] * flat[line + np.uintp(z[c])]
+                    line = np.uintp((plane + index[i, 1, b]) * depth) + start
+                    points = blank
+                    for c in range(order):
+                        points = _put(points, c, flat[line + np.uintp(c)])
+                    for c in range(steps):
+                        rows[b, c] += wx * points[c]
+            total = mesh.dtype.type(0.0)
+            for b in range(steps):
+                value = mesh.dtype.type(0.0)
+                for c in range(steps):
+                    value += wz[c] * rows[b, c]
+                total += weight[i, 1, b] * value
             result[i] = total
 
     @compiled_loop(fastmath=True)
@@ -161,38 +167,43 @@ def stencil_kernels(order, dtype):
         _, height, width, depth = mesh.shape
         flat = mesh.reshape(-1)
         zero = mesh.dtype.type(0.0)
+        rows, changes = np.empty((order, order), mesh.dtype), np.empty((order, order), mesh.dtype)
         for i in range(begin, end):
-            z, wz, sz = index[i, 2], weight[i, 2], slope[i, 2]
-            start, inside = np.uintp(z[0]), z[0] + order <= depth
-            total, gx, gy, gz = zero, zero, zero, zero
+            start, wz, sz = np.uintp(index[i, 2, 0]), weight[i, 2], slope[i, 2]
+            rows[:], changes[:] = 0.0, 0.0
             for a in range(steps):
                 plane = (layer[i] * height + index[i, 0, a]) * width
                 wx, sx = weight[i, 0, a], slope[i, 0, a]
                 for b in range(steps):
-                    line = np.uintp((plane + index[i, 1, b]) * depth)
-                    value, change = zero, zero
-                    if inside:
-                        line += start
-                        for c in range(steps):
-                            point = flat[line + c]
-                            value += wz[c] * point
-                            change += sz[c] * point
-                    else:
-                        for c in range(steps):
-                            point = flat[line + np.uintp(z[c])]
-                            value += wz[c] * point
-                            change += sz[c] * point
-                    wy, sy = weight[i, 1, b], slope[i, 1, b]
-                    total += wx * wy * value
-                    gx += sx * wy * value
-                    gy += wx * sy * value
-                    gz += wx * wy * change
+                    line = np.uintp((plane + index[i, 1, b]) * depth) + start
+                    points = blank
+                    for c in range(order):
+                        points = _put(points, c, flat[line + np.uintp(c)])
+                    for c in range(steps):
+                        rows[b, c] += wx * points[c]
+                    for c in range(steps):
+                        changes[b, c] += sx * points[c]
+            total, gx, gy, gz = zero, zero, zero, zero
+            for b in range(steps):
+                value, by_x, by_z = zero, zero, zero
+                for c in range(steps):
+                    value += wz[c] * rows[b, c]
+                    by_x += wz[c] * changes[b, c]
+                    by_z += sz[c] * rows[b, c]
+                wy, sy = weight[i, 1, b], slope[i, 1, b]
+                total += wy * value
+                gx += wy * by_x
+                gy += sy * value
+                gz += wy * by_z
             result[i, 0], result[i, 1], result[i, 2], result[i, 3] = total, gx, gy, gz
 
     real = from_dtype(np.dtype(dtype))
     with _straight_line_vectors():
-        arrays = int32[:, :, ::1], real[:, :, ::1], int32[::1], real[::1], real[:, :, :, ::1]
-        spread.compile((*arrays, int64, int64))
+        weights, layers, mesh = real[:, :, ::1], int32[::1], real[:, :, :, ::1]
+        common, block = (int32[:, :, ::1], weights), (int64, int64)
+        spread.compile((*common, layers, real[::1], mesh, *block))
+        gather.compile((*common, layers, mesh, real[::1], *block))
+        gather_gradient.compile((*common, weights, layers, mesh, real[:, ::1], *block))
     return splines, spread, gather, gather_gradient
 
 

@@ -177,6 +177,7 @@ class CompiledSums:
         self._atoms = even_bounds(self._count, ATOMS_PER_THREAD)
         threads = len(self._atoms) - 1
         order = geometry.parameters.order
+        self._beyond = order - 1
         splines, *self._loops = mesh_kernels.stencil_kernels(order, self._kind)
         stencil = self._count, 3, order
         self._index = np.empty(stencil, np.int32)
@@ -229,14 +230,15 @@ class CompiledSums:
         shape = (len(self._geometry.mesh_widths), *self._geometry.parameters.shape)
 
         def fill(*atoms: int) -> torch.Tensor:
-            mesh = torch.zeros(shape, dtype=self._dtype)
+            mesh = torch.zeros((*shape[:3], shape[3] + self._beyond), dtype=self._dtype)
             self._loops[0](self._index, self._weights[0], self._layer, source, mesh.numpy(), *atoms)
             return mesh
 
         first, *others = each_block(self._atoms, fill)
         for mesh in others:
             first += mesh
-        return first
+        first[..., : self._beyond] += first[..., shape[3] :]
+        return first[..., : shape[3]]
 
     def filter_waves(self, waves: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         _KERNELS.filter_waves(waves.flatten(1).numpy(), filters.flatten(1).numpy())
@@ -244,14 +246,18 @@ class CompiledSums:
 
     def gather(self, field: torch.Tensor) -> torch.Tensor:
         result = np.empty(self._count, self._kind)
-        arguments = self._index, self._weights[0], self._layer, field.numpy(), result
+        arguments = self._index, self._weights[0], self._layer, self._continued(field), result
         each_block(self._atoms, lambda *atoms: self._loops[1](*arguments, *atoms))
         return torch.from_numpy(result).to(torch.float64)
+
+    def _continued(self, field: torch.Tensor) -> np.ndarray:
+        """The field with the beginning of each line again at its end."""
+        return torch.cat((field, field[..., : self._beyond]), dim=-1).numpy()
 
     def gather_gradient(self, field: torch.Tensor) -> torch.Tensor:
         """The field of each atom's layer and its slope per mesh spacing, float64, shape (N, 4)."""
         result = np.empty((self._count, 4), self._kind)
-        arguments = self._index, *self._weights, self._layer, field.numpy(), result
+        arguments = self._index, *self._weights, self._layer, self._continued(field), result
         each_block(self._atoms, lambda *atoms: self._loops[2](*arguments, *atoms))
         return torch.from_numpy(result).to(torch.float64)
 

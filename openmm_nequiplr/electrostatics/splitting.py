@@ -48,7 +48,7 @@ MESH_ERROR = {6: 0.012, 8: 0.005}
 CUTOFF_SAFETY = 0.1
 #: Nanoseconds per step that an atom's spline row, a mesh point and a pair cost on a processor: they
 #: take part in about eight products.
-_ROW_COST, _POINT_COST, _PAIR_COST = 40.0, 110.0, 25.0
+_ROW_COST, _POINT_COST, _PAIR_COST = 14.0, 78.0, 17.0
 #: Å by which the pair list reaches beyond the cutoff.
 DEFAULT_SKIN = 0.8
 
