@@ -100,13 +100,18 @@ def choose_parameters(
             fewest = [max(order, math.ceil(h / spacing)) for h in heights.tolist()]
             if math.prod(fewest) > 1e9:
                 continue
-            x, y, z = (next_fast_len(points, real=True) for points in fewest)
+            x, y, z = (_fast_length(points) for points in fewest)
             tried = MeshParameters(narrowest, reach, (x, y, z), order)
             cost = _cost(tried, volume, kinds, counts)
             if cost < least:
                 best, least = tried, cost
     assert best is not None  # the widest candidate is wider than the atoms are apart
     return best
+
+
+def _fast_length(points: int) -> int:
+    """An even length for transforms, no less than ``points``: odd ones take half as long again."""
+    return 2 * int(next_fast_len((points + 1) // 2))
 
 
 def _cost(

@@ -314,9 +314,9 @@ def test_bad_arguments(rng):
 
 def test_screening_has_the_pairs_that_the_mesh_leaves_out(rng):
     problem = random_problem(rng, CELLS["cubic"])
-    problem.widths = torch.full_like(problem.widths, 2.0)  # γ is the Ewald width: no pairs at all
+    problem.widths = torch.full_like(problem.widths, 3.0)  # γ is the Ewald width: no pairs at all
     operator = problem.mesh(1e-9, uniform=True)[0]
-    assert operator.smoothing_width == pytest.approx(2.0 * np.sqrt(2.0))
+    assert operator.smoothing_width == pytest.approx(3.0 * np.sqrt(2.0))
     expected = problem.ewald()[0].screening().energy(problem.charges)
     torch.testing.assert_close(operator.screening().energy(problem.charges), expected)
 
