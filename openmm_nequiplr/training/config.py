@@ -9,7 +9,6 @@ from typing import Any
 
 from ..data.keys import DataKeys
 from ..errors import InputError, describe
-from .distillation import DistillationConfig
 from .harmonic import HarmonicConfig
 from .parsing import build, check_keys, override
 
@@ -231,9 +230,9 @@ class TrainingConfig:
         configuration (``.yaml``) stands for the model it makes, and is trained first if need be.
     output : str
         Directory for everything that is written, relative to the working directory.
-    loss, equilibration, harmonic, distillation, optimizer, schedule
-        See `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`, `DistillationConfig`,
-        `OptimizerConfig`, `ScheduleConfig`.
+    loss, equilibration, harmonic, optimizer, schedule
+        See `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`, `OptimizerConfig`,
+        `ScheduleConfig`.
     batch_size : int
         Structures per optimiser step and process.
     validation_batch_size : int
@@ -267,7 +266,6 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     equilibration: EquilibrationConfig = field(default_factory=EquilibrationConfig)
     harmonic: HarmonicConfig = field(default_factory=HarmonicConfig)
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     batch_size: int = 4
@@ -324,7 +322,6 @@ _SECTIONS: dict[str, type] = {
     "loss": LossConfig,
     "equilibration": EquilibrationConfig,
     "harmonic": HarmonicConfig,
-    "distillation": DistillationConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "keys": DataKeys,

@@ -17,7 +17,6 @@ import numpy as np
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..neighbors import neighbor_list
-from .copies import copied_indices, moved_copy
 
 _SHELL = 0.5  # Å, width of the shells of neighbours that share their springs
 _SAME = 0.3  # Å, rms distance of structures that oscillate about the same minimum
@@ -161,11 +160,29 @@ class _Oscillator:
         self, kinds: list, constants: np.ndarray, config: HarmonicConfig, rng: np.random.Generator
     ) -> list[Structure]:
         result = []
-        for index in copied_indices(len(self.members), config.copies, rng):
+        for index in _copied_indices(len(self.members), config.copies, rng):
             member = self.members[index]
             moved = rng.normal(0.0, config.displacement, size=self.mean.shape)
             change = (self.matrix(moved, kinds) @ constants).reshape(moved.shape)
             assert member.forces is not None
-            copy = moved_copy(member, moved, config.weight)
-            result.append(replace(copy, forces=member.forces + change))
+            result.append(
+                replace(
+                    member,
+                    positions=member.positions + moved,
+                    energy=None,
+                    forces=member.forces + change,
+                    charges=None,
+                    dipole=None,
+                    stress=None,
+                    weight=config.weight,
+                    synthetic=True,
+                )
+            )
         return result
+
+
+def _copied_indices(count: int, copies: float, rng: np.random.Generator) -> list[int]:
+    """Which of `count` structures to copy, `copies` times each on the average."""
+    whole, rest = divmod(copies, 1.0)
+    places, number = rng.permutation(count), round(rest * count)
+    return [*int(whole) * list(range(count)), *(i for i in range(count) if places[i] < number)]

@@ -80,13 +80,11 @@ def _convert(where: str, annotation: str, value: Any) -> Any:
     """Bring a YAML value to its annotated type; YAML reads 1e-3 as text."""
     if annotation.startswith("tuple"):
         items = [] if value is None else value if isinstance(value, (list, tuple)) else [value]
-        if "str" in annotation:
-            return tuple(str(i) for i in items)
-        return tuple(_number(where, i, whole="int" in annotation) for i in items)
+        numbers = "float" in annotation
+        return tuple(_number(where, i, whole=False) if numbers else str(i) for i in items)
     if value is None and "None" in annotation:
         return None
-    only_mapping = annotation.startswith("Mapping")
-    if only_mapping or ("Mapping" in annotation and isinstance(value, Mapping)):
+    if annotation.startswith("Mapping"):
         if not isinstance(value, Mapping):
             raise InputError(describe(where, value, "a mapping"))
         return dict(value)

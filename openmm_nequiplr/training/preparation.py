@@ -13,9 +13,7 @@ from ..data.split import Split, random_split
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
-from ..model.committee import load_models
-from .config import EquilibrationConfig, TrainingConfig, file_or_name, resolve
-from .distillation import distilled_copies
+from .config import EquilibrationConfig, TrainingConfig, resolve
 from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, new_model
 from .start import set_start
@@ -122,17 +120,10 @@ def prepare(
     train = list(parts.train)
     if config.harmonic.copies:
         train += harmonic_copies(parts.train, config.harmonic, config.seed).structures
-    if config.distillation.active:
-        teachers = _teachers(config, config_path)
-        train += distilled_copies(parts.train, teachers, config.distillation, config.seed)
     data = GraphDataset(train, model), GraphDataset(parts.validation, model)
     fit_energies(model, config, parts.train)
     set_start(model, config.equilibration, data[0])
     return model.train(), *data
-
-
-def _teachers(config: TrainingConfig, config_path: str | Path) -> list[NequIPLRPotential]:
-    return load_models([file_or_name(each, config_path) for each in config.distillation.models])
 
 
 def _check_no_charges(config: TrainingConfig) -> None:

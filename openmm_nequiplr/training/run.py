@@ -18,9 +18,7 @@ import yaml
 from ..data.dataset import GraphDataset
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
-from ..model.committee import member_path
 from .config import TrainingConfig, load_config
-from .distillation import DistillationConfig
 from .evaluate import Metrics, evaluate_model, format_table
 from .initial import earlier_configs
 from .module import TrainingModule
@@ -32,8 +30,6 @@ from .start import learn_charges_first
 CONFIG_COPY = "config.yaml"
 SPLIT = "split.json"
 METRICS = "metrics.json"
-#: Where a training keeps the models of ``distillation.seeds``, in its output directory.
-TEACHERS = "teachers"
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,7 @@ def train(
         See `TrainingConfig`.
     resume : bool
         Continue from ``last.ckpt`` of the output directory; the result is the same as without
-        the interruption. What ``start_from`` and ``distillation`` train first continues without
-        being asked.
+        the interruption. What ``start_from`` trains first continues without being asked.
     overrides : dict, optional
         Values that replace those of the file, with dotted keys.
     progress : bool
@@ -99,7 +94,6 @@ def train(
     checkpoint = output / CHECKPOINT
     earlier = earlier_configs(config, config_path)
     begun = any((Path(load_config(path)[0].output) / CHECKPOINT).is_file() for path in earlier)
-    begun = begun or any(output.glob(f"{TEACHERS}/*/{CHECKPOINT}"))
     if resume and not checkpoint.is_file() and not begun:
         raise InputError(describe("resume", f"no {checkpoint}", "a checkpoint of an earlier run"))
     if checkpoint.is_file() and not resume:
@@ -108,14 +102,10 @@ def train(
         raise InputError(describe("output", got, expected))
     resume = resume and checkpoint.is_file()
     if earlier:
-        start = _train_first("start_from", earlier[0], {}, progress)
+        start = _train_first(earlier[0], progress)
         if start is None:
             return None
         config = dataclasses.replace(config, start_from=str(start.resolve()))
-    taught = _train_teachers(config, config_path, overrides or {}, progress)
-    if taught is None:
-        return None
-    config = dataclasses.replace(config, distillation=taught)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     parts = read_parts(config, config_path)
@@ -139,48 +129,23 @@ def train(
     return _finish(config, output, parts, metadata, progress)
 
 
-def _train_first(
-    name: str, config_path: str | Path, overrides: Mapping[str, Any], progress: bool
-) -> Path | None:
-    """The model of another training, done if it was not before; None if interrupted.
-
-    ``name`` is the entry that asks for it.
-    """
-    config, raw = load_config(config_path, overrides)
+def _train_first(config_path: str | Path, progress: bool) -> Path | None:
+    """The model that ``start_from`` asks for, trained if it was not before; None if interrupted."""
+    config, raw = load_config(config_path)
     output = Path(config.output)
     record = output / CONFIG_COPY
     if record.is_file() and yaml.safe_load(record.read_text(encoding="utf-8")) != raw:
         got = f"{output} with a training of other settings"
-        raise InputError(describe(name, got, f"that of {config_path}, or nothing there"))
+        raise InputError(describe("start_from", got, f"that of {config_path}, or nothing there"))
     if (output / METRICS).is_file():
         if progress:
-            print(f"{name}: {config_path} was trained before, in {output}")
+            print(f"start_from: {config_path} was trained before, in {output}")
         return output / BEST_MODEL
     if progress:
-        print(f"{name}: training {config_path} first, in {output}")
+        print(f"start_from: training {config_path} first, in {output}")
     begun = (output / CHECKPOINT).is_file()
-    result = train(config_path, resume=begun, overrides=overrides, progress=progress)
+    result = train(config_path, resume=begun, progress=progress)
     return None if result is None else result.model_path
-
-
-def _train_teachers(
-    config: TrainingConfig,
-    config_path: str | Path,
-    overrides: Mapping[str, Any],
-    progress: bool,
-) -> DistillationConfig | None:
-    """The distillation with models in the place of seeds; None if a training was interrupted."""
-    settings = config.distillation
-    paths = []
-    for seed in settings.seeds:
-        own = str(member_path(Path(config.output) / TEACHERS, seed).parent)
-        others = {n: v for n, v in overrides.items() if n.split(".")[0] != "distillation"}
-        given = {**others, "seed": seed, "output": own, "distillation": None}
-        path = _train_first("distillation.seeds", config_path, given, progress)
-        if path is None:
-            return None
-        paths.append(str(path.resolve()))
-    return dataclasses.replace(settings, seeds=(), models=(*settings.models, *paths))
 
 
 def _warm_up(

@@ -46,6 +46,21 @@ def test_missing_labels_are_nan_and_absent_ones_none():
     assert all(t.dtype == torch.float64 for t in (labels.energy, labels.charges, labels.dipole))
 
 
+def test_synthetic_labels_are_no_reference():
+    """They stay in the labels for the loss, and are unknown in those for the errors."""
+    known = {"energy": 1.0, "forces": np.ones((2, 3)), "charges": np.ones(2), "dipole": np.ones(3)}
+    one, other = (Structure(("H", "H"), np.eye(2, 3), **known, synthetic=s) for s in (False, True))
+    labels = Labels.collate([Labels.of(one), Labels.of(other)])
+    judged = labels.of_reference()
+    for name, rows in (("energy", 1), ("forces", 2), ("charges", 2), ("dipole", 1)):
+        assert torch.isfinite(getattr(labels, name)).all()
+        assert torch.isfinite(getattr(judged, name)[:rows]).all()
+        assert torch.isnan(getattr(judged, name)[rows:]).all()
+    assert judged.stress is None
+    plain = Labels.of(one)
+    assert plain.of_reference() is plain
+
+
 def test_dipoles_of_periodic_and_stress_of_free_structures_are_left_out():
     cell = {"cell": np.eye(3) * 9, "pbc": True}
     labels = {"dipole": [1, 2, 3], "stress": np.eye(3)}

@@ -7,12 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.io import write
 
 from openmm_nequiplr.data import Structure
 from openmm_nequiplr.data.dataset import Labels
 from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.model import load_model
 from openmm_nequiplr.training.harmonic import HarmonicConfig, harmonic_copies
 from openmm_nequiplr.training.loss import balance_species, weigh_structures
+from openmm_nequiplr.training.run import train
+
+from .log import check_same_training_errors, epochs
 
 LONG, CROSS = 7.0, 0.5  # eV/Å²
 
@@ -123,3 +129,31 @@ def test_weights_scale_the_squares(oscillating):
     assert torch.equal(balanced["forces"], errors["forces"])
     plain = Labels.of(structures[0])
     assert weigh_structures(errors, plain) is errors
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_copies_count_in_the_loss_and_not_in_the_errors(oscillating, config_file, tmp_path):
+    """Heavy copies change the weights, but not the errors of the first epoch."""
+    frames = []
+    for one in oscillating[1]:
+        atoms = Atoms(one.symbols, one.positions, cell=one.cell, pbc=True)
+        atoms.info["REF_energy"] = one.energy
+        atoms.arrays |= {"REF_forces": one.forces, "REF_charges": one.charges}
+        frames.append(atoms)
+    write(tmp_path / "crystal.extxyz", frames, format="extxyz")
+    rows, weights = [], []
+    for weight in (1e-9, 10.0):
+        output = tmp_path / f"copies_{weight}"
+        given = {
+            "data.train": str(tmp_path / "crystal.extxyz"),
+            "harmonic": {"copies": 1, "weight": weight, "displacement": 0.3, "cutoff": 3.2},
+            "max_epochs": 1,
+            "batch_size": 16,  # one step: both judge the same random weights
+            "output": str(output),
+        }
+        result = train(config_file, overrides=given, progress=False)
+        model = load_model(result.model_path)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        rows.append(epochs(output)[0])
+    assert not torch.allclose(weights[0], weights[1], atol=1e-6)
+    check_same_training_errors(*rows)
