@@ -69,17 +69,23 @@ class MeshCoulomb:
             self._own = coulomb_constant * (
                 self_coefficient(widths) - self_coefficient(self._smoothed)
             )
-            self._background = self._background_constant(box)
-            spectrum = geometry.spectrum.fixed(box, coulomb_constant, dtype)
-            self._filters, self._smooth_diagonal = spectrum
+            self._fixed = geometry.spectrum.fixed(box, coulomb_constant, dtype)
+            self._background = self._background_constant(self._fixed.volume)
             made: Any = CompiledSums if compiled else TorchSums
-            self._sums: Any = made(positions.detach(), box, geometry, coulomb_constant, dtype)
+            place = self._place(positions.detach(), self._fixed.inverse)
+            self._sums: Any = made(
+                positions.detach(), place, box, geometry, coulomb_constant, dtype
+            )
         self._most_fields = _MOST_FIELDS if compiled else 0  # torch goes to the mesh anyway
         self._fields: list[tuple[torch.Tensor, float, torch.Tensor]] = []
 
-    def _background_constant(self, cell: torch.Tensor) -> torch.Tensor:
+    def _background_constant(self, volume: torch.Tensor) -> torch.Tensor:
         """2π k_e/V, eV/(e Å)²: what the neutralising background takes of Q Σ σ_i² q_i."""
-        return 2.0 * math.pi * self._constant / torch.linalg.det(cell).abs()
+        return 2.0 * math.pi * self._constant / volume
+
+    def _place(self, positions: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        """Positions in mesh spacings, shape (N, 3)."""
+        return positions @ (inverse * inverse.new_tensor(self._geometry.parameters.shape))
 
     @torch.no_grad()
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
@@ -92,7 +98,7 @@ class MeshCoulomb:
 
     def _field(self, charges: torch.Tensor) -> torch.Tensor:
         """What the charges make on the mesh, shape (S, M1, M2, M3), eV/e; kept."""
-        waves = self._sums.filter_waves(to_waves(self._sums.spread(charges)), self._filters)
+        waves = self._sums.filter_waves(to_waves(self._sums.spread(charges)), self._fixed.filters)
         field = to_field(waves, self._geometry.parameters.shape)
         size = float(torch.linalg.vector_norm(charges))
         if size > 0.0 and len(self._fields) < self._most_fields:
@@ -125,7 +131,7 @@ class MeshCoulomb:
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
         atoms, images = self._sums.own_images()
-        diagonal = self._own + self._smooth_diagonal[self._layer]
+        diagonal = self._own + self._fixed.smooth_diagonal[self._layer]
         return diagonal.index_add(0, atoms, 2.0 * images)
 
     def matrix(self) -> torch.Tensor:
@@ -152,23 +158,27 @@ class MeshCoulomb:
         """
         none = subtracted is None or not bool(subtracted.detach().any())
         other = torch.zeros_like(charges) if subtracted is None else subtracted
-        shape = torch.tensor(self._geometry.parameters.shape, device=self._cell.device)
-        place = self._positions @ torch.linalg.inv(self._cell) * shape
-        filters = self._filters
+        filters, inverse, background = self._fixed.filters, self._fixed.inverse, self._background
         if self._cell.requires_grad:
             filters = self._geometry.spectrum.filters(self._cell, self._constant)
-        result = self._smooth_energy(place, charges, filters)
+            inverse = torch.linalg.inv(self._cell)
+            background = self._background_constant(torch.linalg.det(self._cell).abs())
+        place = self._place(self._positions, inverse)
+        result = self._smooth_energy(place, charges, filters, background)
         if not none:
-            result = result - self._smooth_energy(place, other, filters)
+            result = result - self._smooth_energy(place, other, filters, background)
         return result + self._pairs_and_own(charges, other, self._own)
 
     def _smooth_energy(
-        self, place: torch.Tensor, charges: torch.Tensor, filters: torch.Tensor
+        self,
+        place: torch.Tensor,
+        charges: torch.Tensor,
+        filters: torch.Tensor,
+        background: torch.Tensor,
     ) -> torch.Tensor:
         even = charges.sum() * (self._smoothed**2 @ charges)
-        background = self._background_constant(self._cell) * even
         field = None if filters.requires_grad else self._known_field(charges.detach())
-        return self._sums.mesh_energy(place, charges, filters, field) - background
+        return self._sums.mesh_energy(place, charges, filters, field) - background * even
 
     def _pairs_and_own(
         self, charges: torch.Tensor, other: torch.Tensor, own: torch.Tensor

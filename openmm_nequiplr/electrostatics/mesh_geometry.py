@@ -97,16 +97,19 @@ class MeshGeometry:
         """
         if positions.shape != self.positions.shape:
             return False
-        strain = np.linalg.solve(self.cell, cell)
-        stretch = np.linalg.svd(strain, compute_uv=False)
-        if not (stretch.min() > 0.97 and stretch.max() < 1.03):
-            return False
+        sites, least = self.positions, 1.0
+        if not np.array_equal(cell, self.cell):
+            strain = np.linalg.solve(self.cell, cell)
+            stretch = np.linalg.svd(strain, compute_uv=False)
+            if not (stretch.min() > 0.97 and stretch.max() < 1.03):
+                return False
+            sites, least = self.positions @ strain, float(stretch.min())
         if not self.pairs.shape[1]:
             return True
-        moved = positions - self.positions @ strain
+        moved = positions - sites
         largest = math.sqrt(float(np.max(np.einsum("ij,ij->i", moved, moved), initial=0.0)))
         cutoff = float(self.cutoffs.max())
-        return (cutoff + 2.0 * largest) / float(stretch.min()) <= cutoff + self.skin
+        return (cutoff + 2.0 * largest) / least <= cutoff + self.skin
 
     def to(self, device: torch.device | str) -> MeshGeometry:
         """Return the same lists on ``device``."""

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .splitting import MeshParameters
+
+
+class FixedCell(NamedTuple):
+    """What a cell that does not change gives, without gradients.
+
+    Parameters
+    ----------
+    filters : torch.Tensor, shape (S, M1, M2, M3//2 + 1), e⁻¹√eV
+    smooth_diagonal : torch.Tensor, float64, shape (S,), eV/e²
+        Of the smooth sum, for each layer.
+    inverse : torch.Tensor, float64, shape (3, 3), 1/Å
+        Of the cell.
+    volume : torch.Tensor, float64, scalar, Å³
+    """
+
+    filters: torch.Tensor
+    smooth_diagonal: torch.Tensor
+    inverse: torch.Tensor
+    volume: torch.Tensor
 
 
 class MeshSpectrum:
@@ -29,7 +48,7 @@ class MeshSpectrum:
         self._parameters, self._widths = parameters, widths
         factors = [f.to(widths.device) for f in _spline_factors(parameters)]
         self._spline = factors[0][:, None, None] * factors[1][:, None] * factors[2]
-        self._kept: tuple[str, torch.Tensor, torch.Tensor] | None = None
+        self._kept: tuple[str, FixedCell] | None = None
 
     def to(self, device: torch.device | str) -> MeshSpectrum:
         """The same filters on ``device``."""
@@ -49,10 +68,8 @@ class MeshSpectrum:
         half_square = 0.5 * (self._widths**2)[:, None, None, None]
         return common * torch.exp(-half_square * k_squared)
 
-    def fixed(
-        self, cell: torch.Tensor, constant: float, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`filters` in ``dtype``, and the smooth diagonal of each layer, shape (S,), eV/e².
+    def fixed(self, cell: torch.Tensor, constant: float, dtype: torch.dtype) -> FixedCell:
+        """All that the cell alone decides, :meth:`filters` in ``dtype``.
 
         Kept for as long as the cell stays the same.
         """
@@ -66,8 +83,10 @@ class MeshSpectrum:
                 diagonal = (squares * factor).sum(dim=(1, 2, 3))
                 volume = torch.linalg.det(cell.detach()).abs()
                 diagonal = diagonal - 4.0 * math.pi * constant / volume * self._widths**2
-                self._kept = made_for, filters.to(dtype), diagonal
-        return self._kept[1:]
+                inverse = torch.linalg.inv(cell.detach())
+                fixed = FixedCell(filters.to(dtype), diagonal, inverse, volume)
+                self._kept = made_for, fixed
+        return self._kept[1]
 
     def _k_squared(self, cell: torch.Tensor) -> torch.Tensor:
         reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T

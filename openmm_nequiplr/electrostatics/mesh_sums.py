@@ -44,7 +44,10 @@ class TorchSums:
 
     Parameters
     ----------
-    positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
+    positions : torch.Tensor, float64, shape (N, 3), Å
+    place : torch.Tensor, float64, shape (N, 3)
+        The positions in mesh spacings.
+    cell : torch.Tensor, float64, shape (3, 3), Å
     geometry : MeshGeometry
     constant : float, eV Å/e²
     dtype : torch.dtype
@@ -54,6 +57,7 @@ class TorchSums:
     def __init__(
         self,
         positions: torch.Tensor,
+        place: torch.Tensor,
         cell: torch.Tensor,
         geometry: MeshGeometry,
         constant: float,
@@ -61,8 +65,7 @@ class TorchSums:
     ) -> None:
         self._geometry, self._constant, self._dtype = geometry, constant, dtype
         self._pairs = geometry.pairs.long()
-        shape = torch.tensor(geometry.parameters.shape, device=cell.device)
-        self._index, weights = self._stencil(positions @ torch.linalg.inv(cell) * shape)
+        self._index, weights = self._stencil(place)
         self._weights = weights.to(dtype)
         self._values = self._pair_coefficients(positions, cell)
 
@@ -164,6 +167,7 @@ class CompiledSums:
     def __init__(
         self,
         positions: torch.Tensor,
+        place: torch.Tensor,
         cell: torch.Tensor,
         geometry: MeshGeometry,
         constant: float,
@@ -173,7 +177,6 @@ class CompiledSums:
         self._count = positions.shape[0]
         self._kind: Any = np.float32 if dtype == torch.float32 else np.float64
         shape = np.array(geometry.parameters.shape)
-        place = (positions @ torch.linalg.inv(cell)).numpy() * shape
         self._atoms = even_bounds(self._count, ATOMS_PER_THREAD)
         threads = len(self._atoms) - 1
         order = geometry.parameters.order
@@ -183,7 +186,7 @@ class CompiledSums:
         self._index = np.empty(stencil, np.int32)
         self._weights = np.empty(stencil, self._kind), np.empty(stencil, self._kind)
         written = self._index, *self._weights
-        each_block(self._atoms, lambda *atoms: splines(place, shape, *written, *atoms))
+        each_block(self._atoms, lambda *atoms: splines(place.numpy(), shape, *written, *atoms))
         self._layer = geometry.layer.numpy()
         self._points = np.ascontiguousarray(positions.numpy())
         self._shifts = (geometry.images @ cell).numpy()

@@ -178,10 +178,13 @@ class ReusedPreconditioner:
         operator : CoulombOperator
         hardness : torch.Tensor, float64, shape (N,), eV/e²
         """
-        if self._made is not None and self._cell is not None:
+        if self._made is not None and self._count == positions.shape[0]:
+            assert self._cell is not None
+            if torch.equal(self._cell, cell):
+                return self._made
             strain = torch.linalg.solve(self._cell, cell.detach())
             strain.diagonal().sub_(1.0)
-            if self._count == positions.shape[0] and bool(strain.abs().max() < 0.02):
+            if bool(strain.abs().max() < 0.02):
                 return self._made
         self.reset()
         diagonal = positive_diagonal(operator, hardness)
