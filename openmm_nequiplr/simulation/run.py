@@ -205,11 +205,12 @@ class Run:
     def _progress(self, step: int, last: int) -> None:
         speed = self.speed(step)
         left = (last - step) * self.options.timestep * 1e-6 / speed * _SECONDS_PER_DAY
-        temperature = self.log.last.get("temperature_K", float("nan"))
+        temperature = self.log.last.get("temperature_K")
+        heat = "" if temperature is None else f"T {temperature:.0f} K  "
         minutes, seconds = divmod(int(left), 60)
         text = (
             f"step {step}/{last}  {step * self.options.timestep / 1000:.3f} ps  "
-            f"T {temperature:.0f} K  {speed:.3g} ns/day  {minutes}:{seconds:02d} left"
+            f"{heat}{speed:.3g} ns/day  {minutes}:{seconds:02d} left"
         )
         if self.options.quiet:
             return
