@@ -12,6 +12,7 @@ spread, two real FFTs a layer and a gather. On the CPU spread, gather and pair l
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..errors import InputError, describe
 from ..neighbors import neighbor_list
 from .gaussian import GaussianScreening, self_coefficient
 from .mesh_geometry import MeshGeometry
-from .mesh_sums import CompiledSums, TorchSums, pair_distances, to_field, to_waves
+from .mesh_sums import CompiledSums, TorchSums, pair_distances
 
 # Fields of so many products are kept, and combined for charges that are combinations of theirs to
 # so much of their size, where no part is so much larger that round-off would count.
@@ -65,10 +66,9 @@ class MeshCoulomb:
         with torch.no_grad():
             box = cell.detach()
             self._layer = geometry.layer.long()
-            self._smoothed = geometry.mesh_widths[self._layer]
-            self._own = coulomb_constant * (
-                self_coefficient(widths) - self_coefficient(self._smoothed)
-            )
+            smoothed = geometry.mesh_widths[self._layer]
+            self._square = smoothed**2
+            self._own = coulomb_constant * (self_coefficient(widths) - self_coefficient(smoothed))
             self._fixed = geometry.spectrum.fixed(box, coulomb_constant, dtype)
             self._background = self._background_constant(self._fixed.volume)
             made: Any = CompiledSums if compiled else TorchSums
@@ -77,7 +77,7 @@ class MeshCoulomb:
                 positions.detach(), place, box, geometry, coulomb_constant, dtype
             )
         self._most_fields = _MOST_FIELDS if compiled else 0  # torch goes to the mesh anyway
-        self._fields: list[tuple[torch.Tensor, float, torch.Tensor]] = []
+        self._fields: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def _background_constant(self, volume: torch.Tensor) -> torch.Tensor:
         """2π k_e/V, eV/(e Å)²: what the neutralising background takes of Q Σ σ_i² q_i."""
@@ -87,46 +87,46 @@ class MeshCoulomb:
         """Positions in mesh spacings, shape (N, 3)."""
         return positions @ (inverse * inverse.new_tensor(self._geometry.parameters.shape))
 
-    @torch.no_grad()
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        field = self._field(charges)
-        square = self._smoothed**2
-        even = square * charges.sum() + square @ charges
-        smooth = self._sums.gather(field) - self._background * even
-        return smooth + self._sums.pair_potential(charges) + self._own * charges
+        return self.potentials(charges.unsqueeze(0))[0]
 
-    def _field(self, charges: torch.Tensor) -> torch.Tensor:
-        """What the charges make on the mesh, shape (S, M1, M2, M3), eV/e; kept."""
-        waves = self._sums.filter_waves(to_waves(self._sums.spread(charges)), self._fixed.filters)
-        field = to_field(waves, self._geometry.parameters.shape)
-        size = float(torch.linalg.vector_norm(charges))
-        if size > 0.0 and len(self._fields) < self._most_fields:
-            self._fields.append((charges.detach() / size, size, field))
-        return field
+    @torch.no_grad()
+    def potentials(self, charges: torch.Tensor) -> torch.Tensor:
+        """K q of several charge vectors, shape (C, N), eV/e: cheaper together than one by one."""
+        rows = charges.detach()
+        result, fields = self._sums.potential(rows, self._fixed.filters)
+        room = self._most_fields - len(self._fields)
+        self._fields.extend(itertools.islice(zip(rows, fields, strict=True), max(room, 0)))
+        total, moment = rows.sum(dim=-1, keepdim=True), (rows @ self._square).unsqueeze(-1)
+        even = self._background * (self._square * total + moment)
+        return result.addcmul_(self._own, rows).sub_(even)
 
-    def _known_field(self, charges: torch.Tensor) -> torch.Tensor | None:
-        """The same out of the fields that were kept, if they can be combined to it.
+    def _known_fields(self, both: torch.Tensor) -> torch.Tensor | None:
+        """What charges, (C, N), make on the mesh, (C, S, M1, M2, M3), out of fields of products.
 
-        Charges that a solver found are combinations of those that it took products with.
+        Charges that a solver found are combinations of those that it took products with. None if
+        some are not.
         """
         if not self._fields:
             return None
-        known = torch.stack([vector for vector, _, _ in self._fields])
-        inverse = torch.linalg.pinv(known @ known.T, hermitian=True)
-        parts = inverse @ (known @ charges)
-        gap = charges - parts @ known
-        for _ in range(2):  # what round-off in the squares has left
-            more = inverse @ (known @ gap)
-            parts, gap = parts + more, gap - more @ known
-        size = torch.linalg.vector_norm(charges)
-        close = torch.linalg.vector_norm(gap) <= _SAME_CHARGES * size
-        if not bool(close & (parts.abs().max() <= _LARGEST_PART * size)):
+        known = torch.stack([vector for vector, _ in self._fields])
+        gram = known @ known.T
+        lengths = gram.diagonal().sqrt().clamp(min=torch.finfo(gram.dtype).tiny)
+        scale = 1.0 / (lengths * lengths.unsqueeze(-1))
+        inverse = torch.linalg.pinv(gram * scale, hermitian=True) * scale
+        parts = torch.zeros(len(both), len(known), dtype=both.dtype)
+        gap = both
+        for _ in range(2):  # once, and then for what round-off in the squares has left
+            more = gap @ known.T @ inverse
+            parts, gap = parts + more, torch.addmm(gap, more, known, alpha=-1.0)
+        sizes = torch.linalg.vector_norm(both, dim=1)
+        close = torch.linalg.vector_norm(gap, dim=1) <= _SAME_CHARGES * sizes
+        if not bool((close & ((parts * lengths).abs().amax(dim=1) <= _LARGEST_PART * sizes)).all()):
             return None
-        result = torch.zeros_like(self._fields[0][2])
-        for part, (_, length, field) in zip(parts.tolist(), self._fields, strict=True):
-            result.add_(field, alpha=part / length)
-        return result
+        fields = torch.stack([field for _, field in self._fields])
+        weights = parts.to(fields.dtype)
+        return (weights @ fields.flatten(1)).unflatten(1, fields.shape[1:])
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
@@ -156,35 +156,22 @@ class MeshCoulomb:
         subtracted : torch.Tensor or None, float64, shape (N,), e
             p; none is as good as zeros.
         """
-        none = subtracted is None or not bool(subtracted.detach().any())
-        other = torch.zeros_like(charges) if subtracted is None else subtracted
         filters, inverse, background = self._fixed.filters, self._fixed.inverse, self._background
         if self._cell.requires_grad:
             filters = self._geometry.spectrum.filters(self._cell, self._constant)
             inverse = torch.linalg.inv(self._cell)
             background = self._background_constant(torch.linalg.det(self._cell).abs())
         place = self._place(self._positions, inverse)
-        result = self._smooth_energy(place, charges, filters, background)
-        if not none:
-            result = result - self._smooth_energy(place, other, filters, background)
-        return result + self._pairs_and_own(charges, other, self._own)
+        both = _signed_pair(charges, subtracted)
+        fields = None if filters.requires_grad else self._known_fields(both.detach())
+        smooth = self._sums.mesh_energy(place, both, filters, fields)
+        even = both.sum(dim=1) * (both @ self._square)
+        even = even[0] if len(even) == 1 else even[0] - even[1]
+        return smooth - background * even + self._pairs_and_own(both, self._own)
 
-    def _smooth_energy(
-        self,
-        place: torch.Tensor,
-        charges: torch.Tensor,
-        filters: torch.Tensor,
-        background: torch.Tensor,
-    ) -> torch.Tensor:
-        even = charges.sum() * (self._smoothed**2 @ charges)
-        field = None if filters.requires_grad else self._known_field(charges.detach())
-        return self._sums.mesh_energy(place, charges, filters, field) - background * even
-
-    def _pairs_and_own(
-        self, charges: torch.Tensor, other: torch.Tensor, own: torch.Tensor
-    ) -> torch.Tensor:
-        both = torch.stack((charges, other), dim=-1)
-        single = 0.5 * (own * (charges * charges - other * other)).sum()
+    def _pairs_and_own(self, both: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        single = 0.5 * ((both * both) @ own)
+        single = single[0] if len(both) == 1 else single[0] - single[1]
         return single + self._sums.pair_energy(self._positions, self._cell, both)
 
     @property
@@ -209,7 +196,7 @@ class MeshCoulomb:
         of the charges themselves and of the background is not in here. Arguments as above.
         """
         own = self._constant * self_coefficient(self._widths)
-        return self._pairs_and_own(charges, subtracted, own)
+        return self._pairs_and_own(_signed_pair(charges, subtracted), own)
 
     def screening(self) -> GaussianScreening:
         """The part that a point-charge Ewald sum over the same cell lacks: slow.
@@ -222,3 +209,10 @@ class MeshCoulomb:
         pairs, shifts = (x.to(self._cell.device) for x in found)
         distance = pair_distances(self._positions, pairs, shifts @ self._cell)
         return GaussianScreening(pairs, distance, self._widths, self._constant)
+
+
+def _signed_pair(charges: torch.Tensor, subtracted: torch.Tensor | None) -> torch.Tensor:
+    """q and p, shape (2, N); q alone, shape (1, N), where p is none or nothing but zeros."""
+    if subtracted is None or not bool(subtracted.detach().any()):
+        return charges.unsqueeze(0)
+    return torch.stack((charges, subtracted))

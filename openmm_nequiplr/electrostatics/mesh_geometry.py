@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -74,10 +75,14 @@ class MeshGeometry:
         default_factory=dict, init=False, repr=False
     )
 
-    @property
+    @functools.cached_property
     def cutoffs(self) -> torch.Tensor:
         """Cutoff of each kind of pair, shape (kinds,), Å."""
         return self.parameters.reach * self.pair_widths[1]
+
+    @functools.cached_property
+    def _cutoff(self) -> float:
+        return float(self.cutoffs.max())
 
     def scaled_table(self, constant: float, number: type) -> np.ndarray:
         """The table times k_e, eV/e², as NumPy numbers of a type; made once."""
@@ -108,7 +113,7 @@ class MeshGeometry:
             return True
         moved = positions - sites
         largest = math.sqrt(float(np.max(np.einsum("ij,ij->i", moved, moved), initial=0.0)))
-        cutoff = float(self.cutoffs.max())
+        cutoff = self._cutoff
         return (cutoff + 2.0 * largest) / least <= cutoff + self.skin
 
     def to(self, device: torch.device | str) -> MeshGeometry:

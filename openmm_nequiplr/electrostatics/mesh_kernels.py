@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numba import config as numba_config
-from numba import from_dtype, int32, int64
+from numba import float64, from_dtype, int32, int64
 from numba.cpython.unsafe import tuple as unsafe_tuple
 from numba.np.unsafe import ndarray as unsafe
 from numpy.polynomial.polynomial import polyadd, polymul, polysub
@@ -132,8 +132,11 @@ def stencil_kernels(order, dtype):
                         flat[line + c] += factor * wz[c]
 
     @compiled_loop(fastmath=True)
-    def gather(index, weight, layer, mesh, result, begin, end):
-        """Write the interpolated ``mesh`` into ``result``, shape (N,)."""
+    def gather(index, weight, layer, mesh, near, result, begin, end):
+        """Write the interpolated ``mesh`` plus the sum of ``near``, shape (T, N), into ``result``.
+
+        That is float64 and has the shape (N,).
+        """
         _, height, width, depth = mesh.shape
         flat = mesh.reshape(-1)
         rows = np.empty((order, order), mesh.dtype)
@@ -157,10 +160,12 @@ def stencil_kernels(order, dtype):
                     value += wz[c] * rows[b, c]
                 total += weight[i, 1, b] * value
             result[i] = total
+            for t in range(near.shape[0]):
+                result[i] += near[t, i]
 
     @compiled_loop(fastmath=True)
     def gather_gradient(index, weight, slope, layer, mesh, result, begin, end):
-        """Write the interpolated ``mesh`` and its gradient into ``result``, shape (N, 4).
+        """Write the interpolated ``mesh`` and its gradient into ``result``, float64, shape (N, 4).
 
         The gradient, columns 1 to 3, is per mesh spacing.
         """
@@ -202,21 +207,45 @@ def stencil_kernels(order, dtype):
         weights, layers, mesh = real[:, :, ::1], int32[::1], real[:, :, :, ::1]
         common, block = (int32[:, :, ::1], weights), (int64, int64)
         spread.compile((*common, layers, real[::1], mesh, *block))
-        gather.compile((*common, layers, mesh, real[::1], *block))
-        gather_gradient.compile((*common, weights, layers, mesh, real[:, ::1], *block))
+        gather.compile((*common, layers, mesh, real[:, ::1], float64[::1], *block))
+        gather_gradient.compile((*common, weights, layers, mesh, float64[:, ::1], *block))
     return splines, spread, gather, gather_gradient
 
 
 @compiled_loop(fastmath=True)
-def filter_waves(waves, filters):
-    """V_s = A_s Σ_t A_t ρ_t in place; ``waves`` complex, shape (S, K), ``filters`` real."""
-    layers = waves.shape[0]
-    for k in range(waves.shape[1]):
-        total = filters[0, k] * waves[0, k]
-        for s in range(1, layers):
-            total += filters[s, k] * waves[s, k]
-        for s in range(layers):
-            waves[s, k] = filters[s, k] * total
+def join_meshes(meshes, density, begin, end):
+    """Write the sum of the threads' meshes into ``density``, for the lines ``begin`` to ``end``.
+
+    ``meshes``, shape (C, T, lines, M3 + p − 1), have lines that go on beyond the cell; what lies
+    there belongs to the first points of ``density``, shape (C, lines, M3).
+    """
+    depth = density.shape[2]
+    for c in range(density.shape[0]):
+        for line in range(begin, end):
+            for z in range(depth):
+                density[c, line, z] = meshes[c, 0, line, z]
+            for t in range(1, meshes.shape[1]):
+                for z in range(depth):
+                    density[c, line, z] += meshes[c, t, line, z]
+            for t in range(meshes.shape[1]):
+                for z in range(meshes.shape[3] - depth):
+                    density[c, line, z] += meshes[c, t, line, depth + z]
+
+
+@compiled_loop(fastmath=True)
+def filter_waves(waves, filters, begin, end):
+    """V_s = A_s Σ_t A_t ρ_t in place, for the waves ``begin`` to ``end``.
+
+    ``waves``, complex, have the shape (C, S, K) and ``filters``, real, (S, K).
+    """
+    layers = waves.shape[1]
+    for c in range(waves.shape[0]):
+        for k in range(begin, end):
+            total = filters[0, k] * waves[c, 0, k]
+            for s in range(1, layers):
+                total += filters[s, k] * waves[c, s, k]
+            for s in range(layers):
+                waves[c, s, k] = filters[s, k] * total
 
 
 @compiled_loop(fastmath=True)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..derivatives import last_derivative
-from ..threads import each_block, even_bounds
+from ..threads import Result, each_block, even_bounds
 from . import mesh_kernels
 from .gaussian import screening
 from .mesh_geometry import MeshGeometry
 from .mesh_spectrum import wave_weights
 
 _KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
-#: With fewer for each a second thread costs more than it brings.
-ATOMS_PER_THREAD = 500
+_SIGNS = 1.0, -1.0  # of the energies of q and p
+# Mesh points for each thread in loops over them alone.
+_POINTS_PER_THREAD = 40_000
+# With fewer for each a second thread costs more than it brings: where coefficients of pairs are
+# computed or differentiated, and in products.
+_ATOMS_PER_THREAD, _PRODUCT_ATOMS_PER_THREAD = 500, 1500
+
+
+#: First atom and the one after the last, for each thread: as many atoms, and as many pairs.
+Blocks = list[tuple[tuple[int, int], tuple[int, int]]]
 
 
 def pair_distances(
@@ -30,13 +39,13 @@ def pair_distances(
 
 
 def to_waves(density: torch.Tensor) -> torch.Tensor:
-    """Transforms of densities, shape (S, M1, M2, M3): shape (S, M1, M2, M3//2 + 1)."""
-    return torch.fft.rfftn(density, dim=(1, 2, 3))
+    """Transforms of densities, shape (..., M1, M2, M3): shape (..., M1, M2, M3//2 + 1)."""
+    return torch.fft.rfftn(density, dim=(-3, -2, -1))
 
 
 def to_field(waves: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Fields on meshes of a shape (M1, M2, M3) out of their waves: Σ_k V(k) exp(ikx)."""
-    return torch.fft.irfftn(waves, s=tuple(shape), dim=(1, 2, 3), norm="forward")
+    return torch.fft.irfftn(waves, s=tuple(shape), dim=(-3, -2, -1), norm="forward")
 
 
 class TorchSums:
@@ -108,16 +117,34 @@ class TorchSums:
         own = (self._pairs[0] == self._pairs[1]).nonzero().squeeze(-1)
         return self._pairs[0, own], self._values[own]
 
-    def pair_potential(self, charges: torch.Tensor) -> torch.Tensor:
-        """Potential of the pairs, shape (N,), eV/e."""
-        first, second = self._pairs
-        result = torch.zeros_like(charges)
-        result.index_add_(0, first, self._values * charges[second])
-        return result.index_add_(0, second, self._values * charges[first])
+    def potential(
+        self, charges: torch.Tensor, filters: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Potentials of pairs and mesh at the atoms, and what charges make on the mesh.
 
-    def spread(self, charges: torch.Tensor) -> torch.Tensor:
-        """Charges on the mesh, shape (S, M1, M2, M3)."""
-        return self._spread(self._index, self._weights, charges.to(self._dtype))
+        Parameters
+        ----------
+        charges : torch.Tensor, float64, shape (C, N), e
+        filters : torch.Tensor, shape (S, M1, M2, M3//2 + 1), e⁻¹√eV
+
+        Returns
+        -------
+        torch.Tensor, float64, shape (C, N), eV/e
+        torch.Tensor, shape (C, S, M1, M2, M3), eV/e
+        """
+        potentials, fields = [], []
+        for row in charges:
+            waves = to_waves(self._spread(self._index, self._weights, row.to(self._dtype)))
+            waves = filters * (filters * waves).sum(dim=0)
+            field = to_field(waves, self._geometry.parameters.shape)
+            smooth = (field.flatten()[self._index] * self._weights).sum(dim=-1)
+            first, second = self._pairs
+            near = torch.zeros_like(row)
+            near.index_add_(0, first, self._values * row[second])
+            near.index_add_(0, second, self._values * row[first])
+            potentials.append(near + smooth)
+            fields.append(field)
+        return torch.stack(potentials), torch.stack(fields)
 
     def _spread(
         self, index: torch.Tensor, weights: torch.Tensor, charges: torch.Tensor
@@ -127,38 +154,43 @@ class TorchSums:
         mesh = values.new_zeros(math.prod(shape)).index_add(0, index.flatten(), values)
         return mesh.view(shape)
 
-    def filter_waves(self, waves: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-        """A_s Σ_t A_t ρ_t for waves and filters of shape (S, M1, M2, M3//2 + 1)."""
-        return filters * (filters * waves).sum(dim=0)
-
-    def gather(self, field: torch.Tensor) -> torch.Tensor:
-        """The field of each atom's layer at the atom, float64, shape (N,)."""
-        return (field.flatten()[self._index] * self._weights).sum(dim=-1).to(torch.float64)
-
     def mesh_energy(
         self,
         place: torch.Tensor,
-        charges: torch.Tensor,
+        both: torch.Tensor,
         filters: torch.Tensor,
-        field: torch.Tensor | None = None,
+        fields: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """½ Σ_k |Σ_s A_s ρ_s|², eV, of atoms at ``place``, shape (N, 3), in mesh spacings.
+        """½ Σ_k |Σ_s A_s ρ_s|² of charges q less that of p, eV.
 
-        ``field``, what the charges make on the mesh, saves the compiled loops the way there.
+        Parameters
+        ----------
+        place : torch.Tensor, shape (N, 3)
+            Of the atoms, in mesh spacings.
+        both : torch.Tensor, shape (2, N), e
+            q and p; or q alone, shape (1, N).
+        filters : torch.Tensor, shape (S, M1, M2, M3//2 + 1), e⁻¹√eV
+        fields : torch.Tensor, optional, shape (2, S, M1, M2, M3), eV/e
+            What q and p make on the mesh, which saves the compiled loops the way there.
         """
         index, weights = self._stencil(place)
-        waves = to_waves(self._spread(index, weights, charges))
-        total = (filters * waves).sum(dim=0)
-        factor = wave_weights(self._geometry.parameters.shape[2], total)
-        return 0.5 * ((total.real**2 + total.imag**2) * factor).sum()
+        energy = place.new_zeros(())
+        for sign, charges in zip(_SIGNS, both, strict=False):
+            waves = to_waves(self._spread(index, weights, charges))
+            total = (filters * waves).sum(dim=0)
+            factor = wave_weights(self._geometry.parameters.shape[2], total)
+            energy = energy + 0.5 * sign * ((total.real**2 + total.imag**2) * factor).sum()
+        return energy
 
     def pair_energy(
-        self, positions: torch.Tensor, cell: torch.Tensor, charges: torch.Tensor
+        self, positions: torch.Tensor, cell: torch.Tensor, both: torch.Tensor
     ) -> torch.Tensor:
-        """Σ_pairs c(r) (q_i q_j − p_i p_j) in eV; ``charges``, shape (N, 2), holds q and p."""
+        """Σ_pairs c(r) (q_i q_j − p_i p_j) in eV; ``both`` as for :meth:`mesh_energy`."""
         value = self._pair_coefficients(positions, cell)
-        products = charges[self._pairs[0]] * charges[self._pairs[1]]
-        return (value * (products[:, 0] - products[:, 1])).sum()
+        products = both[:, self._pairs[0]] * both[:, self._pairs[1]]
+        return sum(
+            sign * (value * product).sum() for sign, product in zip(_SIGNS, products, strict=False)
+        )
 
 
 class CompiledSums:
@@ -173,42 +205,46 @@ class CompiledSums:
         constant: float,
         dtype: torch.dtype,
     ) -> None:
-        self._geometry, self._dtype = geometry, dtype
-        self._count = positions.shape[0]
+        self._geometry = geometry
+        self._count = count = positions.shape[0]
         self._kind: Any = np.float32 if dtype == torch.float32 else np.float64
-        shape = np.array(geometry.parameters.shape)
-        self._atoms = even_bounds(self._count, ATOMS_PER_THREAD)
-        threads = len(self._atoms) - 1
-        order = geometry.parameters.order
-        self._beyond = order - 1
-        splines, *self._loops = mesh_kernels.stencil_kernels(order, self._kind)
-        stencil = self._count, 3, order
-        self._index = np.empty(stencil, np.int32)
-        self._weights = np.empty(stencil, self._kind), np.empty(stencil, self._kind)
-        written = self._index, *self._weights
-        each_block(self._atoms, lambda *atoms: splines(place.numpy(), shape, *written, *atoms))
-        self._layer = geometry.layer.numpy()
         self._points = np.ascontiguousarray(positions.numpy())
         self._shifts = (geometry.images @ cell).numpy()
         pointer = geometry.pointer.numpy()
         self._pairs = pointer, geometry.pairs[1].numpy(), geometry.image.numpy()
-        # the same number of pairs for every thread
-        parts = np.linspace(0, pointer[-1], threads + 1)
-        self._rows = [*np.searchsorted(pointer[:-1], parts[:-1]).tolist(), self._count]
-        self._pair_coefficients(constant)
-
-    def _pair_coefficients(self, constant: float) -> None:
-        geometry = self._geometry
-        self._values = np.empty(geometry.pairs.shape[1], self._kind)
-        self._slopes = np.empty_like(self._values)
+        self._pair_blocks = self._blocks(_ATOMS_PER_THREAD)
+        self._product_blocks = self._blocks(_PRODUCT_ATOMS_PER_THREAD)
+        order, shape = geometry.parameters.order, geometry.parameters.shape
+        self._beyond = order - 1
+        splines, *self._loops = mesh_kernels.stencil_kernels(order, self._kind)
+        self._index = np.empty((count, 3, order), np.int32)
+        self._weights = tuple(np.empty(self._index.shape, self._kind) for _ in range(2))
+        self._layer = geometry.layer.numpy()
+        self._values, self._slopes = np.empty((2, len(self._pairs[1])), self._kind)
         kinds = geometry.kind.numpy(), geometry.cutoffs.numpy() ** 2
-        table = geometry.scaled_table(constant, self._kind)
-        arguments = self._points, self._shifts, self._pairs, kinds, table, geometry.inverse_step
-        if self._values.size:
-            each_block(
-                self._rows,
-                lambda *rows: _KERNELS.pair_values(*arguments, self._values, self._slopes, *rows),
-            )
+        table = geometry.scaled_table(constant, self._kind), geometry.inverse_step
+        pairs = self._points, self._shifts, self._pairs, kinds, *table, self._values, self._slopes
+        stencil = place.numpy(), np.array(shape), self._index, *self._weights
+
+        def compute(_: int, atoms: tuple[int, int], rows: tuple[int, int]) -> None:
+            splines(*stencil, *atoms)
+            _KERNELS.pair_values(*pairs, *rows)
+
+        _in_threads(self._pair_blocks, compute)
+        self._shape = len(geometry.mesh_widths), *shape
+        self._written: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def _blocks(self, fewest: int) -> Blocks:
+        atoms = even_bounds(self._count, fewest)
+        pointer = self._pairs[0]
+        parts = np.linspace(0, pointer[-1], len(atoms)).astype(pointer.dtype)
+        rows = [*np.searchsorted(pointer[:-1], parts[:-1]).tolist(), self._count]
+        return list(zip(itertools.pairwise(atoms), itertools.pairwise(rows), strict=True))
+
+    @property
+    def depth(self) -> int:
+        """Mesh points along the last axis."""
+        return self._shape[3]
 
     def own_images(self) -> tuple[torch.Tensor, torch.Tensor]:
         first, second = self._geometry.pairs
@@ -216,118 +252,140 @@ class CompiledSums:
         values = torch.from_numpy(self._values)[own]
         return first[own].long(), values.to(torch.float64)
 
+    def potential(
+        self, charges: torch.Tensor, filters: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        waves = to_waves(self.distribute(charges))
+        field = self.field(waves, filters)
+        result = np.empty(charges.shape)
+        stencil = self._index, self._weights[0], self._layer
+        near = self._written[len(charges)][1]
+        each = list(zip(self._continued(field), near, result, strict=True))
+
+        def interpolate(_: int, atoms: tuple[int, int], __: Any) -> None:
+            for arrays in each:
+                self._loops[1](*stencil, *arrays, *atoms)
+
+        _in_threads(self._blocks_for(charges), interpolate)
+        return torch.from_numpy(result), field
+
+    def _blocks_for(self, charges: torch.Tensor) -> Blocks:
+        return self._pair_blocks if len(charges) > 1 else self._product_blocks
+
+    def field(self, waves: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+        """What waves, (C, S, M1, M2, M3//2 + 1), become by the filters (in place), on the mesh."""
+        rows, factors = waves.flatten(2).numpy(), filters.flatten(1).numpy()
+        bounds = even_bounds(rows.shape[2], _POINTS_PER_THREAD // len(rows))
+        each_block(bounds, lambda *block: _KERNELS.filter_waves(rows, factors, *block))
+        return to_field(waves, self._geometry.parameters.shape)
+
+    def distribute(self, charges: torch.Tensor) -> torch.Tensor:
+        """Charges, (C, N), on the mesh, (C, S, M1, M2, M3); keeps the potential of the pairs."""
+        source = charges.numpy().astype(self._kind)
+        count, blocks = len(source), self._blocks_for(charges)
+        layers, height, width, depth = self._shape
+        if count not in self._written:
+            shape = count, len(blocks), layers, height, width, depth + self._beyond
+            self._written[count] = (
+                np.empty(shape, self._kind),
+                np.empty((count, len(blocks), self._count), self._kind),
+            )
+        meshes, nears = self._written[count]
+
+        def add(number: int, atoms: tuple[int, int], rows: tuple[int, int]) -> None:
+            for row, mesh, near in zip(source, meshes[:, number], nears[:, number], strict=True):
+                mesh.fill(0.0)
+                self._loops[0](self._index, self._weights[0], self._layer, row, mesh, *atoms)
+                near.fill(0.0)
+                _KERNELS.pair_product(self._pairs, self._values, row, near, *rows)
+
+        _in_threads(blocks, add)
+        density = np.empty((count, *self._shape), self._kind)
+        lines = density.reshape(count, -1, depth)
+        parts = meshes.reshape(count, len(blocks), lines.shape[1], -1)
+        bounds = even_bounds(lines.shape[1], _POINTS_PER_THREAD // (depth * count))
+        each_block(bounds, lambda *block: _KERNELS.join_meshes(parts, lines, *block))
+        return torch.from_numpy(density)
+
     def pair_potential(self, charges: torch.Tensor) -> torch.Tensor:
-        if not self._values.size:
-            return torch.zeros_like(charges)
-        source = charges.to(self._dtype).numpy()
-
-        def product(*rows: int) -> np.ndarray:
-            result = np.zeros(self._count, self._kind)
-            _KERNELS.pair_product(self._pairs, self._values, source, result, *rows)
-            return result
-
-        return torch.from_numpy(sum(each_block(self._rows, product))).to(torch.float64)
-
-    def spread(self, charges: torch.Tensor) -> torch.Tensor:
-        source = charges.to(self._dtype).numpy()
-        shape = (len(self._geometry.mesh_widths), *self._geometry.parameters.shape)
-
-        def fill(*atoms: int) -> torch.Tensor:
-            mesh = torch.zeros((*shape[:3], shape[3] + self._beyond), dtype=self._dtype)
-            self._loops[0](self._index, self._weights[0], self._layer, source, mesh.numpy(), *atoms)
-            return mesh
-
-        first, *others = each_block(self._atoms, fill)
-        for mesh in others:
-            first += mesh
-        first[..., : self._beyond] += first[..., shape[3] :]
-        return first[..., : shape[3]]
-
-    def filter_waves(self, waves: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-        _KERNELS.filter_waves(waves.flatten(1).numpy(), filters.flatten(1).numpy())
-        return waves
-
-    def gather(self, field: torch.Tensor) -> torch.Tensor:
-        result = np.empty(self._count, self._kind)
-        arguments = self._index, self._weights[0], self._layer, self._continued(field), result
-        each_block(self._atoms, lambda *atoms: self._loops[1](*arguments, *atoms))
-        return torch.from_numpy(result).to(torch.float64)
+        """Potential of the pairs alone, shape (C, N), eV/e."""
+        self.distribute(charges)
+        return torch.from_numpy(self._written[len(charges)][1].sum(axis=1, dtype=np.float64))
 
     def _continued(self, field: torch.Tensor) -> np.ndarray:
-        """The field with the beginning of each line again at its end."""
+        """Fields with the beginning of each line again at its end."""
         return torch.cat((field, field[..., : self._beyond]), dim=-1).numpy()
 
-    def gather_gradient(self, field: torch.Tensor) -> torch.Tensor:
-        """The field of each atom's layer and its slope per mesh spacing, float64, shape (N, 4)."""
-        result = np.empty((self._count, 4), self._kind)
-        arguments = self._index, *self._weights, self._layer, self._continued(field), result
-        each_block(self._atoms, lambda *atoms: self._loops[2](*arguments, *atoms))
-        return torch.from_numpy(result).to(torch.float64)
+    def gather_gradient(self, fields: torch.Tensor) -> torch.Tensor:
+        """Fields, (C, S, M1, M2, M3), at the atoms and their slopes per mesh spacing, (C, N, 4)."""
+        result = np.empty((len(fields), self._count, 4))
+        common = self._index, *self._weights, self._layer
+        each = list(zip(self._continued(fields), result, strict=True))
+
+        def interpolate(_: int, atoms: tuple[int, int], __: Any) -> None:
+            for arrays in each:
+                self._loops[2](*common, *arrays, *atoms)
+
+        _in_threads(self._blocks_for(fields), interpolate)
+        return torch.from_numpy(result)
 
     def pair_gradient(
-        self, charges: torch.Tensor, virial: bool
+        self, both: torch.Tensor, virial: bool
     ) -> tuple[float, torch.Tensor, torch.Tensor]:
         """Pair energy of q less that of p, and its derivatives by positions and images."""
         shape = (len(self._shifts) if virial else 0, 3)
-        source = np.ascontiguousarray(charges.detach().numpy())
+        source = np.zeros((self._count, 2))
+        source[:, : len(both)] = both.detach().numpy().T
+        structure = self._points, self._shifts, self._pairs, self._values, self._slopes, source
 
-        def add(*rows: int) -> tuple[float, np.ndarray, np.ndarray]:
+        def add(_: int, __: Any, rows: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray]:
             gradient, of_shift = np.zeros((self._count, 3)), np.zeros(shape)
-            energy = _KERNELS.pair_gradient(
-                self._points,
-                self._shifts,
-                self._pairs,
-                self._values,
-                self._slopes,
-                source,
-                gradient,
-                of_shift,
-                *rows,
-            )
+            energy = _KERNELS.pair_gradient(*structure, gradient, of_shift, *rows)
             return energy, gradient, of_shift
 
-        energies, gradients, of_shifts = zip(*each_block(self._rows, add), strict=True)
+        energies, gradients, of_shifts = zip(*_in_threads(self._pair_blocks, add), strict=True)
         gradient, of_shift = (torch.from_numpy(sum(x)) for x in (gradients, of_shifts))
         return sum(energies), gradient, of_shift
 
     def mesh_energy(
         self,
         place: torch.Tensor,
-        charges: torch.Tensor,
+        both: torch.Tensor,
         filters: torch.Tensor,
-        field: torch.Tensor | None = None,
+        fields: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return _MeshEnergy.apply(place, charges, filters, self, field)
+        return _MeshEnergy.apply(place, both, filters, self, fields)
 
     def pair_energy(
-        self, positions: torch.Tensor, cell: torch.Tensor, charges: torch.Tensor
+        self, positions: torch.Tensor, cell: torch.Tensor, both: torch.Tensor
     ) -> torch.Tensor:
         if not self._values.size:
-            return charges.new_zeros(())
-        return _PairEnergy.apply(positions, cell, charges, self, self._geometry.images)
+            return both.new_zeros(())
+        return _PairEnergy.apply(positions, cell, both, self, self._geometry.images)
 
 
 class _MeshEnergy(torch.autograd.Function):
-    """½ Σ_k |Σ_s A_s ρ_s|², with its derivatives worked out beside it."""
+    """½ Σ_k |Σ_s A_s ρ_s|² of q less that of p, with its derivatives worked out beside it."""
 
     @staticmethod
     def forward(
-        ctx: Any, place: Any, charges: Any, filters: Any, sums: CompiledSums, field: Any
+        ctx: Any, place: Any, both: Any, filters: Any, sums: CompiledSums, fields: Any
     ) -> Any:
         by_filter = None
-        if field is None:
-            density = sums.spread(charges)
-            waves = to_waves(density)
+        signs = both.new_tensor(_SIGNS[: len(both)]).unsqueeze(-1)
+        if fields is None:
+            waves = to_waves(sums.distribute(both))
             if filters.requires_grad:
-                total = (filters * waves).sum(dim=0).conj()
-                by_filter = wave_weights(density.shape[3], total) * (total * waves).real
-            waves = sums.filter_waves(waves, filters.to(density.dtype))
-            field = to_field(waves, density.shape[1:])
-        seen = sums.gather_gradient(field)
-        potential = seen[:, 0].contiguous()
-        slopes = seen[:, 1:] * charges.unsqueeze(-1), potential, by_filter
-        ctx.save_for_backward(*slopes, place, charges, filters)
-        return 0.5 * charges @ potential
+                total = (filters * waves).sum(dim=1, keepdim=True).conj()
+                factor = wave_weights(sums.depth, total)
+                by_filter = (signs[..., None, None, None] * factor * (total * waves).real).sum(0)
+            fields = sums.field(waves, filters.to(waves.real.dtype))
+        seen = sums.gather_gradient(fields)
+        signed = signs * both
+        by_place = (seen[..., 1:] * signed.unsqueeze(-1)).sum(dim=0)
+        potential = seen[..., 0]
+        ctx.save_for_backward(by_place, signs * potential, by_filter, place, both, filters)
+        return 0.5 * (signed * potential).sum()
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
@@ -339,21 +397,26 @@ class _PairEnergy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, positions: Any, cell: Any, charges: Any, sums: CompiledSums, images: Any
+        ctx: Any, positions: Any, cell: Any, both: Any, sums: CompiledSums, images: Any
     ) -> Any:
         virial = cell.requires_grad
-        energy, gradient, of_shift = sums.pair_gradient(charges, virial)
+        energy, gradient, of_shift = sums.pair_gradient(both, virial)
         potential = None
-        if charges.requires_grad:
-            columns = [sums.pair_potential(column) for column in charges.T]
-            potential = torch.stack((columns[0], -columns[1]), dim=-1)
+        if both.requires_grad:
+            signs = both.new_tensor(_SIGNS[: len(both)]).unsqueeze(-1)
+            potential = signs * sums.pair_potential(both)
         of_cell = images.T @ of_shift if virial else None
-        ctx.save_for_backward(gradient, of_cell, potential, positions, cell, charges)
+        ctx.save_for_backward(gradient, of_cell, potential, positions, cell, both)
         return positions.new_tensor(energy)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
         return *_scaled(ctx.saved_tensors, grad), None, None
+
+
+def _in_threads(blocks: Blocks, function: Callable[..., Result]) -> list[Result]:
+    """``function(number, atoms, rows)`` of every block."""
+    return each_block(range(len(blocks) + 1), lambda number, _: function(number, *blocks[number]))
 
 
 def _scaled(saved: Sequence[Any], grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

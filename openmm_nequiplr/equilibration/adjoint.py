@@ -25,6 +25,7 @@ def adjoint_charges(
     solver: DenseSolver | IterativeSolver,
     gradient: torch.Tensor,
     guess: torch.Tensor | None = None,
+    image: torch.Tensor | None = None,
 ) -> Equilibration:
     """Solve A w = P g, Σw = 0.
 
@@ -36,6 +37,8 @@ def adjoint_charges(
         g, the derivative of the energy by the charges that the equilibration does not cancel.
     guess : torch.Tensor, optional, shape (N,), e
         Where an iterative solver starts; a dense one does without.
+    image : torch.Tensor, optional, shape (N,), eV/e
+        A times the guess, if that is known.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def adjoint_charges(
     """
     total = gradient.new_zeros(())
     if isinstance(solver, IterativeSolver):
-        return solver.solve(-gradient, total, guess)
+        return solver.solve(-gradient, total, guess, image)
     return solver.solve(-gradient, total)
 
 

@@ -24,12 +24,15 @@ DEFAULT_MAX_ITERATIONS = 100
 
 @dataclass
 class _State:
-    """What the iteration carries: charges, A Q + χ and the search direction, of shape (N,)."""
+    """What the iteration carries.
+
+    Charges, the residual P r with r = −(A Q + χ), both of shape (N,), and the mean of r, which is
+    the Lagrange multiplier.
+    """
 
     charges: torch.Tensor
-    slope: torch.Tensor
-    direction: torch.Tensor
-    product: float
+    residual: torch.Tensor
+    multiplier: torch.Tensor
 
 
 class IterativeSolver:
@@ -67,15 +70,16 @@ class IterativeSolver:
                 diagonal = positive_diagonal(operator, self._hardness)
                 preconditioner = JacobiPreconditioner(diagonal)
             self._preconditioner = preconditioner
+            ones = preconditioner.ones_solved
+            self._ones_shares = ones / ones.sum()
 
     def _product(self, charges: torch.Tensor) -> torch.Tensor:
-        return self._operator.potential(charges) + self._hardness * charges
+        return torch.addcmul(self._operator.potential(charges), self._hardness, charges)
 
     def _precondition(self, residual: torch.Tensor) -> torch.Tensor:
         """M⁻¹(r − μ1) with the μ that makes its sum zero."""
         solved = self._preconditioner.apply(residual)
-        ones = self._preconditioner.ones_solved
-        return _neutral(solved - solved.sum() / ones.sum() * ones)
+        return _neutral(torch.addcmul(solved, self._ones_shares, solved.sum(), value=-1.0))
 
     @torch.no_grad()
     def solve(
@@ -83,6 +87,7 @@ class IterativeSolver:
         electronegativity: torch.Tensor,
         total_charge: torch.Tensor,
         guess: torch.Tensor | None = None,
+        image: torch.Tensor | None = None,
     ) -> Equilibration:
         """Charges at the minimum.
 
@@ -92,6 +97,8 @@ class IterativeSolver:
         total_charge : torch.Tensor, float64, scalar, e
         guess : torch.Tensor, optional, float64, shape (N,), e
             Shifted to the total charge before use, and not used where uniform charges are nearer.
+        image : torch.Tensor, optional, float64, shape (N,), eV/e
+            A times the guess, if that is known; the guess then has to have the total charge.
 
         Raises
         ------
@@ -102,52 +109,64 @@ class IterativeSolver:
         """
         chi = electronegativity.detach()
         total = total_charge.detach().reshape(())
-        uniform = torch.ones_like(chi) * (total / chi.shape[0])
-        cold = chi if not bool(total) else chi + self._product(uniform)
-        start = float(torch.linalg.vector_norm(_neutral(cold)))
+        charges = torch.ones_like(chi) * (total / chi.shape[0])
+        state = _state(charges, chi if not bool(total) else chi + self._product(charges))
+        start = _size(state)
         goal = self._tolerance * start
         if not math.isfinite(goal):
             raise _failed("the electronegativities or the Coulomb operator are not finite")
-        charges, slope = uniform, cold
         if guess is not None:
             if guess.shape != chi.shape:
                 raise InputError(describe("guess", tuple(guess.shape), f"shape {tuple(chi.shape)}"))
-            guess = guess.detach() + (total - guess.sum()) / chi.shape[0]
-            guessed = chi + self._product(guess)
-            if float(torch.linalg.vector_norm(_neutral(guessed))) < start:
-                charges, slope = guess, guessed
-        state = _State(charges, slope, torch.zeros_like(chi), 0.0)
+            if image is None:
+                guess = guess.detach() + (total - guess.sum()) / chi.shape[0]
+                image = self._product(guess)
+            guessed = _state(guess, chi + image)
+            if _size(guessed) < start:
+                state = guessed
         iterations = self._iterate(state, goal)
-        multiplier = -state.slope.mean().reshape(1)
-        residual = float((state.slope + multiplier).abs().max())
-        return Equilibration(state.charges, multiplier, iterations, residual)
+        residual = float(state.residual.abs().max())
+        return Equilibration(state.charges, state.multiplier.reshape(1), iterations, residual)
 
     def _iterate(self, state: _State, goal: float) -> int:
         """Run conjugate gradients until ‖P r‖ ≤ ``goal``; return the number of iterations."""
+        direction, before = state.residual, 1.0
         for iteration in range(self._max_iterations + 1):
-            residual = -_neutral(state.slope)
-            size = float(torch.linalg.vector_norm(residual))
+            size = _size(state)
             if size <= goal:
                 return iteration
             if not math.isfinite(size) or iteration == self._max_iterations:
                 break
-            solved = self._precondition(residual)
-            product = float(residual @ solved)
-            ratio = product / state.product if iteration else 0.0
-            state.direction = solved + ratio * state.direction
-            state.product = product
-            image = self._product(state.direction)
-            curvature = float(state.direction @ image)
+            solved = self._precondition(state.residual)
+            product = float(state.residual @ solved)
+            if iteration:
+                solved = torch.add(solved, direction, alpha=product / before)
+            direction, before = solved, product
+            image = self._product(direction)
+            curvature = float(direction @ image)
             if not (curvature > 0.0 and product > 0.0):
                 raise _failed("the matrix or its preconditioner is not positive definite")
-            state.charges = state.charges + product / curvature * state.direction
-            state.slope = state.slope + product / curvature * image
+            length = product / curvature
+            mean = image.mean()
+            state.charges = torch.add(state.charges, direction, alpha=length)
+            state.residual = torch.sub(state.residual, image.sub_(mean), alpha=length)
+            state.multiplier = torch.sub(state.multiplier, mean, alpha=length)
         raise _failed(
             f"residual {size:.2e} eV/e after {self._max_iterations} iterations, {goal:.2e} wanted; "
             f"raise max_iterations (now {self._max_iterations}), loosen the relative tolerance "
             f"(charge_tolerance, now {self._tolerance:g}), or tighten the accuracy of the Coulomb "
             "sum if the tolerance lies far below it"
         )
+
+
+def _state(charges: torch.Tensor, slope: torch.Tensor) -> _State:
+    """The state at charges with the slope A Q + χ."""
+    mean = slope.mean()
+    return _State(charges, mean - slope, -mean)
+
+
+def _size(state: _State) -> float:
+    return float(torch.linalg.vector_norm(state.residual))
 
 
 def _neutral(vector: torch.Tensor) -> torch.Tensor:

@@ -92,25 +92,22 @@ class WoodburyPreconditioner:
         volume = float(torch.linalg.det(cell).abs())
         strength = 8.0 * math.pi * coulomb_constant / volume / (k_vectors**2).sum(dim=-1)
         phase = positions @ k_vectors.T
-        self._waves = Waves(phase, strength.sqrt())
-        wave = self._waves.matrix()
+        self._waves = Waves(phase)
+        scale = torch.cat((strength, strength)).sqrt().to(torch.float32)
+        wave = self._waves.matrix() * scale
         scaled = wave * self._inverse.to(torch.float32).unsqueeze(-1)
         capacitance = (scaled.T @ wave).to(torch.float64)
         capacitance.diagonal().add_(1.0)
         factor = torch.linalg.cholesky(capacitance)
-        self._middle = torch.cholesky_inverse(factor).to(torch.float32)
+        middle = torch.cholesky_inverse(factor).to(torch.float32)
+        self._middle = scale.unsqueeze(-1) * middle * scale
         #: M⁻¹ 1, shape (N,).
         self.ones_solved = self.apply(torch.ones_like(self._inverse))
 
     def apply(self, residual: torch.Tensor) -> torch.Tensor:
-        """D⁻¹r − D⁻¹U(1 + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, √Λ taken into U; shape (N,)."""
-        first = self._inverse * residual
-        size = first.abs().max()
-        if not bool(size > 0):
-            return first
-        short = (first / size).to(torch.float32)
-        correction = self._waves.expand(self._middle @ self._waves.project(short))
-        return first - self._inverse * size * correction.to(torch.float64)
+        """D⁻¹r − D⁻¹U(1 + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, shape (N,)."""
+        coefficients = self._middle @ self._waves.project(self._inverse, residual)
+        return self._waves.remove(self._inverse, residual, coefficients)
 
 
 def default_waves(count: int) -> int:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 
 from ..errors import InputError, describe
+from ..jit import FEWEST_ATOMS, compiled
 
 #: Differences that the extrapolation takes in.
 DEFAULT_DEGREE = 3
@@ -62,13 +67,11 @@ class ChargePredictor:
             return self._last
         if self._before is None or self._count < self._degree + 2:
             return self._last + self._differences[: self._count - 1].sum(dim=0)
-        missed = self._differences[0] - self._before.sum(dim=0)
-        gram = self._before @ self._before.T
-        gram.diagonal().mul_(1.0 + _PRIOR).add_(torch.finfo(gram.dtype).tiny)
-        weights = 1.0 + torch.linalg.solve(gram, self._before @ missed)
-        if not bool(torch.isfinite(weights).all()):
-            return self._last
-        return torch.addmv(self._last, self._differences.T, weights)
+        history = self._last, self._differences, self._before
+        loop = _loop(extrapolate, self._last)
+        if loop is None:
+            return extrapolate_slowly(*history)
+        return torch.from_numpy(loop(*(array.numpy() for array in history)))
 
     def accept(self, solution: torch.Tensor) -> None:
         """Take up the charges of a step, shape (N,), e.
@@ -85,11 +88,12 @@ class ChargePredictor:
             before = self._differences
             if before is None:
                 before = charges.new_zeros(self._degree, charges.shape[0])
-            rows = before.new_empty(before.shape)
-            torch.sub(charges, self._last, out=rows[0])
-            for k in range(1, min(self._count, self._degree)):
-                torch.sub(rows[k - 1], before[k - 1], out=rows[k])
-            rows[self._count :] = 0.0
+            loop = _loop(backward_differences, charges)
+            if loop is None:
+                rows = backward_differences_slowly(charges, self._last, before, self._count)
+            else:
+                arrays = charges.numpy(), self._last.numpy(), before.numpy()
+                rows = torch.from_numpy(loop(*arrays, self._count))
             self._before, self._differences = before, rows
         self._last = charges.clone()
         self._count = min(self._count + 1, self._degree + 2)
@@ -105,3 +109,83 @@ class ChargePredictor:
         """Forget all solutions."""
         self._count = 0
         self._last = self._differences = self._before = None
+
+
+def _loop(function: Callable[..., Any], charges: torch.Tensor) -> Callable[..., Any] | None:
+    """The function compiled, where that pays."""
+    if charges.device.type != "cpu" or charges.shape[0] < FEWEST_ATOMS:
+        return None
+    return compiled(function)
+
+
+def extrapolate_slowly(
+    last: torch.Tensor, differences: torch.Tensor, before: torch.Tensor
+) -> torch.Tensor:
+    """x + Σ_k a_k ∇ᵏx with the a_k that would have predicted x best.
+
+    Parameters
+    ----------
+    last : torch.Tensor, shape (N,), e
+        x.
+    differences, before : torch.Tensor, shape (degree, N), e
+        ∇x to ∇^degree x, and those of the solution before x.
+    """
+    missed = differences[0] - before.sum(dim=0)
+    gram = before @ before.T
+    gram.diagonal().mul_(1.0 + _PRIOR).add_(torch.finfo(gram.dtype).tiny)
+    weights = 1.0 + torch.linalg.solve(gram, before @ missed)
+    if not bool(torch.isfinite(weights).all()):
+        return last
+    return torch.addmv(last, differences.T, weights)
+
+
+def extrapolate(last, differences, before):
+    """:func:`extrapolate_slowly` as loops over NumPy arrays, to be compiled."""
+    degree, count = differences.shape
+    gram, right = np.zeros((degree, degree)), np.zeros(degree)
+    for i in range(count):
+        missed = differences[0, i]
+        for k in range(degree):
+            missed -= before[k, i]
+        for k in range(degree):
+            right[k] += before[k, i] * missed
+            for m in range(k + 1):
+                gram[k, m] += before[k, i] * before[m, i]
+    for k in range(degree):
+        gram[k, k] = gram[k, k] * (1.0 + _PRIOR) + np.finfo(np.float64).tiny
+        for m in range(k):
+            gram[m, k] = gram[k, m]
+    guess = last.copy()
+    if not (np.isfinite(gram).all() and np.isfinite(right).all()):
+        return guess
+    weights = 1.0 + np.linalg.solve(gram, right)
+    if np.isfinite(weights).all():
+        for k in range(degree):
+            for i in range(count):
+                guess[i] += weights[k] * differences[k, i]
+    return guess
+
+
+def backward_differences_slowly(
+    charges: torch.Tensor, last: torch.Tensor, before: torch.Tensor, count: int
+) -> torch.Tensor:
+    """∇ to ∇^degree of ``charges``, shape (degree, N), out of the last ones and their differences.
+
+    Zero from row ``count``, the number of earlier solutions, on.
+    """
+    rows = torch.zeros_like(before)
+    rows[0] = charges - last
+    for k in range(1, min(count, len(rows))):
+        rows[k] = rows[k - 1] - before[k - 1]
+    return rows
+
+
+def backward_differences(charges, last, before, count):
+    """:func:`backward_differences_slowly` as loops over NumPy arrays, to be compiled."""
+    rows = np.zeros(before.shape)
+    known = min(count, before.shape[0])
+    for i in range(before.shape[1]):
+        rows[0, i] = charges[i] - last[i]
+        for k in range(1, known):
+            rows[k, i] = rows[k - 1, i] - before[k - 1, i]
+    return rows

@@ -13,7 +13,7 @@ from ..graph import AtomicGraph
 from .potential import NequIPLRPotential
 
 #: Relative error of the Coulomb forces that the mesh aims at.
-MESH_ACCURACY = 3e-5
+MESH_ACCURACY = 1e-4
 
 # An atom that moved farther (Å) since the last structure has not done so within a time step.
 _LONGEST_STEP = 0.3
@@ -78,9 +78,9 @@ class ChargeMemory:
         points, box = _numpy(positions), _numpy(cell)
         geometry, images = self.geometry, None
         if geometry is not None and geometry.positions.shape == points.shape:
-            moved = points - geometry.positions @ np.linalg.solve(geometry.cell, box)
-            images = np.rint(moved @ np.linalg.inv(box))
-            points = points - images @ box if images.any() else points
+            before = _strained(geometry.positions, geometry.cell, box)
+            images = _displacements(points, before, box)[1]
+            points = points if images is None else points - images @ box
         fits = self._track is None or self._track.same_atoms(graph)
         if geometry is None or not fits or not geometry.serves(points, box):
             parameters = geometry.parameters if geometry is not None and fits else None
@@ -99,7 +99,7 @@ class ChargeMemory:
             ).to(graph.positions.device)
             self.geometry = geometry
             self.geometries += 1
-        if images is not None and images.any():
+        if images is not None:
             positions = positions - torch.from_numpy(images).to(cell.device) @ cell
         constant = self.model.config.coulomb_constant
         single = self.model.dtype == torch.float32 and self.accuracy >= _SINGLE_PRECISION
@@ -157,19 +157,13 @@ class Track:
         """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
         if self.positions is None:
             return math.inf
-        points = _numpy(graph.positions)
+        points, before = _numpy(graph.positions), self.positions
         if not self.periodic:
-            moved = points - self.positions
+            moved = points - before
         else:
             # a barostat moves whole molecules, so affine to within its small strain
             box = _numpy(graph.cell[0])
-            before = self.positions
-            if not np.array_equal(self.cell, box):
-                before = before @ np.linalg.solve(self.cell, box)
-            moved = points - before
-            images = np.rint(moved @ np.linalg.inv(box))
-            if images.any():
-                moved -= images @ box
+            moved, _ = _displacements(points, _strained(before, self.cell, box), box)
         return float(np.abs(moved).max())
 
     def continues(self, graph: AtomicGraph) -> bool:
@@ -193,6 +187,22 @@ class Track:
         self.charges.accept(charges)
         self.adjoint.accept(adjoint)
         self.positions = _numpy(graph.positions).copy()
+
+
+def _strained(points: np.ndarray, cell: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Points that move from one cell to another with its strain."""
+    return points if np.array_equal(cell, box) else points @ np.linalg.solve(cell, box)
+
+
+def _displacements(
+    points: np.ndarray, before: np.ndarray, box: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """How far points have come, modulo lattice vectors, and how many of these, if there are any."""
+    moved = points - before
+    if np.abs(moved).max(initial=0.0) <= _LONGEST_STEP:
+        return moved, None
+    images = np.rint(moved @ np.linalg.inv(box))
+    return (moved - images @ box, images) if images.any() else (moved, None)
 
 
 def _strain(cell: np.ndarray, other: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from ..electrostatics import CoulombOperator
+from ..electrostatics import CoulombOperator, MeshCoulomb
 from ..equilibration import (
     DenseSolver,
     Equilibration,
@@ -130,6 +130,10 @@ class DenseEquilibration:
         """Nothing is kept."""
 
 
+#: Charges that a solve starts from, and A times these, as far as they are known.
+_Start = tuple[torch.Tensor | None, torch.Tensor | None]
+
+
 class _MatrixCoulomb:
     """An operator's potential and diagonal out of its matrix."""
 
@@ -167,6 +171,8 @@ class IterativeEquilibration:
         if not graph.periodic[0]:  # K as a matrix: its products are faster than those over pairs
             operator = cast(CoulombOperator, _MatrixCoulomb(operator))
         self._memory, self._graph, self._operator = memory, graph, operator
+        self._hardness = hardness.detach()
+        self._adjoint_start: _Start = None, None
         self._track = memory.guesses(graph)
         self._results: list[Equilibration] = []
         with torch.no_grad():
@@ -192,13 +198,29 @@ class IterativeEquilibration:
 
     def solve(self, pushed: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
         """Charges for electronegativities, shape (N,), eV/e, and a total charge, e."""
-        guess = self._track.charges.predict(self._graph.num_atoms)
-        return self._keep(lambda: self._solver.solve(pushed, total_charge[0], guess))
+        start = self._guess(total_charge)
+        return self._keep(lambda: self._solver.solve(pushed, total_charge[0], *start))
 
     def adjoint(self, gradient: torch.Tensor) -> Equilibration:
         """Adjoint charges for a gradient by the charges, shape (N,), eV/e."""
-        guess = self._track.adjoint.predict(self._graph.num_atoms)
-        return self._keep(lambda: adjoint_charges(self._solver, gradient, guess))
+        return self._keep(lambda: adjoint_charges(self._solver, gradient, *self._adjoint_start))
+
+    def _guess(self, total_charge: torch.Tensor) -> _Start:
+        """Where the charges start; that of the adjoint charges is kept for later.
+
+        Products with both are taken at once, which a mesh does faster.
+        """
+        count = self._graph.num_atoms
+        charges, adjoint = (p.predict(count) for p in (self._track.charges, self._track.adjoint))
+        self._adjoint_start = adjoint, None
+        if charges is None or adjoint is None or not isinstance(self._operator, MeshCoulomb):
+            return charges, None
+        both = torch.stack((charges, adjoint))
+        totals = torch.cat((total_charge, torch.zeros_like(total_charge)))
+        both += ((totals - both.sum(dim=1)) / count).unsqueeze(1)
+        images = torch.addcmul(self._operator.potentials(both), self._hardness, both)
+        self._adjoint_start = both[1], images[1]
+        return both[0], images[0]
 
     def _keep(self, solve: Callable[[], Equilibration]) -> Equilibration:
         try:

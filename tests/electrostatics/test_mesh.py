@@ -17,6 +17,7 @@ from openmm_nequiplr.electrostatics import (
     ewald_geometry,
     mesh_geometry,
     mesh_kernels,
+    mesh_sums,
 )
 from openmm_nequiplr.errors import BoxError, InputError
 from openmm_nequiplr.model.scripted.mesh import spline_weights
@@ -153,7 +154,7 @@ def test_fields_of_products_serve_for_their_combinations(rng, monkeypatch):
     for charges in (inside, outside):
         with monkeypatch.context() as patch:
             if charges is inside:
-                patch.setattr(known._sums, "spread", None)
+                patch.setattr(known._sums, "distribute", None)
             found = forces(known, positions, charges)
         for got, expected in zip(found, forces(*fresh(), charges), strict=True):
             assert relative(got, expected) < 1e-12
@@ -162,6 +163,22 @@ def test_fields_of_products_serve_for_their_combinations(rng, monkeypatch):
         forces(known, positions, near_nothing), forces(*fresh(), near_nothing), strict=True
     ):
         assert relative(got, expected) < 1e-12
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_several_charge_vectors_at_once(rng, monkeypatch, compiled):
+    monkeypatch.setattr(mesh_sums, "_ATOMS_PER_THREAD", 3)
+    monkeypatch.setattr(mesh_sums, "_POINTS_PER_THREAD", 100)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        operator = random_problem(rng, CELLS["triclinic"]).mesh(compiled=compiled)[0]
+        charges = torch.tensor(rng.normal(size=(3, 12)))
+        together = operator.potentials(charges)
+        one_by_one = torch.stack([operator.potential(row) for row in charges])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(together, one_by_one)
 
 
 @pytest.mark.parametrize("compiled", [True, False])

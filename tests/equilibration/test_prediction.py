@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from openmm_nequiplr.equilibration import ChargePredictor
+from openmm_nequiplr import jit
+from openmm_nequiplr.equilibration import ChargePredictor, prediction
 from openmm_nequiplr.errors import InputError
 
 
@@ -93,3 +94,20 @@ def test_history_is_dropped():
 def test_degree_is_checked():
     with pytest.raises(InputError, match="degree: expected"):
         ChargePredictor(-1)
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+def test_compiled_loops_equal_their_slow_twins(degree):
+    torch.manual_seed(0)
+    last, charges = torch.randn(2, 600, dtype=torch.float64)
+    differences, before = torch.randn(2, degree, 600, dtype=torch.float64)
+    for change in (before, torch.zeros_like(before), before * math.nan):
+        arrays = last, differences, change
+        expected = prediction.extrapolate_slowly(*arrays)
+        found = jit.compiled(prediction.extrapolate)(*(array.numpy() for array in arrays))
+        torch.testing.assert_close(torch.from_numpy(found), expected)
+    for count in (1, 2, 7):
+        expected = prediction.backward_differences_slowly(charges, last, before, count)
+        loop = jit.compiled(prediction.backward_differences)
+        found = loop(charges.numpy(), last.numpy(), before.numpy(), count)
+        torch.testing.assert_close(torch.from_numpy(found), expected)
