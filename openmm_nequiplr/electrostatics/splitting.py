@@ -45,7 +45,7 @@ class MeshParameters:
 #: a and p of the model a (h/γ)^p for the relative error of the mesh forces, by spline order p.
 MESH_ERROR = {6: 0.012, 8: 0.005}
 #: First neglected real-space term, relative to the requested accuracy of forces.
-CUTOFF_SAFETY = 0.1
+CUTOFF_SAFETY = 0.03
 #: Nanoseconds per step that an atom's spline row, a mesh point and a pair cost on a processor: they
 #: take part in about eight products.
 _ROW_COST, _POINT_COST, _PAIR_COST = 14.0, 78.0, 17.0
@@ -62,9 +62,10 @@ def choose_parameters(
     """Splitting and mesh for a requested accuracy, those that should cost least.
 
     The errors of the two parts are taken as those of forces in rattled rock salt, which was
-    measured against the Ewald sum: the real-space one is exp(−r²/2γ²) at the cutoff times ten, γ
+    measured against the Ewald sum: the real-space one is exp(−r²/2γ²) at the cutoff times thirty, γ
     being the pair's width on the mesh, and the mesh one a (h/γ)^p with spacing h, spline order p
-    and the smallest γ.
+    and the smallest γ. For forces ten would do instead of thirty; the energy, to which all atoms of
+    a neglected shell may add with one sign, needs more of the pairs than of the mesh.
 
     Parameters
     ----------
