@@ -16,14 +16,17 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError, describe
 from ..neighbors import neighbor_list
+from . import mesh_kernels
 from .gaussian import GaussianScreening, self_coefficient
 from .mesh_geometry import MeshGeometry
 from .mesh_sums import CompiledSums, TorchSums, pair_distances
 
+_KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
 # Fields of so many products are kept, and combined for charges that are combinations of theirs to
 # so much of their size, where no part is so much larger that round-off would count.
 _MOST_FIELDS, _SAME_CHARGES, _LARGEST_PART = 12, 1e-9, 10.0
@@ -72,20 +75,15 @@ class MeshCoulomb:
             self._fixed = geometry.spectrum.fixed(box, coulomb_constant, dtype)
             self._background = self._background_constant(self._fixed.volume)
             made: Any = CompiledSums if compiled else TorchSums
-            place = self._place(positions.detach(), self._fixed.inverse)
-            self._sums: Any = made(
-                positions.detach(), place, box, geometry, coulomb_constant, dtype
-            )
+            points = positions.detach()
+            place = points @ self._fixed.scale
+            self._sums: Any = made(points, place, box, geometry, coulomb_constant, dtype)
         self._most_fields = _MOST_FIELDS if compiled else 0  # torch goes to the mesh anyway
         self._fields: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def _background_constant(self, volume: torch.Tensor) -> torch.Tensor:
         """2π k_e/V, eV/(e Å)²: what the neutralising background takes of Q Σ σ_i² q_i."""
         return 2.0 * math.pi * self._constant / volume
-
-    def _place(self, positions: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-        """Positions in mesh spacings, shape (N, 3)."""
-        return positions @ (inverse * inverse.new_tensor(self._geometry.parameters.shape))
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
@@ -110,23 +108,16 @@ class MeshCoulomb:
         """
         if not self._fields:
             return None
-        known = torch.stack([vector for vector, _ in self._fields])
-        gram = known @ known.T
-        lengths = gram.diagonal().sqrt().clamp(min=torch.finfo(gram.dtype).tiny)
-        scale = 1.0 / (lengths * lengths.unsqueeze(-1))
-        inverse = torch.linalg.pinv(gram * scale, hermitian=True) * scale
-        parts = torch.zeros(len(both), len(known), dtype=both.dtype)
-        gap = both
-        for _ in range(2):  # once, and then for what round-off in the squares has left
-            more = gap @ known.T @ inverse
-            parts, gap = parts + more, torch.addmm(gap, more, known, alpha=-1.0)
-        sizes = torch.linalg.vector_norm(both, dim=1)
-        close = torch.linalg.vector_norm(gap, dim=1) <= _SAME_CHARGES * sizes
-        if not bool((close & ((parts * lengths).abs().amax(dim=1) <= _LARGEST_PART * sizes)).all()):
+        vectors, fields = zip(*self._fields, strict=True)
+        known, wanted = (torch.stack(rows).numpy() for rows in (vectors, tuple(both)))
+        parts, largest, rest = np.empty((len(wanted), len(known))), *np.empty((2, len(wanted)))
+        _KERNELS.combine(known, wanted, parts, largest, rest)
+        sizes = np.sqrt((wanted * wanted).sum(axis=1))
+        if not ((rest <= _SAME_CHARGES * sizes) & (largest <= _LARGEST_PART * sizes)).all():
             return None
-        fields = torch.stack([field for _, field in self._fields])
-        weights = parts.to(fields.dtype)
-        return (weights @ fields.flatten(1)).unflatten(1, fields.shape[1:])
+        meshes = torch.stack(fields)
+        weights = torch.from_numpy(parts).to(meshes.dtype)
+        return (weights @ meshes.flatten(1)).unflatten(1, meshes.shape[1:])
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
@@ -156,15 +147,14 @@ class MeshCoulomb:
         subtracted : torch.Tensor or None, float64, shape (N,), e
             p; none is as good as zeros.
         """
-        filters, inverse, background = self._fixed.filters, self._fixed.inverse, self._background
+        filters, scale, background = self._fixed.filters, self._fixed.scale, self._background
         if self._cell.requires_grad:
             filters = self._geometry.spectrum.filters(self._cell, self._constant)
-            inverse = torch.linalg.inv(self._cell)
+            scale = self._geometry.spectrum.scale(self._cell)
             background = self._background_constant(torch.linalg.det(self._cell).abs())
-        place = self._place(self._positions, inverse)
         both = _signed_pair(charges, subtracted)
         fields = None if filters.requires_grad else self._known_fields(both.detach())
-        smooth = self._sums.mesh_energy(place, both, filters, fields)
+        smooth = self._sums.mesh_energy(self._positions @ scale, both, filters, fields)
         even = both.sum(dim=1) * (both @ self._square)
         even = even[0] if len(even) == 1 else even[0] - even[1]
         return smooth - background * even + self._pairs_and_own(both, self._own)

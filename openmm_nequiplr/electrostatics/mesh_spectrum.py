@@ -19,14 +19,14 @@ class FixedCell(NamedTuple):
     filters : torch.Tensor, shape (S, M1, M2, M3//2 + 1), e⁻¹√eV
     smooth_diagonal : torch.Tensor, float64, shape (S,), eV/e²
         Of the smooth sum, for each layer.
-    inverse : torch.Tensor, float64, shape (3, 3), 1/Å
-        Of the cell.
+    scale : torch.Tensor, float64, shape (3, 3), 1/Å
+        Of the cell; positions times it are in mesh spacings.
     volume : torch.Tensor, float64, scalar, Å³
     """
 
     filters: torch.Tensor
     smooth_diagonal: torch.Tensor
-    inverse: torch.Tensor
+    scale: torch.Tensor
     volume: torch.Tensor
 
 
@@ -83,10 +83,13 @@ class MeshSpectrum:
                 diagonal = (squares * factor).sum(dim=(1, 2, 3))
                 volume = torch.linalg.det(cell.detach()).abs()
                 diagonal = diagonal - 4.0 * math.pi * constant / volume * self._widths**2
-                inverse = torch.linalg.inv(cell.detach())
-                fixed = FixedCell(filters.to(dtype), diagonal, inverse, volume)
+                fixed = FixedCell(filters.to(dtype), diagonal, self.scale(cell.detach()), volume)
                 self._kept = made_for, fixed
         return self._kept[1]
+
+    def scale(self, cell: torch.Tensor) -> torch.Tensor:
+        """Inverse of the cell in mesh spacings, shape (3, 3), 1/Å; carries gradients."""
+        return torch.linalg.inv(cell) * cell.new_tensor(self._parameters.shape)
 
     def _k_squared(self, cell: torch.Tensor) -> torch.Tensor:
         reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T

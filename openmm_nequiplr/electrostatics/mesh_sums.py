@@ -384,7 +384,8 @@ class _MeshEnergy(torch.autograd.Function):
         signed = signs * both
         by_place = (seen[..., 1:] * signed.unsqueeze(-1)).sum(dim=0)
         potential = seen[..., 0]
-        ctx.save_for_backward(by_place, signs * potential, by_filter, place, both, filters)
+        by_charges = signs * potential if both.requires_grad else None
+        ctx.save_for_backward(by_place, by_charges, by_filter, place, both, filters)
         return 0.5 * (signed * potential).sum()
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,7 @@ class ChargePredictor:
         charges = solution.detach()
         if self._last is not None and self._last.shape != charges.shape:
             self.reset()
-        if not bool(torch.isfinite(charges).all()):
+        if not math.isfinite(float(charges.sum())):
             self.reset()
             return
         if self._last is not None and self._degree:

@@ -143,6 +143,7 @@ class Track:
         self.periodic = graph.periodic[0]
         self.positions: np.ndarray | None = None
         self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
+        self._asked: tuple[AtomicGraph, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
         if self.types is not graph.types and not torch.equal(self.types, graph.types):
@@ -157,7 +158,12 @@ class Track:
         """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
         if self.positions is None:
             return math.inf
-        points, before = _numpy(graph.positions), self.positions
+        if self._asked is None or self._asked[0] is not graph:
+            self._asked = graph, self._farthest(graph, self.positions)
+        return self._asked[1]
+
+    def _farthest(self, graph: AtomicGraph, before: np.ndarray) -> float:
+        points = _numpy(graph.positions)
         if not self.periodic:
             moved = points - before
         else:
@@ -183,10 +189,12 @@ class Track:
             self.charges.reset()
             self.adjoint.reset()
         elif self._moved(graph) == 0.0:
+            self._asked = None
             return
         self.charges.accept(charges)
         self.adjoint.accept(adjoint)
         self.positions = _numpy(graph.positions).copy()
+        self._asked = None
 
 
 def _strained(points: np.ndarray, cell: np.ndarray, box: np.ndarray) -> np.ndarray:
