@@ -34,7 +34,7 @@ def even_bounds(count: int, fewest: int) -> list[int]:
     fewest : int
         Passes for which a second thread is worth waking.
     """
-    threads = max(min(torch.get_num_threads(), count // fewest), 1)
+    threads = max(min(torch.get_num_threads(), count // max(fewest, 1)), 1)
     return [count * number // threads for number in range(threads + 1)]
 
 

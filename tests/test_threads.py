@@ -79,3 +79,10 @@ def test_loops_of_several_callers_do_not_mix(team, two_threads):
     for thread in callers:
         thread.join()
     assert results == {n: [[10 * n, 10 * n + 1]] * 50 for n in range(3)}
+
+
+def test_bounds_are_even_and_a_block_is_worth_a_thread(two_threads):
+    assert threads.even_bounds(9, 4) == [0, 4, 9]
+    assert threads.even_bounds(9, 5) == [0, 9]
+    assert threads.even_bounds(9, 0) == [0, 4, 9]
+    assert threads.even_bounds(0, 4) == [0, 0]
