@@ -16,20 +16,17 @@ import itertools
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..errors import InputError, describe
 from ..neighbors import neighbor_list
-from . import mesh_kernels
+from .combination import coefficients
 from .gaussian import GaussianScreening, self_coefficient
 from .mesh_geometry import MeshGeometry
-from .mesh_sums import CompiledSums, TorchSums, pair_distances
+from .mesh_sums import CompiledSums, TorchSums, difference, pair_distances
 
-_KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
-# Fields of so many products are kept, and combined for charges that are combinations of theirs to
-# so much of their size, where no part is so much larger that round-off would count.
-_MOST_FIELDS, _SAME_CHARGES, _LARGEST_PART = 12, 1e-9, 10.0
+# Fields of so many products are kept, for charges that are combinations of theirs.
+_MOST_FIELDS = 12
 
 
 class MeshCoulomb:
@@ -109,11 +106,8 @@ class MeshCoulomb:
         if not self._fields:
             return None
         vectors, fields = zip(*self._fields, strict=True)
-        known, wanted = (torch.stack(rows).numpy() for rows in (vectors, tuple(both)))
-        parts, largest, rest = np.empty((len(wanted), len(known))), *np.empty((2, len(wanted)))
-        _KERNELS.combine(known, wanted, parts, largest, rest)
-        sizes = np.sqrt((wanted * wanted).sum(axis=1))
-        if not ((rest <= _SAME_CHARGES * sizes) & (largest <= _LARGEST_PART * sizes)).all():
+        parts = coefficients(torch.stack(vectors).numpy(), both.contiguous().numpy())
+        if parts is None:
             return None
         meshes = torch.stack(fields)
         weights = torch.from_numpy(parts).to(meshes.dtype)
@@ -155,13 +149,11 @@ class MeshCoulomb:
         both = _signed_pair(charges, subtracted)
         fields = None if filters.requires_grad else self._known_fields(both.detach())
         smooth = self._sums.mesh_energy(self._positions @ scale, both, filters, fields)
-        even = both.sum(dim=1) * (both @ self._square)
-        even = even[0] if len(even) == 1 else even[0] - even[1]
+        even = difference(both.sum(dim=1) * (both @ self._square))
         return smooth - background * even + self._pairs_and_own(both, self._own)
 
     def _pairs_and_own(self, both: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        single = 0.5 * ((both * both) @ own)
-        single = single[0] if len(both) == 1 else single[0] - single[1]
+        single = 0.5 * difference((both * both) @ own)
         return single + self._sums.pair_energy(self._positions, self._cell, both)
 
     @property

@@ -343,63 +343,6 @@ def pair_gradient(
     return energy
 
 
-@compiled_loop(fastmath=True)
-def _overlap(first, second):
-    total = 0.0
-    for i in range(first.shape[0]):
-        total += first[i] * second[i]
-    return total
-
-
-@compiled_loop(fastmath=True)
-def combine(known, wanted, parts, largest, rest):
-    """Write the coefficients that make the vectors ``wanted`` of the vectors ``known``.
-
-    By Gram and Schmidt, every projection taken twice; a vector that depends on those before it is
-    left out.
-
-    Parameters
-    ----------
-    known, wanted : numpy.ndarray, float64, shapes (K, N) and (C, N)
-    parts : numpy.ndarray, float64, shape (C, K)
-        Takes the coefficients.
-    largest, rest : numpy.ndarray, float64, shape (C,)
-        Take the length of the largest vector that one of them makes, and of what is left over.
-    """
-    count = known.shape[0]
-    basis, change, lengths = known.copy(), np.zeros((count, count)), np.empty(count)
-    for m in range(count):
-        lengths[m] = math.sqrt(_overlap(known[m], known[m]))
-        change[m, m] = 1.0
-        for _ in range(2):
-            for b in range(m):
-                overlap = _overlap(basis[b], basis[m])
-                for i in range(known.shape[1]):
-                    basis[m, i] -= overlap * basis[b, i]
-                for k in range(count):
-                    change[m, k] -= overlap * change[b, k]
-        left = math.sqrt(_overlap(basis[m], basis[m]))
-        scale = 1.0 / left if left > 1e-10 * lengths[m] else 0.0
-        for i in range(known.shape[1]):
-            basis[m, i] *= scale
-        for k in range(count):
-            change[m, k] *= scale
-    for c in range(wanted.shape[0]):
-        gap = wanted[c].copy()
-        parts[c] = 0.0
-        for _ in range(2):
-            for b in range(count):
-                overlap = _overlap(basis[b], gap)
-                for i in range(known.shape[1]):
-                    gap[i] -= overlap * basis[b, i]
-                for k in range(count):
-                    parts[c, k] += overlap * change[b, k]
-        rest[c] = math.sqrt(_overlap(gap, gap))
-        largest[c] = 0.0
-        for k in range(count):
-            largest[c] = max(largest[c], abs(parts[c, k]) * lengths[k])
-
-
 @compiled_loop()
 def sort_pairs(pairs, image, distances, cutoffs, species, count):
     """Sort pairs by their first atom and leave out those beyond the cutoff of their species.

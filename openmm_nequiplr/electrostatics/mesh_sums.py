@@ -18,7 +18,6 @@ from .mesh_geometry import MeshGeometry
 from .mesh_spectrum import wave_weights
 
 _KERNELS: Any = mesh_kernels  # numba's types know nothing of starred arguments
-_SIGNS = 1.0, -1.0  # of the energies of q and p
 # Mesh points for each thread in loops over them alone.
 _POINTS_PER_THREAD = 40_000
 # With fewer for each a second thread costs more than it brings: where coefficients of pairs are
@@ -46,6 +45,11 @@ def to_waves(density: torch.Tensor) -> torch.Tensor:
 def to_field(waves: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Fields on meshes of a shape (M1, M2, M3) out of their waves: Σ_k V(k) exp(ikx)."""
     return torch.fft.irfftn(waves, s=tuple(shape), dim=(-3, -2, -1), norm="forward")
+
+
+def difference(values: Sequence[torch.Tensor] | torch.Tensor) -> torch.Tensor:
+    """What belongs to charges q less what belongs to p; the former where p was left out."""
+    return values[0] if len(values) == 1 else values[0] - values[1]
 
 
 class TorchSums:
@@ -174,13 +178,13 @@ class TorchSums:
             What q and p make on the mesh, which saves the compiled loops the way there.
         """
         index, weights = self._stencil(place)
-        energy = place.new_zeros(())
-        for sign, charges in zip(_SIGNS, both, strict=False):
+        energies = []
+        for charges in both:
             waves = to_waves(self._spread(index, weights, charges))
             total = (filters * waves).sum(dim=0)
             factor = wave_weights(self._geometry.parameters.shape[2], total)
-            energy = energy + 0.5 * sign * ((total.real**2 + total.imag**2) * factor).sum()
-        return energy
+            energies.append(0.5 * ((total.real**2 + total.imag**2) * factor).sum())
+        return difference(energies)
 
     def pair_energy(
         self, positions: torch.Tensor, cell: torch.Tensor, both: torch.Tensor
@@ -188,9 +192,7 @@ class TorchSums:
         """Σ_pairs c(r) (q_i q_j − p_i p_j) in eV; ``both`` as for :meth:`mesh_energy`."""
         value = self._pair_coefficients(positions, cell)
         products = both[:, self._pairs[0]] * both[:, self._pairs[1]]
-        return sum(
-            sign * (value * product).sum() for sign, product in zip(_SIGNS, products, strict=False)
-        )
+        return difference((value * products).sum(dim=1))
 
 
 class CompiledSums:
@@ -372,7 +374,7 @@ class _MeshEnergy(torch.autograd.Function):
         ctx: Any, place: Any, both: Any, filters: Any, sums: CompiledSums, fields: Any
     ) -> Any:
         by_filter = None
-        signs = both.new_tensor(_SIGNS[: len(both)]).unsqueeze(-1)
+        signs = _signs(both)
         if fields is None:
             waves = to_waves(sums.distribute(both))
             if filters.requires_grad:
@@ -404,7 +406,7 @@ class _PairEnergy(torch.autograd.Function):
         energy, gradient, of_shift = sums.pair_gradient(both, virial)
         potential = None
         if both.requires_grad:
-            signs = both.new_tensor(_SIGNS[: len(both)]).unsqueeze(-1)
+            signs = _signs(both)
             potential = signs * sums.pair_potential(both)
         of_cell = images.T @ of_shift if virial else None
         ctx.save_for_backward(gradient, of_cell, potential, positions, cell, both)
@@ -413,6 +415,11 @@ class _PairEnergy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
         return *_scaled(ctx.saved_tensors, grad), None, None
+
+
+def _signs(both: torch.Tensor) -> torch.Tensor:
+    """Of what q and p add to :func:`difference`, shape (2, 1); of q alone, shape (1, 1)."""
+    return both.new_tensor([1.0, -1.0][: len(both)]).unsqueeze(-1)
 
 
 def _in_threads(blocks: Blocks, function: Callable[..., Result]) -> list[Result]:

@@ -143,7 +143,7 @@ class Track:
         self.periodic = graph.periodic[0]
         self.positions: np.ndarray | None = None
         self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
-        self._asked: tuple[AtomicGraph, float] | None = None
+        self._asked: tuple[torch.Tensor, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
         if self.types is not graph.types and not torch.equal(self.types, graph.types):
@@ -158,8 +158,8 @@ class Track:
         """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
         if self.positions is None:
             return math.inf
-        if self._asked is None or self._asked[0] is not graph:
-            self._asked = graph, self._farthest(graph, self.positions)
+        if self._asked is None or self._asked[0] is not graph.positions:
+            self._asked = graph.positions, self._farthest(graph, self.positions)
         return self._asked[1]
 
     def _farthest(self, graph: AtomicGraph, before: np.ndarray) -> float:
@@ -189,7 +189,6 @@ class Track:
             self.charges.reset()
             self.adjoint.reset()
         elif self._moved(graph) == 0.0:
-            self._asked = None
             return
         self.charges.accept(charges)
         self.adjoint.accept(adjoint)
