@@ -22,8 +22,9 @@ from ..errors import InputError, describe
 from ..neighbors import neighbor_list
 from .combination import coefficients
 from .gaussian import GaussianScreening, self_coefficient
+from .mesh_compiled import CompiledSums
 from .mesh_geometry import MeshGeometry
-from .mesh_sums import CompiledSums, TorchSums, difference, pair_distances
+from .mesh_sums import TorchSums, difference, pair_distances
 
 # Fields of so many products are kept, for charges that are combinations of theirs.
 _MOST_FIELDS = 12

@@ -15,9 +15,9 @@ from openmm_nequiplr.electrostatics import (
     MeshParameters,
     choose_parameters,
     ewald_geometry,
+    mesh_compiled,
     mesh_geometry,
     mesh_kernels,
-    mesh_sums,
 )
 from openmm_nequiplr.errors import BoxError, InputError
 from openmm_nequiplr.model.scripted.mesh import spline_weights
@@ -167,8 +167,8 @@ def test_fields_of_products_serve_for_their_combinations(rng, monkeypatch):
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_several_charge_vectors_at_once(rng, monkeypatch, compiled):
-    monkeypatch.setattr(mesh_sums, "_ATOMS_PER_THREAD", 3)
-    monkeypatch.setattr(mesh_sums, "_POINTS_PER_THREAD", 100)
+    monkeypatch.setattr(mesh_compiled, "_ATOMS_PER_THREAD", 3)
+    monkeypatch.setattr(mesh_compiled, "_POINTS_PER_THREAD", 100)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
