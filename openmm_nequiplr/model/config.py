@@ -73,7 +73,17 @@ class ModelConfig:
         beside the embedding of elements and charges, so that the layers of both count for the
         energy. Otherwise, as in the paper, charges are all that comes from the first stage.
     zbl : bool
-        Add the Ziegler-Biersack-Littmark repulsion within the cutoff of the energy stage.
+        Add the Ziegler-Biersack-Littmark repulsion. That of a pair of elements ends at their
+        entry in ``shortest_distances``, at the cutoff of the energy stage without these.
+    shortest_distances : tuple of tuple of float, optional, Å
+        For each two types the shortest distance in the training data. The network sees none that
+        are much shorter (:class:`~openmm_nequiplr.nn.DistanceFloor`); None: it sees all as they
+        are.
+    electronegativity_bound : float, optional
+        Keeps what the network predicts of χ within ± this many of the model's scales of χ about
+        its shift (1 eV/e and 0 unless fitted to reference charges) by a hyperbolic tangent; None:
+        it is not bounded. The charges that an unbounded χ makes where the network extrapolates
+        are unbounded as well.
     pseudotensors : bool
         With parity, whether features also include those with the other parity than the spherical
         harmonics of their degree (pseudoscalars, pseudovectors, …). Without them a layer costs what
@@ -127,6 +137,8 @@ class ModelConfig:
     effective_charges: bool = False
     shared_features: bool = False
     zbl: bool = False
+    shortest_distances: tuple[tuple[float, ...], ...] | None = None
+    electronegativity_bound: float | None = None
     pseudotensors: bool = True
     isolated: bool = False
     use_sc: bool = True
@@ -141,6 +153,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self._freeze_sequences()
         self._check_types()
+        self._check_distances()
         self._check_numbers()
         self._check_choices()
 
@@ -164,6 +177,21 @@ class ModelConfig:
             expected = f"{len(self.type_names)} positive widths in Å, one for each type"
             raise InputError(describe("gaussian_widths", widths, expected))
 
+    def _check_distances(self) -> None:
+        table = self.shortest_distances
+        if table is None:
+            return
+        count = len(self.type_names)
+        expected = f"a symmetric table of {count} × {count} positive distances in Å"
+        try:
+            rows = tuple(tuple(float(value) for value in row) for row in table)
+        except (TypeError, ValueError):
+            raise InputError(describe("shortest_distances", table, expected)) from None
+        square = len(rows) == count and all(len(row) == count for row in rows)
+        if not square or rows != tuple(zip(*rows, strict=True)) or not 0 < min(map(min, rows)):
+            raise InputError(describe("shortest_distances", table, expected))
+        object.__setattr__(self, "shortest_distances", rows)
+
     def _check_numbers(self) -> None:
         whole = {
             "num_layers": 0, "num_layers_charge": 0, "l_max": 0, "num_features": 1,
@@ -175,7 +203,8 @@ class ModelConfig:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(describe(name, value, f"a whole number of at least {least}"))
         positive = ["r_max", "avg_num_neighbors", "coulomb_constant"]
-        positive += ["r_max_charge"] if self.r_max_charge is not None else []
+        optional = ("r_max_charge", "electronegativity_bound")
+        positive += [name for name in optional if getattr(self, name) is not None]
         for name in positive:
             self._check_real(name, lambda x: x > 0, "a positive number")
         self._check_real("hardness_min", lambda x: x >= 0, "a number of at least 0")
@@ -248,6 +277,21 @@ class ModelConfig:
         return self.r_max if self.r_max_charge is None else self.r_max_charge
 
     @property
+    def repulsion_cutoffs(self) -> tuple[tuple[float, ...], ...]:
+        """Where the ZBL repulsion of each two types ends, Å."""
+        count = len(self.type_names)
+        given = self.shortest_distances or ((self.charge_cutoff,) * count,) * count
+        return tuple(tuple(min(d, self.charge_cutoff) for d in row) for row in given)
+
+    @property
+    def distance_floors(self) -> tuple[tuple[float, ...], ...] | None:
+        """Distances below which those that the network sees level off, Å; None without any."""
+        if self.shortest_distances is None:
+            return None
+        least = min(self.r_max, self.charge_cutoff)
+        return tuple(tuple(min(d, least) for d in row) for row in self.shortest_distances)
+
+    @property
     def receptive_field(self) -> float:
         """Farthest distance that the network (not the electrostatics) can see, Å."""
         return self.num_layers * self.r_max + self.num_layers_charge * self.charge_cutoff
@@ -259,7 +303,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values (JSON and YAML can hold them)."""
         fields = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+        return {k: _plain(v) for k, v in fields.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -279,3 +323,7 @@ class ModelConfig:
         if missing:
             raise InputError(describe("model configuration", f"none of {missing}", "all of them"))
         return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -18,7 +18,7 @@ from ..electrostatics import (
 from ..equilibration import solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
-from ..nn import ZBLRepulsion
+from ..nn import DistanceFloor, ZBLRepulsion, saturate
 from .building import build_graph
 from .config import ModelConfig
 from .output import PotentialOutput
@@ -32,7 +32,6 @@ _EXACT = (
     "electronegativity_shifts",
     "electronegativity_scales",
     "widths",
-    "numbers",
 )
 
 
@@ -52,7 +51,6 @@ class NequIPLRPotential(torch.nn.Module):
     electronegativity_shifts: torch.Tensor
     electronegativity_scales: torch.Tensor
     widths: torch.Tensor
-    numbers: torch.Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -81,9 +79,11 @@ class NequIPLRPotential(torch.nn.Module):
         for name in _EXACT[:4]:
             start = torch.zeros if name.endswith("shifts") else torch.ones
             self.register_buffer(name, start(count, dtype=torch.float64))
-        self.repulsion = ZBLRepulsion(config.charge_cutoff) if config.zbl else None
-        numbers = torch.tensor(config.numbers, dtype=torch.float64)
-        self.register_buffer("numbers", numbers, persistent=False)
+        self.repulsion = (
+            ZBLRepulsion(config.numbers, config.repulsion_cutoffs) if config.zbl else None
+        )
+        floors = config.distance_floors
+        self.distance_floor = None if floors is None else DistanceFloor(floors)
         widths = torch.tensor(config.widths, dtype=torch.float64)
         self.register_buffer("widths", widths, persistent=False)
         self.to(torch.float32)
@@ -150,10 +150,14 @@ class NequIPLRPotential(torch.nn.Module):
     def _edges_within(
         self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor, cutoff: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if cutoff >= max(self.config.r_max, self.config.charge_cutoff):
-            return graph.edge_index, length, harmonics
-        inside = torch.nonzero(length < cutoff).squeeze(-1)
-        return graph.edge_index[:, inside], length[inside], harmonics[inside]
+        """Edges of a stage: atoms, lengths as the network sees them, harmonics."""
+        index = graph.edge_index
+        if cutoff < max(self.config.r_max, self.config.charge_cutoff):
+            inside = torch.nonzero(length < cutoff).squeeze(-1)
+            index, length, harmonics = index[:, inside], length[inside], harmonics[inside]
+        if self.distance_floor is not None:
+            length = self.distance_floor(graph.types, index[0], index[1], length)
+        return index, length, harmonics
 
     def electronegativity(
         self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
@@ -171,7 +175,8 @@ class NequIPLRPotential(torch.nn.Module):
         edges = self._edges_within(graph, length, harmonics, self.config.r_max)
         raw, features = stage(graph.types, *edges)
         scales, shifts = self.electronegativity_scales, self.electronegativity_shifts
-        chi = scales[graph.types] * raw.to(torch.float64) + shifts[graph.types]
+        raw = saturate(raw.to(torch.float64), self.config.electronegativity_bound or 0.0)
+        chi = scales[graph.types] * raw + shifts[graph.types]
         return chi, features if self.config.shared_features else None
 
     def offsets(self, graph: AtomicGraph) -> torch.Tensor:
@@ -203,9 +208,9 @@ class NequIPLRPotential(torch.nn.Module):
         atomic = self.energy_stage(graph.types, charges.to(self.dtype), *edges, features)
         atomic = self.energy_scales[graph.types] * atomic.to(torch.float64)
         if self.repulsion is not None:
-            index, distance = edges[0], edges[1].to(torch.float64)
-            pairs = self.repulsion(self.numbers[graph.types], index, distance)
-            atomic = atomic.index_add(0, index[0], pairs)
+            first, second = graph.edge_index
+            near, pairs = self.repulsion(graph.types, first, second, length.to(torch.float64))
+            atomic = atomic.index_add(0, first.index_select(0, near), 0.5 * pairs)
         return atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch, atomic)
 
     def reference_energy(self, graph: AtomicGraph) -> torch.Tensor:

@@ -33,6 +33,12 @@ class BesselBasis(torch.nn.Module):
         return (2.0 / self.r_max) * torch.sin(self.bessel_weights * length / self.r_max) / length
 
 
+def polynomial_envelope(x: torch.Tensor, p: float) -> torch.Tensor:
+    """1 at x = 0, falling as x^p there, and 0 with two derivatives from x = 1 on."""
+    inner = 0.5 * (p + 1.0) * (p + 2.0) - p * (p + 2.0) * x + 0.5 * p * (p + 1.0) * x * x
+    return torch.where(x < 1.0, 1.0 - torch.pow(x, p) * inner, torch.zeros_like(x))
+
+
 class PolynomialCutoff(torch.nn.Module):
     """Envelope 1 − ... that leaves 1 at r = 0 and vanishes with two derivatives at r_max.
 
@@ -50,10 +56,7 @@ class PolynomialCutoff(torch.nn.Module):
 
     def forward(self, length: torch.Tensor) -> torch.Tensor:
         """Envelope for lengths of any shape in Å; exactly 0 beyond the cutoff."""
-        p = self.p
-        x = length / self.r_max
-        inner = 0.5 * (p + 1.0) * (p + 2.0) - p * (p + 2.0) * x + 0.5 * p * (p + 1.0) * x * x
-        return torch.where(x < 1.0, 1.0 - torch.pow(x, p) * inner, torch.zeros_like(x))
+        return polynomial_envelope(length / self.r_max, self.p)
 
 
 class RadialBasis(torch.nn.Module):

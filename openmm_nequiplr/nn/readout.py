@@ -24,3 +24,10 @@ class ScalarReadout(torch.nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features of shape (N, irreps_in.dim) to scalars of shape (N,)."""
         return self.scalar(self.hidden(features)).squeeze(-1)
+
+
+def saturate(values: torch.Tensor, bound: float) -> torch.Tensor:
+    """Values kept within ±bound by bound · tanh(values/bound); as they are for a bound of 0."""
+    if bound == 0.0:
+        return values
+    return bound * torch.tanh(values / bound)

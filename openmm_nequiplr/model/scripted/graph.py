@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 
 from ...units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
+from ...nn import saturate
 from ..potential import NequIPLRPotential
-from .layers import ScriptedRepulsion, ScriptedStage
+from .layers import ScriptedStage
 from .pairs import PairList
 
 
@@ -32,8 +33,15 @@ class NoExternalSum(torch.nn.Module):
 class _NoRepulsion(torch.nn.Module):
     def forward(
         self, types: torch.Tensor, first: torch.Tensor, second: torch.Tensor, length: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return first[:0], length.new_zeros([1])
+
+
+class _NoFloor(torch.nn.Module):
+    def forward(
+        self, types: torch.Tensor, first: torch.Tensor, second: torch.Tensor, length: torch.Tensor
     ) -> torch.Tensor:
-        return length.new_zeros([])
+        return length
 
 
 class EvaluationGraph(torch.nn.Module):
@@ -77,7 +85,10 @@ class EvaluationGraph(torch.nn.Module):
         self.stage_1 = ScriptedStage(model.electronegativity_stage)
         self.stage_2 = ScriptedStage(model.energy_stage)
         zbl = model.repulsion
-        self.repulsion = _NoRepulsion() if zbl is None else ScriptedRepulsion(zbl, model.numbers)
+        self.repulsion = _NoRepulsion() if zbl is None else zbl
+        floor = model.distance_floor
+        self.distance_floor = _NoFloor() if floor is None else floor
+        self.chi_bound = config.electronegativity_bound or 0.0
         # what does not depend on the geometry has no gradient to ask for
         self.first_sees_edges = config.num_layers > 0
         self.second_sees_edges = config.num_layers_charge > 0 or zbl is not None
@@ -134,7 +145,8 @@ class EvaluationGraph(torch.nn.Module):
             )
             return self.energy_scale * raw.to(torch.float64), features
         raw, features = self.stage_1(self.types, charge, center, neighbor, distance, both, before)
-        return self.chi_scale * raw.to(torch.float64) + self.chi_shift, features
+        raw = saturate(raw.to(torch.float64), self.chi_bound)
+        return self.chi_scale * raw + self.chi_shift, features
 
     @torch.jit.export
     def evaluate(
@@ -197,7 +209,8 @@ class EvaluationGraph(torch.nn.Module):
         length = torch.linalg.vector_norm(vector, dim=-1)
         harmonics = self.harmonics(vector.to(self.signs.dtype))
         none = harmonics.new_zeros([x.shape[0], 1])
-        chi, features = self._stage(False, self.offsets, first, second, length, harmonics, none)
+        seen = self.distance_floor(self.types, first, second, length)
+        chi, features = self._stage(False, self.offsets, first, second, seen, harmonics, none)
         with torch.no_grad():
             before = features.clone()
             state = self.solver.begin(kept, self.hardness, x, box)
@@ -205,13 +218,13 @@ class EvaluationGraph(torch.nn.Module):
             if self.with_offsets:
                 pushed = chi + self.solver.potential(kept, state, self.offsets)
             charges = self.solver.solve(kept, state, pushed, self.total_charge, False)
-        seen = charges.clone().requires_grad_(True)
+        own = charges.clone().requires_grad_(True)
         before.requires_grad_(True)
-        short = self._stage(True, seen, first, second, length, harmonics, before)[0].sum()
+        short = self._stage(True, own, first, second, seen, harmonics, before)[0].sum()
         short = short + self.repulsion_energy(first, second, length)
         # one pass backwards for all; the geometry takes its part of the slopes below
         slopes = torch.autograd.grad(
-            [short], [seen, length, harmonics, before], retain_graph=True, allow_unused=True
+            [short], [own, length, harmonics, before], retain_graph=True, allow_unused=True
         )
         with torch.no_grad():
             gradient = slopes[0]
@@ -249,7 +262,7 @@ class EvaluationGraph(torch.nn.Module):
         self, first: torch.Tensor, second: torch.Tensor, length: torch.Tensor
     ) -> torch.Tensor:
         """The ZBL repulsion of all pairs, a scalar, eV."""
-        return self.repulsion(self.types, first, second, length)
+        return self.repulsion(self.types, first, second, length)[1].sum()
 
     def _network_forces(
         self,

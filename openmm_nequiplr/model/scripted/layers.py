@@ -12,12 +12,9 @@ from ...nn import (
     ConvNetLayer,
     EdgeTensorProduct,
     InteractionBlock,
-    ZBLRepulsion,
     add_scalars,
     charge_encoding,
 )
-from ...nn.repulsion import SCREENING
-from ...units import BOHR, COULOMB_CONSTANT
 from ..stages import ElectronegativityStage, EnergyStage
 
 
@@ -229,30 +226,3 @@ class ScriptedStage(torch.nn.Module):
         for layer in self.layers:
             features = layer(features, attributes, center, neighbor, harmonics, radial)
         return self.readout(features), features
-
-
-class ScriptedRepulsion(torch.nn.Module):
-    """:class:`openmm_nequiplr.nn.ZBLRepulsion`, summed over pairs."""
-
-    def __init__(self, repulsion: ZBLRepulsion, numbers: torch.Tensor) -> None:
-        super().__init__()
-        self.cutoff = repulsion.cutoff
-        amplitudes, rates = zip(*SCREENING, strict=True)
-        self.register_buffer("numbers", numbers.detach().clone())
-        self.register_buffer("amplitudes", torch.tensor(amplitudes, dtype=torch.float64))
-        self.register_buffer("rates", torch.tensor(rates, dtype=torch.float64))
-        self.radius, self.constant = 0.8854 * BOHR, COULOMB_CONSTANT
-
-    def forward(
-        self,
-        types: torch.Tensor,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        length: torch.Tensor,
-    ) -> torch.Tensor:
-        """Energy, a scalar, eV, of pairs of shape (P,) at distances float64, shape (P,), Å."""
-        numbers = self.numbers.index_select(0, types)
-        a, b = numbers.index_select(0, first), numbers.index_select(0, second)
-        reduced = length * (a**0.23 + b**0.23) / self.radius
-        screening = torch.exp(-reduced.unsqueeze(-1) * self.rates) @ self.amplitudes
-        return (self.constant * a * b / length * screening * self.cutoff(length)).sum()
