@@ -188,7 +188,7 @@ class ModelConfig:
         except (TypeError, ValueError):
             raise InputError(describe("shortest_distances", table, expected)) from None
         square = len(rows) == count and all(len(row) == count for row in rows)
-        if not square or rows != tuple(zip(*rows, strict=True)) or not 0 < min(map(min, rows)):
+        if not square or rows != tuple(zip(*rows, strict=True)) or not min(map(min, rows)) > 0:
             raise InputError(describe("shortest_distances", table, expected))
         object.__setattr__(self, "shortest_distances", rows)
 

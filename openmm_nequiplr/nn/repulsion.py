@@ -1,7 +1,6 @@
 """Priors for short distances: nuclear repulsion, and the shortest distance that a network sees."""
 
-from __future__ import annotations
-
+# TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,6 +24,8 @@ class _PairTable(torch.nn.Module):
         Symmetric.
     """
 
+    distances: torch.Tensor
+
     def __init__(self, distances: Sequence[Sequence[float]]) -> None:
         super().__init__()
         table = torch.tensor(distances, dtype=torch.float64)
@@ -37,8 +38,8 @@ class _PairTable(torch.nn.Module):
         super()._apply(fn, recurse)
         for name, value in exact.items():
             moved = self._buffers[name]
-            assert value is not None and moved is not None
-            self._buffers[name] = value.to(moved.device)
+            if value is not None and moved is not None:
+                self._buffers[name] = value.to(moved.device)
         return self
 
     def nearer(
@@ -71,6 +72,10 @@ class ZBLRepulsion(_PairTable):
     cutoffs : sequence of sequence of float, shape (T, T), Å
         Where the repulsion of a pair of types ends, with two continuous derivatives.
     """
+
+    numbers: torch.Tensor
+    amplitudes: torch.Tensor
+    rates: torch.Tensor
 
     def __init__(self, numbers: Sequence[float], cutoffs: Sequence[Sequence[float]]) -> None:
         super().__init__(cutoffs)
@@ -120,6 +125,10 @@ class DistanceFloor(_PairTable):
     distances : sequence of sequence of float, shape (T, T), Å
     """
 
+    def __init__(self, distances: Sequence[Sequence[float]]) -> None:
+        super().__init__(distances)
+        self.width = FLOOR_WIDTH
+
     def forward(
         self,
         types: torch.Tensor,
@@ -132,4 +141,4 @@ class DistanceFloor(_PairTable):
         if index.numel() == 0:
             return length
         missing = shortest.to(length.dtype) - length.index_select(0, index)
-        return length.index_add(0, index, missing - FLOOR_WIDTH * torch.tanh(missing / FLOOR_WIDTH))
+        return length.index_add(0, index, missing - self.width * torch.tanh(missing / self.width))

@@ -20,11 +20,24 @@ from .statistics import (
     fit_energy_scales,
     fit_energy_shifts,
     mean_num_neighbors,
+    shortest_distances,
 )
+
+#: What a new model has unless its configuration says otherwise. The paper's choices, which the
+#: defaults of `ModelConfig` are, leave the energy without bounds where the network extrapolates.
+SAFE_DEFAULTS: dict[str, Any] = {
+    "electrostatic_energy": "coulomb",
+    "electronegativity_bound": 6.0,
+    "zbl": True,
+    "shortest_distances": "auto",
+}
 
 
 def new_model(
-    config: TrainingConfig, train: Sequence[Structure], others: Sequence[Structure]
+    config: TrainingConfig,
+    train: Sequence[Structure],
+    others: Sequence[Structure],
+    copies: Sequence[Structure] = (),
 ) -> NequIPLRPotential:
     """A model with random weights.
 
@@ -33,6 +46,8 @@ def new_model(
     config : TrainingConfig
     train, others : sequence of Structure
         Elements are taken from all of them, everything else from those of the training.
+    copies : sequence of Structure
+        What else the model is trained on: it counts for the shortest distances.
 
     Raises
     ------
@@ -40,15 +55,21 @@ def new_model(
         If an entry of ``model`` is unknown or missing.
     """
     options = _checked(config.model)
+    if "r_max" not in options:
+        raise InputError(describe("model.r_max", "nothing", "a cutoff in Å"))
+    for name, value in SAFE_DEFAULTS.items():
+        options.setdefault(name, value)
     types = options.get("type_names") or elements_of([*train, *others])
     options["type_names"] = tuple(types)
     for name, value in zip(("charge_min", "charge_max"), charge_range(train), strict=True):
         if options.get(name, "auto") == "auto":
             options[name] = round(value, 4)
     if options.get("avg_num_neighbors", "auto") == "auto":
-        if "r_max" not in options:
-            raise InputError(describe("model.r_max", "nothing", "a cutoff in Å"))
         options["avg_num_neighbors"] = round(mean_num_neighbors(train, options["r_max"]), 4)
+    if options["shortest_distances"] == "auto":
+        cutoff = min(options["r_max"], options.get("r_max_charge") or options["r_max"])
+        table = shortest_distances([*train, *copies], options["type_names"], cutoff)
+        options["shortest_distances"] = table.round(4).tolist()
     torch.manual_seed(config.seed)
     return NequIPLRPotential(ModelConfig.from_dict(options))
 

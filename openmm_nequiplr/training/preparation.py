@@ -110,17 +110,17 @@ def prepare(
     model : NequIPLRPotential
     train, validation : GraphDataset
     """
+    copies: list[Structure] = []
+    if config.harmonic.copies:
+        copies = harmonic_copies(parts.train, config.harmonic, config.seed).structures
     if config.start_from is not None:
         model = earlier_model(config, config_path)
     else:
-        model = new_model(config, parts.train, [*parts.validation, *parts.test])
+        model = new_model(config, parts.train, [*parts.validation, *parts.test], copies)
     if not model.config.equilibration:
         _check_no_charges(config)
     model.to(torch.float64 if config.precision == "double" else torch.float32)
-    train = list(parts.train)
-    if config.harmonic.copies:
-        train += harmonic_copies(parts.train, config.harmonic, config.seed).structures
-    data = GraphDataset(train, model), GraphDataset(parts.validation, model)
+    data = GraphDataset([*parts.train, *copies], model), GraphDataset(parts.validation, model)
     fit_energies(model, config, parts.train)
     set_start(model, config.equilibration, data[0])
     return model.train(), *data

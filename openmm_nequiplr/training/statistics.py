@@ -121,6 +121,36 @@ def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
     return max(edges / atoms, 1e-3)
 
 
+def shortest_distances(
+    structures: Sequence[Structure], type_names: Sequence[str], cutoff: float
+) -> np.ndarray:
+    """Shortest distance of each two elements in the structures.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    type_names : sequence of str
+        Elements (T).
+    cutoff : float, Å
+        Stands where two elements do not come nearer.
+
+    Returns
+    -------
+    array, float64, shape [T, T]
+        Å, symmetric.
+    """
+    index = {name: i for i, name in enumerate(type_names)}
+    shortest = np.full((len(type_names),) * 2, float(cutoff))
+    for structure in structures:
+        cell = structure.cell if structure.cell is not None else np.zeros((3, 3))
+        edges, shift = neighbor_list(structure.positions, cell, structure.pbc, cutoff)
+        first, second = edges.numpy()
+        vectors = structure.positions[second] - structure.positions[first] + shift.numpy() @ cell
+        types = np.array([index[symbol] for symbol in structure.symbols])
+        np.minimum.at(shortest, (types[first], types[second]), np.linalg.norm(vectors, axis=1))
+    return np.minimum(shortest, shortest.T)
+
+
 def charge_range(structures: Sequence[Structure], margin: float = 0.1) -> tuple[float, float]:
     """Smallest and largest reference charge in e, widened by `margin` of their distance.
 

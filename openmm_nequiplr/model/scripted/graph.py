@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ...units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
 from ...nn import saturate
+from ...units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
 from ..potential import NequIPLRPotential
 from .layers import ScriptedStage
 from .pairs import PairList

@@ -59,6 +59,11 @@ KINDS = {
     "plain": {},
     "coulomb with offsets": {"electrostatic_energy": "coulomb", "effective_charges": True},
     "two cutoffs, ZBL, l = 2": {"r_max_charge": 3.1, "zbl": True, "l_max": 2},
+    "priors": {
+        "zbl": True,
+        "shortest_distances": ((1.2, 2.4, 3.0), (2.4, 3.0, 2.7), (3.0, 2.7, 3.2)),
+        "electronegativity_bound": 0.5,
+    },
     "no layers": {"num_layers": 0, "num_layers_charge": 0},
     "no charges in the energy": {"num_layers_charge": 0, "zbl": True, "use_sc": False},
     "shared features": {"shared_features": True, "r_max_charge": 3.1},
