@@ -19,6 +19,7 @@ from ..data.dataset import GraphDataset
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
 from .config import TrainingConfig, load_config
+from .coverage import charge_ranges
 from .evaluate import Metrics, evaluate_model, format_table
 from .initial import earlier_configs
 from .module import TrainingModule
@@ -126,7 +127,7 @@ def train(
         trainer.fit(module, ckpt_path=str(checkpoint) if resume else None)
     if getattr(trainer, "interrupted", False) or not trainer.is_global_zero:
         return None
-    return _finish(config, output, parts, metadata, progress)
+    return _finish(config, output, parts, train_data, progress)
 
 
 def _train_first(config_path: str | Path, progress: bool) -> Path | None:
@@ -228,7 +229,7 @@ def _headline(model: NequIPLRPotential, parts: Parts, output: Path) -> str:
 
 
 def _finish(
-    config: TrainingConfig, output: Path, parts: Parts, metadata: dict[str, str], progress: bool
+    config: TrainingConfig, output: Path, parts: Parts, train_data: GraphDataset, progress: bool
 ) -> TrainingResult:
     """Judge the best model and complete its file."""
     path = output / BEST_MODEL
@@ -245,6 +246,7 @@ def _finish(
         results["test"] = test.to_dict()
     (output / METRICS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     figures = {name: json.dumps(value) for name, value in results.items()}
+    figures["charge_range"] = json.dumps(charge_ranges(model, train_data, size))
     save_model(model, path, {**model.metadata, **figures})
     if progress:
         for name, metrics in (("validation", validation), ("test", test)):

@@ -130,7 +130,7 @@ def shortest_distances(
     ----------
     structures : sequence of Structure
     type_names : sequence of str
-        Elements (T).
+        Elements (T); others are passed over.
     cutoff : float, Å
         Stands where two elements do not come nearer.
 
@@ -140,15 +140,16 @@ def shortest_distances(
         Å, symmetric.
     """
     index = {name: i for i, name in enumerate(type_names)}
-    shortest = np.full((len(type_names),) * 2, float(cutoff))
+    count = len(type_names)
+    shortest = np.full((count + 1, count + 1), float(cutoff))
     for structure in structures:
         cell = structure.cell if structure.cell is not None else np.zeros((3, 3))
         edges, shift = neighbor_list(structure.positions, cell, structure.pbc, cutoff)
         first, second = edges.numpy()
         vectors = structure.positions[second] - structure.positions[first] + shift.numpy() @ cell
-        types = np.array([index[symbol] for symbol in structure.symbols])
+        types = np.array([index.get(symbol, count) for symbol in structure.symbols])
         np.minimum.at(shortest, (types[first], types[second]), np.linalg.norm(vectors, axis=1))
-    return np.minimum(shortest, shortest.T)
+    return np.minimum(shortest, shortest.T)[:count, :count]
 
 
 def charge_range(structures: Sequence[Structure], margin: float = 0.1) -> tuple[float, float]:

@@ -26,7 +26,9 @@ VARIANTS = {
     "own constant and widths": {"coulomb_constant": 20.0, "gaussian_widths": (0.5, 1.0, 0.9)},
     "repulsion": {"zbl": True},
     "priors": {
-        "zbl": True, "shortest_distances": ((1.2, 2.4, 3.0), (2.4, 3.0, 2.7), (3.0, 2.7, 3.2)), "electronegativity_bound": 0.5,
+        "zbl": True,
+        "shortest_distances": ((1.2, 2.4, 3.0), (2.4, 3.0, 2.7), (3.0, 2.7, 3.2)),
+        "electronegativity_bound": 0.5,
     },
     "residual": {"resnet": True, "use_sc": False},
     "whole last layer": {"scalar_last_layer": False},

@@ -13,6 +13,7 @@ from openmm_nequiplr.training.statistics import (
     fit_energy_scales,
     fit_energy_shifts,
     mean_num_neighbors,
+    shortest_distances,
 )
 
 
@@ -79,6 +80,25 @@ def test_mean_number_of_neighbours(crystal, molecule):
         expected = sum(len(neighbor_list("i", atoms, cutoff)) for atoms in both) / 13
         found = mean_num_neighbors([structure_from_atoms(atoms) for atoms in both], cutoff)
         assert found == pytest.approx(expected)
+
+
+def test_shortest_distances(crystal, molecule):
+    """Images count; a pair that does not occur within the cutoff stands at the cutoff."""
+    types, cutoff = ("O", "Na", "Cl"), 3.4
+    expected = np.full((3, 3), cutoff)
+    for atoms in (crystal, molecule):
+        distances = atoms.repeat(3) if atoms.pbc.all() else atoms
+        places = distances.get_all_distances()
+        kinds = np.array([types.index(s) for s in distances.symbols])
+        for a, b in zip(*np.triu_indices(len(distances), 1), strict=True):
+            pair = kinds[a], kinds[b]
+            expected[pair] = expected[pair[::-1]] = min(expected[pair], places[a, b])
+    structures = [structure_from_atoms(atoms) for atoms in (crystal, molecule)]
+    found = shortest_distances(structures, types, cutoff)
+    np.testing.assert_allclose(found, expected)
+    assert (found < cutoff).any()
+    alone = shortest_distances([_structure("O")], types, cutoff)
+    np.testing.assert_allclose(alone, cutoff)
 
 
 def test_charge_range_has_a_margin():

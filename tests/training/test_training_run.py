@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from ase.io import read, write
 
 from openmm_nequiplr.data import read_structures
+from openmm_nequiplr.data.dataset import GraphDataset
 from openmm_nequiplr.errors import ConvergenceError, InputError, NequIPLRError
 from openmm_nequiplr.model import load_model, save_model
 from openmm_nequiplr.training import recorder
@@ -60,6 +62,35 @@ def test_model_file_is_the_best_epoch_with_averaged_weights(
     assert yaml.safe_load(model.metadata["training_config"])["model"] == small_model
     assert model.config.type_names == ("O", "Na", "Cl")
     assert not model.training
+    train_part = GraphDataset([structures[i] for i in split["train"]], model)
+    charges = torch.cat([model(item.graph).charges for item in train_part.items])
+    types = torch.cat([item.graph.types for item in train_part.items])
+    for name, (lowest, highest) in json.loads(model.metadata["charge_range"]).items():
+        own = charges[types == model.config.type_names.index(name)]
+        assert (own.min().item(), own.max().item()) == pytest.approx((lowest, highest), abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_new_model_is_safe_unless_told_otherwise(config_file, data_file, tmp_path):
+    """Repulsion and distances end where the training structures do; the paper's model on demand."""
+    train(config_file, overrides={"max_epochs": 1}, progress=False)
+    config = load_model(tmp_path / "out" / "model.safetensors").config
+    assert config.electrostatic_energy == "coulomb"
+    assert config.zbl
+    assert config.electronegativity_bound == 6.0
+    split = json.loads((tmp_path / "out" / "split.json").read_text(encoding="utf-8"))
+    frames = read(data_file, ":")
+    closest = min((frames[i].get_all_distances() + 9.0 * np.eye(5)).min() for i in split["train"])
+    assert np.min(config.shortest_distances) == pytest.approx(closest, abs=1e-4)
+    paper = {
+        "electrostatic_energy": "qeq", "electronegativity_bound": None, "zbl": False,
+        "shortest_distances": None,
+    }  # fmt: skip
+    overrides = {f"model.{name}": value for name, value in paper.items()}
+    train(config_file, overrides={**overrides, "max_epochs": 1, "output": str(tmp_path / "2")},
+          progress=False)  # fmt: skip
+    config = load_model(tmp_path / "2" / "model.safetensors").config
+    assert {name: getattr(config, name) for name in paper} == paper
 
 
 def _state(output: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,35 @@
+"""What a training set covers, for the model's card: the range of the charges of each element."""
+
+from __future__ import annotations
+
+import torch
+
+from ..data.dataset import GraphDataset
+from ..model.potential import NequIPLRPotential
+
+
+@torch.no_grad()
+def charge_ranges(
+    model: NequIPLRPotential, data: GraphDataset, batch_size: int
+) -> dict[str, tuple[float, float]]:
+    """Smallest and largest charge that a model gives the atoms of each element, e.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+        Without equilibration there are no charges, and nothing is returned.
+    data : GraphDataset
+        The structures of the training; copies with made-up labels count as well.
+    batch_size : int
+    """
+    if not model.config.equilibration:
+        return {}
+    ranges: dict[str, tuple[float, float]] = {}
+    for batch in data.batches(batch_size):
+        charges = model(batch.graph, compute_forces=False).charges
+        for index, name in enumerate(model.config.type_names):
+            own = charges[batch.graph.types == index]
+            if own.numel():
+                lowest, highest = ranges.get(name, (torch.inf, -torch.inf))
+                ranges[name] = (min(lowest, float(own.min())), max(highest, float(own.max())))
+    return ranges
