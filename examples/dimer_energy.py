@@ -1,12 +1,17 @@
-"""Two ions apart: the energy of ``charged-dimer`` far beyond its data and every cutoff.
+"""Two ions apart: a model trained on the spot, and its energy far beyond its data and every cutoff.
+
+    python dimer_energy.py [--minutes 22] [--output runs/charged_dimer]
 
 A guanidinium-like cation and a carboxylate, trained at 6.6 to 12.2 Å (dimers of Huguenin-Dumittan
 et al., J. Phys. Chem. Lett. 14, 9612 (2023)) in a box of 30 Å. There the model is compared with
-DFT; without the box it goes on to 20 Å, where ions attract one another as −k_e q²/r.
+DFT; without the box it goes on to 20 Å, where ions attract one another as −k_e q²/r. The ions of
+the data are rigid: the model knows nothing of their vibrations and is not fit for dynamics. A
+training that is already in the output directory is used as it is.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import ase.io
@@ -14,17 +19,32 @@ import matplotlib
 import numpy as np
 
 from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.training.run import train
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
 matplotlib.use("Agg")
-DATA = Path(__file__).parent / "data" / "charged_dimer_train.extxyz"
+FOLDER = Path(__file__).parent
+DATA = FOLDER / "data" / "charged_dimer_train.extxyz"
 FAR = 1000.0
+
+
+def trained_model() -> Path:
+    """The model file of the recipe, trained now unless it is there."""
+    parser = argparse.ArgumentParser(description="the energy of two ions, far apart")
+    parser.add_argument("--minutes", type=float, default=22.0, help="of training (default: 22)")
+    parser.add_argument("--output", type=Path, default=Path("runs/charged_dimer"))
+    options = parser.parse_args()
+    model = options.output / "model.safetensors"
+    if not model.is_file():
+        changes = {"max_time": options.minutes, "output": str(options.output)}
+        train(FOLDER / "charged_dimer.yaml", overrides=changes)
+    return model
 
 
 def main() -> None:
     import matplotlib.pyplot as plt
 
-    calculator = NequIPLRCalculator("charged-dimer")
+    calculator = NequIPLRCalculator(trained_model())
     frames = ase.io.read(DATA, ":")
     for atoms in frames:
         atoms.calc = calculator
@@ -72,10 +92,10 @@ def main() -> None:
         print("  {:6.2f} {:9.3f} {:9.3f} {:+8.3f}".format(*row))
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    left.plot(separations, found - offset - reference[-1], label="charged-dimer")
+    left.plot(separations, found - offset - reference[-1], label="model")
     left.plot(separations, reference - reference[-1], "o", label="DFT")
     left.set(xlabel="separation in the box (Å)", ylabel="relative energy (eV)")
-    right.plot(distance, energy - apart, label="charged-dimer")
+    right.plot(distance, energy - apart, label="model")
     right.plot(distance, coulomb, "--", label="$-k_e q^2/r$")
     right.axvline(separations[-1], color="grey", linewidth=0.8)
     right.set(xlabel="distance of the ions in free space (Å)", ylabel="interaction energy (eV)")

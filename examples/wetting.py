@@ -2,7 +2,7 @@
 
 On clean MgO the dimer stands up (non-wetting), on doped MgO it lies down (wetting). A model that
 sees less than the distance between Au and Al and knows no charges must find the same energy
-difference on both. Here ``au2-mgo-wetting`` judges the four DFT minima of Ko, Finkler, Goedecker
+difference on both. Here ``au2-mgo`` judges the four DFT minima of Ko, Finkler, Goedecker
 and Behler, Nat. Commun. 12, 398 (2021), as they are and with the gold relaxed, and tells the charge
 of the gold.
 """
@@ -24,7 +24,7 @@ DATA = Path(__file__).parent / "data" / "au2_mgo_minima.extxyz"
 
 
 def main() -> None:
-    calculator = NequIPLRCalculator("au2-mgo-wetting")
+    calculator = NequIPLRCalculator("au2-mgo")
     energy: dict[tuple[str, str, str], float] = {}
     charge: dict[tuple[str, str, str], float] = {}
     for atoms in ase.io.read(DATA, ":"):

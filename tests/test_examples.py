@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+#: A short training instead of one that learns something.
+ARGUMENTS = {"dimer_energy": ["--minutes", "0.1"]}
 
 
 def _needs_openmmtorch():
@@ -32,7 +34,7 @@ def test_example_runs(example, tmp_path):
     if example.stem.startswith("torchforce"):
         _needs_openmmtorch()
     done = subprocess.run(
-        [sys.executable, str(example)],
+        [sys.executable, str(example), *ARGUMENTS.get(example.stem, [])],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OPENMM_DEFAULT_PLATFORM": "CPU"},
         capture_output=True,

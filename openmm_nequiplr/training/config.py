@@ -222,7 +222,11 @@ class TrainingConfig:
     data : DataConfig
     model : dict
         Fields of `ModelConfig`. ``type_names`` may be left out and ``avg_num_neighbors``,
-        ``charge_min`` and ``charge_max`` may be ``auto``: they are then taken from the data.
+        ``charge_min``, ``charge_max`` and ``shortest_distances`` may be ``auto``: they are then
+        taken from the data. What is not given is as in `ModelConfig`, but for the choices that
+        keep a new model from extrapolating without bounds (`SAFE_DEFAULTS`):
+        ``electrostatic_energy: coulomb``, ``electronegativity_bound: 6``, ``zbl: true`` and
+        ``shortest_distances: auto``.
     start_from : str, optional
         Model file, relative to the configuration, or name of a shipped model: training starts from
         its weights instead of random ones, and `model` may stay empty. Energy shifts are fitted
