@@ -134,13 +134,23 @@ class NequIPLRCalculator(Calculator):
             Ignored: what an iterative solver keeps between structures looks after itself.
         """
         super().calculate(atoms, properties, system_changes)
-        atoms = self.atoms
-        if atoms is None:
+        if self.atoms is None:
             raise InputError(describe("atoms", None, "a structure"))
-        total_charge = total_charge_of(atoms)
-        periodic = self.model.config.sees_images(bool(atoms.pbc.any()))
+        periodic = self.model.config.sees_images(bool(self.atoms.pbc.any()))
         if "stress" in properties and not periodic:
             raise PropertyNotImplementedError("stress: the structure is not periodic")
+        try:
+            self._computed_charge = total_charge_of(self.atoms)
+            with_forces = not {"forces", "stress"}.isdisjoint(properties)
+            self.results = self._evaluate(self.atoms, self._computed_charge, periodic, with_forces)
+        except BaseException:
+            self.reset()
+            raise
+
+    def _evaluate(
+        self, atoms: Atoms, total_charge: float, periodic: bool, with_forces: bool
+    ) -> dict[str, Any]:
+        """The results for a structure."""
         graph = self.model.build_graph(
             atoms.numbers,
             atoms.positions,
@@ -150,11 +160,10 @@ class NequIPLRCalculator(Calculator):
             lattice_sum=not self.evaluator.iterative(len(atoms), periodic),
         )
         # The stress comes almost free with the forces, and relaxations of cells ask for both.
-        compute_forces = not {"forces", "stress"}.isdisjoint(properties)
         evaluation = self.evaluator(
-            graph, compute_forces=compute_forces, compute_stress=compute_forces and periodic
+            graph, compute_forces=with_forces, compute_stress=with_forces and periodic
         )
-        self.results = {
+        results = {
             "energy": evaluation.energy,
             "free_energy": evaluation.energy,
             "charges": evaluation.charges,
@@ -164,10 +173,10 @@ class NequIPLRCalculator(Calculator):
             "iterations": evaluation.iterations,
         }
         if evaluation.forces is not None:
-            self.results["forces"] = evaluation.forces
+            results["forces"] = evaluation.forces
         if evaluation.stress is not None:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
-        self._computed_charge = total_charge
+            results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
+        return results
 
 
 def total_charge_of(atoms: Atoms) -> float:

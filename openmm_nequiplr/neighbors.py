@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from vesin import NeighborList
 
-from .errors import BoxError, describe
+from .errors import BoxError, InputError, describe
+from .lattice import reduced_basis
+
+#: More neighbours than this are refused, or than in a sphere of twice the density of diamond.
+MOST_NEIGHBORS, DENSEST = 2000.0, 0.5
+
+# vesin sorts atoms into bins as wide as the cutoff. For more than so many it takes fewer and wider
+# ones, and divides by zero where a cell is long and thin or flat.
+_MOST_BINS = 1e5
+# It looks from every bin at all others and their images within reach, also where bins are empty.
+_MOST_VISITS = 1e7
 
 
 def cell_heights(cell: np.ndarray) -> np.ndarray:
@@ -63,22 +77,178 @@ def neighbor_list(
     ------
     BoxError
         If the structure is periodic and the cell has no volume.
+    InputError
+        If the atoms have too many neighbours.
     """
-    if periodic:
-        cell_heights(cell)  # refuses a cell without volume
-    search = NeighborList(cutoff=float(cutoff), full_list=full, n_threads=1)
-    box = np.asarray(cell if periodic else np.zeros((3, 3)), dtype=np.float64)
     points = np.ascontiguousarray(positions, dtype=np.float64)
-    found, images = search.compute(points, box, periodic, quantities="PS")
-    pairs, shifts = found.astype(np.int64), images.astype(np.int64)
+    box = np.asarray(cell if periodic else np.zeros((3, 3)), dtype=np.float64)
+    pairs, shifts, _, whole = search_pairs(points, box, periodic, cutoff, full)
     if not full:
         backward = _is_backward(pairs, shifts)
         pairs[backward] = pairs[backward, ::-1]
         shifts[backward] *= -1
+    # cells that lie between two atoms are the same for all their images: left out of the key
     order = np.argsort(_sort_key(pairs, shifts, len(points)))
-    edge_index = torch.from_numpy(np.ascontiguousarray(pairs[order].T))
-    edge_shift = torch.from_numpy(shifts[order].astype(np.float64))
-    return edge_index, edge_shift
+    pairs, shifts = pairs[order], shifts[order]
+    if whole is not None:
+        shifts += whole[pairs[:, 0]] - whole[pairs[:, 1]]
+    edge_index = torch.from_numpy(np.ascontiguousarray(pairs.T))
+    return edge_index, torch.from_numpy(shifts.astype(np.float64))
+
+
+def search_pairs(
+    points: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float, full: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """The pairs of :func:`neighbor_list` in any order and direction.
+
+    Parameters
+    ----------
+    points : numpy.ndarray, float64, shape (N, 3), Å
+    cell : numpy.ndarray, float64, shape (3, 3), Å
+    periodic, cutoff, full
+        As above.
+
+    Returns
+    -------
+    pairs : numpy.ndarray, int64, shape (E, 2)
+    shifts : numpy.ndarray, int64, shape (E, 3)
+        Images for atoms that are wrapped into the cell.
+    distances : numpy.ndarray, float64, shape (E,), Å
+    whole : numpy.ndarray or None, int64, shape (N, 3)
+        Cells that each atom is away from where it was wrapped to; none if all are zero.
+        ``shifts + whole[first] - whole[second]`` are the images for the given points.
+    """
+    if not periodic:
+        low, high = points.min(axis=0, initial=np.inf), points.max(axis=0, initial=-np.inf)
+        extent = np.maximum(high - low, 2.0 * cutoff)
+        check_neighbors(extent.tolist(), len(points), cutoff)
+        return *_pairs_of(points - low, cell, False, cutoff, full, extent), None
+    basis = reduced_basis(cell)
+    box = cell if basis is None else basis @ cell
+    heights = cell_heights(box)
+    check_neighbors(heights.tolist(), len(points), cutoff)
+    cells = np.floor(points @ np.linalg.inv(box))
+    inner = points - cells @ box
+    pairs, shifts, distances = _pairs_of(inner, box, True, cutoff, full, heights)
+    whole = cells.astype(np.int64)
+    if basis is not None:
+        change = basis.astype(np.int64)
+        shifts, whole = shifts @ change, whole @ change
+    return pairs, shifts, distances, whole if whole.any() else None
+
+
+def check_neighbors(heights: list[float], count: int, cutoff: float) -> None:
+    """Refuse a search for more pairs than any material has, before it takes memory.
+
+    Arguments as for :func:`crowding`.
+
+    Raises
+    ------
+    InputError
+        If there are too many.
+    """
+    message = crowding(heights, count, cutoff)
+    if message:
+        raise InputError(message)
+
+
+def crowding(
+    heights: list[float],
+    count: int,
+    cutoff: float,
+    most: float = MOST_NEIGHBORS,
+    densest: float = DENSEST,
+) -> str:
+    """What is wrong with atoms that have too many neighbours; empty if they have not.
+
+    The estimate is that of atoms that are spread evenly, or of the images of one if these are more.
+    TorchScript compiles it.
+
+    Parameters
+    ----------
+    heights : list of 3 floats, Å
+        Of the cell, or how far the atoms reach along each axis.
+    count : int
+        Number of atoms.
+    cutoff : float, Å
+    most : float
+        Neighbours that any atom may have.
+    densest : float, 1/Å³
+        Density at which it may have more.
+    """
+    even, own = float(count), 1.0
+    for height in heights:
+        even *= 2.0 * cutoff / height
+        own *= max(1.0, 2.0 * cutoff / height)
+    expected = math.pi / 6.0 * max(even, own)
+    if expected <= max(most, densest * 4.0 / 3.0 * math.pi * cutoff**3):
+        return ""
+    size = f"{heights[0]} x {heights[1]} x {heights[2]} Å"
+    return (
+        "cell, positions: expected room for atoms at the distances of a material, got "
+        f"{count} within {size}: each would have about {math.floor(expected)} neighbours within "
+        f"{cutoff} Å; are the lengths in Å?"
+    )
+
+
+def _pairs_of(
+    points: np.ndarray,
+    cell: np.ndarray,
+    periodic: bool,
+    cutoff: float,
+    full: bool,
+    heights: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs, shifts and distances, by whoever can cope with the shape of the cell."""
+    bins = np.prod(np.maximum(heights / cutoff, 1.0))
+    visits = bins * np.prod(2.0 * np.ceil(cutoff / heights) + 1.0)
+    if bins > _MOST_BINS or visits > _MOST_VISITS:
+        return _pairs_by_tree(points, cell, periodic, cutoff, full)
+    search = NeighborList(cutoff=float(cutoff), full_list=full, sorted=False, n_threads=1)
+    pairs, shifts, distances = search.compute(points, cell, periodic, quantities="PSd")
+    return pairs.view(np.int64), shifts.astype(np.int64), distances
+
+
+def _pairs_by_tree(
+    points: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float, full: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same by a tree of atoms (SciPy's) and of the images near the cell."""
+    atoms, images = _images_near(points, cell, cutoff if periodic else 0.0)
+    tree = cKDTree(points[atoms] + images @ cell)
+    found = cKDTree(points).sparse_distance_matrix(tree, cutoff, output_type="coo_matrix")
+    first, second, shifts = found.row, atoms[found.col], images[found.col]
+    a, b, c = shifts.T
+    leading = np.where(a != 0, a, np.where(b != 0, b, c))
+    kept = (first != second) | (leading != 0)
+    if not full:
+        kept = (first < second) | ((first == second) & (leading > 0))
+    kept &= found.data < cutoff
+    pairs = np.stack((first, second), axis=1).astype(np.int64)
+    return pairs[kept], shifts[kept], found.data[kept]
+
+
+def _images_near(
+    points: np.ndarray, cell: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms and their images, int64, (G,) and (G, 3), no farther from the cell than a cutoff."""
+    atoms, none = np.arange(len(points)), np.zeros((len(points), 3), np.int64)
+    if cutoff == 0.0:
+        return atoms, none
+    margin = cutoff / cell_heights(cell) + 1e-9
+    place = points @ np.linalg.inv(cell)
+    steps = [np.arange(-math.ceil(m), math.ceil(m) + 1) for m in margin.tolist()]
+    near = []
+    for axis in range(3):  # for each step, whether each atom comes near the cell along the axis
+        moved = place[:, axis] + steps[axis][:, None]
+        near.append((moved > -margin[axis]) & (moved < 1.0 + margin[axis]))
+    kept, images = [], []
+    for numbers in itertools.product(*(range(len(s)) for s in steps)):
+        x, y, z = numbers
+        chosen = np.flatnonzero(near[0][x] & near[1][y] & near[2][z])
+        kept.append(chosen)
+        step = [steps[axis][number] for axis, number in enumerate(numbers)]
+        images.append(np.broadcast_to(step, (len(chosen), 3)))
+    return np.concatenate(kept), np.concatenate(images)
 
 
 def _is_backward(pairs: np.ndarray, shifts: np.ndarray) -> np.ndarray:

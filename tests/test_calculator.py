@@ -175,6 +175,34 @@ def test_unknown_elements_are_named(model):
         attached(Atoms("NaXe", [[0, 0, 0], [2, 0, 0]]), model).get_potential_energy()
 
 
+def test_nothing_of_a_failed_calculation_is_left(model, crystal):
+    atoms = attached(crystal, model)
+    calculator = atoms.calc
+    atoms.get_forces()
+    bad = crystal.copy()
+    bad.positions[1] = bad.positions[0]
+    with pytest.raises(InputError, match="apart"):
+        calculator.calculate(bad, ["energy", "forces"])
+    assert calculator.results == {}
+    other = crystal.copy()
+    other.rattle(0.1, seed=1)
+    expected = attached(other, model).get_forces()
+    other.calc = calculator
+    np.testing.assert_array_equal(other.get_forces(), expected)
+
+
+@pytest.mark.parametrize("apart", [[2e3, 2e3, 0.0], [1e6, 1e6, 1e6], [0.0, 1e9, 0.0]])
+def test_fragments_anywhere_are_as_if_alone(model, molecule, apart):
+    flat = molecule[:4]
+    flat.positions *= [1.0, 1.0, 1e-9]
+    flat.positions += [[0, 0, 0], [0, 0, 0], [0, 0, 0], [2.5, 2.5, 0]]
+    far = flat.copy()
+    far.positions += apart
+    both, one = attached(flat + far, model), attached(flat, model)
+    assert both.get_potential_energy() == pytest.approx(2 * one.get_potential_energy(), abs=1e-3)
+    np.testing.assert_allclose(both.get_forces()[:4], one.get_forces(), rtol=0, atol=1e-3)
+
+
 def test_unknown_precision(model):
     with pytest.raises(InputError, match=r"precision.*half"):
         NequIPLRCalculator(model, precision="half")

@@ -14,7 +14,17 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"derivatives", "errors", "jit", "operators", "pickling", "threads", "timing", "units"},
+    {
+        "derivatives",
+        "errors",
+        "jit",
+        "lattice",
+        "operators",
+        "pickling",
+        "threads",
+        "timing",
+        "units",
+    },
     {"neighbors"},
     {"accelerators"},
     {"verlet"},

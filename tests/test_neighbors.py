@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 
-from openmm_nequiplr.errors import BoxError
+from openmm_nequiplr import neighbors
+from openmm_nequiplr.errors import BoxError, InputError
 from openmm_nequiplr.neighbors import cell_heights, neighbor_list
 
 CELLS = {
@@ -32,6 +36,81 @@ def test_same_pairs_as_ase(rng, name):
     assert len(ours) > 0
     vectors = positions[index[1]] - positions[index[0]] + shift.numpy() @ cell
     assert np.linalg.norm(vectors, axis=1).max() < 6.5
+
+
+def brute_force(positions, cell, cutoff, reach):
+    """Centre, neighbour and image of every pair, over all images up to ``reach`` along an axis."""
+    found = []
+    for shift in itertools.product(*(range(-n, n + 1) for n in reach)):
+        vectors = positions[None] - positions[:, None] + np.array(shift) @ cell
+        near = np.linalg.norm(vectors, axis=2) < cutoff
+        if not any(shift):
+            np.fill_diagonal(near, False)
+        found += [(*pair, *shift) for pair in np.argwhere(near).tolist()]
+    return sorted(found)
+
+
+def as_rows(index, shift):
+    return sorted(zip(*index.tolist(), *shift.int().T.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [[2e3, 2e3, 0.0], [1e6, 0.0, 0.0], [1e6, 1e6, 1e6], [1e9, -1e9, 0.0], [0.0, 0.0, 1e9]],
+)
+def test_fragments_anywhere(rng, apart):
+    fragment = rng.uniform(0.0, 4.0, (6, 3)) * [1.0, 1.0, 0.0]  # flat
+    positions = np.concatenate((fragment, fragment[:3] + apart, fragment[:4] - apart))
+    for full in (True, False):
+        index, shift = neighbor_list(positions, np.zeros((3, 3)), False, 3.0, full)
+        expected = brute_force(positions, np.zeros((3, 3)), 3.0, (0, 0, 0))
+        expected = [row for row in expected if full or row[0] < row[1]]
+        assert as_rows(index, shift) == expected
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("search", ["bins", "tree"])
+def test_both_searches_find_the_same(rng, monkeypatch, search, full):
+    monkeypatch.setattr(neighbors, "_MOST_BINS", 0.0 if search == "tree" else 1e5)
+    for cell in CELLS.values():
+        positions = rng.uniform(-1.0, 2.0, (5, 3)) @ cell
+        rows = brute_force(positions, cell, 4.5, (8, 8, 8))
+        if not full:
+            rows = [r for r in rows if r[0] < r[1] or (r[0] == r[1] and r[2:] > (0, 0, 0))]
+        assert as_rows(*neighbor_list(positions, cell, True, 4.5, full)) == rows
+
+
+@pytest.mark.parametrize("edges", [(1e6, 3.0, 3.5), (1e6, 1e6, 3.0), (1e6, 1e6, 1e6)])
+def test_cells_that_are_long_or_flat_or_huge(rng, edges):
+    positions = rng.uniform(0.0, 4.0, (6, 3))
+    cell = np.diag(edges)
+    reach = [0 if edge > 100.0 else 3 for edge in edges]
+    assert as_rows(*neighbor_list(positions, cell, True, 4.5)) == brute_force(
+        positions, cell, 4.5, reach
+    )
+
+
+def test_atoms_far_outside_and_cells_in_another_basis(rng):
+    cell = CELLS["skewed"]
+    inside = rng.uniform(size=(7, 3)) @ cell
+    cells = rng.integers(-100_000, 100_000, (7, 3))
+    skew = np.array([[1, 0, 0], [3, 1, 0], [-2, 5, 1]])
+    index, shift = neighbor_list(inside, cell, True, 5.0)
+    moved = (cells[index[0]] - cells[index[1]]) + shift.numpy()
+    far = inside + cells @ cell
+    other_index, other_shift = neighbor_list(far, skew @ cell, True, 5.0)
+    back = other_shift.numpy() @ skew
+    assert as_rows(index, torch.from_numpy(moved)) == as_rows(other_index, torch.from_numpy(back))
+    assert (other_index[0].diff() >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "edge", "cutoff"), [(1, 0.5, 5.0), (50, 1.0, 4.0), (1, 0.02, 6.0)]
+)
+def test_more_neighbours_than_a_material_has_are_refused(rng, count, edge, cutoff):
+    positions = rng.uniform(0.0, edge, (count, 3))
+    with pytest.raises(InputError, match=r"positions: expected room .* about \d+ neighbours"):
+        neighbor_list(positions, edge * np.eye(3), True, cutoff)
 
 
 def test_sorted_by_centre_and_empty_when_alone(rng):

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, NequIPLRError, describe
+from ..lattice import continued
 from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
@@ -156,6 +157,7 @@ def recompute(
     Dipoles are Σ q r. In a periodic cell r starts from the images of atoms that the first frame
     holds and follows them: a jump by a lattice vector between two frames (atoms that were wrapped)
     is undone, which is right while no atom really moves by more than half a cell between frames.
+    Cells that differ by the choice of the basis (a flexible box that was reduced) are one lattice.
     Other images in the first frame shift the dipole by lattice vectors times charges, and since
     charges vary in time, the changes of the dipole depend on that choice as well. Free of it are
     isolated molecules, if the first frame holds them whole and neutral, and the component across
@@ -297,14 +299,10 @@ class _Results:
         last, last_cell = self._last or (None, None)
         if last is None or last_cell is None or frame.cell is None:
             return frame.positions
-        moved = frame.positions - last @ np.linalg.solve(last_cell, frame.cell)
-        return frame.positions - np.rint(moved @ np.linalg.inv(frame.cell)) @ frame.cell
+        return continued(frame.positions, frame.cell, last, last_cell)
 
     def add(self, frame: Frame, evaluation: Evaluation) -> None:
         """Append one frame."""
-        if not np.isfinite(evaluation.energy):
-            expected = "a finite energy; atoms on top of one another are the usual cause"
-            raise InputError(describe("positions", evaluation.energy, expected))
         positions = self._followed(frame)
         self._last = positions, frame.cell
         self.frames.append(frame.index)

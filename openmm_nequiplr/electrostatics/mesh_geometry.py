@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from scipy.special import erf
-from vesin import NeighborList
 
-from ..neighbors import cell_heights
+from ..neighbors import cell_heights, search_pairs
 from .mesh_kernels import sort_pairs
 from .mesh_spectrum import MeshSpectrum
 from .splitting import DEFAULT_ACCURACY, DEFAULT_SKIN, MeshParameters, choose_parameters
 
 #: Above this many pairs of widths tables do not pay.
 _MOST_TABLES = 300
+# Points of all tables together.
+_LARGEST_TABLE = 2e6
+# A table of so many images pays; of more, few are used.
+_MOST_IMAGES = 1e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,9 +205,11 @@ def _collect_pairs(
         none = np.zeros(0, np.int32)
         pointer = np.zeros(len(points) + 1, np.int32)
         return pointer, none.reshape(2, 0), none, np.zeros((0, 3)), none
-    search = NeighborList(cutoff=float(cutoffs.max()), full_list=False, sorted=False, n_threads=1)
-    found = search.compute(points, np.asarray(cell, dtype=np.float64), True, "PSd")
-    pairs, shifts, distances = found
+    box = np.asarray(cell, dtype=np.float64)
+    found = search_pairs(points, box, True, float(cutoffs.max()), False)
+    pairs, shifts, distances, whole = found
+    if whole is not None:
+        shifts = shifts + whole[pairs[:, 0]] - whole[pairs[:, 1]]
     image, images = _number_images(shifts)
     rows = sort_pairs(pairs, image, distances, cutoffs, species, len(points))
     pointer, pairs, image, kind = rows
@@ -213,11 +218,13 @@ def _collect_pairs(
 
 def _number_images(shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of each pair's image, int32, and the distinct images, shape (I, 3)."""
-    whole = np.asarray(shifts, dtype=np.int64)
-    low = whole.min(axis=0, initial=0)
-    span = whole.max(axis=0, initial=0) - low + 1
-    code = ((whole[:, 0] - low[0]) * span[1] + whole[:, 1] - low[1]) * span[2]
-    code += whole[:, 2] - low[2]
+    low = shifts.min(axis=0, initial=0)
+    span = shifts.max(axis=0, initial=0) - low + 1
+    if np.prod(span.astype(np.float64)) > _MOST_IMAGES:  # atoms far from one another's cell
+        images, number = np.unique(shifts, axis=0, return_inverse=True)
+        return number.reshape(-1).astype(np.int32), images.astype(np.float64)
+    code = ((shifts[:, 0] - low[0]) * span[1] + shifts[:, 1] - low[1]) * span[2]
+    code += shifts[:, 2] - low[2]
     used = np.zeros(int(span.prod()), dtype=bool)
     used[code] = True
     number = np.cumsum(used) - 1
@@ -226,7 +233,7 @@ def _number_images(shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair_table(parameters: MeshParameters, gammas: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Pair coefficient between equidistant r² by cubic polynomials; none for too many widths.
+    """Pair coefficient between equidistant r² by cubic polynomials; none if that is too much.
 
     The last one is zero.
     """
@@ -235,7 +242,10 @@ def _pair_table(parameters: MeshParameters, gammas: np.ndarray) -> tuple[np.ndar
         return None, 0.0
     longest = float(gammas[1].max())
     step = 0.024 * float(gammas.min()) ** 2  # relative error of the slopes: 1e-8
-    squares = np.arange(int((parameters.reach * longest) ** 2 / step) + 2) * step
+    points = (parameters.reach * longest) ** 2 / step
+    if points * kinds > _LARGEST_TABLE:  # few atoms in much space
+        return None, 0.0
+    squares = np.arange(int(points) + 2) * step
     r = np.sqrt(squares)
     table = np.zeros((kinds, len(r), 4))
     for kind in range(kinds):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.fft import next_fast_len
 
-from ..errors import InputError, describe
+from ..errors import BoxError, InputError, describe
 from ..neighbors import cell_heights
 
 #: Requested relative error of forces and potentials.
@@ -49,6 +49,8 @@ CUTOFF_SAFETY = 0.03
 #: Nanoseconds per step that an atom's spline row, a mesh point and a pair cost on a processor: they
 #: take part in about eight products.
 _ROW_COST, _POINT_COST, _PAIR_COST = 14.0, 78.0, 17.0
+#: A layer of so many points takes gigabytes.
+MOST_POINTS = 2e8
 #: Å by which the pair list reaches beyond the cutoff.
 DEFAULT_SKIN = 0.8
 
@@ -67,6 +69,11 @@ def choose_parameters(
     and the smallest γ. For forces ten would do instead of thirty; the energy, to which all atoms of
     a neglected shell may add with one sign, needs more of the pairs than of the mesh.
 
+    The spacing is that of the points along the cell vectors, for splines interpolate along these.
+    (The distance of the planes of points is less in a skewed cell, and a mesh that is fine by that
+    measure leaves out long waves.) A reduced cell (:mod:`openmm_nequiplr.lattice`) needs the fewest
+    points.
+
     Parameters
     ----------
     cell : numpy.ndarray, shape (3, 3), Å
@@ -80,13 +87,14 @@ def choose_parameters(
     Raises
     ------
     BoxError
-        If the cell has no volume.
+        If the cell has no volume, or is too large for any mesh.
     InputError
         If the accuracy is out of range.
     """
     if not 1e-10 <= accuracy <= 1e-2:
         raise InputError(describe("accuracy", accuracy, "a number from 1e-10 to 1e-2"))
-    heights = cell_heights(cell)
+    cell_heights(cell)  # refuses a cell without volume
+    lengths = np.linalg.norm(cell, axis=1).tolist()
     volume = abs(float(np.linalg.det(cell)))
     reach = math.sqrt(-2.0 * math.log(CUTOFF_SAFETY * accuracy))
     kinds, counts = np.unique(widths, return_counts=True)
@@ -98,15 +106,18 @@ def choose_parameters(
     for narrowest in sorted(float(c) for c in candidates):
         for order, factor in MESH_ERROR.items():
             spacing = math.sqrt(2.0) * narrowest * (accuracy / factor) ** (1.0 / order)
-            fewest = [max(order, math.ceil(h / spacing)) for h in heights.tolist()]
-            if math.prod(fewest) > 1e9:
+            if math.prod(max(order, length / spacing) for length in lengths) > MOST_POINTS:
                 continue
+            fewest = [max(order, math.ceil(length / spacing)) for length in lengths]
             x, y, z = (_fast_length(points) for points in fewest)
             tried = MeshParameters(narrowest, reach, (x, y, z), order)
             cost = _cost(tried, volume, kinds, counts)
             if cost < least:
                 best, least = tried, cost
-    assert best is not None  # the widest candidate is wider than the atoms are apart
+    if best is None:
+        size = " × ".join(f"{length:.4g}" for length in lengths)
+        expected = f"a cell that a mesh of {MOST_POINTS:g} points resolves (or solver='dense')"
+        raise BoxError(describe("cell", f"one of {size} Å with {len(widths)} atoms", expected))
     return best
 
 

@@ -11,10 +11,19 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..electrostatics import EwaldGeometry, ewald_geometry, published_geometry
-from ..errors import InputError, UnknownElementError, describe
+from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..graph import AtomicGraph
+from ..lattice import reduced
+from ..neighbors import cell_heights
 from ..verlet import VerletList
 from .config import ModelConfig
+
+#: Atoms that are nearer (Å) stand for a mistake, not for a structure.
+CLOSEST = 1e-3
+# Å; beyond it a double cannot hold a position to a thousandth of an Å.
+_FARTHEST = 1e12
+# The highest oxidation state that is known, e.
+_MOST_CHARGE = 9.0
 
 
 def type_indices(
@@ -30,14 +39,13 @@ def type_indices(
 
     Raises
     ------
+    InputError
+        If something is neither an atomic number nor a symbol.
     UnknownElementError
         If the model does not know an element.
     """
     type_of_number = {number: k for k, number in enumerate(config.numbers)}
-    known: list[int | None] = []
-    for value in numbers:
-        number = atomic_numbers.get(value) if isinstance(value, str) else int(value)
-        known.append(None if number is None else type_of_number.get(number))
+    known = [type_of_number.get(_atomic_number(value)) for value in numbers]
     strangers = {
         value if isinstance(value, str) else chemical_symbols[int(value)]
         for value, index in zip(numbers, known, strict=True)
@@ -47,6 +55,20 @@ def type_indices(
         expected = f"those of the model {config.type_names}"
         raise UnknownElementError(describe("elements", sorted(strangers), expected))
     return np.array(known, dtype=np.int64)
+
+
+def _atomic_number(value: int | str | float) -> int:
+    """Of a symbol or a number; 0 for symbols that are none."""
+    if isinstance(value, str):
+        return atomic_numbers.get(value, 0)
+    try:
+        number = int(value)
+        good = number == value and 0 <= number < len(chemical_symbols)
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good or isinstance(value, bool):
+        raise InputError(describe("numbers", value, "atomic numbers or element symbols"))
+    return number
 
 
 def build_graph(
@@ -67,7 +89,7 @@ def build_graph(
         Atomic numbers or element symbols.
     positions : array, shape (N, 3), Å
     cell : array, shape (3, 3), optional, Å
-        Rows are lattice vectors; needed when periodic.
+        Rows are lattice vectors, of any basis and handedness; needed when periodic.
     pbc : bool or three bool
         Periodic in all directions or in none.
     total_charge : float, e
@@ -77,7 +99,8 @@ def build_graph(
     Raises
     ------
     InputError, UnknownElementError, BoxError
-        If an argument is of the wrong shape or not finite, an element unknown, or the cell flat.
+        If an argument is of the wrong shape, not finite or absurd, an element unknown, the cell
+        flat, or two atoms lie on one another.
     """
     builder = GraphBuilder(config, numbers, pbc, total_charge, lattice_sum=lattice_sum)
     return builder(positions, cell)
@@ -102,6 +125,9 @@ class GraphBuilder:
     """Makes graphs of the same atoms at one geometry after another.
 
     What does not change is made once; neighbours come from lists that may be kept for a while.
+    Graphs have the lattice of the cell that is given, in a basis of short vectors
+    (:func:`openmm_nequiplr.lattice.reduced`): what follows costs least there and is the same for
+    every basis.
 
     Parameters
     ----------
@@ -148,8 +174,8 @@ class GraphBuilder:
         self._count = len(types)
         self._cutoff = max(config.r_max, config.charge_cutoff)
         self._widest = max((config.widths[k] for k in set(types.tolist())), default=0.0)
-        if not math.isfinite(total_charge):
-            raise InputError(describe("total_charge", total_charge, "a finite number"))
+        self._given: np.ndarray | None = None
+        _check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
         self._types, self._charge = torch.from_numpy(types).to(device), charge.to(device)
         self._batch = torch.zeros_like(self._types)
@@ -168,10 +194,13 @@ class GraphBuilder:
         InputError, BoxError
             If an argument is of the wrong shape or not finite, or the cell flat.
         """
-        points = np.asarray(positions, dtype=np.float64)
-        _check_geometry(self._count, points, cell, self.periodic)
-        box = np.asarray(cell, dtype=np.float64) if self.periodic else np.zeros((3, 3))
+        points = _as_numbers("positions", positions)
+        _check_positions(self._count, points)
+        box = self._reduced(cell) if self.periodic else np.zeros((3, 3))
+        searches = self.neighbors.searches
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
+        if self.neighbors.searches != searches:
+            _check_distances(points, box, edge_index, edge_shift)
         graph = AtomicGraph(
             positions=torch.from_numpy(points.copy()),
             types=self._types,
@@ -186,6 +215,19 @@ class GraphBuilder:
         )
         return graph.to(self.device)
 
+    def _reduced(self, cell: np.ndarray | None) -> np.ndarray:
+        """The lattice in a basis of short vectors; that of the cell before is kept."""
+        box = _as_numbers("cell", cell)
+        if self._given is None or not np.array_equal(box, self._given):
+            if box.shape != (3, 3):
+                got = None if cell is None else box.shape
+                raise InputError(describe("cell", got, "shape (3, 3) for a periodic structure"))
+            if not np.isfinite(box).all():
+                raise BoxError(describe("cell", box.tolist(), "finite numbers"))
+            cell_heights(box)  # refuses a cell without volume
+            self._given, self._box = box.copy(), reduced(box)
+        return self._box
+
     def _lattice_sum(self, points: np.ndarray, box: np.ndarray) -> EwaldGeometry | None:
         if self.config.legacy_periodic or not self.config.equilibration or not self.lattice_sum:
             return None
@@ -195,22 +237,58 @@ class GraphBuilder:
 
 
 def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
-    flags = np.atleast_1d(np.asarray(pbc, dtype=bool))
+    given = np.atleast_1d(np.asarray(pbc))
+    flags = given.astype(bool)
+    if given.shape not in {(1,), (3,)} or not np.array_equal(flags, given):
+        raise InputError(describe("pbc", given.tolist(), "True or False, or three of these"))
     if flags.all() or not flags.any():
         return bool(flags.all())
-    expected = "periodic in all three directions or in none (pad slabs with vacuum)"
+    expected = (
+        "periodic in all three directions or in none, as the Coulomb sum has no other form (pad "
+        "slabs with vacuum)"
+    )
     raise InputError(describe("pbc", flags.tolist(), expected))
 
 
-def _check_geometry(
-    count: int, positions: np.ndarray, cell: np.ndarray | None, periodic: bool
-) -> None:
+def _as_numbers(name: str, values: object) -> np.ndarray:
+    """Values as float64."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(describe(name, type(values).__name__, f"numbers ({error})")) from error
+
+
+def _check_charge(charge: float, numbers: Sequence[int]) -> None:
+    if not math.isfinite(charge):
+        raise InputError(describe("total_charge", charge, "a finite number"))
+    most = min(_MOST_CHARGE * len(numbers), float(sum(numbers)))
+    if abs(charge) > most:
+        expected = f"at most {most:g} e of either sign for {len(numbers)} atoms"
+        raise InputError(describe("total_charge", charge, expected))
+
+
+def _check_positions(count: int, positions: np.ndarray) -> None:
     if positions.shape != (count, 3) or count == 0:
         expected = f"shape ({count}, 3) with at least one atom"
         raise InputError(describe("positions", positions.shape, expected))
-    if not np.isfinite(positions).all():
-        row = int(np.argwhere(~np.isfinite(positions))[0, 0])
-        raise InputError(describe("positions", f"{positions[row]} of atom {row}", "finite numbers"))
-    if periodic and (cell is None or np.shape(cell) != (3, 3)):
-        got = None if cell is None else np.shape(cell)
-        raise InputError(describe("cell", got, "shape (3, 3) for a periodic structure"))
+    good = np.abs(positions) < _FARTHEST
+    if not good.all():
+        row = int(np.argwhere(~good)[0, 0])
+        expected = f"finite numbers below {_FARTHEST:g} Å"
+        raise InputError(describe("positions", f"{positions[row]} of atom {row}", expected))
+
+
+def _check_distances(
+    points: np.ndarray, box: np.ndarray, index: torch.Tensor, shift: torch.Tensor
+) -> None:
+    """Refuse atoms on top of one another."""
+    if index.shape[1] == 0:
+        return
+    first, second = index.cpu().numpy()
+    vectors = points[second] - points[first] + shift.cpu().numpy() @ box
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    nearest = int(squares.argmin())
+    if squares[nearest] < CLOSEST * CLOSEST:
+        got = f"atoms {first[nearest]} and {second[nearest]} at {squares[nearest] ** 0.5:.3g} Å"
+        expected = f"atoms at least {CLOSEST:g} Å apart, not on top of one another"
+        raise InputError(describe("positions", got, expected))

@@ -7,6 +7,10 @@ so any point-charge code that returns an energy and forces can take it over.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -43,7 +47,7 @@ class Evaluator:
     solver, charge_tolerance, max_iterations
         How charges are solved for, see :class:`.solving.SolverOptions`. An iterative solver goes
         on from the structure before, so use one evaluator for each run; its results depend on that
-        past within the tolerance.
+        past within the tolerance. Of an evaluation that fails nothing is kept.
     """
 
     def __init__(
@@ -75,12 +79,21 @@ class Evaluator:
             return graph, self.memory
         return with_lattice_sum(self.model.config, graph), None
 
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Leaves nothing of an evaluation behind that fails."""
+        try:
+            yield
+        except BaseException:
+            self.memory.reset()
+            raise
+
     def charges(self, graph: AtomicGraph) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
         graph, memory = self._prepare(graph)
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
-        with torch.no_grad():
+        with self._forgetting(), torch.no_grad():
             model = self.model
             chi = model.electronegativity(graph, *model.edge_features(graph.edge_vectors()))
             operator = coulomb_operator(model, graph, graph.positions, graph.cell, memory)
@@ -112,10 +125,23 @@ class Evaluator:
         Raises
         ------
         InputError
-            If the graph holds several structures, or the combination is not possible.
+            If the graph holds several structures, the combination is not possible, or the results
+            are not finite.
         ConvergenceError
             If the equilibration fails.
         """
+        with self._forgetting():
+            evaluation = self._evaluate(graph, compute_forces, compute_stress, point_charge_coulomb)
+            _check_finite(evaluation)
+        return evaluation
+
+    def _evaluate(
+        self,
+        graph: AtomicGraph,
+        compute_forces: bool,
+        compute_stress: bool,
+        point_charge_coulomb: PointChargeCoulomb | None,
+    ) -> Evaluation:
         graph, memory = self._prepare(graph)
         config = self.model.config
         if not config.equilibration or (config.legacy_periodic and graph.periodic[0]):
@@ -162,3 +188,14 @@ class Evaluator:
 def _check_single(graph: AtomicGraph) -> None:
     if graph.num_graphs != 1:
         raise InputError(describe("graph", f"{graph.num_graphs} structures", "one structure"))
+
+
+def _check_finite(evaluation: Evaluation) -> None:
+    total = evaluation.energy
+    if evaluation.forces is not None:
+        total += float(evaluation.forces.sum())
+    if not math.isfinite(total):
+        raise InputError(
+            "positions: expected a geometry that the model can evaluate, got a non-finite "
+            "energy or force; atoms on top of one another are the usual cause"
+        )

@@ -10,6 +10,7 @@ import torch
 from ..electrostatics import MeshCoulomb, MeshGeometry, mesh_geometry
 from ..equilibration import ChargePredictor, ReusedPreconditioner
 from ..graph import AtomicGraph
+from ..lattice import matched
 from .potential import NequIPLRPotential
 
 #: Relative error of the Coulomb forces that the mesh aims at.
@@ -44,14 +45,15 @@ class ChargeMemory:
         self.geometries = 0
         self.geometry: MeshGeometry | None = None
         self._uniform = False
+        self._types: torch.Tensor | None = None
         self._chosen: np.ndarray | None = None
         self._track: Track | None = None
         self._trial: Track | None = None
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget everything, as after an evaluation that failed."""
         self.preconditioner.reset()
-        self.geometry = self._chosen = self._track = self._trial = None
+        self.geometry = self._types = self._chosen = self._track = self._trial = None
 
     def mesh(
         self,
@@ -77,11 +79,11 @@ class ChargeMemory:
         widths = self.model.widths[graph.types]
         points, box = _numpy(positions), _numpy(cell)
         geometry, images = self.geometry, None
-        if geometry is not None and geometry.positions.shape == points.shape:
+        fits = geometry is not None and _same(self._types, graph.types)
+        if geometry is not None and fits:
             before = _strained(geometry.positions, geometry.cell, box)
             images = _displacements(points, before, box)[1]
             points = points if images is None else points - images @ box
-        fits = self._track is None or self._track.same_atoms(graph)
         if geometry is None or not fits or not geometry.serves(points, box):
             parameters = geometry.parameters if geometry is not None and fits else None
             if self._chosen is None or _strain(self._chosen, box) > _SAME_SPLITTING:
@@ -97,7 +99,7 @@ class ChargeMemory:
                 uniform=uniform,
                 parameters=parameters,
             ).to(graph.positions.device)
-            self.geometry = geometry
+            self.geometry, self._types = geometry, graph.types
             self.geometries += 1
         if images is not None:
             positions = positions - torch.from_numpy(images).to(cell.device) @ cell
@@ -128,11 +130,6 @@ class ChargeMemory:
         self._track, self._trial = track, trial
         return track
 
-    def forget(self) -> None:
-        """Drop the charges, as after a failed solve."""
-        self._track = self._trial = None
-        self.preconditioner.reset()
-
 
 class Track:
     """Charges along structures that follow one another by small moves."""
@@ -146,10 +143,9 @@ class Track:
         self._asked: tuple[torch.Tensor, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
-        if self.types is not graph.types and not torch.equal(self.types, graph.types):
-            return False
         charge = float(graph.total_charge)
-        return charge == self.total_charge and graph.periodic[0] == self.periodic
+        same = charge == self.total_charge and graph.periodic[0] == self.periodic
+        return same and _same(self.types, graph.types)
 
     def same_cell(self, graph: AtomicGraph) -> bool:
         return not self.periodic or np.array_equal(self.cell, _numpy(graph.cell[0]))
@@ -197,8 +193,10 @@ class Track:
 
 
 def _strained(points: np.ndarray, cell: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Points that move from one cell to another with its strain."""
-    return points if np.array_equal(cell, box) else points @ np.linalg.solve(cell, box)
+    """Points that move from one cell to another with its strain, whatever their bases."""
+    if np.array_equal(cell, box):
+        return points
+    return points @ np.linalg.solve(matched(cell, box), box)
 
 
 def _displacements(
@@ -210,6 +208,11 @@ def _displacements(
         return moved, None
     images = np.rint(moved @ np.linalg.inv(box))
     return (moved - images @ box, images) if images.any() else (moved, None)
+
+
+def _same(types: torch.Tensor | None, others: torch.Tensor) -> bool:
+    """Whether two structures have the same atoms."""
+    return types is others or (types is not None and torch.equal(types, others))
 
 
 def _strain(cell: np.ndarray, other: np.ndarray) -> float:

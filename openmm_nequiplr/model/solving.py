@@ -7,7 +7,6 @@ on that past within the tolerance and no further.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,7 +24,7 @@ from ..equilibration import (
     positive_diagonal,
 )
 from ..equilibration.iterative import DEFAULT_MAX_ITERATIONS
-from ..errors import ConvergenceError, InputError, describe
+from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from .config import ModelConfig
 from .memory import MESH_ACCURACY, ChargeMemory
@@ -199,11 +198,11 @@ class IterativeEquilibration:
     def solve(self, pushed: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
         """Charges for electronegativities, shape (N,), eV/e, and a total charge, e."""
         start = self._guess(total_charge)
-        return self._keep(lambda: self._solver.solve(pushed, total_charge[0], *start))
+        return self._keep(self._solver.solve(pushed, total_charge[0], *start))
 
     def adjoint(self, gradient: torch.Tensor) -> Equilibration:
         """Adjoint charges for a gradient by the charges, shape (N,), eV/e."""
-        return self._keep(lambda: adjoint_charges(self._solver, gradient, *self._adjoint_start))
+        return self._keep(adjoint_charges(self._solver, gradient, *self._adjoint_start))
 
     def _guess(self, total_charge: torch.Tensor) -> _Start:
         """Where the charges start; that of the adjoint charges is kept for later.
@@ -222,12 +221,7 @@ class IterativeEquilibration:
         self._adjoint_start = both[1], images[1]
         return both[0], images[0]
 
-    def _keep(self, solve: Callable[[], Equilibration]) -> Equilibration:
-        try:
-            result = solve()
-        except ConvergenceError:
-            self._memory.forget()
-            raise
+    def _keep(self, result: Equilibration) -> Equilibration:
         self._results.append(result)
         return result
 

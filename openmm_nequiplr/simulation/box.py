@@ -8,6 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from ..errors import BoxError, describe
+from ..lattice import reduced
 
 # Off-diagonal elements are kept this much (relative) inside OpenMM's bounds, which are sharp.
 _MARGIN = 1e-12
@@ -92,15 +93,21 @@ def compact_box(cell: np.ndarray) -> ReducedBox:
     """Like :func:`reduce_box`, choosing the basis of the lattice that allows the longest cutoff.
 
     Skewed cells describe lattices that shorter vectors describe better. A cell that is already
-    within a percent of the best is left as it is.
+    within a percent of the best is left as it is, unless its vectors are much longer.
     """
     best = reduce_box(cell)
-    shortest = _pair_reduced(np.asarray(cell, dtype=np.float64))
+    shortest = reduced(np.asarray(cell, dtype=np.float64), 0.0)
     for order in permutations(range(3)):
         candidate = reduce_box(shortest[list(order)])
-        if candidate.smallest_width > 1.01 * best.smallest_width:
+        wider = candidate.smallest_width / best.smallest_width
+        shorter = float(np.prod(_lengths(best) / _lengths(candidate)))
+        if wider > 1.01 or (wider > 0.99 and shorter > 1.2):
             best = candidate
     return best
+
+
+def _lengths(box: ReducedBox) -> np.ndarray:
+    return np.linalg.norm(box.vectors, axis=1)
 
 
 def _is_reduced(cell: np.ndarray) -> bool:
@@ -111,19 +118,3 @@ def _is_reduced(cell: np.ndarray) -> bool:
         and 2.0 * abs(cell[2, 0]) <= cell[0, 0]
         and 2.0 * abs(cell[2, 1]) <= cell[1, 1]
     )
-
-
-def _pair_reduced(cell: np.ndarray) -> np.ndarray:
-    """Shorten each vector by multiples of the others until nothing changes."""
-    cell = cell.copy()
-    for _ in range(100):
-        changed = False
-        for i, j in permutations(range(3), 2):
-            multiple = np.round(cell[i] @ cell[j] / (cell[j] @ cell[j]))
-            shorter = cell[i] - multiple * cell[j]
-            if shorter @ shorter < (1.0 - 1e-10) * (cell[i] @ cell[i]):
-                cell[i] = shorter
-                changed = True
-        if not changed:
-            break
-    return cell

@@ -172,11 +172,6 @@ class Computation:
             with part("neighbours"):
                 graph = self._graph(positions, cell)
             result = self._ready()(graph, point_charge_coulomb=self._coulomb)
-            if result.forces is None or not np.isfinite(result.energy + result.forces.sum()):
-                raise InputError(
-                    "positions: expected a geometry that the model can evaluate, got a non-finite "
-                    "energy or force; atoms on top of one another are the usual cause"
-                )
             self.evaluations += 1
             self.solves.append((*result.iterations, result.residual))
             kept = None if cell is None else np.array(cell, dtype=np.float64)

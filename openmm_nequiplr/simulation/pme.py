@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 _MAX_CONTEXTS = 3
+# Single precision does not hold positions beyond this, Å, to a ten-thousandth of an Å.
+_FAR = 1000.0
 _PLATFORMS = {"single": ("CPU", "Reference"), "double": ("Reference", "CPU")}
 
 
@@ -138,7 +140,7 @@ class PointChargeCoulomb:
         self._reset()
 
     def _reset(self) -> None:
-        self._contexts: OrderedDict[tuple[PMEPlan | None, bool], _InnerContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[PMEPlan | None, bool, str], _InnerContext] = OrderedDict()
         self._cell: np.ndarray | None = None
         self._box: ReducedBox | None = None
 
@@ -175,12 +177,15 @@ class PointChargeCoulomb:
             If the box is missing, degenerate or too small.
         """
         if not self.periodic:
-            return self._context(None, None).evaluate(positions, None, charges)
+            if float(np.abs(positions).max(initial=0.0)) > _FAR:
+                positions = positions - positions.mean(axis=0)
+            apart = float(np.abs(positions).max(initial=0.0)) > _FAR
+            return self._context(None, None, exact=apart).evaluate(positions, None, charges)
         if cell is None:
             raise BoxError(describe("cell", None, "three vectors, for a periodic Coulomb sum"))
         box, plan = self._reduced(cell), self.plan(cell)
         energy, forces = self._context(plan, box).evaluate(
-            positions @ box.rotation.T, box.vectors, charges
+            _placed(positions, box), box.vectors, charges
         )
         return energy, forces @ box.rotation
 
@@ -208,7 +213,7 @@ class PointChargeCoulomb:
         box = self._reduced(cell)
         plan = plan_smooth(box, eta, self.tolerance)
         energy, forces = self._context(plan, box, direct_space=False).evaluate(
-            positions @ box.rotation.T, box.vectors, charges
+            _placed(positions, box), box.vectors, charges
         )
         return energy, forces @ box.rotation
 
@@ -218,19 +223,37 @@ class PointChargeCoulomb:
         return self._box
 
     def _context(
-        self, plan: PMEPlan | None, box: ReducedBox | None, direct_space: bool | None = None
+        self,
+        plan: PMEPlan | None,
+        box: ReducedBox | None,
+        direct_space: bool | None = None,
+        exact: bool = False,
     ) -> _InnerContext:
-        """The Context of a plan; the few used last are kept."""
+        """The Context of a plan; the few used last are kept.
+
+        An ``exact`` one holds positions in double precision.
+        """
         direct = self.direct_space if direct_space is None else direct_space
-        key = (plan, direct)
+        platform, properties = self.platform, self._properties
+        if exact and platform != "Reference":
+            platform, properties = coulomb_platform(None, "double")
+        key = (plan, direct, platform)
         if key not in self._contexts:
             while len(self._contexts) >= _MAX_CONTEXTS:
                 self._contexts.popitem(last=False)
             self._contexts[key] = _InnerContext(
-                self.num_atoms, plan, box, self.platform, self._properties, direct
+                self.num_atoms, plan, box, platform, properties, direct
             )
         self._contexts.move_to_end(key)
         return self._contexts[key]
+
+
+def _placed(positions: np.ndarray, box: ReducedBox) -> np.ndarray:
+    """Positions, shape (N, 3), Å, in the frame of a box; in the box itself if they are far away."""
+    turned = positions @ box.rotation.T
+    if float(np.abs(turned).max(initial=0.0)) > _FAR:
+        turned = turned - np.floor(turned @ np.linalg.inv(box.vectors)) @ box.vectors
+    return turned
 
 
 class _InnerContext:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..electrostatics.splitting import MOST_POINTS
 from ..errors import BoxError
 from .box import ReducedBox
 
@@ -87,7 +88,13 @@ def plan_smooth(box: ReducedBox, eta: float, tolerance: float) -> PMEPlan:
 
 def _mesh(box: ReducedBox, alpha: float, tolerance: float) -> tuple[int, int, int]:
     density = alpha / (tolerance / _MESH_ERROR) ** (1.0 / _SPLINE_ORDER)
-    a, b, c = (_mesh_size(density * float(np.linalg.norm(row))) for row in box.vectors)
+    points = [density * float(np.linalg.norm(row)) for row in box.vectors]
+    if math.prod(points) > MOST_POINTS:
+        size = " x ".join(f"{width:.4g}" for width in np.diag(box.vectors))
+        raise BoxError(
+            f"box: expected one that a mesh of {MOST_POINTS:g} points resolves, got {size} Å"
+        )
+    a, b, c = (_mesh_size(number) for number in points)
     return a, b, c
 
 

@@ -13,6 +13,7 @@ import openmm
 from openmm import app, unit
 
 from ..errors import InputError, describe
+from ..lattice import continued
 from .computation import Computation
 from .lookup import get_computation
 
@@ -57,8 +58,10 @@ class ChargeReporter:
     :func:`load_charges` returns it as arrays.
 
     Charges always belong to the positions of the frame. The dipole is Σ q r with unwrapped
-    positions. In a periodic box it depends on which images they are; as charges change, so do its
-    changes: they mean something for neutral molecules that keep their charge to themselves.
+    positions, also where a barostat wraps atoms or writes the box by other vectors (a reporter
+    follows them from its first frame). In a periodic box it depends on which images they are; as
+    charges change, so do its changes: they mean something for neutral molecules that keep their
+    charge to themselves.
 
     Parameters
     ----------
@@ -83,6 +86,7 @@ class ChargeReporter:
         self._append = append
         self._file: RecordFile | None = None
         self._computation: Computation | None = None
+        self._last: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
         """Say when the next report is due, and that it needs unwrapped positions."""
@@ -98,9 +102,24 @@ class ChargeReporter:
         frame = np.zeros((), dtype=file.dtype)
         frame["step"] = simulation.currentStep
         frame["time"] = state.getTime().value_in_unit(unit.picosecond)
-        frame["dipole"] = charges @ positions
+        frame["dipole"] = charges @ self._followed(positions, cell)
         frame["charges"] = charges
         file.write(frame)
+
+    def _followed(self, positions: np.ndarray, cell: np.ndarray | None) -> np.ndarray:
+        """Positions, shape (N, 3), Å, at images that continue those of the report before.
+
+        Atoms are wrapped when a barostat changes the box, and at no other time.
+        """
+        followed = positions
+        if self._last is not None and cell is not None:
+            given, before, cell_before = self._last
+            if cell_before is None or np.array_equal(cell, cell_before):
+                followed = before + (positions - given)
+            else:
+                followed = continued(positions, cell, before, cell_before)
+        self._last = positions, followed, cell
+        return followed
 
     def close(self) -> None:
         """Close the file; a later report would open it again to append."""

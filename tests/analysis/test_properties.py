@@ -109,6 +109,23 @@ def test_wrapped_atoms_are_followed(make_model, walk, rng):
     assert np.abs(raw - plain.dipoles).max() > 1.0
 
 
+def test_boxes_by_other_vectors_are_the_same_lattice(make_model, walk):
+    """As a flexible barostat chooses them anew: no atom moves."""
+    model = make_model()
+    bases = ([1, 0, 0], [-1, 1, 0], [1, -1, 1]), ([1, 0, 0], [0, 1, 0], [-1, 0, 1])
+    flipped = [atoms.copy() for atoms in walk]
+    for number, atoms in enumerate(flipped[1:]):
+        atoms.set_cell(np.array(bases[number % 2]) @ atoms.cell.array)
+    wrapped = [atoms.copy() for atoms in flipped]
+    for atoms in wrapped[1:]:
+        atoms.wrap()
+    plain = recompute(model, walk)
+    for frames in (flipped, wrapped):
+        found = recompute(model, frames)
+        np.testing.assert_allclose(found.energies, plain.energies, atol=1e-8)
+        np.testing.assert_allclose(found.dipoles, plain.dipoles, atol=1e-7)
+
+
 def test_files_hold_everything(make_model, walk, tmp_path):
     for forces in (False, True):
         found = recompute(make_model(), walk, forces=forces, output=tmp_path / "p.npz")

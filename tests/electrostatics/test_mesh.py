@@ -312,6 +312,48 @@ def test_a_strained_cell_is_served_while_the_list_reaches(rng):
         )
 
 
+SKEWS = (
+    [[1, 0, 0], [1, 1, 0], [0, 0, 1]],
+    [[1, 0, 0], [2, 1, 0], [-1, 1, 1]],
+    [[0, -1, 0], [1, 3, 1], [1, 1, 0]],
+)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("accuracy", [1e-4, 1e-7])
+def test_skewed_cells_are_resolved_as_well_as_others(rng, accuracy, compiled):
+    """Also without reduction, which saves points and decides no result."""
+    problem = random_problem(rng, np.diag([9.0, 10.0, 11.0]), 40, neutral=True)
+    expected, force, _ = gradients(*problem.ewald(), problem.charges)
+    for skew in SKEWS:
+        problem.cell = np.array(skew) @ np.diag([9.0, 10.0, 11.0])
+        found, ours, _ = gradients(*problem.mesh(accuracy, compiled), problem.charges)
+        assert relative(ours, force) < accuracy
+        assert relative(found, expected) < accuracy
+
+
+def test_a_cell_too_large_for_a_mesh_is_refused(rng):
+    problem = random_problem(rng, np.diag([9.0, 9.0, 9.0]), 4)
+    problem.cell = np.diag([1e12, 3.0, 3.0])
+    with pytest.raises(BoxError, match=r"cell: expected a cell that a mesh .* got 'one of 1e\+12"):
+        problem.mesh()
+
+
+@pytest.mark.parametrize("edges", [(3e3, 3e3, 3e3), (2e4, 6.0, 7.0), (900.0, 2e3, 8.0)])
+def test_few_atoms_in_much_space(rng, edges):
+    problem = random_problem(rng, np.diag([6.0, 6.0, 6.0]), 4)
+    problem.cell = np.diag(edges)
+    expected = problem.ewald()[0].potential(problem.charges)
+    assert relative(problem.mesh()[0].potential(problem.charges), expected) < 1e-5
+
+
+def test_atoms_in_far_cells_are_those_in_this_one(rng):
+    problem = random_problem(rng, CELLS["triclinic"], 20)
+    expected = problem.mesh()[0].potential(problem.charges)
+    problem.positions = problem.positions + rng.integers(-100_000, 100_000, (20, 3)) @ problem.cell
+    assert relative(problem.mesh()[0].potential(problem.charges), expected) < 1e-9
+
+
 def test_many_widths_go_without_tables(rng):
     problem = random_problem(rng, CELLS["cubic"], 30)
     problem.widths = torch.tensor(rng.uniform(0.4, 1.6, 30))

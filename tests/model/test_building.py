@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_nequiplr.errors import InputError, UnknownElementError
+from openmm_nequiplr.errors import BoxError, InputError, UnknownElementError
 from openmm_nequiplr.model.building import GraphBuilder, build_graph
 
 TENSORS = ("positions", "types", "batch", "cell", "total_charge", "edge_index", "edge_shift")
@@ -60,3 +60,60 @@ def test_wrong_arguments(make_model, crystal):
         builder(crystal.positions[:5], crystal.cell.array)
     with pytest.raises(InputError, match="cell: expected"):
         builder(crystal.positions)
+
+
+NONSENSE = {
+    "a fraction of a proton": ({"numbers": [8.7, 11, 17]}, "numbers: expected atomic numbers"),
+    "no number": ({"numbers": [float("nan"), 11, 17]}, "numbers: expected atomic numbers"),
+    "beyond the table": ({"numbers": [-3, 11, 17]}, "numbers: expected atomic numbers"),
+    "pbc NaN": ({"pbc": float("nan")}, "pbc: expected True or False"),
+    "pbc of two": ({"pbc": [True, True]}, "pbc: expected True or False"),
+    "a slab": ({"pbc": [True, True, False]}, "pbc: .* Coulomb sum .* vacuum"),
+    "a charge": ({"total_charge": 1e6}, "total_charge: expected at most 27 e of either sign"),
+    "positions, ragged": ({"positions": [[0, 0, 0], [1, 1]]}, "positions: expected numbers"),
+    "positions, infinite": (
+        {"positions": [[0, 0, 0], [np.inf, 0, 0], [0, 3, 0]]},
+        "positions: expected finite numbers .* of atom 1",
+    ),
+    "positions, flat": ({"positions": np.arange(9.0)}, r"positions: expected shape \(3, 3\)"),
+    "atoms on one another": (
+        {"positions": [[0, 0, 0], [0, 2.5, 0], [8.0, 8.0, 8.0 + 1e-6]]},
+        "positions: expected atoms at least 0.001 Å apart.*atoms 0 and 2 at 1e-06 Å",
+    ),
+    "no cell": ({"cell": None}, "cell: expected shape"),
+    "a cell of numbers": ({"cell": [8.0, 8.0, 8.0]}, "cell: expected shape"),
+    "a cell with NaN": ({"cell": np.diag([8.0, np.nan, 8.0])}, "cell: expected finite numbers"),
+    "a flat cell": ({"cell": np.diag([8.0, 8.0, 0.0])}, "cell: expected three independent"),
+    "a tiny cell": ({"cell": 0.5 * np.eye(3)}, r"cell, positions: .* about \d+ neighbours"),
+    "nearly flat": (
+        {"cell": [[8.0, 0, 0], [8.0, 1e-4, 0], [0, 0, 8.0]]},
+        r"cell, positions: .* about \d+ neighbours",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_is_refused(make_model, name):
+    changes, message = NONSENSE[name]
+    structure = {
+        "numbers": [8, 11, 17],
+        "positions": [[0, 0, 0], [0, 2.5, 0], [2.5, 0, 0.3]],
+        "cell": 8.0 * np.eye(3),
+        "pbc": True,
+        "total_charge": 0.0,
+    }
+    assert build_graph(make_model().config, **structure).num_edges > 0
+    with pytest.raises(InputError, match=message) as error:
+        build_graph(make_model().config, **(structure | changes))
+    assert isinstance(error.value, BoxError) or "cell: expected finite" not in message
+
+
+def test_graphs_have_the_lattice_in_short_vectors(make_model, crystal):
+    config, cell = make_model().config, crystal.cell.array
+    skewed = np.array([[1, 0, 0], [4, 1, 0], [-3, 2, 1]]) @ cell
+    graph = build_graph(config, crystal.numbers, crystal.positions, skewed, True)
+    lengths = torch.linalg.vector_norm(graph.cell[0], dim=1).sort().values
+    np.testing.assert_allclose(lengths, np.sort(np.linalg.norm(cell, axis=1)))
+    kept = build_graph(config, crystal.numbers, crystal.positions, cell, True)
+    assert torch.equal(kept.cell[0], torch.tensor(cell))
+    assert graph.num_edges == kept.num_edges

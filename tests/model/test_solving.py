@@ -286,6 +286,26 @@ def test_failure_says_what_to_change_and_leaves_no_trace(make_model):
             failing(graph)
 
 
+def test_the_next_structure_after_a_failure_is_as_with_a_new_evaluator(make_model):
+    model = make_model(r_max=3.2)
+    used = evaluator(model, charge_tolerance=1e-4)
+    patient, hasty = used.options, dataclasses.replace(used.options, max_iterations=1)
+    first, mixed = salt(2), salt(2)
+    mixed.numbers = mixed.numbers[np.random.default_rng(0).permutation(64)]
+    for failing in (first, mixed):  # the same number of atoms, and of other kinds
+        used(graph_of(model, first))
+        used.options = hasty
+        with pytest.raises(ConvergenceError):
+            used(graph_of(model, failing, 1.0))
+        used.options = patient
+        for atoms in (mixed, first):
+            found = used(graph_of(model, atoms))
+            expected = evaluator(model, charge_tolerance=1e-4)(graph_of(model, atoms))
+            if atoms is mixed:
+                np.testing.assert_array_equal(found.forces, expected.forces)
+            assert found.energy == pytest.approx(expected.energy, abs=1e-4)
+
+
 def test_the_model_itself_needs_a_lattice_sum(make_model):
     model = make_model(r_max=3.2)
     with pytest.raises(InputError, match="graph: expected one with a lattice sum"):

@@ -271,3 +271,36 @@ def test_wrong_arguments():
         PointChargeCoulomb(2, False, direct_space=False)
     with pytest.raises(BackendError, match="coulomb_platform.*Reference"):
         PointChargeCoulomb(2, True, platform="Abacus")
+
+
+def test_atoms_far_away_keep_their_places(rng):
+    """The CPU platform holds positions in single precision."""
+    positions, charges = rng.uniform(0.0, 9.0, (10, 3)), rng.normal(size=10)
+    cells = rng.integers(-100_000, 100_000, (10, 3))
+    for cell in (CUBE, SKEWED):
+        coulomb = PointChargeCoulomb(10, True, platform="CPU")
+        energy, forces = coulomb(positions, cell, charges)
+        far, pulls = coulomb(positions + cells @ cell, cell, charges)
+        assert far == pytest.approx(energy, abs=1e-3)
+        np.testing.assert_allclose(pulls, forces, rtol=0, atol=1e-3 * np.abs(forces).max())
+    free = PointChargeCoulomb(10, False, platform="CPU")
+    energy, forces = free(positions, None, charges)
+    far, pulls = free(positions + 1e7, None, charges)
+    assert far == pytest.approx(energy, abs=1e-4)
+    positions[5:] += [1e6, 0.0, 1e7]
+    energy, forces = free(positions, None, charges)
+    vectors = positions[:, None] - positions
+    distance = np.linalg.norm(vectors, axis=2) + np.diag(np.full(10, np.inf))
+    products = COULOMB_CONSTANT * np.outer(charges, charges) / distance
+    assert energy == pytest.approx(0.5 * products.sum(), rel=1e-6)
+    expected = (products / distance**2)[..., None] * vectors
+    np.testing.assert_allclose(forces, np.nansum(expected, axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_skewed_boxes_get_no_more_mesh_than_straight_ones():
+    straight = np.diag([48.0, 9.0, 9.0])
+    skewed = np.array([[48.0, 0.0, 0.0], [24.0, 9.0, 0.0], [-24.0, 4.5, 9.0]])
+    plans = [plan_pme(compact_box(cell), None, 1e-5) for cell in (straight, skewed)]
+    assert math.prod(plans[1].grid) < 2.0 * math.prod(plans[0].grid)
+    with pytest.raises(BoxError, match=r"box: expected one that a mesh .* got 1e\+06 x"):
+        plan_pme(compact_box(1e6 * np.eye(3)), 3.0, 1e-5)

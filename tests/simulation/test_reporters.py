@@ -74,6 +74,31 @@ def test_the_dipole_is_that_of_the_charges(tmp_path, ionic_model, cluster):
     np.testing.assert_allclose(found.dipoles[0], found.charges[0] @ (10.0 * positions), atol=1e-9)
 
 
+def test_the_dipole_follows_atoms_through_flips_and_wraps(tmp_path, ionic_model, rock_salt):
+    atoms = rock_salt.copy()
+    cell = atoms.cell.array.copy()
+    cell[2, 0] = 0.5 * cell[0, 0]
+    atoms.set_cell(cell, scale_atoms=True)
+    simulation = simulation_of(atoms, ionic_model)
+    reporter = ChargeReporter(tmp_path / "charges.npy", 1)
+    simulation.reporters.append(reporter)
+    simulation.step(2)
+    context = simulation.context
+    for strain in (1.001, 1.0):
+        state = context.getState(positions=True)
+        positions = state.getPositions(asNumpy=True)._value * strain
+        box = state.getPeriodicBoxVectors(asNumpy=True)._value * strain
+        box[2] -= np.sign(box[2, 0]) * box[0]  # other vectors, as a flexible barostat chooses them
+        context.setPeriodicBoxVectors(*box)
+        context.setPositions(positions - np.floor(positions @ np.linalg.inv(box)) @ box)
+        simulation.step(1)
+    reporter.close()
+    found = load_charges(tmp_path / "charges.npy")
+    jumps = np.abs(np.diff(found.dipoles, axis=0)).max(axis=1)
+    assert len(jumps) == 3
+    assert jumps.max() < 0.5
+
+
 def test_reports_after_a_step_cost_half_an_evaluation(tmp_path, ionic_model, cluster):
     simulation = simulation_of(cluster, ionic_model)
     simulation.reporters.append(ChargeReporter(tmp_path / "charges.npy", 1))

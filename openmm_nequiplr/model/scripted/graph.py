@@ -13,7 +13,7 @@ from ...nn import saturate
 from ...units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
 from ..potential import NequIPLRPotential
 from .layers import ScriptedStage
-from .pairs import PairList
+from .pairs import PairList, ReducedCell
 
 
 class NoExternalSum(torch.nn.Module):
@@ -81,6 +81,7 @@ class EvaluationGraph(torch.nn.Module):
         self.external = NoExternalSum() if external is None else external
         self.ratio = config.coulomb_constant / COULOMB_CONSTANT
         self.length_unit, self.energy_unit = ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
+        self.lattice = ReducedCell()
         self.pairs, self.solver, self.harmonics = pairs, solver, model.harmonics.sh
         self.stage_1 = ScriptedStage(model.electronegativity_stage)
         self.stage_2 = ScriptedStage(model.energy_stage)
@@ -181,7 +182,8 @@ class EvaluationGraph(torch.nn.Module):
         if self.periodic:
             if cell is None:
                 raise RuntimeError("cell: expected three box vectors for a periodic model")
-            box = cell
+            with torch.no_grad():
+                box = self.lattice(cell)
         with torch.no_grad():
             searches = self.pairs.searches
             x = self.pairs.update(positions, box, self.solver.operator.far_cutoff(box))
@@ -252,6 +254,7 @@ class EvaluationGraph(torch.nn.Module):
         if len(self.solver.failure) > 0:
             raise RuntimeError(self.solver.failure)
         if not finite:
+            self.solver.forget()
             raise RuntimeError(
                 "positions: expected a geometry that the model can evaluate, got a non-finite "
                 "energy or force; atoms on top of one another are the usual cause"

@@ -9,9 +9,8 @@ import math
 import torch
 
 from ...electrostatics.gaussian import pair_width, self_coefficient
-from ...electrostatics.splitting import CUTOFF_SAFETY, MESH_ERROR
+from ...electrostatics.splitting import CUTOFF_SAFETY, MESH_ERROR, MOST_POINTS
 from .direct import PeriodicMatrix, screened_pairs
-from .pairs import cell_heights
 
 #: Ewald width in units of the cube root of the volume per atom at which pairs and mesh cost alike.
 BALANCE = 0.75
@@ -76,7 +75,7 @@ class MeshMatrix(PeriodicMatrix):
         self.order = 6 if accuracy > 1e-4 else 8
         self.reach = math.sqrt(-2.0 * math.log(CUTOFF_SAFETY * accuracy))
         self.spacing = (accuracy / MESH_ERROR[self.order]) ** (1.0 / self.order)
-        self.balance = BALANCE
+        self.balance, self.most_points = BALANCE, MOST_POINTS
         self.register_buffer("cell", torch.zeros(3, 3, dtype=torch.float64))
         self.register_buffer("spectrum", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("own_wave", torch.zeros(0, dtype=torch.float64))
@@ -94,11 +93,16 @@ class MeshMatrix(PeriodicMatrix):
         return self.reach * self.eta(cell)
 
     def _shape(self, cell: torch.Tensor) -> list[int]:
-        heights: list[float] = cell_heights(cell).tolist()
+        lengths: list[float] = torch.linalg.vector_norm(cell, dim=1).tolist()
         spacing = self.eta(cell) * self.spacing
+        if lengths[0] * lengths[1] * lengths[2] / spacing**3 > self.most_points:
+            raise RuntimeError(
+                "cell: expected one that a mesh resolves, got vectors of {}, {} and {} Å for {} "
+                "atoms".format(lengths[0], lengths[1], lengths[2], self.count)
+            )
         shape: list[int] = []
-        for height in heights:
-            shape.append(next_fast_length(max(self.order, math.ceil(height / spacing))))
+        for length in lengths:
+            shape.append(next_fast_length(max(self.order, math.ceil(length / spacing))))
         return shape
 
     def _spline_factor(self, points: int, frequency: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,9 @@ import math
 
 import torch
 
+from ...lattice import reduction
+from ...neighbors import crowding
+
 
 def cell_heights(cell: torch.Tensor) -> torch.Tensor:
     """Distances between opposite faces of a cell, shape (3,), Å; rows are lattice vectors."""
@@ -98,6 +101,39 @@ def half_pairs(
     return torch.cat(firsts), torch.cat(seconds), torch.cat(shifts)
 
 
+def close_gaps(positions: torch.Tensor, reach: float) -> torch.Tensor:
+    """Positions, shape (N, 3), Å, with gaps along an axis narrowed to ``reach`` where wider.
+
+    Pairs nearer than that keep their vectors, and others stay at least so far apart: what is
+    searched in is as large as the atoms need, however far they are apart.
+    """
+    places, order = positions.sort(dim=0)
+    steps = (places[1:] - places[:-1]).clamp(max=reach)
+    closed = torch.cat((torch.zeros_like(places[:1]), torch.cumsum(steps, 0)))
+    return torch.empty_like(closed).scatter(0, order, closed)
+
+
+class ReducedCell(torch.nn.Module):
+    """A cell's lattice in a basis of short vectors, see :mod:`openmm_nequiplr.lattice`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("given", torch.zeros(3, 3, dtype=torch.float64))
+        self.register_buffer("made", torch.zeros(3, 3, dtype=torch.float64))
+
+    def forward(self, cell: torch.Tensor) -> torch.Tensor:
+        """The vectors, shape (3, 3), Å; they are kept while the cell stays the same."""
+        if not torch.equal(cell, self.given):
+            volume = float(torch.linalg.det(cell).abs())
+            if not (math.isfinite(volume) and volume > 1e-6):
+                raise RuntimeError("cell: expected three independent vectors of finite length")
+            rows: list[list[float]] = cell.tolist()
+            basis = torch.tensor(reduction(rows), dtype=cell.dtype, device=cell.device)
+            self.made = basis @ cell
+            self.given = cell.clone()
+        return self.made
+
+
 class PairList(torch.nn.Module):
     """Pairs within the two cutoffs, searched with a skin and kept until an atom has used it up.
 
@@ -160,11 +196,15 @@ class PairList(torch.nn.Module):
         return positions
 
     def _search(self, positions: torch.Tensor, cell: torch.Tensor, reach: float) -> None:
-        box = cell
+        box, points = cell, positions
         if not self.periodic:  # a cell so large that images are out of reach
-            low, high = positions.min(dim=0)[0], positions.max(dim=0)[0]
-            box = torch.diag(1.01 * (high - low + reach))
-        first, second, shift = half_pairs(positions, box, reach)
+            points = close_gaps(positions, reach)
+            box = torch.diag(1.01 * (points.max(dim=0)[0] + reach))
+        heights: list[float] = cell_heights(box).tolist()
+        message = crowding(heights, positions.shape[0], reach)
+        if len(message) > 0:
+            raise RuntimeError(message)
+        first, second, shift = half_pairs(points, box, reach)
         if not self.periodic:
             shift = torch.zeros_like(shift)
         vector = positions.index_select(0, second) - positions.index_select(0, first)

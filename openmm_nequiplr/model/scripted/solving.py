@@ -82,6 +82,9 @@ class DenseCharges(torch.nn.Module):
     def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
         """Nothing is kept."""
 
+    def forget(self) -> None:
+        """Nothing was kept."""
+
 
 class WoodburyFactor(torch.nn.Module):
     """:class:`openmm_nequiplr.equilibration.WoodburyPreconditioner`, kept over steps.
@@ -162,7 +165,11 @@ class WoodburyFactor(torch.nn.Module):
         if self.first < 0:
             self.first = iterations
         elif iterations > self.first + self.growth:
-            self.inverse = self.inverse[:0]
+            self.forget()
+
+    def forget(self) -> None:
+        """Make it anew the next time."""
+        self.inverse = self.inverse[:0]
 
 
 class DiagonalFactor(torch.nn.Module):
@@ -182,6 +189,9 @@ class DiagonalFactor(torch.nn.Module):
 
     def report(self, iterations: int) -> None:
         """Nothing follows from it."""
+
+    def forget(self) -> None:
+        """Nothing was kept."""
 
 
 class IterativeCharges(torch.nn.Module):
@@ -309,7 +319,7 @@ class IterativeCharges(torch.nn.Module):
             going = curvature > 0.0 and product > 0.0 and math.isfinite(size)
         self.iterations = max(self.iterations, iteration)
         if not size <= goal:
-            self._forget()
+            self.forget()
             self.failure = (
                 "charge equilibration failed: residual {} eV/e after {} iterations, {} wanted; "
                 "raise max_iterations (now {}) or loosen the relative tolerance (charge_tolerance, "
@@ -323,10 +333,12 @@ class IterativeCharges(torch.nn.Module):
                 )
         return charges
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Keep nothing of an evaluation that failed."""
         self.positions = self.positions[:0]
         self.charge_history = self.charge_history[:0]
         self.adjoint_history = self.adjoint_history[:0]
+        self.factor.forget()
 
     def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
         """Let the next evaluation profit; the same geometry again does not count as a step."""

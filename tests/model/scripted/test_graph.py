@@ -185,6 +185,21 @@ def test_atoms_on_top_of_one_another_are_refused(make_model, molecule):
         evaluate(graph, molecule)
 
 
+def test_nothing_of_a_failed_evaluation_is_left(make_model, crystal):
+    atoms = crystal * (2, 2, 2)
+    options = SolverOptions("iterative")
+    used, fresh = (
+        script_model(make_model(num_layers=1), atoms.numbers, True, options=options)
+        for _ in range(2)
+    )
+    bad = atoms.copy()
+    bad.positions[0] = bad.positions[1]
+    with pytest.raises(Exception, match="on top of one another"):
+        evaluate(used, bad)
+    for found, expected in zip(evaluate(used, atoms), evaluate(fresh, atoms), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_another_number_of_atoms_is_refused(make_model, molecule):
     graph = script_model(make_model(), molecule.numbers, False)
     with pytest.raises(Exception, match="expected 7 atoms, got 6"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_nequiplr.model.scripted.pairs import PairList, half_pairs
+from openmm_nequiplr.model.scripted.pairs import PairList, close_gaps, half_pairs
 from openmm_nequiplr.neighbors import neighbor_list
 
 
@@ -85,3 +85,28 @@ def test_no_pairs_at_all():
     first, _, vector = pairs(pairs.update(x, torch.eye(3, dtype=torch.float64), 0.0), x, True)
     assert first.shape == (0,)
     assert vector.shape == (0, 3)
+
+
+@pytest.mark.parametrize("apart", [[2e3, 2e3, 0.0], [1e6, -1e6, 1e6], [0.0, 0.0, 1e9]])
+def test_fragments_anywhere(rng, apart):
+    positions = rng.uniform(0.0, 5.0, (12, 3))
+    positions[7:] += apart
+    positions[10:] -= np.multiply(apart, 3.0)
+    closed = close_gaps(torch.tensor(positions), 3.0)
+    assert float((closed.max(dim=0)[0] - closed.min(dim=0)[0]).max()) < 12 * 3.0
+    pairs, nowhere = PairList(2.4, False, 0.6), torch.eye(3, dtype=torch.float64)
+    x = torch.tensor(positions)
+    first, second, vector = pairs(pairs.update(x, nowhere, 0.0), nowhere, True)
+    length = torch.linalg.vector_norm(vector, dim=-1)
+    index, _ = neighbor_list(positions, np.zeros((3, 3)), False, 2.4, full=False)
+    none = torch.zeros(len(first), 3)
+    near = length < 2.4
+    assert as_set(*(v[near].numpy() for v in (first, second, none))) == as_set(
+        *index.numpy(), np.zeros((index.shape[1], 3))
+    )
+
+
+def test_more_neighbours_than_a_material_has_are_refused():
+    x, cell = torch.zeros(1, 3, dtype=torch.float64), 0.3 * torch.eye(3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"expected room .* about \d+ neighbours"):
+        PairList(4.0, True, 0.6).update(x, cell, 8.0)
