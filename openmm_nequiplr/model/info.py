@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ _UNITS = {
     "charge_max": "e",
     "coulomb_constant": "eV Å/e²",
     "hardness_min": "eV/e²",
+    "shortest_distances": "Å",
 }
 # Shown in the table of elements, or of no meaning without it.
 _IN_THE_TABLE = ("type_names", "gaussian_widths")
@@ -110,9 +113,17 @@ def _configuration(model: NequIPLRPotential) -> list[str]:
     for name, value in values.items():
         if name in _IN_THE_TABLE or value is None:
             continue
+        if name == "shortest_distances":
+            value = _of_pairs(model.config.type_names, value)
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         rows[name] = f"{text} {_UNITS.get(name, '')}".rstrip()
     return _rows(rows)
+
+
+def _of_pairs(names: Sequence[str], table: Sequence[Sequence[float]]) -> list[str]:
+    """Each two elements with their entry, as in ``H-C 1.01``."""
+    pairs = itertools.combinations_with_replacement(range(len(names)), 2)
+    return [f"{names[i]}-{names[j]} {table[i][j]:.2f}" for i, j in pairs]
 
 
 def _card(model: NequIPLRPotential) -> list[str]:

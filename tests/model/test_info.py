@@ -20,6 +20,13 @@ def test_description_of_a_model(make_model):
             assert re.search(rf"^  {name} ", text, re.MULTILINE), name
 
 
+def test_shortest_distances_are_told_by_pair(make_model):
+    table = ((1.2, 2.4, 3.0), (2.4, 3.0, 2.7), (3.0, 2.7, 3.2))
+    text = describe_model(make_model(shortest_distances=table))
+    expected = "O-O 1.20, O-Na 2.40, O-Cl 3.00, Na-Na 3.00, Na-Cl 2.70, Cl-Cl 3.20 Å"
+    assert re.search(rf"^  shortest_distances +{re.escape(expected)}$", text, re.MULTILINE)
+
+
 def test_description_of_a_file_holds_its_card(make_model, tmp_path):
     path = tmp_path / "small.safetensors"
     save_model(make_model(), path, metadata={"training data": "word " * 60})
