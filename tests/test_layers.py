@@ -14,8 +14,8 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"derivatives", "errors", "jit", "locking", "operators"}
-    | {"pickling", "threads", "timing", "units"},
+    {"derivatives", "errors", "files", "jit", "locking", "operators"}
+    | {"pickling", "threads", "timing", "units", "yaml_files"},
     {"neighbors"},
     {"accelerators"},
     {"verlet"},

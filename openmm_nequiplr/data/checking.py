@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, describe
 from .distances import check_distances
 from .structure import Structure
 from .units import DataUnits
@@ -52,7 +52,8 @@ def finish(
     Raises
     ------
     InputError
-        If lengths cannot be in the unit in which they are read.
+        If lengths cannot be in the unit in which they are read, or a total charge is beyond that
+        of all nuclei.
     """
 
     def tell(line: str) -> None:
@@ -61,6 +62,8 @@ def finish(
     given = given or DataUnits()
     units = given.completed(*own)
     result = [units.to_angstrom_and_ev(structure) for structure in structures]
+    for index, structure in enumerate(result):
+        _check_charge(structure, f"{source}, structure {index}: total_charge")
     try:
         check_distances(result, units, given.length is not None, tell)
     except InputError as error:
@@ -74,6 +77,15 @@ def finish(
     for line in contradictions(result):
         tell(line)
     return result
+
+
+def _check_charge(structure: Structure, name: str) -> None:
+    """Atoms have no more electrons to lose than their nuclei have charges."""
+    from ase.data import atomic_numbers
+
+    most = sum(atomic_numbers.get(symbol, 118) for symbol in structure.symbols)
+    if abs(structure.total_charge) > most:
+        raise InputError(describe(name, structure.total_charge, f"at most {most} e"))
 
 
 def contradictions(structures: Sequence[Structure]) -> list[str]:

@@ -90,6 +90,13 @@ def test_a_charge_that_is_assumed_is_told(tmp_path, rng):
     assert line.endswith("total charge 0 assumed in 1 of 4 structures")
 
 
+def test_a_charge_beyond_that_of_all_nuclei(tmp_path, rng):
+    frames = _frames(rng)
+    frames[3].info["total_charge"] = 1e6
+    with pytest.raises(InputError, match=r"structure 3: total_charge: expected at most 10 e"):
+        _read(tmp_path, frames)
+
+
 def test_charges_against_the_total_charge():
     structures = [
         _water(charges=[-0.8, 0.4, 0.4]),
