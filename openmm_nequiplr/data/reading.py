@@ -60,6 +60,8 @@ def read_structures(
     if not Path(path).is_file():
         raise FileNotFoundError(f"data file: expected an existing file, got {path}")
     if (format or _detect(path)) == "runner":
+        if keys is not None and keys.named():
+            say(f"{path}: keys of {', '.join(keys.named())} mean nothing in a RuNNer file")
         return read_runner(path, units, say)
     return read_extxyz(path, keys, units, say)
 
