@@ -97,7 +97,8 @@ def train_committee(
             directory = member_path(parent, seed).parent
             own = {**(overrides or {}), "seed": seed, "output": str(directory)}
             begun = resume and has_checkpoint(directory)
-            result = train(config_path, begun, own, progress, accept_changes)
+            options = {"accept_changes": True} if accept_changes else {}
+            result = train(config_path, resume=begun, overrides=own, progress=progress, **options)
             if result is None:
                 raise KeyboardInterrupt
             finished.append(seed)
