@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import BackendError, InputError, NequIPLRError, describe
+from .errors import BackendError, InputError, NequIPLRError, Terminated, describe
 
 EXIT_FAILURE = 2
 EXIT_INTERRUPTED = 130
@@ -32,15 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 2 after an error (one line on standard error), 130 after Ctrl-C.
+        0 on success, 2 after an error (one line on standard error), 130 after Ctrl-C, 143 after
+        SIGTERM.
     """
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:
         arguments.call(arguments)
-    except KeyboardInterrupt:
-        print("nequiplr: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(": ".join(["nequiplr: interrupted", *map(str, stop.args)]), file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Terminated as stop:
+        print(f"nequiplr: {stop}", file=sys.stderr)
+        return stop.status
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FAILURE
@@ -92,10 +96,24 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------- train
 
 
+_TRAIN_CONFIG = (
+    "training YAML file; units of its data: Å and eV in extended XYZ, Bohr and Hartree in RuNNer "
+    "files, or as data.units says, e.g. {length: angstrom, energy: eV}"
+)
+
+
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config_path", metavar="CONFIG", type=Path, help="training YAML file")
+    parser.add_argument("config_path", metavar="CONFIG", type=Path, help=_TRAIN_CONFIG)
     parser.add_argument(
-        "--resume", action="store_true", default=False, help="continue from the last checkpoint"
+        "--resume",
+        action="store_true",
+        default=False,
+        help="continue from the last checkpoint; refused if data or settings are others",
+    )
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: continue although data or settings are others",
     )
     parser.add_argument(
         "--seeds",
@@ -142,7 +160,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     InputError
         If an assignment has no key or no ``=``, or its value is not YAML.
     """
-    import yaml
+    from .yaml_files import parse_yaml
 
     overrides: dict[str, Any] = {}
     for assignment in assignments:
@@ -150,8 +168,8 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(describe("--set", assignment, "KEY=VALUE"))
         try:
-            overrides[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            overrides[key.strip()] = parse_yaml(value)
+        except (ValueError, RecursionError) as error:
             raise InputError(describe("--set", assignment, "a YAML value after '='")) from error
     return overrides
 
@@ -184,10 +202,17 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="more models: judge the mean of all, each of them, and what their spread tells",
     )
-    parser.add_argument("data", metavar="DATA", help="extended XYZ or RuNNer input.data")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="extended XYZ (Å, eV) or RuNNer input.data (Bohr, Hartree), unless units are given",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write parity plots here")
     parser.add_argument("--batch-size", type=int, metavar="N", help="structures per batch")
     parser.add_argument("--format", choices=("extxyz", "runner"), help="of DATA")
+    units = {"length": "angstrom, bohr, nm, pm", "energy": "eV, hartree, kcal/mol …"}
+    for unit, names in units.items():
+        parser.add_argument(f"--{unit}-unit", metavar="UNIT", help=f"of DATA: {names}")
     _device_arguments(parser)
     for quantity in ("energy", "forces", "charges", "dipole", "stress", "total-charge"):
         parser.add_argument(

@@ -31,6 +31,22 @@ class UncertaintyError(NequIPLRError, RuntimeError):
     """The models of a committee are farther apart than is allowed."""
 
 
+class Terminated(BaseException):
+    """The process was asked to end by SIGTERM; like KeyboardInterrupt, no error of the program.
+
+    Parameters
+    ----------
+    message : str
+    """
+
+    #: Exit status that a shell gives to a process that SIGTERM ended.
+    status = 143
+
+
+class DirectoryInUseError(NequIPLRError, RuntimeError):
+    """Another process writes into the same output directory."""
+
+
 class BackendError(NequIPLRError, RuntimeError):
     """A backend was asked for that is not there."""
 

@@ -7,9 +7,11 @@ from .reading import read_structures
 from .runner import read_runner
 from .split import Split, random_split
 from .structure import Structure
+from .units import DataUnits
 
 __all__ = [
     "DataKeys",
+    "DataUnits",
     "EpochSampler",
     "GraphDataset",
     "LabelledGraph",

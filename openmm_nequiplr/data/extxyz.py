@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, describe
+from .checking import Say, finish, ignored_labels
 from .keys import DEFAULT_KEYS, DataKeys
 from .structure import Structure
+from .units import DataUnits
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -17,15 +21,23 @@ if TYPE_CHECKING:
 _PER_ATOM = frozenset({"forces", "charges"})
 
 
-def read_extxyz(path: str | Path, keys: DataKeys | None = None) -> list[Structure]:
-    """Read every frame of an extended XYZ file.
+def read_extxyz(
+    path: str | Path,
+    keys: DataKeys | None = None,
+    units: DataUnits | None = None,
+    say: Say = print,
+) -> list[Structure]:
+    """Read every frame of an extended XYZ file, converted to Å, eV and e.
 
     Parameters
     ----------
     path : path
-        The file; units are Å, eV, e.
     keys : DataKeys, optional
         Names of the labels.
+    units : DataUnits, optional
+        Å and eV when not given.
+    say : callable
+        Takes a line on what was found that the labels alone do not tell.
 
     Returns
     -------
@@ -34,41 +46,106 @@ def read_extxyz(path: str | Path, keys: DataKeys | None = None) -> list[Structur
     Raises
     ------
     InputError
-        If the file cannot be parsed, a frame is periodic in some directions only, or a key
-        named in `keys` is in no frame.
+        If the file cannot be parsed, a frame is periodic in some directions only, a key named in
+        `keys` is in no frame, or distances are far from bonds in the unit of length.
     """
     from ase.io import read
 
     keys = keys or DataKeys()
+    check_frames(path)
     try:
-        frames = read(str(path), index=":", format="extxyz")
+        frames = list(read(str(path), index=":", format="extxyz"))
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # ASE raises many unrelated types on malformed files
         raise InputError(
             describe("data file", f"{path} ({error})", "a readable extended XYZ file")
         ) from error
-    if not frames:
-        raise InputError(describe("data file", f"{path} without a frame", "one frame or more"))
-    found: set[str] = set()
+    used: dict[str, set[str]] = {}
     structures = []
     for number, atoms in enumerate(frames):
         try:
-            structures.append(structure_from_atoms(atoms, keys, found))
+            structures.append(structure_from_atoms(atoms, keys, used))
         except InputError as error:
             raise InputError(f"{path}, frame {number}: {error}") from None
     for quantity, name in keys.named().items():
-        if quantity not in found:
+        if quantity not in used:
             raise InputError(
                 describe(
                     f"keys.{quantity}", f"{name!r}, in no frame of {path}", "a key of the file"
                 )
             )
-    return structures
+    _report_keys(path, frames, used, say)
+    return finish(structures, path, units, ("angstrom", "eV"), tuple(keys.named()), say)
+
+
+def check_frames(path: str | Path) -> None:
+    """Count the lines of every frame, before memory is taken for what a header declares.
+
+    Raises
+    ------
+    InputError
+        If a frame is shorter than its header says, something stands between or after frames, or
+        there is no frame.
+    """
+    from ase.io.formats import open_with_compression
+
+    number = frames = 0
+
+    def refuse(got: str, expected: str) -> InputError:
+        return InputError(describe("data file", f"{path}, line {number}: {got}", expected))
+
+    try:
+        with open_with_compression(str(path), "r") as handle:
+            line = handle.readline()
+            while line.strip():
+                number += 1
+                count = int(line) if line.strip().isdecimal() and len(line) < 20 else 0
+                if count < 1:
+                    raise refuse(line.strip()[:40], "a number of atoms above 0")
+                there = sum(1 for _ in itertools.islice(handle, count + 1))
+                if there <= count:
+                    got = f"{count} atoms declared, {max(there - 1, 0)} lines of atoms there"
+                    raise refuse(got, "a line for each atom")
+                number, frames = number + there, frames + 1
+                line = handle.readline()
+                while line.lstrip().startswith("VEC"):
+                    number, line = number + 1, handle.readline()
+            if any(rest.strip() for rest in handle):
+                raise refuse("more behind an empty line", "frames without empty lines between")
+    except UnicodeDecodeError as error:
+        expected = "an extended XYZ file in UTF-8"
+        raise InputError(describe("data file", f"{path} ({error})", expected)) from None
+    if not frames:
+        raise InputError(describe("data file", f"{path} without a frame", "one frame or more"))
+
+
+def _report_keys(
+    path: str | Path, frames: Sequence[Atoms], used: dict[str, set[str]], say: Say
+) -> None:
+    """Say which labels are read under several names, and which are not read."""
+    names = set[str]().union(*map(_names, frames))
+    taken = {name for each in used.values() for name in each}
+    line = ignored_labels(names, taken)
+    if line is not None:
+        say(f"{path}: {line}")
+    for quantity, own in used.items():
+        if len(own) > 1:
+            say(f"{path}: {quantity} under several names: {', '.join(sorted(own))}")
+    charged = used.get("total_charge", set())
+    bare = sum(charged.isdisjoint(_names(atoms)) for atoms in frames)
+    if bare:
+        say(f"{path}: total charge 0 assumed in {bare} of {len(frames)} structures")
+
+
+def _names(atoms: Atoms) -> set[str]:
+    """Columns, keys and results of a frame."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    return {*atoms.arrays, *atoms.info, *results}
 
 
 def structure_from_atoms(
-    atoms: Atoms, keys: DataKeys | None = None, found: set[str] | None = None
+    atoms: Atoms, keys: DataKeys | None = None, used: dict[str, set[str]] | None = None
 ) -> Structure:
     """Convert one ASE ``Atoms`` object.
 
@@ -78,8 +155,8 @@ def structure_from_atoms(
         Labels are looked for in ``info``, ``arrays`` and the results of its calculator.
     keys : DataKeys, optional
         Names of the labels.
-    found : set of str, optional
-        Receives the names of the quantities that are there.
+    used : dict of str to set of str, optional
+        Receives for each quantity that is there the key that it was read from.
 
     Returns
     -------
@@ -93,12 +170,12 @@ def structure_from_atoms(
         )
     labels: dict[str, Any] = {}
     for quantity in DEFAULT_KEYS:
-        value = _lookup(atoms, quantity, keys.candidates(quantity))
+        name, value = _lookup(atoms, quantity, keys.candidates(quantity))
         if value is None:
             continue
         labels[quantity] = _full_stress(value) if quantity == "stress" else value
-        if found is not None:
-            found.add(quantity)
+        if used is not None:
+            used.setdefault(quantity, set()).add(name)
     return Structure(
         symbols=tuple(atoms.get_chemical_symbols()),
         positions=atoms.get_positions(),
@@ -108,15 +185,18 @@ def structure_from_atoms(
     )
 
 
-def _lookup(atoms: Atoms, quantity: str, names: tuple[str, ...]) -> Any:
-    """The first of `names` that the frame has; ASE moves plain names to a calculator."""
+def _lookup(atoms: Atoms, quantity: str, names: tuple[str, ...]) -> tuple[str, Any]:
+    """The first of `names` that the frame has and its value, or nothing.
+
+    ASE moves plain names to a calculator.
+    """
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
     homes = (atoms.arrays, results) if quantity in _PER_ATOM else (atoms.info, results)
     for name in names:
         for home in homes:
             if home.get(name) is not None:
-                return home[name]
-    return None
+                return name, home[name]
+    return "", None
 
 
 def _full_stress(value: Any) -> np.ndarray:

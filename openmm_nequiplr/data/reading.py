@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError, describe
+from .checking import Say
 from .extxyz import read_extxyz
 from .keys import DataKeys
 from .runner import read_runner
 from .structure import Structure
+from .units import DataUnits
 
 FORMATS = ("extxyz", "runner")
 
@@ -18,8 +20,12 @@ def read_structures(
     path: str | Path | Iterable[str | Path],
     keys: DataKeys | None = None,
     format: str | None = None,
+    units: DataUnits | None = None,
+    say: Say = print,
 ) -> list[Structure]:
     """Read all structures of one file, or of several in the order given.
+
+    Labels that are zero throughout a file are taken as unknown, unless their key was named.
 
     Parameters
     ----------
@@ -28,27 +34,40 @@ def read_structures(
         Key names of extended XYZ files.
     format : {"extxyz", "runner"}, optional
         Recognised from the file when not given: a file whose first word is ``begin`` is RuNNer.
+    units : DataUnits, optional
+        Of the files; Å and eV for extended XYZ, Bohr and Hartree for RuNNer when not given.
+    say : callable
+        Takes a line on what was found that the labels alone do not tell: labels that are ignored,
+        taken as unknown or contradict each other, total charges that are assumed.
 
     Returns
     -------
     list of Structure
+        In Å, eV and e.
 
     Raises
     ------
     FileNotFoundError
         If a file is not there.
     InputError
-        If a file cannot be understood.
+        If a file cannot be understood, or distances are far from bonds in the unit of length
+        and the user did not state it.
     """
     if format is not None and format not in FORMATS:
         raise InputError(describe("format", format, " or ".join(FORMATS)))
     if not isinstance(path, (str, Path)):
-        return [s for each in path for s in read_structures(each, keys, format)]
+        return [s for each in path for s in read_structures(each, keys, format, units, say)]
     if not Path(path).is_file():
         raise FileNotFoundError(f"data file: expected an existing file, got {path}")
     if (format or _detect(path)) == "runner":
-        return read_runner(path)
-    return read_extxyz(path, keys)
+        if keys is not None and keys.named():
+            say(f"{path}: keys of {', '.join(keys.named())} mean nothing in a RuNNer file")
+        return read_runner(path, units, say)
+    return read_extxyz(path, keys, units, say)
+
+
+def unsaid(line: str) -> None:
+    """For ``say``: nothing is said."""
 
 
 def _detect(path: str | Path) -> str:

@@ -1,8 +1,9 @@
 """RuNNer (and n2p2) ``input.data`` files.
 
 One structure reads ``begin``, ``comment …``, three ``lattice`` lines when periodic,
-``atom x y z element charge energy fx fy fz`` lines, ``energy E``, ``charge Q``, ``end``;
-lengths in Bohr, energies in Hartree, charges in e.
+``atom x y z element charge energy fx fy fz`` lines, ``energy E``, ``charge Q``, ``end``.
+The format prescribes no units. Lengths are read in Bohr and energies in Hartree, as RuNNer has
+them, unless the user states others; charges are in e.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, describe
+from .checking import Say, finish
 from .structure import Structure
-
-BOHR = 0.529177210903  # Å (CODATA 2018)
-HARTREE = 27.211386245988  # eV (CODATA 2018)
+from .units import DataUnits
 
 
-def read_runner(path: str | Path) -> list[Structure]:
+def read_runner(
+    path: str | Path, units: DataUnits | None = None, say: Say = print
+) -> list[Structure]:
     """Read every structure of an ``input.data`` file, converted to Å, eV and e.
 
-    The format has a column for atomic charges whether they are known or not: when it holds
-    nothing but zeros in the whole file, charges are taken as unknown.
+    The format has columns for charges and forces whether they are known or not: those that hold
+    nothing but zeros in the whole file are taken as unknown, and so is an energy.
 
     Parameters
     ----------
     path : path
+    units : DataUnits, optional
+        Bohr and Hartree when not given.
+    say : callable
+        Takes a line on what was found that the labels alone do not tell.
 
     Returns
     -------
@@ -35,11 +41,12 @@ def read_runner(path: str | Path) -> list[Structure]:
     Raises
     ------
     InputError
-        With file and line number, if a line cannot be understood.
+        With file and line number, if a line cannot be understood; if distances are far from
+        bonds in the unit of length.
     """
     blocks: list[_Block] = []
     block: _Block | None = None
-    with open(path, encoding="utf-8") as handle:
+    with open(path, encoding="utf-8", errors="surrogateescape") as handle:
         for number, line in enumerate(handle, start=1):
             words = line.split()
             if not words or words[0].startswith("#"):
@@ -61,18 +68,20 @@ def read_runner(path: str | Path) -> list[Structure]:
     if block is not None or not blocks:
         got = "an unfinished structure" if block is not None else "no structure"
         raise InputError(describe("data file", f"{path} with {got}", "begin … end blocks"))
-    with_charges = any(any(b.charges) for b in blocks)
     structures = []
     for index, each in enumerate(blocks):
         try:
-            structures.append(each.structure(with_charges))
+            structures.append(each.structure())
         except InputError as error:
             raise InputError(f"{path}, structure {index}: {error}") from None
-    return structures
+    assumed = sum(each.total_charge is None for each in blocks)
+    if assumed:
+        say(f"{path}: total charge 0 assumed in {assumed} of {len(blocks)} structures")
+    return finish(structures, path, units, ("bohr", "hartree"), say=say)
 
 
 class _Block:
-    """The lines between one ``begin`` and its ``end``, in Bohr, Hartree and e."""
+    """The lines between one ``begin`` and its ``end``."""
 
     def __init__(self) -> None:
         self.lattice: list[list[float]] = []
@@ -81,7 +90,7 @@ class _Block:
         self.charges: list[float] = []
         self.forces: list[list[float]] = []
         self.energy: float | None = None
-        self.total_charge = 0.0
+        self.total_charge: float | None = None
 
     def add(self, words: list[str]) -> None:
         """Take in one line, already split."""
@@ -109,20 +118,19 @@ class _Block:
                 describe("keyword", keyword, "lattice, atom, energy, charge, comment or end")
             )
 
-    def structure(self, with_charges: bool) -> Structure:
-        """Convert to Å, eV and e."""
+    def structure(self) -> Structure:
+        """The structure in the numbers of the file."""
         if len(self.lattice) not in (0, 3):
             raise InputError(describe("lattice", f"{len(self.lattice)} lines", "three or none"))
-        periodic = bool(self.lattice)
         return Structure(
             symbols=tuple(self.symbols),
-            positions=np.array(self.positions).reshape(-1, 3) * BOHR,
-            cell=np.array(self.lattice) * BOHR if periodic else None,
-            pbc=periodic,
-            total_charge=self.total_charge,
-            energy=None if self.energy is None else self.energy * HARTREE,
-            forces=np.array(self.forces).reshape(-1, 3) * (HARTREE / BOHR),
-            charges=np.array(self.charges) if with_charges else None,
+            positions=np.array(self.positions).reshape(-1, 3),
+            cell=np.array(self.lattice) if self.lattice else None,
+            pbc=bool(self.lattice),
+            total_charge=self.total_charge or 0.0,
+            energy=self.energy,
+            forces=np.array(self.forces).reshape(-1, 3),
+            charges=np.array(self.charges),
         )
 
 

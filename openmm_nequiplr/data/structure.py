@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -94,6 +95,11 @@ class Structure:
     def in_free_space(self) -> Structure:
         """The same atoms and labels without a cell, and without the stress of one."""
         return replace(self, cell=None, pbc=False, stress=None)
+
+    def without(self, *labels: str) -> Structure:
+        """The same atoms without some of the labels."""
+        unknown: dict[str, Any] = dict.fromkeys(labels)
+        return replace(self, **unknown)
 
     @property
     def num_atoms(self) -> int:

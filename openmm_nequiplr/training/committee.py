@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, describe
+from ..files import replace_file
+from ..locking import directory_lock
 from ..model.committee import member_path
+from .checkpoints import has_checkpoint
 from .config import TrainingConfig, load_config
 from .preparation import read_parts
-from .recorder import CHECKPOINT
 from .run import train
 from .spread import CommitteeMetrics, evaluate_committee, format_committee
+from .trainer import one_process
 
 #: What a committee's directory knows of itself.
 RECORD = "committee.json"
@@ -45,6 +47,7 @@ def train_committee(
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
+    accept_changes: bool = False,
 ) -> CommitteeResult:
     """Train one model for each seed, all on the same split of the data.
 
@@ -65,6 +68,8 @@ def train_committee(
         Values that replace those of the file, with dotted keys.
     progress : bool
         Show progress and results.
+    accept_changes : bool
+        Go on with a model although data or settings are not those of its beginning.
 
     Raises
     ------
@@ -73,28 +78,32 @@ def train_committee(
         ``resume`` was not asked for, or its data were others.
     ConvergenceError
         If a loss stops being finite.
-    KeyboardInterrupt
+    DirectoryInUseError
+        If another process trains in the output directory.
+    KeyboardInterrupt, Terminated
         If a training was interrupted; ``resume`` goes on with it.
     """
     seeds = check_seeds(seeds)
     config, raw = load_config(config_path, overrides)
     _check_one_process(config)
     parent = Path(config.output)
-    finished = _begin(parent, raw, resume)
-    for number, seed in enumerate(seeds, start=1):
-        if seed in finished and member_path(parent, seed).is_file():
-            _say(progress, f"seed {seed} ({number} of {len(seeds)}): finished before")
-            continue
-        _say(progress, f"\nseed {seed} ({number} of {len(seeds)})")
-        directory = member_path(parent, seed).parent
-        own = {**(overrides or {}), "seed": seed, "output": str(directory)}
-        begun = resume and (directory / CHECKPOINT).is_file()
-        result = train(config_path, resume=begun, overrides=own, progress=progress)
-        if result is None:
-            raise KeyboardInterrupt
-        finished.append(seed)
-        _write_record(parent, finished, raw)
-    return _judge(config, config_path, parent, seeds, progress)
+    with directory_lock(parent):
+        finished = _begin(parent, raw, resume)
+        for number, seed in enumerate(seeds, start=1):
+            if seed in finished and member_path(parent, seed).is_file():
+                _say(progress, f"seed {seed} ({number} of {len(seeds)}): finished before")
+                continue
+            _say(progress, f"\nseed {seed} ({number} of {len(seeds)})")
+            directory = member_path(parent, seed).parent
+            own = {**(overrides or {}), "seed": seed, "output": str(directory)}
+            begun = resume and has_checkpoint(directory)
+            options = {"accept_changes": True} if accept_changes else {}
+            result = train(config_path, resume=begun, overrides=own, progress=progress, **options)
+            if result is None:
+                raise KeyboardInterrupt
+            finished.append(seed)
+            _write_record(parent, finished, raw)
+        return _judge(config, config_path, parent, seeds, progress)
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
@@ -117,17 +126,12 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 
 def _check_one_process(config: TrainingConfig) -> None:
     """Processes that Lightning starts would each begin the committee anew."""
-    devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
-    one = devices in (1, "1") or (isinstance(devices, Sequence) and len(devices) == 1)
-    if not one or nodes != 1:
-        raise InputError(
-            describe(
-                "trainer.devices",
-                devices if not one else f"num_nodes {nodes}",
-                "one device for a committee (several: train each seed by itself, with --set "
-                "seed=N output=…/seed_N)",
-            )
+    if not one_process(config.trainer):
+        expected = (
+            "one device for a committee (several: train each seed by itself, with --set seed=N "
+            "output=…/seed_N)"
         )
+        raise InputError(describe("trainer.devices", dict(config.trainer), expected))
 
 
 def _begin(parent: Path, raw: Mapping[str, Any], resume: bool) -> list[int]:
@@ -155,9 +159,7 @@ def _begin(parent: Path, raw: Mapping[str, Any], resume: bool) -> list[int]:
 def _write_record(parent: Path, finished: Sequence[int], raw: Mapping[str, Any]) -> None:
     """Replace the record in one step."""
     text = json.dumps({"finished": sorted(finished), "data": _plain(raw["data"])}, indent=1)
-    part = parent / (RECORD + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, parent / RECORD)
+    replace_file(parent / RECORD, text + "\n")
 
 
 def _plain(values: Any) -> Any:

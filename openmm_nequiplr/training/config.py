@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data.keys import DataKeys
+from ..data.units import DataUnits
 from ..errors import InputError, describe
+from ..yaml_files import read_yaml
 from .harmonic import HarmonicConfig
+from .limits import check_ranges
 from .parsing import build, check_keys, override
 
 
@@ -33,6 +36,8 @@ class DataConfig:
         Recognised when not given.
     keys : dict
         Key names, see `DataKeys`.
+    units : dict
+        ``length`` and ``energy`` of the files, see `DataUnits`.
     energy_shifts : dict, optional
         Energy of an atom of each element, eV; least squares over the training set otherwise.
     per_species_scales : bool
@@ -48,6 +53,7 @@ class DataConfig:
     split_seed: int = 0
     format: str | None = None
     keys: DataKeys = field(default_factory=DataKeys)
+    units: DataUnits = field(default_factory=DataUnits)
     energy_shifts: Mapping[str, float] | None = None
     per_species_scales: bool = False
 
@@ -329,6 +335,7 @@ _SECTIONS: dict[str, type] = {
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "keys": DataKeys,
+    "units": DataUnits,
 }
 
 
@@ -357,20 +364,14 @@ def load_config(
         If the file is not YAML, a key is unknown (the closest valid one is named), or a value is
         of the wrong kind.
     """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(describe("config_path", str(path), "an existing YAML file"))
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(describe("config_path", str(path), f"valid YAML ({error})")) from None
+    raw = read_yaml(path, "config_path")
     if not isinstance(raw, dict):
         raise InputError(describe("config_path", str(path), "a YAML mapping"))
     for key, value in (overrides or {}).items():
         override(raw, key.split("."), value)
-    return build(TrainingConfig, raw, _SECTIONS), raw
+    config = build(TrainingConfig, raw, _SECTIONS)
+    check_ranges(config)
+    return config, raw
 
 
 def resolve(path: str, config_path: str | Path) -> Path:

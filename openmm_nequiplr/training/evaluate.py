@@ -14,8 +14,9 @@ import torch
 
 from ..data.dataset import GraphDataset, Labels
 from ..data.keys import DataKeys
-from ..data.reading import read_structures
+from ..data.reading import read_structures, unsaid
 from ..data.structure import Structure
+from ..data.units import DataUnits
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput, load_model
 from .loss import QUANTITIES, Errors, ErrorSums, residuals
@@ -77,6 +78,8 @@ def evaluate_model(
     device: str | torch.device | None = None,
     precision: str | None = None,
     verbose: bool = True,
+    length_unit: str | None = None,
+    energy_unit: str | None = None,
     **key_names: str | None,
 ) -> Metrics:
     """Compare a model with reference data.
@@ -98,7 +101,9 @@ def evaluate_model(
     precision : {"single", "double"}, optional
         Of the network; as it is when not given.
     verbose : bool
-        Print the table.
+        Print the table, and what is worth knowing of the data file.
+    length_unit, energy_unit : str, optional
+        Of the data file, see `DataUnits`.
     **key_names : str
         ``energy_key``, ``forces_key``, … instead of `keys`.
 
@@ -113,7 +118,8 @@ def evaluate_model(
     """
     keys = with_names(keys or DataKeys(), key_names)
     if isinstance(data, (str, Path)):
-        data = read_structures(data, keys, format)
+        units = DataUnits(length_unit, energy_unit)
+        data = read_structures(data, keys, format, units, say=print if verbose else unsaid)
     if batch_size < 1:
         raise InputError(describe("batch_size", batch_size, "at least 1"))
     model = prepared(model, device, precision)

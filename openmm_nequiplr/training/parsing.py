@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ def check_keys(given: Mapping[str, Any], valid: list[str], where: str) -> None:
 
 
 def override(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Replace one entry of nested mappings in place; a mapping replaces entries of its own."""
     for key in keys[:-1]:
         if raw.get(key) is None:
             raw[key] = {}
@@ -105,8 +107,10 @@ def _number(where: str, value: Any, whole: bool) -> int | float:
             value = float(value)
         except ValueError:
             raise InputError(describe(where, value, "a number")) from None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(describe(where, value, "a number"))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(describe(where, value, "a finite number"))
     if whole:
         if value != int(value):
             raise InputError(describe(where, value, "a whole number"))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from ..data.checking import Say
 from ..data.dataset import GraphDataset
-from ..data.reading import read_structures
+from ..data.reading import read_structures, unsaid
 from ..data.split import Split, random_split
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from .config import EquilibrationConfig, TrainingConfig, resolve
+from .continuation import digest
 from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, new_model
 from .start import set_start
+
+_LABELS = ("energy", "forces", "charges", "dipole", "stress")
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,15 @@ class Parts:
     split: Split | None
 
 
-def read_parts(config: TrainingConfig, config_path: str | Path) -> Parts:
+def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsaid) -> Parts:
     """Read all data files and divide them.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    config_path : path
+    say : callable
+        Takes a line on what is worth knowing of the data.
 
     Raises
     ------
@@ -47,20 +59,23 @@ def read_parts(config: TrainingConfig, config_path: str | Path) -> Parts:
 
     def read(paths: tuple[str, ...]) -> list[Structure]:
         files = [resolve(path, config_path) for path in paths]
-        structures = read_structures(files, data.keys, data.format)
+        structures = read_structures(files, data.keys, data.format, data.units, say)
         return [s.in_free_space() for s in structures] if isolated else structures
 
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
     structures, validation, test = read(data.train), read(data.validation), read(data.test)
-    split = random_split(
-        len(structures),
-        validation=0 if data.validation else data.num_validation,
-        test=0 if data.test else data.num_test,
-        train=data.num_train,
-        seed=data.split_seed,
-        allow_no_validation=bool(data.validation),
-    )
+    try:
+        split = random_split(
+            len(structures),
+            validation=0 if data.validation else data.num_validation,
+            test=0 if data.test else data.num_test,
+            train=data.num_train,
+            seed=data.split_seed,
+            allow_no_validation=bool(data.validation),
+        )
+    except InputError as error:
+        raise InputError(f"data.num_train, num_validation, num_test: {error}") from None
     parts = Parts(
         train=[structures[i] for i in split.train],
         validation=validation or [structures[i] for i in split.validation],
@@ -68,7 +83,38 @@ def read_parts(config: TrainingConfig, config_path: str | Path) -> Parts:
         split=split,
     )
     _check_labels(config, parts)
+    for line in _remarks(config, parts):
+        say(line)
     return parts
+
+
+def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
+    """What is worth knowing before the training: labels not learned, structures that recur."""
+    lines = []
+    for name, weight in config.loss.weights().items():
+        attribute = "energy" if name == "energy_per_atom" else name
+        if weight == 0.0:
+            labelled = sum(getattr(s, attribute) is not None for s in parts.train)
+            if labelled:
+                lines.append(
+                    f"{attribute}: labels in {labelled} of {len(parts.train)} training structures "
+                    f"are not learned, loss.{name} is 0"
+                )
+    known = Counter(map(_place, parts.train))
+    for name in ("validation", "test"):
+        structures = getattr(parts, name)
+        shared = sum(_place(structure) in known for structure in structures)
+        if shared:
+            lines.append(f"{shared} of {len(structures)} {name} structures are trained on as well")
+    again = len(parts.train) - len(known)
+    if again:
+        lines.append(f"{again} of {len(parts.train)} training structures are copies of others")
+    return lines
+
+
+def _place(structure: Structure) -> str:
+    """What makes two structures the same: atoms, positions, cell and charge."""
+    return digest(replace(structure.without(*_LABELS), weight=1.0, synthetic=False))
 
 
 def _check_labels(config: TrainingConfig, parts: Parts) -> None:
@@ -88,6 +134,8 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
             raise InputError(
                 describe(f"loss.{name}", "a weight above 0, but no training label", "labels, or 0")
             )
+    if not any(structure.weight > 0 for structure in parts.train):
+        raise InputError(describe("config_weight", 0.0, "one training structure above 0"))
     for part in ("train", "validation"):
         for index, structure in enumerate(getattr(parts, part)):
             if not any(has(structure, attribute) for attribute in attributes.values()):

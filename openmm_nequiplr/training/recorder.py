@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,18 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from ..errors import ConvergenceError
+from ..files import append_text, replace_file
 from ..model import save_model
+from .checkpoints import CHECKPOINT
 from .loss import QUANTITIES, Errors
 from .module import TrainingModule
 from .report import UNITS, scaled
 
 BEST_MODEL = "model.safetensors"
 LAST_MODEL = "model_last.safetensors"
-CHECKPOINT = "last.ckpt"
 LOG = "metrics.csv"
+#: What a damaged log is kept as.
+DAMAGED_LOG = "metrics_damaged.csv"
 PICTURE = "learning_curve.png"
 
 _PICTURE_SECONDS = 60.0
@@ -42,11 +48,20 @@ class Recorder(Checkpoint):
         Goes into the model files.
     progress : bool
         Show a progress line.
+    record : mapping, optional
+        Data and settings, which go into the checkpoint; see `continuation.record_of`.
     """
 
-    def __init__(self, output: Path, metadata: dict[str, str], progress: bool = True) -> None:
+    def __init__(
+        self,
+        output: Path,
+        metadata: dict[str, str],
+        progress: bool = True,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         self.output = output
         self.metadata = metadata
+        self.record = dict(record or {})
         self.progress = progress
         self.best_loss = math.inf
         self.best_epoch = -1
@@ -107,10 +122,17 @@ class Recorder(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into the checkpoint."""
-        return {"best_loss": self.best_loss, "best_epoch": self.best_epoch}
+        return {
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "record": self.record,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Comes out of the checkpoint."""
+        """Comes out of the checkpoint, unless validation losses mean something else now."""
+        before = state_dict.get("record", self.record)
+        if _judged_by(before) != _judged_by(self.record):
+            return
         self.best_loss = state_dict["best_loss"]
         self.best_epoch = state_dict["best_epoch"]
 
@@ -181,23 +203,58 @@ class Recorder(Checkpoint):
     # ------------------------------------------------------------------------------------ log
 
     def _read_log(self, epochs: int) -> list[dict[str, Any]]:
+        """The rows of the epochs that the checkpoint knows; a damaged log is kept beside."""
         path = self.output / LOG
-        if not path.is_file():
-            return []
-        with open(path, newline="", encoding="utf-8") as handle:
-            return [row for row in csv.DictReader(handle) if int(row["epoch"]) < epochs]
+        text = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+        rows = [row for row in complete_rows(text) if int(row["epoch"]) < epochs]
+        missing = epochs - len(rows)
+        if missing and self.progress:
+            kept = f"; what was there is in {DAMAGED_LOG}" if text else ""
+            print(f"{path}: {missing} of {epochs} epochs are not in it{kept}", flush=True)
+        if missing and text:
+            shutil.copyfile(path, self.output / DAMAGED_LOG)
+        return rows
 
     def _write_log(self, append: bool = False) -> None:
         """Write the last row, or all of them when the columns are not settled."""
         columns = _columns(self._rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        path = self.output / LOG
         if append and len(self._rows) > 1 and columns == _columns(self._rows[:-1]):
-            with open(self.output / LOG, "a", newline="", encoding="utf-8") as handle:
-                csv.DictWriter(handle, columns).writerow(self._rows[-1])
+            writer.writerow(self._rows[-1])
+            append_text(path, text.getvalue())
             return
-        with open(self.output / LOG, "w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        replace_file(path, text.getvalue())
+
+
+def complete_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a log that were written to their end, each epoch once, in order.
+
+    Parameters
+    ----------
+    text : str
+        May be cut off or damaged anywhere.
+    """
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows: list[dict[str, str]] = []
+    last = -1
+    for row in csv.DictReader(line.replace("\0", "\ufffd") for line in lines):
+        epoch = str(row.get("epoch") or "")
+        whole = None not in row and None not in row.values() and epoch.isdecimal()
+        if whole and int(epoch) > last and not any("\ufffd" in value for value in row.values()):
+            rows.append(row)
+            last = int(epoch)
+    return rows
+
+
+def _judged_by(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What validation losses depend on, apart from the model."""
+    return record.get("loss"), record.get("data", {}).get("validation")
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import yaml
 
+from ..data.checking import Say
 from ..data.dataset import GraphDataset
-from ..errors import InputError, describe
+from ..data.reading import unsaid
+from ..errors import ConvergenceError, InputError, describe
+from ..files import PART, replace_file
+from ..locking import directory_lock
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
+from .checkpoints import CHECKPOINT, has_checkpoint, readable_checkpoint, set_aside
 from .config import TrainingConfig, load_config
+from .continuation import check_unchanged, record_of
 from .coverage import charge_ranges
 from .evaluate import Metrics, evaluate_model, format_table
 from .initial import earlier_configs
 from .module import TrainingModule
 from .preparation import Parts, prepare, read_parts
-from .recorder import BEST_MODEL, CHECKPOINT, LAST_MODEL, Recorder
+from .recorder import BEST_MODEL, LAST_MODEL, Recorder
 from .refit import refit_energy_shifts
+from .signals import ended_by_signals
 from .start import learn_charges_first
+from .trainer import make_trainer
+from .trainer import writes as _writes
 
 CONFIG_COPY = "config.yaml"
 SPLIT = "split.json"
@@ -59,12 +67,14 @@ def train(
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
+    accept_changes: bool = False,
 ) -> TrainingResult | None:
     """Train a model as a YAML file says.
 
     Writes into the output directory: ``model.safetensors`` (lowest validation loss, averaged
-    weights), ``model_last.safetensors``, ``last.ckpt`` (after every epoch), ``metrics.csv``,
-    ``learning_curve.png``, ``config.yaml`` (as used), ``split.json``, ``metrics.json``.
+    weights), ``model_last.safetensors``, ``last.ckpt`` (after every epoch; ``previous.ckpt`` is the
+    one before), ``metrics.csv``, ``learning_curve.png``, ``config.yaml`` (as used), ``split.json``,
+    ``metrics.json``.
 
     Parameters
     ----------
@@ -77,6 +87,8 @@ def train(
         Values that replace those of the file, with dotted keys.
     progress : bool
         Show progress and results.
+    accept_changes : bool
+        Resume although data or settings are not those of the beginning.
 
     Returns
     -------
@@ -85,49 +97,111 @@ def train(
     Raises
     ------
     InputError
-        If configuration or data are not as they should be, if there is nothing to resume, or if
-        ``resume`` was not asked for and the output directory holds a training.
+        If configuration or data are not as they should be, if there is nothing to resume or it was
+        begun with other data or settings, or if ``resume`` was not asked for and the output
+        directory holds a training.
+    DirectoryInUseError
+        If another process trains in the output directory.
+    KeyboardInterrupt, Terminated
+        After SIGINT and SIGTERM; the message says how to go on.
     ConvergenceError
         If the loss stops being finite.
     """
     config, raw = load_config(config_path, overrides)
     output = Path(config.output)
-    checkpoint = output / CHECKPOINT
     earlier = earlier_configs(config, config_path)
-    begun = any((Path(load_config(path)[0].output) / CHECKPOINT).is_file() for path in earlier)
-    if resume and not checkpoint.is_file() and not begun:
-        raise InputError(describe("resume", f"no {checkpoint}", "a checkpoint of an earlier run"))
-    if checkpoint.is_file() and not resume:
+    begun = any(has_checkpoint(Path(load_config(path)[0].output)) for path in earlier)
+    _check_output(output, resume, begun)
+
+    def advice() -> str:
+        if not has_checkpoint(output):
+            return "nothing of this training is kept yet"
+        return "the same command with --resume continues after the last complete epoch"
+
+    with ended_by_signals(advice):
+        if earlier:
+            start = _train_first(earlier[0], progress)
+            if start is None:
+                return None
+            config = dataclasses.replace(config, start_from=str(start.resolve()))
+        with directory_lock(output) if _writes(config) else nullcontext():
+            _check_output(output, resume, begun)
+            for part in output.glob(f"*{PART}"):  # what a killed process left
+                part.unlink()
+            resume = resume and has_checkpoint(output)
+            return _train(config, raw, config_path, resume, accept_changes, progress)
+
+
+def _check_output(output: Path, resume: bool, begun: bool) -> None:
+    """Refuse to resume nothing, and to begin where something is."""
+    there = has_checkpoint(output)
+    if resume and not there and not begun:
+        expected = "a checkpoint of an earlier run"
+        raise InputError(describe("resume", f"no {output / CHECKPOINT}", expected))
+    if there and not resume:
         got = f"{output}, which holds a training"
         expected = "another directory (--resume continues the training that is there)"
         raise InputError(describe("output", got, expected))
-    resume = resume and checkpoint.is_file()
-    if earlier:
-        start = _train_first(earlier[0], progress)
-        if start is None:
-            return None
-        config = dataclasses.replace(config, start_from=str(start.resolve()))
+
+
+def _train(
+    config: TrainingConfig,
+    raw: Mapping[str, Any],
+    config_path: str | Path,
+    resume: bool,
+    accept_changes: bool,
+    progress: bool,
+) -> TrainingResult | None:
+    """Train in a directory that is ours."""
+    output, say = Path(config.output), print if progress else unsaid
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    parts = read_parts(config, config_path)
+    parts = read_parts(config, config_path, say)
+    named = dataclasses.replace(config, start_from=raw.get("start_from"))
+    record = record_of(named, parts.train, parts.validation)
+    checkpoint = _continue(config, record, accept_changes, say) if resume else None
     model, train_data, validation_data = prepare(config, parts, config_path)
-    output.mkdir(parents=True, exist_ok=True)
     metadata = _metadata(config, raw, parts, model.config)
-    recorder = Recorder(output, metadata, progress)
+    recorder = Recorder(output, metadata, progress, record)
     if not resume:
         _warm_up(model, config, parts, train_data, progress)
     module = TrainingModule(model, config, train_data, validation_data)
-    trainer = _trainer(config, recorder)
+    trainer = make_trainer(config, recorder)
     if trainer.is_global_zero:
         _write_record(output, raw, parts)
         if progress:
             print(_headline(model, parts, output))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
-        trainer.fit(module, ckpt_path=str(checkpoint) if resume else None)
-    if getattr(trainer, "interrupted", False) or not trainer.is_global_zero:
+        try:
+            trainer.fit(module, ckpt_path=None if checkpoint is None else str(checkpoint))
+        except torch.linalg.LinAlgError as error:
+            got = f"{error} in epoch {trainer.current_epoch}"
+            expected = "charges that can be solved for; lower optimizer.lr or set gradient_clip"
+            raise ConvergenceError(describe("training", got, expected)) from error
+    if not trainer.is_global_zero:
         return None
     return _finish(config, output, parts, train_data, progress)
+
+
+def _continue(
+    config: TrainingConfig, record: Mapping[str, Any], accept_changes: bool, say: Say
+) -> Path:
+    """The checkpoint to go on from, if the training is still the same."""
+    path, contents, damaged = readable_checkpoint(Path(config.output))
+    for line in damaged:
+        say(f"resume: {line}; going on from {path}")
+    before = contents["callbacks"].get("Recorder", {}).get("record")
+    line = check_unchanged(before, record, accept_changes)
+    if line:
+        say(line)
+    done = int(contents["epoch"]) + 1
+    if done > config.max_epochs:
+        expected = f"at least {done}, the epochs that are done"
+        raise InputError(describe("max_epochs", config.max_epochs, expected))
+    if damaged:  # it must not take the place of the readable one at the next checkpoint
+        set_aside(Path(config.output))
+    return path
 
 
 def _train_first(config_path: str | Path, progress: bool) -> Path | None:
@@ -144,7 +218,7 @@ def _train_first(config_path: str | Path, progress: bool) -> Path | None:
         return output / BEST_MODEL
     if progress:
         print(f"start_from: training {config_path} first, in {output}")
-    begun = (output / CHECKPOINT).is_file()
+    begun = has_checkpoint(output)
     result = train(config_path, resume=begun, progress=progress)
     return None if result is None else result.model_path
 
@@ -161,33 +235,6 @@ def _warm_up(
         learn_charges_first(model, config, train_data, progress)
     if config.refit_energy_shifts and config.data.energy_shifts is None:
         refit_energy_shifts(model, parts.train, config.validation_batch_size)
-
-
-def _trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    options: dict[str, Any] = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "num_sanity_val_steps": 0,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 1_000_000,
-        **config.trainer,
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        return pl.Trainer(
-            max_epochs=config.max_epochs,
-            callbacks=[recorder],
-            logger=False,
-            inference_mode=False,
-            gradient_clip_val=config.gradient_clip,
-            check_val_every_n_epoch=config.validation_interval,
-            use_distributed_sampler=False,
-            precision="32-true",
-            default_root_dir=str(recorder.output),
-            **options,
-        )
 
 
 def _metadata(
@@ -209,11 +256,9 @@ def _metadata(
 
 def _write_record(output: Path, raw: Mapping[str, Any], parts: Parts) -> None:
     text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
-    (output / CONFIG_COPY).write_text(text, encoding="utf-8")
+    replace_file(output / CONFIG_COPY, text)
     if parts.split is not None:
-        (output / SPLIT).write_text(
-            json.dumps(dataclasses.asdict(parts.split)) + "\n", encoding="utf-8"
-        )
+        replace_file(output / SPLIT, json.dumps(dataclasses.asdict(parts.split)) + "\n")
 
 
 def _headline(model: NequIPLRPotential, parts: Parts, output: Path) -> str:
@@ -244,7 +289,7 @@ def _finish(
     results = {"validation": validation.to_dict()}
     if test is not None:
         results["test"] = test.to_dict()
-    (output / METRICS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    replace_file(output / METRICS, json.dumps(results, indent=1) + "\n")
     figures = {name: json.dumps(value) for name, value in results.items()}
     figures["charge_range"] = json.dumps(charge_ranges(model, train_data, size))
     save_model(model, path, {**model.metadata, **figures})

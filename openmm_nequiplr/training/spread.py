@@ -14,8 +14,9 @@ import torch
 
 from ..data.dataset import GraphDataset, LabelledGraph, Labels
 from ..data.keys import DataKeys
-from ..data.reading import read_structures
+from ..data.reading import read_structures, unsaid
 from ..data.structure import Structure
+from ..data.units import DataUnits
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput
 from ..model.committee import deviation, graph_key, load_members
@@ -95,6 +96,8 @@ def evaluate_committee(
     device: str | torch.device | None = None,
     precision: str | None = None,
     verbose: bool = True,
+    length_unit: str | None = None,
+    energy_unit: str | None = None,
     **key_names: str | None,
 ) -> CommitteeMetrics:
     """Compare the mean of several models with reference data, and its errors with their spread.
@@ -103,7 +106,7 @@ def evaluate_committee(
     ----------
     models : sequence of NequIPLRPotential, path or str
         Two or more models, or the directory of a committee.
-    data, batch_size, keys, format, device, precision, **key_names
+    data, batch_size, keys, format, device, precision, length_unit, energy_unit, **key_names
         As in :func:`.evaluate.evaluate_model`.
     output : path, optional
         Directory that receives ``committee.json`` and ``spread_*.png``.
@@ -124,7 +127,8 @@ def evaluate_committee(
     """
     keys = with_names(keys or DataKeys(), key_names)
     if isinstance(data, (str, Path)):
-        data = read_structures(data, keys, format)
+        units = DataUnits(length_unit, energy_unit)
+        data = read_structures(data, keys, format, units, say=print if verbose else unsaid)
     if batch_size < 1:
         raise InputError(describe("batch_size", batch_size, "at least 1"))
     members = [prepared(model, device, precision) for model in load_members(models)]

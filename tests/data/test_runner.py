@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase import units
 
-from openmm_nequiplr.data import read_structures
+from openmm_nequiplr.data import DataKeys, read_structures
 from openmm_nequiplr.errors import InputError
 
 PERIODIC = """begin
@@ -50,6 +50,32 @@ def test_a_charge_column_of_zeros_says_nothing(tmp_path):
     path.write_text(ION)
     (ion,) = read_structures(path)
     assert ion.charges is None
+
+
+def test_forces_and_energies_of_zeros_say_nothing(tmp_path):
+    path, lines = tmp_path / "input.data", []
+    path.write_text(PERIODIC.replace("0.1 -0.2 0.3", "0 0 0").replace("-0.1 0.2 -0.3", "0 0 0"))
+    (slab,) = read_structures(path, say=lines.append)
+    assert slab.forces is None
+    assert (slab.energy is None, slab.charges is None) == (False, False)
+    assert lines == [f"{path}: forces: nothing but zeros, taken as unknown"]
+    path.write_text(PERIODIC.replace("-2.5", "0.0"))
+    (slab,) = read_structures(path)
+    assert (slab.energy, slab.forces is None) == (None, False)
+
+
+def test_keys_mean_nothing_here(tmp_path):
+    path, lines = tmp_path / "input.data", []
+    path.write_text(PERIODIC)
+    read_structures(path, DataKeys(energy="dft"), say=lines.append)
+    assert lines == [f"{path}: keys of energy mean nothing in a RuNNer file"]
+
+
+def test_a_total_charge_that_is_not_there_is_told(tmp_path):
+    path, lines = tmp_path / "input.data", []
+    path.write_text(PERIODIC.replace("charge 0.0\n", ""))
+    assert read_structures(path, say=lines.append)[0].total_charge == 0.0
+    assert lines == [f"{path}: total charge 0 assumed in 1 of 1 structures"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,211 @@
+"""What a reader does with the structures of a file: units, labels that are none, contradictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import numpy as np
+
+from ..errors import InputError, describe
+from .distances import check_distances
+from .structure import Structure
+from .units import DataUnits
+
+#: Takes a line on what was found in a file.
+Say = Callable[[str], None]
+#: Labels that mean nothing where they are zero throughout a file.
+_ZERO_IS_UNKNOWN = ("energy", "forces", "charges", "stress")
+#: Debye in e Å.
+_DEBYE = 0.20819434
+
+
+def finish(
+    structures: Sequence[Structure],
+    source: object,
+    given: DataUnits | None,
+    own: tuple[str, str],
+    named: Collection[str] = (),
+    say: Say = print,
+) -> list[Structure]:
+    """Complete the structures of one file.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+        In the numbers of the file.
+    source : object
+        The file, for messages.
+    given : DataUnits or None
+        What the user says of its units.
+    own : pair of str
+        Length and energy of the format.
+    named : collection of str
+        Quantities whose key the user named: they are labels even if they are zero.
+    say : callable
+        Takes a line on what is not as it might be thought.
+
+    Returns
+    -------
+    list of Structure
+        In Å and eV.
+
+    Raises
+    ------
+    InputError
+        If lengths cannot be in the unit in which they are read, or a total charge is beyond that
+        of all nuclei.
+    """
+
+    def tell(line: str) -> None:
+        say(f"{source}: {line}")
+
+    given = given or DataUnits()
+    units = given.completed(*own)
+    result = [units.to_angstrom_and_ev(structure) for structure in structures]
+    for index, structure in enumerate(result):
+        _check_charge(structure, f"{source}, structure {index}: total_charge")
+    try:
+        check_distances(result, units, given.length is not None, tell)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    for name in _ZERO_IS_UNKNOWN:
+        values = [getattr(structure, name) for structure in result]
+        known = [value for value in values if value is not None]
+        if name not in named and known and not any(np.any(value) for value in known):
+            tell(f"{name}: nothing but zeros, taken as unknown")
+            result = [structure.without(name) for structure in result]
+    for line in contradictions(result):
+        tell(line)
+    return result
+
+
+def _check_charge(structure: Structure, name: str) -> None:
+    """Atoms have no more electrons to lose than their nuclei have charges."""
+    from ase.data import atomic_numbers
+
+    most = sum(atomic_numbers.get(symbol, 118) for symbol in structure.symbols)
+    if abs(structure.total_charge) > most:
+        raise InputError(describe(name, structure.total_charge, f"at most {most} e"))
+
+
+def contradictions(structures: Sequence[Structure]) -> list[str]:
+    """A line on each kind of labels that contradict each other.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    """
+    lines = [_charges(structures), _zero_forces(structures), _dipoles(structures)]
+    lines += [_stresses(structures), _energies(structures)]
+    weightless = sum(structure.weight == 0.0 for structure in structures)
+    if weightless:
+        lines.append(f"{weightless} of {len(structures)} structures have weight 0: not trained on")
+    return [line for line in lines if line is not None]
+
+
+def _charges(structures: Sequence[Structure]) -> str | None:
+    off = []
+    for index, each in enumerate(structures):
+        if each.charges is not None:
+            total = float(each.charges.sum())
+            if abs(total - each.total_charge) > 0.02 + 5e-5 * each.num_atoms:
+                off.append((abs(total - each.total_charge), index, total))
+    if not off:
+        return None
+    _, index, total = max(off)
+    return (
+        f"charges contradict the total charge in {len(off)} of {len(structures)} structures "
+        f"(structure {index}: they sum to {total:.4g} e, total charge "
+        f"{structures[index].total_charge:.4g} e)"
+    )
+
+
+def _zero_forces(structures: Sequence[Structure]) -> str | None:
+    known = [s for s in structures if s.forces is not None and s.num_atoms > 1]
+    zero = sum(not np.any(s.forces) for s in known)
+    if not zero:
+        return None
+    return f"forces of {zero} of {len(known)} structures are exactly zero: taken as labels"
+
+
+def _dipoles(structures: Sequence[Structure]) -> str | None:
+    """Dipoles that are five times those of the charges are in Debye."""
+    own, given = [], []
+    for each in structures:
+        neutral = abs(each.total_charge) < 1e-6 and not each.pbc
+        if neutral and each.dipole is not None and each.charges is not None:
+            own.append(each.charges @ each.positions)
+            given.append(each.dipole)
+    if len(own) < 3:
+        return None
+    first, second = np.concatenate(own), np.concatenate(given)
+    norm = float(first @ first) * float(second @ second)
+    if norm == 0.0:
+        return None
+    alike = float(first @ second) / np.sqrt(norm)
+    ratio = float(np.sqrt((second @ second) / (first @ first)))
+    if alike < -0.8:
+        return "dipoles point against those of the charges: expected Σ q r"
+    if alike > 0.8 and abs(ratio * _DEBYE - 1.0) < 0.3:
+        return f"dipoles are {ratio:.2g} times those of the charges: expected e Å, not Debye"
+    return None
+
+
+def _stresses(structures: Sequence[Structure]) -> str | None:
+    uneven = [
+        index
+        for index, each in enumerate(structures)
+        if each.stress is not None
+        and np.abs(each.stress - each.stress.T).max() > 1e-3 * np.abs(each.stress).max() + 1e-9
+    ]
+    if not uneven:
+        return None
+    return (
+        f"stress is not symmetric in {len(uneven)} of {len(structures)} structures (structure "
+        f"{uneven[0]})"
+    )
+
+
+def _energies(structures: Sequence[Structure]) -> str | None:
+    """Energies of one composition that fall into two groups far apart."""
+    groups: dict[tuple[str, ...], list[tuple[float, int]]] = {}
+    for index, each in enumerate(structures):
+        if each.energy is not None:
+            key = tuple(sorted(each.symbols))
+            groups.setdefault(key, []).append((each.energy, index))
+    for symbols, members in groups.items():
+        members.sort()
+        energies = np.array([energy for energy, _ in members])
+        if len(energies) < 4:
+            continue
+        gaps = np.diff(energies)
+        widest = int(gaps.argmax())
+        within = max(np.ptp(energies[: widest + 1]), np.ptp(energies[widest + 1 :]))
+        gap = float(gaps[widest])
+        alone = min(widest + 1, len(energies) - widest - 1) < 2
+        if not alone and gap > 2.0 * len(symbols) and gap > 5.0 * within:
+            below, above = members[widest][1], members[widest + 1][1]
+            return (
+                f"energies seem to have different zeros or units: those of {len(symbols)} atoms "
+                f"fall into two groups {gap:.6g} eV apart (structures {below} and {above})"
+            )
+    return None
+
+
+def ignored_labels(names: Iterable[str], used: Collection[str]) -> str | None:
+    """A line on columns and keys that look like labels and are not read.
+
+    Parameters
+    ----------
+    names : iterable of str
+        All that a file has.
+    used : collection of str
+        Those that were read.
+    """
+    words = ("energy", "force", "charge", "dipole", "stress", "virial")
+    rest = sorted(
+        name for name in set(names) - set(used) if any(word in name.lower() for word in words)
+    )
+    if not rest:
+        return None
+    return f"labels ignored: {', '.join(rest)} (data.keys names those to be read)"

@@ -1,0 +1,178 @@
+"""Whether lengths are what they are taken for: shortest distances against covalent radii."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ..errors import InputError
+from ..neighbors import neighbor_list
+from .structure import Structure
+from .units import LENGTHS, DataUnits
+
+#: Structures that are looked at, spread evenly over a file.
+_SAMPLE = 200
+#: Below this part of a bond, half of the structures cannot be in the unit they are read in. Bohr
+#: and Å differ by a factor of 0.53; metal oxides in the gas have bonds of 0.67.
+_SHORTEST = {"bohr": 0.65}
+_SHORTEST_ELSE = 0.6
+#: Above this, hardly any structure has a bond.
+_LONGEST = 1.35
+#: Ratios that look like bonds, for suggestions.
+_BONDS = (0.65, 1.3)
+#: Nearer than this part of a bond, atoms are named.
+_OVERLAP = 0.35
+_NOBLE = frozenset({"He", "Ne", "Ar", "Kr", "Xe", "Rn"})
+
+
+@dataclass(frozen=True)
+class Contact:
+    """The two atoms of a structure that are nearest in units of a bond.
+
+    Parameters
+    ----------
+    atoms : pair of int
+    distance : float, Å
+    ratio : float
+        Distance over the sum of the covalent radii.
+    """
+
+    atoms: tuple[int, int]
+    distance: float
+    ratio: float
+
+
+def nearest_contact(structure: Structure, longest: float = 3.0) -> Contact | None:
+    """The nearest contact of a structure, images included.
+
+    Parameters
+    ----------
+    structure : Structure
+    longest : float
+        In sums of covalent radii; None is returned if no pair is that near, or an element is
+        unknown.
+    """
+    from ase.data import atomic_numbers, covalent_radii
+
+    numbers = [atomic_numbers.get(symbol, 0) for symbol in structure.symbols]
+    if min(numbers) < 1:
+        return None
+    radii = covalent_radii[numbers]
+    diameter = 2.0 * float(radii.max())
+    cutoff, last = diameter, longest * diameter
+    if structure.cell is not None:  # a few neighbours at first, however small the cell is
+        volume = abs(float(np.linalg.det(structure.cell)))
+        cutoff = min(cutoff, 1.2 * (volume / structure.num_atoms) ** (1.0 / 3.0))
+    while True:
+        first, second, lengths = _pairs(structure, cutoff)
+        if len(first):
+            ratios = lengths / (radii[first] + radii[second])
+            best = int(ratios.argmin())
+            ratio = float(ratios[best])
+            if ratio * diameter <= cutoff:  # pairs beyond the cutoff have larger ratios
+                pair = (int(first[best]), int(second[best]))
+                return Contact(pair, float(lengths[best]), ratio)
+            cutoff = ratio * diameter * (1.0 + 1e-9)
+        elif cutoff >= last:
+            return None
+        else:
+            cutoff = min(2.0 * cutoff, last)
+
+
+def _pairs(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and second atom and distance (Å) of all pairs within a cutoff."""
+    positions = structure.positions
+    if structure.cell is None:
+        first, second = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").T
+        return first, second, np.linalg.norm(positions[second] - positions[first], axis=1)
+    edges, images = neighbor_list(positions, structure.cell, True, cutoff, full=False)
+    first, second = edges.numpy()
+    vectors = positions[second] - positions[first] + images.numpy() @ structure.cell
+    return first, second, np.linalg.norm(vectors, axis=1)
+
+
+def check_distances(
+    structures: Sequence[Structure], units: DataUnits, stated: bool, say: Callable[[str], None]
+) -> None:
+    """Compare the shortest distances with bonds.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+        In Å, all of one file.
+    units : DataUnits
+        Those they were converted from.
+    stated : bool
+        Whether the user stated the length: what is not plausible is then said, not refused.
+    say : callable
+        Takes a line.
+
+    Raises
+    ------
+    InputError
+        If half of the structures have atoms far nearer than a bond, or nearly all lack a bond that
+        they would have in Bohr.
+    """
+    step = max(1, -(-len(structures) // _SAMPLE))
+    found: list[tuple[int, Contact]] = []
+    for index in range(0, len(structures), step):
+        if len(structures[index].symbols) > 1 or structures[index].pbc:
+            contact = nearest_contact(structures[index])
+            if contact is not None:
+                found.append((index, contact))
+    if not found:
+        return
+    found.sort(key=lambda each: each[1].ratio)
+    middle, low = found[(len(found) - 1) // 2], found[len(found) // 20]
+    assert units.length is not None
+    complaint = None
+    if middle[1].ratio < _SHORTEST.get(units.length, _SHORTEST_ELSE):
+        complaint = _complaint(structures, middle, units, "nearer than a bond")
+    elif low[1].ratio > _LONGEST and units.length == "angstrom":
+        elements = {s for structure in structures for s in structure.symbols}
+        if _BONDS[0] <= low[1].ratio * LENGTHS["bohr"] <= _BONDS[1] and not elements <= _NOBLE:
+            complaint = _complaint(structures, low, units, "farther apart than bonds")
+    if complaint is not None:
+        if not stated:
+            raise InputError(complaint)
+        say(complaint)
+        return
+    near = [each for each in found if each[1].ratio < _OVERLAP]
+    if near:
+        pair = _pair(structures, *near[0])
+        say(f"atoms nearer than {_OVERLAP:g} of a bond in {len(near)} structures ({pair})")
+
+
+def _complaint(
+    structures: Sequence[Structure], where: tuple[int, Contact], units: DataUnits, what: str
+) -> str:
+    ratio = where[1].ratio
+    others = {
+        name: ratio * factor / LENGTHS[str(units.length)]
+        for name, factor in LENGTHS.items()
+        if name != units.length
+    }
+    likely = [n for n, r in others.items() if _BONDS[0] <= r <= _BONDS[1]]
+    hint = ""
+    if likely:
+        best = min(likely, key=lambda name: abs(np.log(others[name])))
+        apart = where[1].distance * others[best] / ratio
+        hint = f" ({best} would make that {apart:.3g} Å)"
+    return (
+        f"lengths read as {units.length} and energies as {units.energy}: expected bonds, got atoms "
+        f"{what}, {_pair(structures, *where)}{hint}; state the units, also if these are right: "
+        "data.units: {length: …, energy: …}, --length-unit and --energy-unit, or "
+        "units=DataUnits(length, energy)"
+    )
+
+
+def _pair(structures: Sequence[Structure], index: int, contact: Contact) -> str:
+    first, second = contact.atoms
+    symbols = structures[index].symbols
+    return (
+        f"structure {index}: atoms {first} and {second}, {symbols[first]} and {symbols[second]}, "
+        f"{contact.distance:.3g} Å"
+    )

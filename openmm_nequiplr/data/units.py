@@ -1,0 +1,101 @@
+"""Units of data files, and their conversion to Å and eV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from ..errors import InputError, describe
+from ..units import BOHR, EV_TO_KJ_PER_MOL, HARTREE
+from .structure import Structure
+
+#: Å in a unit of length.
+LENGTHS: dict[str, float] = {"angstrom": 1.0, "bohr": BOHR, "nm": 10.0, "pm": 0.01}
+#: eV in a unit of energy.
+ENERGIES: dict[str, float] = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "hartree": HARTREE,
+    "rydberg": HARTREE / 2.0,
+    "kcal/mol": 4.184 / EV_TO_KJ_PER_MOL,
+    "kJ/mol": 1.0 / EV_TO_KJ_PER_MOL,
+}
+_OTHER_NAMES = {
+    "å": "angstrom",
+    "ang": "angstrom",
+    "ha": "hartree",
+    "ry": "rydberg",
+}
+
+
+@dataclass(frozen=True)
+class DataUnits:
+    """Units of a data file.
+
+    Forces are in energy per length, stresses in energy per cubic length, dipoles in e times length
+    and charges in e. What is not given is the format's own: Å and eV in extended XYZ, Bohr and
+    Hartree in RuNNer files.
+
+    Parameters
+    ----------
+    length : {"angstrom", "bohr", "nm", "pm"}, optional
+    energy : {"eV", "meV", "hartree", "rydberg", "kcal/mol", "kJ/mol"}, optional
+
+    Raises
+    ------
+    InputError
+        If a unit is unknown.
+    """
+
+    length: str | None = None
+    energy: str | None = None
+
+    def __post_init__(self) -> None:
+        for field, known in zip(fields(self), (LENGTHS, ENERGIES), strict=True):
+            given = getattr(self, field.name)
+            if given is not None:
+                by_lower = {name.lower(): name for name in known} | _OTHER_NAMES
+                name = by_lower.get(str(given).strip().lower())
+                if name not in known:
+                    expected = "one of " + ", ".join(known)
+                    raise InputError(describe(f"units.{field.name}", given, expected))
+                object.__setattr__(self, field.name, name)
+
+    def completed(self, length: str, energy: str) -> DataUnits:
+        """The same with a format's own units in place of those that are not given.
+
+        Raises
+        ------
+        InputError
+            If one of them is given and another than the format's own, and the other is not.
+        """
+        own = DataUnits(length, energy)
+        for name, other in (("length", "energy"), ("energy", "length")):
+            given = getattr(self, name)
+            if getattr(self, other) is None and given not in (None, getattr(own, name)):
+                expected = f"a unit, as units.{name} is not the format's own"
+                raise InputError(describe(f"units.{other}", None, expected))
+        return DataUnits(self.length or length, self.energy or energy)
+
+    def to_angstrom_and_ev(self, structure: Structure) -> Structure:
+        """A structure whose numbers are in these units, converted.
+
+        Raises
+        ------
+        InputError
+            If a unit is missing.
+        """
+        if self.length is None or self.energy is None:
+            raise InputError(describe("units", self, "a length and an energy"))
+        length, energy = LENGTHS[self.length], ENERGIES[self.energy]
+        factors = {
+            "positions": length,
+            "cell": length,
+            "energy": energy,
+            "forces": energy / length,
+            "dipole": length,
+            "stress": energy / length**3,
+        }
+        if all(factor == 1.0 for factor in factors.values()):
+            return structure
+        values = {name: getattr(structure, name) for name in factors}
+        return replace(structure, **{n: v * factors[n] for n, v in values.items() if v is not None})

@@ -1,0 +1,69 @@
+"""Writing files so that a full disk or a killed process leaves what was there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+#: Ending of a file that is being written.
+PART = ".part"
+
+
+def replace_file(
+    path: str | os.PathLike, data: bytes | memoryview | str, earlier: Path | None = None
+) -> None:
+    """Write a file in one step: it has its old or its new content, whatever happens.
+
+    Parameters
+    ----------
+    path : path
+    data : bytes or str
+        Text is written in UTF-8.
+    earlier : path, optional
+        Name under which the old content stays, once the new one is on disk.
+
+    Raises
+    ------
+    OSError
+        Naming the file, for example on a full disk.
+    """
+    target = Path(path)
+    part = target.with_name(target.name + PART)
+    with _named(target):
+        try:
+            with open(part, "wb") as handle:
+                handle.write(data.encode() if isinstance(data, str) else data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            if earlier is not None and target.is_file():
+                os.replace(target, earlier)
+            os.replace(part, target)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def append_text(path: str | os.PathLike, text: str) -> None:
+    """Write at the end of a file, and wait until it is on disk.
+
+    Raises
+    ------
+    OSError
+        Naming the file, for example on a full disk.
+    """
+    with _named(Path(path)), open(path, "a", newline="", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the operating system name the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,100 @@
+"""Checkpoints of a training: written in one step, the one before kept, read without pickle."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from ..errors import InputError, describe
+from ..files import replace_file
+
+CHECKPOINT = "last.ckpt"
+#: The one before it, for the case that it is damaged.
+PREVIOUS = "previous.ckpt"
+#: A last one that could not be read.
+DAMAGED = "damaged.ckpt"
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's door to checkpoint files."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; the one before it stays, the one before that goes.
+
+        Raises
+        ------
+        OSError
+            With the file's name, for example on a full disk.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        replace_file(path, buffer.getbuffer(), earlier=Path(path).with_name(PREVIOUS))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint; tensors and plain values alone, nothing is executed."""
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def has_checkpoint(output: Path) -> bool:
+    """Whether a directory holds a checkpoint, readable or not."""
+    return any((output / name).is_file() for name in (CHECKPOINT, PREVIOUS))
+
+
+def readable_checkpoint(output: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """The newest checkpoint of a directory that can be read.
+
+    Parameters
+    ----------
+    output : path
+
+    Returns
+    -------
+    path : Path
+    contents : dict
+    damaged : list of str
+        What is wrong with newer ones.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    damaged: list[str] = []
+    for name in (CHECKPOINT, PREVIOUS):
+        path = output / name
+        if not path.is_file():
+            continue
+        try:
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+            _check(contents)
+        except Exception as error:  # torch raises many types on damaged files
+            damaged.append(f"{path} is damaged or no checkpoint ({_first_line(error)})")
+        else:
+            return path, contents, damaged
+    expected = f"a checkpoint ({CHECKPOINT} or {PREVIOUS}) that a training wrote"
+    raise InputError(describe("resume", "; ".join(damaged) or str(output), expected))
+
+
+def set_aside(output: Path) -> None:
+    """Keep a last checkpoint that cannot be read under another name."""
+    os.replace(output / CHECKPOINT, output / DAMAGED)
+
+
+def _check(contents: Any) -> None:
+    for name in ("state_dict", "optimizer_states", "callbacks", "loops", "epoch", "nequiplr"):
+        if not isinstance(contents, dict) or name not in contents:
+            raise ValueError(f"no {name}")
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text[:120]}"

@@ -1,0 +1,104 @@
+"""The Lightning trainer of a configuration."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ..errors import InputError
+from .checkpoints import CheckpointFiles
+from .config import TrainingConfig
+from .recorder import Recorder
+
+
+def one_process(options: Mapping[str, Any]) -> bool:
+    """Whether a training with these options of the trainer is a single process.
+
+    Parameters
+    ----------
+    options : mapping
+        The entries of ``trainer``.
+    """
+    devices, nodes = options.get("devices", 1), options.get("num_nodes", 1)
+    several = isinstance(devices, Sequence) and not isinstance(devices, str)
+    one = devices in (1, "1") or (several and len(devices) == 1)
+    return one and nodes == 1
+
+
+def writes(config: TrainingConfig) -> bool:
+    """Whether this process writes the results: the only one, or the first of several."""
+    return one_process(config.trainer) or getattr(rank_zero_only, "rank", 0) in (0, None)
+
+
+class _Alone(LightningEnvironment):
+    """A single process, whatever launcher's variables (SLURM, MPI, LSF, torchrun) it finds."""
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return False
+
+    def global_rank(self) -> int:
+        return 0
+
+    def local_rank(self) -> int:
+        return 0
+
+    def node_rank(self) -> int:
+        return 0
+
+    def world_size(self) -> int:
+        return 1
+
+
+def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
+    """A trainer without Lightning's own output.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    recorder : Recorder
+
+    Raises
+    ------
+    InputError
+        If Lightning refuses the options under ``trainer``.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    options: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1_000_000,
+        **config.trainer,
+    }
+    given = options.pop("plugins", None) or []
+    plugins = [*(given if isinstance(given, list) else [given]), CheckpointFiles()]
+    if one_process(config.trainer):
+        plugins.append(_Alone())
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            return pl.Trainer(
+                max_epochs=config.max_epochs,
+                callbacks=[recorder],
+                logger=False,
+                inference_mode=False,
+                gradient_clip_val=config.gradient_clip,
+                check_val_every_n_epoch=config.validation_interval,
+                use_distributed_sampler=False,
+                precision="32-true",
+                default_root_dir=str(recorder.output),
+                plugins=plugins,
+                **options,
+            )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"trainer: expected options that Lightning takes, got {error}") from error

@@ -1,0 +1,36 @@
+"""Files that have their old or their new content, never a part of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from openmm_nequiplr.files import append_text, replace_file
+
+
+def test_replaced_and_kept(tmp_path):
+    path, earlier = tmp_path / "file", tmp_path / "earlier"
+    for data in (b"one", "two ü", memoryview(b"three")):
+        replace_file(path, data, earlier)
+    assert path.read_bytes() == b"three"
+    assert earlier.read_text(encoding="utf-8") == "two ü"
+    append_text(path, " and more\r\n")
+    assert path.read_bytes() == b"three and more\r\n"
+    assert sorted(os.listdir(tmp_path)) == ["earlier", "file"]
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    path, earlier = tmp_path / "file", tmp_path / "earlier"
+    replace_file(path, "one")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (lambda: replace_file(path, "two", earlier), lambda: append_text(path, "")):
+        with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+            write()
+    assert path.read_text() == "one"
+    assert os.listdir(tmp_path) == ["file"]
