@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 import yaml
 
 from ..data.dataset import GraphDataset
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
+from ..threads import use_threads
 from .config import TrainingConfig, load_config
 from .coverage import charge_ranges
 from .evaluate import Metrics, evaluate_model, format_table
@@ -108,7 +108,7 @@ def train(
             return None
         config = dataclasses.replace(config, start_from=str(start.resolve()))
     if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
+        use_threads(config.num_threads)
     parts = read_parts(config, config_path)
     model, train_data, validation_data = prepare(config, parts, config_path)
     output.mkdir(parents=True, exist_ok=True)
