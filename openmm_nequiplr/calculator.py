@@ -13,10 +13,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from .accelerators import resolve_device
 from .errors import InputError, describe
 from .model import NequIPLRPotential, load_model
 from .model.evaluation import Evaluator
-from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 
 _PRECISIONS = {None: None, "single": torch.float32, "double": torch.float64}
 _CHARGE_KEYS = ("total_charge", "charge")
@@ -92,6 +93,8 @@ class NequIPLRCalculator(Calculator):
         super().__init__(**kwargs)
         if not isinstance(precision, str | None) or precision not in _PRECISIONS:
             raise InputError(describe("precision", precision, "'single', 'double' or None"))
+        SolverOptions(solver, charge_tolerance, max_iterations)  # before a model is read or copied
+        device = None if device is None else resolve_device(device)
         if isinstance(model, str | PathLike):
             self.model = load_model(model)
         elif isinstance(model, NequIPLRPotential):

@@ -94,8 +94,11 @@ def model_path(model: str | os.PathLike) -> Path:
         expected = "a path or the name of a shipped model"
         raise ModelFileError(describe("model", type(model).__name__, expected))
     path = Path(model)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # no name that a file can have
+        pass
     shipped = shipped_models()
     if str(model) not in shipped:
         expected = f"a model file or a shipped model {sorted(shipped)}"
@@ -197,7 +200,12 @@ def _restore(
         got = f"{stored} numbers in {source}"
         expected = f"about {config.num_weights:.0e} for its configuration"
         raise ModelFileError(describe("model", got, expected))
-    potential = NequIPLRPotential(config)
+    try:
+        potential = NequIPLRPotential(config)
+    except Exception as error:  # e3nn raises several types
+        got = f"{type(error).__name__}: {error}"
+        expected = f"a configuration in {source} that a network can have"
+        raise ModelFileError(describe("model", got, expected)) from error
     hardness = tensors.get("hardness_parameter")
     if hardness is not None and hardness.dtype in (torch.float32, torch.float64):
         potential.to(hardness.dtype)

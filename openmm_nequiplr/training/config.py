@@ -364,7 +364,7 @@ def load_config(
         raise InputError(describe("config_path", str(path), "an existing YAML file"))
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(describe("config_path", str(path), f"valid YAML ({error})")) from None
     if not isinstance(raw, dict):
         raise InputError(describe("config_path", str(path), "a YAML mapping"))
