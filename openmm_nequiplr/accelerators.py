@@ -47,7 +47,7 @@ def resolve_device(device: str | torch.device | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         float(torch.zeros((), device=device))  # a device without data ("meta") fails here
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackendError(
             f"device: expected one that torch can use, got {device!r} ({reason})"

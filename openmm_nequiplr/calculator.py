@@ -196,7 +196,7 @@ def total_charge_of(atoms: Atoms) -> float:
             continue
         try:
             charge = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             charge = float("nan")
         if not np.isfinite(charge):
             raise InputError(describe(f"atoms.info[{key!r}]", value, "one finite number (e)"))
