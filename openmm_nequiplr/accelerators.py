@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from .errors import BackendError
 from .neighbors import neighbor_list
 
 #: Finds ``(edge_index, edge_shift)`` for ``(positions, cell, periodic, cutoff, full)``; see
@@ -32,6 +33,26 @@ TRIALS = 4
 
 _MARGIN = 1e-5  # mlipops' kernels take the cutoff in single precision
 _BUFFER = 10_000  # pairs that fill mlipops' first buffer exactly are not all written
+
+
+def resolve_device(device: str | torch.device | None) -> str:
+    """Name of the torch device to use; CUDA where there is one unless asked otherwise.
+
+    Raises
+    ------
+    BackendError
+        If the device is unknown or absent, or cannot compute.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        float(torch.zeros((), device=device))  # a device without data ("meta") fails here
+    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackendError(
+            f"device: expected one that torch can use, got {device!r} ({reason})"
+        ) from error
+    return str(device)
 
 
 def accelerator_available() -> bool:

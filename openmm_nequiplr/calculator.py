@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +13,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from .accelerators import resolve_device
 from .errors import InputError, describe
-from .model import load_model
+from .model import NequIPLRPotential, load_model
 from .model.evaluation import Evaluator
-from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
-
-if TYPE_CHECKING:
-    from .model import NequIPLRPotential
+from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 
 _PRECISIONS = {None: None, "single": torch.float32, "double": torch.float64}
 _CHARGE_KEYS = ("total_charge", "charge")
@@ -93,12 +91,17 @@ class NequIPLRCalculator(Calculator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if precision not in _PRECISIONS:
+        if not isinstance(precision, str | None) or precision not in _PRECISIONS:
             raise InputError(describe("precision", precision, "'single', 'double' or None"))
+        SolverOptions(solver, charge_tolerance, max_iterations)  # before a model is read or copied
+        device = None if device is None else resolve_device(device)
         if isinstance(model, str | PathLike):
             self.model = load_model(model)
-        else:
+        elif isinstance(model, NequIPLRPotential):
             self.model = copy.deepcopy(model)
+        else:
+            expected = "a NequIPLRPotential, a path or the name of a shipped model"
+            raise InputError(describe("model", type(model).__name__, expected))
         self.evaluator = Evaluator(
             self.model,
             dtype=_PRECISIONS[precision],
@@ -202,7 +205,7 @@ def total_charge_of(atoms: Atoms) -> float:
             continue
         try:
             charge = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             charge = float("nan")
         if not np.isfinite(charge):
             raise InputError(describe(f"atoms.info[{key!r}]", value, "one finite number (e)"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 
 class NequIPLRError(Exception):
     """Base class of every error that this package raises on purpose."""
@@ -51,6 +53,14 @@ class BackendError(NequIPLRError, RuntimeError):
     """A backend was asked for that is not there."""
 
 
+# What came may be huge, or nested without end (aliases of YAML): a message shows its beginning.
+_shown = reprlib.Repr()
+_shown.maxlevel = 4
+_shown.maxlist = _shown.maxtuple = _shown.maxset = _shown.maxdict = _shown.maxfrozenset = 40
+_shown.maxstring = _shown.maxother = _shown.maxlong = 400
+_LONGEST = 1000
+
+
 def describe(argument: str, got: object, expected: str) -> str:
     """Return the message ``argument: expected …, got …``.
 
@@ -63,4 +73,6 @@ def describe(argument: str, got: object, expected: str) -> str:
     expected : str
         What would have been right.
     """
-    return f"{argument}: expected {expected}, got {got!r}"
+    shown = _shown.repr(got)
+    shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+    return f"{argument}: expected {expected}, got {shown}"

@@ -4,18 +4,25 @@ OpenMM 8.6 ends the process, without a word, if the function of a ``PythonForce`
 unpickled. So what is pickled here needs nothing but the standard library at that moment: it looks
 for :func:`restore`, which never raises, and puts a function in its place where the package is not
 installed. This module imports nothing heavy for the same reason.
+
+Unpickling executes what the pickle asks for, so ``openmm.XmlSerializer.deserialize`` executes what
+the author of the XML wrote. :func:`read_pickled` executes nothing: it knows the few functions that
+a pickle of ours names, puts inert objects in their place, and refuses every other name.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import io
 import operator
+import pickle
+import pickletools
 import pydoc
 from collections.abc import Callable
 from typing import Any
 
-from .errors import NequIPLRError
+from .errors import InputError, NequIPLRError
 
 _RESTORE = f"{__name__}.restore"
 _HOME = ("openmm_nequiplr.simulation.computation", "restore_computation")
@@ -81,3 +88,159 @@ def restore(payload: dict[str, Any]) -> Any:
             f"a NequIP-LR force, written by openmm-nequiplr {version}, cannot be restored here "
             f"({type(error).__name__}: {error}); repair the installation of openmm-nequiplr",
         )
+
+
+# ---------------------------------------------------------------- reading without executing
+
+_COMPUTATION = "openmm_nequiplr.simulation.computation"
+_RECORDS = {
+    (_COMPUTATION, "ComputationSettings"),
+    ("openmm_nequiplr.simulation.serialization", "ModelFile"),
+}
+_FUNCTIONS = {
+    ("builtins", "next"), ("builtins", "filter"), ("pydoc", "locate"), ("functools", "partial"),
+    ("operator", "methodcaller"), ("_operator", "methodcaller"), (_COMPUTATION, "_restore"),
+    ("openmm_nequiplr.simulation.backends", "TensorCall"),
+}  # fmt: skip
+_REFUSED_OPCODES = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ", "NEXT_BUFFER"}
+_MOST_CONTAINERS = 1000
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
+def read_pickled(data: bytes) -> dict[str, Any]:
+    """The payload of a pickled force of ours; nothing in the pickle is executed.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Returns
+    -------
+    dict of str to object
+        Plain values: ``format``, ``version``, ``token`` and ``settings``; and ``graph`` as well if
+        the callable takes and returns tensors.
+
+    Raises
+    ------
+    InputError
+        If the pickle is anything else.
+    """
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name in _REFUSED_OPCODES:
+                raise pickle.UnpicklingError(f"it uses the operation {opcode.name}")
+            if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
+                raise pickle.UnpicklingError("it is damaged")
+        found = _Reader(io.BytesIO(data)).load()
+        payload = _payload(found)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle raises whatever it likes
+        raise InputError(_foreign(f"{type(error).__name__}: {error}")) from error
+    return payload
+
+
+def _foreign(reason: str) -> str:
+    return (
+        "system: expected no Python function but those of openmm-nequiplr, got another pickle "
+        f"({reason}); unpickling executes what its author wrote, so it was not read"
+    )
+
+
+class _Inert:
+    """Stands for a function that a pickle of ours calls; knows what came out of it there."""
+
+    __slots__ = ("_name",)
+    _name: str
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "_name", name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+    def __setstate__(self, state: Any) -> None:
+        """As the message for where the package is absent is pickled."""
+        function, arguments, *rest = state
+        message = len(arguments) == 1 and isinstance(arguments[0], str)
+        if self._name != "absent" or _name(function) != "methodcaller" or not message or any(rest):
+            raise InputError(_foreign(f"it changes {self._name}"))
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._name == "locate" and arguments == (_RESTORE,):
+            return _Inert("restore")
+        if self._name == "partial" and [_name(each) for each in arguments] == ["methodcaller"]:
+            return _Inert("absent")
+        if self._name == "filter" and len(arguments) == 2 and arguments[0] is None:
+            return arguments[1]
+        if self._name == "next" and len(arguments) == 1 and isinstance(arguments[0], list):
+            names = [_name(each) for each in arguments[0]]
+            return arguments[0][0] if names == ["restore", "absent"] else None
+        if self._name == "restore" and len(arguments) == 1 and isinstance(arguments[0], dict):
+            return _Restored(arguments[0])
+        if self._name == "_restore" and len(arguments) == 2:  # as version 0.1.0 pickled it
+            token, settings = arguments
+            values = {"format": 1, "version": "0.1.0", "token": token, "settings": settings}
+            return _Restored(values)
+        if self._name == "TensorCall" and len(arguments) == 2:
+            computation, graph = arguments
+            if isinstance(computation, _Restored) and graph in (None, True, False):
+                return _Restored({**computation.payload, "graph": graph})
+        raise InputError(_foreign(f"it calls {self._name} in another way"))
+
+
+def _name(value: object) -> str:
+    return value._name if isinstance(value, _Inert) else ""
+
+
+class _Restored:
+    """Stands for a computation: its payload."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: dict[str, Any]) -> None:
+        self.payload = payload
+
+
+class _Record:
+    """Stands for an object with plain fields."""
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles stand-ins and plain values alone."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _FUNCTIONS:
+            return _Inert(name)
+        if (module, name) in _RECORDS:
+            return type(name, (_Record,), {})
+        raise InputError(_foreign(f"it names {module}.{name}"))
+
+
+def _payload(found: object) -> dict[str, Any]:
+    if not isinstance(found, _Restored):
+        raise InputError(_foreign(f"it is a {type(found).__name__}"))
+    plain: dict[str, Any] = _plain(found.payload, [_MOST_CONTAINERS])
+    missing = {"format", "version", "token", "settings"} - set(plain)
+    if missing or not isinstance(plain["settings"], dict):
+        raise InputError(_foreign("it lacks settings"))
+    return plain
+
+
+def _plain(value: object, budget: list[int], depth: int = 0) -> Any:
+    """Plain values with records as dictionaries; anything else is refused."""
+    if type(value) in _PLAIN:
+        return value
+    budget[0] -= 1
+    if budget[0] < 0 or depth > 8:
+        raise InputError(_foreign("it is nested without end"))
+    if isinstance(value, _Record):
+        value = vars(value)
+    if type(value) is dict:
+        if not all(type(key) is str for key in value):
+            raise InputError(_foreign("its settings have no names"))
+        return {key: _plain(item, budget, depth + 1) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        items = [_plain(item, budget, depth + 1) for item in value]  # type: ignore[attr-defined]
+        return items if type(value) is list else tuple(items)
+    raise InputError(_foreign(f"it holds a {type(value).__name__}"))

@@ -3,6 +3,9 @@
 They run on the threads of torch's own OpenMP runtime where that can be reached. Threads of another
 pool have to share the cores with those, which go on spinning for milliseconds after each of torch's
 loops.
+
+A forked child has none of its parent's threads, and OpenMP waits for them forever. So everything
+runs on one thread there, torch included.
 """
 
 from __future__ import annotations
@@ -21,8 +24,28 @@ import torch
 Result = TypeVar("Result")
 
 _pool = ThreadPoolExecutor(thread_name_prefix="nequiplr")
+_forked: list[int] = []
 _MEMBER = ctypes.CFUNCTYPE(None, ctypes.py_object)
 _run_member = _MEMBER(lambda work: work())
+
+
+def use_threads(count: int) -> None:
+    """Give torch so many threads; a forked child keeps its one.
+
+    Parameters
+    ----------
+    count : int
+    """
+    torch.set_num_threads(1 if _forked else count)
+
+
+def _in_forked_child() -> None:
+    _forked.append(os.getpid())
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def even_bounds(count: int, fewest: int) -> list[int]:
@@ -41,8 +64,8 @@ def even_bounds(count: int, fewest: int) -> list[int]:
 def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) -> list[Result]:
     """``function(begin, end)`` of every two neighbouring bounds, in threads."""
     blocks = list(itertools.pairwise(bounds))
-    if len(blocks) == 1:
-        return [function(*blocks[0])]
+    if len(blocks) == 1 or _forked:
+        return [function(*block) for block in blocks]
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
     waiting = iter(enumerate(blocks))

@@ -14,6 +14,7 @@ import torch
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..threads import use_threads
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
 from .properties import TrajectoryProperties, recompute
 from .radial import RadialDistributions, radial_distributions, save_radial
@@ -200,7 +201,7 @@ def _report(analysis: TrajectoryAnalysis) -> list[str]:
 def _threads(count: int | None) -> Iterator[None]:
     """Limit the threads of torch for a while."""
     before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
+    use_threads(before if count is None else count)
     try:
         yield
     finally:

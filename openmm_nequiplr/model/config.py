@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,14 @@ from ..units import COULOMB_CONSTANT
 
 _ACTIVATION_NAMES = ("silu", "ssp", "tanh", "abs")
 _ODD_ACTIVATIONS = ("tanh", "abs")
+# Least and largest of what is counted: far beyond what is useful, and within what a machine holds.
+_COUNTS = {
+    "num_layers": (0, 20), "num_layers_charge": (0, 20), "l_max": (0, 6), "num_features": (1, 2048),
+    "num_bessels": (1, 256), "invariant_layers": (0, 10), "invariant_neurons": (1, 4096),
+    "num_charge_basis": (1, 1024),
+}  # fmt: skip
+_LONGEST_CUTOFF, _LARGEST_CHARGE, _LARGEST_POWER, _LARGEST = 50.0, 1000.0, 100.0, 1e9
+_MOST_WEIGHTS = 3e8
 
 
 @dataclass(frozen=True)
@@ -161,20 +170,24 @@ class ModelConfig:
         names = ("type_names", "gaussian_widths", "nonlinearity_scalars", "nonlinearity_gates")
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, str) or (value is not None and not hasattr(value, "__iter__")):
+            if value is None and name == "gaussian_widths":
+                continue
+            if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
                 raise InputError(describe(name, value, "a list"))
-            if value is not None:
-                object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, tuple(value))
 
     def _check_types(self) -> None:
-        unknown = [s for s in self.type_names if atomic_numbers.get(s, 0) < 1]
-        if not self.type_names or unknown:
-            raise InputError(describe("type_names", self.type_names, "element symbols"))
-        if len(set(self.type_names)) != len(self.type_names):
-            raise InputError(describe("type_names", self.type_names, "each element once"))
+        names = self.type_names
+        if not names or any(not isinstance(s, str) or atomic_numbers.get(s, 0) < 1 for s in names):
+            raise InputError(describe("type_names", names, "element symbols"))
+        if len(set(names)) != len(names):
+            raise InputError(describe("type_names", names, "each element once"))
         widths = self.gaussian_widths
-        if widths is not None and (len(widths) != len(self.type_names) or min(widths) <= 0):
-            expected = f"{len(self.type_names)} positive widths in Å, one for each type"
+        if widths is not None and (
+            len(widths) != len(names)
+            or not all(_real(x) and 0 < x < _LONGEST_CUTOFF for x in widths)
+        ):
+            expected = f"{len(names)} positive widths in Å, one for each type"
             raise InputError(describe("gaussian_widths", widths, expected))
 
     def _check_distances(self) -> None:
@@ -193,29 +206,35 @@ class ModelConfig:
         object.__setattr__(self, "shortest_distances", rows)
 
     def _check_numbers(self) -> None:
-        whole = {
-            "num_layers": 0, "num_layers_charge": 0, "l_max": 0, "num_features": 1,
-            "num_bessels": 1, "invariant_layers": 0, "invariant_neurons": 1,
-            "num_charge_basis": 1,
-        }  # fmt: skip
-        for name, least in whole.items():
+        for name, (least, most) in _COUNTS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(describe(name, value, f"a whole number of at least {least}"))
-        positive = ["r_max", "avg_num_neighbors", "coulomb_constant"]
-        optional = ("r_max_charge", "electronegativity_bound")
-        positive += [name for name in optional if getattr(self, name) is not None]
-        for name in positive:
-            self._check_real(name, lambda x: x > 0, "a positive number")
-        self._check_real("hardness_min", lambda x: x >= 0, "a number of at least 0")
-        self._check_real("polynomial_cutoff_p", lambda x: x >= 2, "a number of at least 2")
-        self._check_real("charge_min", lambda x: True, "a number")
-        self._check_real("charge_max", lambda x: x > self.charge_min, "more than charge_min")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                expected = f"a whole number of at least {least} and at most {most}"
+                raise InputError(describe(name, value, expected))
+        lengths = ["r_max", *([] if self.r_max_charge is None else ["r_max_charge"])]
+        for name in lengths:
+            expected = f"a positive number (Å) of at most {_LONGEST_CUTOFF:g}"
+            self._check_real(name, lambda x: 0 < x <= _LONGEST_CUTOFF, expected)
+        bound = [] if self.electronegativity_bound is None else ["electronegativity_bound"]
+        for name in ("avg_num_neighbors", "coulomb_constant", *bound):
+            self._check_real(
+                name, lambda x: 0 < x <= _LARGEST, f"a positive number up to {_LARGEST:g}"
+            )
+        self._check_real("hardness_min", lambda x: 0 <= x <= _LARGEST, "a number of at least 0")
+        power = f"a number of at least 2 and at most {_LARGEST_POWER:g}"
+        self._check_real("polynomial_cutoff_p", lambda x: 2 <= x <= _LARGEST_POWER, power)
+        charge = f"a number (e) of at most {_LARGEST_CHARGE:g} in size"
+        self._check_real("charge_min", lambda x: abs(x) <= _LARGEST_CHARGE, charge)
+        more = f"more than charge_min and at most {_LARGEST_CHARGE:g}"
+        self._check_real("charge_max", lambda x: self.charge_min < x <= _LARGEST_CHARGE, more)
+        if self.num_weights > _MOST_WEIGHTS:
+            got = f"num_features, l_max and others that make about {self.num_weights:.0e}"
+            expected = f"at most {_MOST_WEIGHTS:.0e} weights"
+            raise InputError(f"model configuration: expected {expected}, got {got}")
 
-    def _check_real(self, name: str, good: Any, expected: str) -> None:
+    def _check_real(self, name: str, good: Callable[[float], bool], expected: str) -> None:
         value = getattr(self, name)
-        real = isinstance(value, int | float) and not isinstance(value, bool)
-        if not real or not math.isfinite(value) or not good(value):
+        if not _real(value) or not good(value):
             raise InputError(describe(name, value, expected))
         object.__setattr__(self, name, float(value))
 
@@ -296,6 +315,25 @@ class ModelConfig:
         """Farthest distance that the network (not the electrostatics) can see, Å."""
         return self.num_layers * self.r_max + self.num_layers_charge * self.charge_cutoff
 
+    @property
+    def num_weights(self) -> float:
+        """About how many weights there are, from above; not many times too large."""
+        degrees = range(self.l_max + 1)
+        parities = 2 if self.parity else 1
+        irreps, features = parities * len(degrees), self.num_features
+        triples = [(a, b, c) for a in degrees for b in degrees for c in degrees]
+        paths = parities * sum(abs(a - b) <= c <= a + b for a, b, c in triples)
+        total = 0.0
+        for layers, attributes in (
+            (self.num_layers, len(self.type_names)),
+            (self.num_layers_charge, len(self.type_names) + self.num_charge_basis),
+        ):
+            radial = self.num_bessels + (self.invariant_layers - 1) * self.invariant_neurons
+            radial = self.invariant_neurons * (max(radial, 0) + paths * features)
+            mixing = features**2 * (paths + irreps * (2 + 2 * attributes))
+            total += layers * (radial + mixing)
+        return total
+
     def sees_images(self, periodic: bool) -> bool:
         """Whether a structure that is periodic, or not, is so to the model."""
         return periodic and not self.isolated
@@ -314,8 +352,10 @@ class ModelConfig:
         InputError
             If a name is unknown, one is missing, or a value is not allowed.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(describe("model configuration", values, "names and values"))
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(map(str, set(values) - known))
         if unknown:
             expected = f"names among {sorted(known)}"
             raise InputError(describe("model configuration", unknown, expected))
@@ -327,3 +367,13 @@ class ModelConfig:
 
 def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _real(value: object) -> bool:
+    """Whether a value is a finite number, and no truth value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False

@@ -12,8 +12,10 @@ they decide whether s was applied.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ _RENAMED = (
     (r"^output_hidden_to_scalar\.linear\.", "energy_stage.readout.scalar."),
     (r"^total_energy_with_qeq\.to_hardness$", "hardness_parameter"),
 )
+_LARGEST_ARCHIVE = 4 * 2**30
 #: Tensors of the checkpoint that are not weights: derived from the configuration.
 _DERIVED = re.compile(r"(\.output_mask|\._w3j_\w+|\.tp\.weight|\.mul\.weight)$")
 
@@ -143,24 +146,34 @@ def _build(
 
 def _deviation(model: NequIPLRPotential, record: dict[str, Any]) -> float:
     """How far a model is from a stored result, eV."""
-    graph = model.build_graph(
-        record["numbers"],
-        np.array(record["positions"]),
-        np.array(record["cell"]),
-        record["pbc"],
-        record["total_charge"],
-    )
-    return abs(model(graph, compute_forces=False).energy.item() - record["energy"])
+    try:
+        graph = model.build_graph(
+            record["numbers"],
+            np.array(record["positions"], dtype=np.float64),
+            np.array(record["cell"], dtype=np.float64),
+            record["pbc"],
+            float(record["total_charge"]),
+        )
+        energy = float(record["energy"])
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        got = f"{type(error).__name__}: {error}"
+        expected = "numbers, positions, cell, pbc, total_charge and energy in each"
+        raise InputError(describe("config: records", got, expected)) from error
+    return abs(model(graph, compute_forces=False).energy.item() - energy)
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"config: {path} cannot be read: {error}") from error
     records: list[dict[str, Any]] = []
     if isinstance(values, dict) and isinstance(values.get("config"), dict):
         records = values.get("records") or []
+        if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+            raise InputError(describe("config: records", records, "a list of results"))
         values = values["config"]
     if not isinstance(values, dict):
         raise InputError(describe("config", type(values).__name__, "a mapping of keys to values"))
@@ -169,13 +182,41 @@ def _read_config(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
+        _check_archive(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelFileError:
+        raise
     except Exception as error:  # torch raises many types for damaged files
         raise ModelFileError(f"weights: {path} cannot be read: {error}") from error
     values = values.get("state_dict", values) if isinstance(values, dict) else values
-    if not isinstance(values, dict) or not all(torch.is_tensor(v) for v in values.values()):
+    if not isinstance(values, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in values.items()
+    ):
         raise ModelFileError(describe("weights", str(path), "a dictionary of tensors"))
+    for name, value in values.items():
+        if not _is_stored(value):
+            got = f"{value.layout} of shape {tuple(value.shape)}, {value.dtype}"
+            expected = "a dense tensor of real numbers, all of them in the file"
+            raise ModelFileError(describe(f"weights: {name}", got, expected))
     return {re.sub(r"^(model\.)*(func\.)?", "", k): v for k, v in values.items()}
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to more than a checkpoint can have."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _LARGEST_ARCHIVE:
+        got = f"{path}, which unpacks to {size / 2**30:.1f} GiB"
+        raise ModelFileError(describe("weights", got, f"at most {_LARGEST_ARCHIVE // 2**30} GiB"))
+
+
+def _is_stored(value: torch.Tensor) -> bool:
+    """Whether a tensor is what its file holds: no view that repeats a few numbers without end."""
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _check_periodic(source: dict[str, Any], legacy: bool, corrected: bool) -> None:
@@ -197,12 +238,16 @@ def _check_periodic(source: dict[str, Any], legacy: bool, corrected: bool) -> No
 
 
 def _type_names(source: dict[str, Any]) -> list[str]:
-    if "chemical_symbol_to_type" in source:
-        return sorted(
-            source["chemical_symbol_to_type"], key=source["chemical_symbol_to_type"].__getitem__
-        )
+    types = source.get("chemical_symbol_to_type")
+    if types is not None:
+        if not isinstance(types, dict) or sorted(types.values(), key=str) != [
+            *map(int, range(len(types)))
+        ]:
+            expected = "element symbols and their types 0, 1, …"
+            raise InputError(describe("config: chemical_symbol_to_type", types, expected))
+        return sorted(types, key=types.__getitem__)
     names = source.get("chemical_symbols") or source.get("type_names")
-    if not names:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(describe("config: chemical_symbols", names, "a list of element symbols"))
     from ase.data import atomic_numbers
 
@@ -215,13 +260,16 @@ def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> Mode
     missing = [key for key in (*required, "avg_num_neighbors") if key not in source]
     if missing:
         raise InputError(describe("config", f"no {', '.join(missing)}", "these keys to be there"))
-    if not isinstance(source["avg_num_neighbors"], int | float):
+    if not _is_number(source["avg_num_neighbors"]):
         expected = "the number that training computed (it is not among the weights)"
         got = source["avg_num_neighbors"]
         raise InputError(describe("config: avg_num_neighbors", got, expected))
     if source["nonlinearity_type"] != "gate":
         got = source["nonlinearity_type"]
         raise InputError(describe("config: nonlinearity_type", got, "'gate'"))
+    for key in ("nonlinearity_scalars", "nonlinearity_gates"):
+        if not isinstance(source[key], dict) or not {"e", "o"} <= set(source[key]):
+            raise InputError(describe(f"config: {key}", source[key], "entries 'e' and 'o'"))
     scalars, gates = source["nonlinearity_scalars"], source["nonlinearity_gates"]
     return ModelConfig(
         type_names=tuple(_type_names(source)),
@@ -253,15 +301,21 @@ def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> Mode
     )
 
 
+def _is_number(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < 1e300 and math.isfinite(value)
+
+
 def _global_scale(source: dict[str, Any], weights: dict[str, torch.Tensor]) -> float:
     stored = weights.get("scale_by")
-    if stored is not None and stored.numel() == 1:
-        return float(stored)
     value = source.get("global_rescale_scale", 1.0)
+    if stored is not None and stored.numel() == 1:
+        value = float(stored)
     if value is None:
         return 1.0
-    if not isinstance(value, int | float):
-        expected = "a number, or scale_by among the weights"
+    if not _is_number(value) or value <= 0:
+        expected = "a positive number, or scale_by among the weights"
         raise InputError(describe("config: global_rescale_scale", value, expected))
     return float(value)
 
@@ -275,6 +329,10 @@ def _scales_and_shifts(
         value = weights.get(f"per_species_rescale.{name}")
         if value is None or value.numel() == 0:
             value = torch.tensor([default])
+        if value.numel() not in (1, count):
+            got = f"{value.numel()} numbers"
+            expected = f"one, or one for each of {count} elements"
+            raise ModelFileError(describe(f"weights: per_species_rescale.{name}", got, expected))
         results.append(scale * value.to(torch.float64).reshape(-1).expand(count).clone())
     shift_by = weights.get("shift_by")
     if shift_by is not None and shift_by.numel() and bool((shift_by != 0).any()):
@@ -302,5 +360,5 @@ def _copy(model: NequIPLRPotential, tensors: dict[str, torch.Tensor]) -> None:
     tensors.update({name: state[name] for name in derived})
     try:
         load_weights(model, tensors)
-    except (KeyError, RuntimeError) as error:
+    except InputError as error:
         raise ModelFileError(f"weights: they do not fit the configuration: {error}") from error

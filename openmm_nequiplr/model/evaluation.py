@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ..accelerators import resolve_device
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..timing import part
@@ -60,7 +61,8 @@ class Evaluator:
         charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
         max_iterations: int = DEFAULT_MAX_ITERATIONS,
     ) -> None:
-        self.model = model.to(dtype=dtype, device=device).eval()
+        where = None if device is None else resolve_device(device)
+        self.model = model.to(dtype=dtype, device=where).eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         self.options = SolverOptions(solver, charge_tolerance, max_iterations)

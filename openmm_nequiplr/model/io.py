@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import threading
+from collections import OrderedDict
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as _deserialize
 from safetensors.torch import save as _serialize
 
+from ..accelerators import resolve_device
 from ..errors import InputError, ModelFileError, describe
 from .config import ModelConfig
 from .potential import NequIPLRPotential
@@ -18,6 +25,9 @@ from .potential import NequIPLRPotential
 #: Version of the file layout; files of a newer one are refused.
 FORMAT_VERSION = 2
 _FORMAT = "openmm-nequiplr"
+_LARGEST_FILE = 4 * 2**30
+# A configuration that asks for this many times the numbers in the file cannot be that file's.
+_MOST_EXTRA, _SMALL = 100.0, 10_000
 
 
 def shipped_models() -> dict[str, Path]:
@@ -72,6 +82,36 @@ def save_model(
     os.replace(part, target)
 
 
+def model_path(model: str | os.PathLike) -> Path:
+    """Path of a model file, or of a shipped model by its name.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file or shipped model.
+    """
+    if not isinstance(model, str | os.PathLike):
+        expected = "a path or the name of a shipped model"
+        raise ModelFileError(describe("model", type(model).__name__, expected))
+    path = Path(model)
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # no name that a file can have
+        pass
+    shipped = shipped_models()
+    if str(model) not in shipped:
+        expected = f"a model file or a shipped model {sorted(shipped)}"
+        raise ModelFileError(describe("model", str(model), expected))
+    return shipped[str(model)]
+
+
+def read_model_file(path: Path) -> bytes:
+    """The bytes of a model file, if they are no more than a model can have."""
+    _check_size(path.stat().st_size, str(path))
+    return path.read_bytes()
+
+
 def load_model(
     model: str | os.PathLike,
     device: torch.device | str = "cpu",
@@ -90,32 +130,55 @@ def load_model(
     Raises
     ------
     ModelFileError
-        If there is no such file or shipped model, or the file is not one of ours.
+        If there is no such file or shipped model, or the file is not one of ours, or damaged, or
+        holds weights that are not finite. Nothing in it is executed, and its sizes are checked
+        before a model is built.
+    BackendError
+        If the device does not exist.
     """
-    path = Path(model)
-    if not path.is_file():
-        shipped = shipped_models()
-        if str(model) not in shipped:
-            expected = f"a model file or a shipped model {sorted(shipped)}"
-            raise ModelFileError(describe("model", str(model), expected))
-        path = shipped[str(model)]
+    path = model_path(model)
+    where = "cpu" if device is None else resolve_device(device)
     try:
+        _check_size(path.stat().st_size, str(path))
         with safe_open(str(path), framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
         message = f"model: {path} is not a readable safetensors file: {error}"
         raise ModelFileError(message) from error
-    return _restore(header, tensors, str(path)).to(device=device, dtype=dtype).eval()
+    return _restore(header, tensors, str(path)).to(device=where, dtype=dtype).eval()
 
 
-def deserialize_model(data: bytes) -> NequIPLRPotential:
-    """The model of :func:`serialize_model`'s bytes, on the CPU, ready for evaluation."""
-    from safetensors.torch import load
+def deserialize_model(data: bytes, source: str = "the bytes of a model") -> NequIPLRPotential:
+    """The model of :func:`serialize_model`'s bytes, on the CPU, ready for evaluation.
 
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return _restore(header, load(data), "the bytes of a model").eval()
+    Parameters
+    ----------
+    data : bytes
+    source : str
+        What messages call them.
+
+    Raises
+    ------
+    ModelFileError
+        If they are none of ours.
+    """
+    _check_size(len(data), source)
+    try:
+        tensors = _deserialize(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise ModelFileError(f"model: {source}: not readable safetensors: {error}") from error
+    return _restore(header, tensors, source).eval()
+
+
+def _check_size(size: int, source: str) -> None:
+    if size > _LARGEST_FILE:
+        got = f"{source} of {size / 2**30:.1f} GiB"
+        raise ModelFileError(describe("model", got, f"at most {_LARGEST_FILE // 2**30} GiB"))
 
 
 def _restore(
@@ -124,24 +187,63 @@ def _restore(
     if header.get("format") != _FORMAT:
         expected = "a file written by openmm_nequiplr.save_model"
         raise ModelFileError(describe("model", source, expected))
-    version = int(header.get("format_version", "0"))
-    if version > FORMAT_VERSION:
-        expected = f"format version {FORMAT_VERSION} or older; upgrade openmm-nequiplr"
-        raise ModelFileError(describe("model", f"{source} of format version {version}", expected))
-    settings = json.loads(header["config"])
+    version = _version(header, source)
+    settings = _json_object(header, "config", source)
     if version < 2:  # before there were scaled electronegativities and shorter last layers
         settings.setdefault("scalar_last_layer", False)
-    potential = NequIPLRPotential(ModelConfig.from_dict(settings))
-    potential.to(tensors["hardness_parameter"].dtype)
+    try:
+        config = ModelConfig.from_dict(settings)
+    except InputError as error:
+        raise ModelFileError(f"model: the configuration in {source}: {error}") from error
+    stored = sum(value.numel() for value in tensors.values())
+    if config.num_weights > _MOST_EXTRA * max(stored, _SMALL):
+        got = f"{stored} numbers in {source}"
+        expected = f"about {config.num_weights:.0e} for its configuration"
+        raise ModelFileError(describe("model", got, expected))
+    try:
+        potential = NequIPLRPotential(config)
+    except Exception as error:  # e3nn raises several types
+        got = f"{type(error).__name__}: {error}"
+        expected = f"a configuration in {source} that a network can have"
+        raise ModelFileError(describe("model", got, expected)) from error
+    hardness = tensors.get("hardness_parameter")
+    if hardness is not None and hardness.dtype in (torch.float32, torch.float64):
+        potential.to(hardness.dtype)
     if version < 2:
         names = ("electronegativity_shifts", "electronegativity_scales")
         tensors = {**{name: getattr(potential, name) for name in names}, **tensors}
     try:
         load_weights(potential, tensors)
-    except (RuntimeError, KeyError) as error:
+    except InputError as error:
         raise ModelFileError(f"model: the weights in {source} do not fit: {error}") from error
-    potential.metadata = dict(json.loads(header.get("metadata", "{}")))
+    notes = _json_object(header, "metadata", source) if "metadata" in header else {}
+    potential.metadata = {str(name): str(value) for name, value in notes.items()}
     return potential
+
+
+def _version(header: dict[str, str], source: str) -> int:
+    text = header.get("format_version", "0")
+    if not re.fullmatch("[0-9]{1,6}", text):
+        expected = f"a format version, a whole number up to {FORMAT_VERSION}"
+        raise ModelFileError(describe("model", f"{source} of version {text!r}", expected))
+    version = int(text)
+    if version > FORMAT_VERSION:
+        expected = f"format version {FORMAT_VERSION} or older; upgrade openmm-nequiplr"
+        raise ModelFileError(describe("model", f"{source} of format version {version}", expected))
+    return version
+
+
+def _json_object(header: dict[str, str], name: str, source: str) -> dict[str, Any]:
+    try:
+        values = json.loads(header[name])
+    except (KeyError, ValueError, RecursionError) as error:
+        what = "none" if isinstance(error, KeyError) else f"one that is no JSON ({error})"
+        expected = f"a {name} in the header of {source}"
+        raise ModelFileError(describe("model", what, expected)) from error
+    if not isinstance(values, dict):
+        expected = f"names and values as the {name} in the header of {source}"
+        raise ModelFileError(describe("model", values, expected))
+    return values
 
 
 def load_weights(potential: NequIPLRPotential, tensors: dict[str, torch.Tensor]) -> None:
@@ -149,12 +251,83 @@ def load_weights(potential: NequIPLRPotential, tensors: dict[str, torch.Tensor])
 
     Raises
     ------
-    KeyError
-        If names are missing or unknown.
+    InputError
+        If names are missing or unknown, or a tensor has another shape, is no floating-point tensor
+        where one is needed, or holds NaN or infinity.
     """
     state = potential.state_dict()
     needed = {name for name, value in state.items() if value.numel()}
     missing, extra = sorted(needed - set(tensors)), sorted(set(tensors) - set(state))
     if missing or extra:
-        raise KeyError(f"missing {missing}, unexpected {extra}")
+        raise InputError(f"weights: missing {missing[:8]}, unexpected {extra[:8]}")
+    for name, value in tensors.items():
+        target = state[name]
+        if value.shape != target.shape:
+            expected = f"shape {tuple(target.shape)}"
+            raise InputError(describe(f"weights: {name}", tuple(value.shape), expected))
+        exact = value.dtype in (torch.float32, torch.float64) or value.dtype == target.dtype
+        if value.is_floating_point() != target.is_floating_point() or not exact:
+            expected = str(target.dtype).removeprefix("torch.")
+            raise InputError(describe(f"weights: {name}", str(value.dtype), expected))
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            count = int((~value.isfinite()).sum())
+            got = f"{count} of {value.numel()} NaN or infinite"
+            raise InputError(describe(f"weights: {name}", got, "finite numbers"))
     potential.load_state_dict({**state, **tensors})
+
+
+class SharedModels:
+    """Models for evaluation by their file's contents; whoever asks for the same gets the same.
+
+    A model takes long to build, and each one that e3nn and TorchScript build keeps about 1 MB of
+    the process for good. The few asked for last are kept. Nobody may change one.
+
+    Parameters
+    ----------
+    most : int
+        How many are kept.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._models: OrderedDict[tuple[str, str, str], NequIPLRPotential] = OrderedDict()
+
+    def get(
+        self,
+        data: bytes,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+        source: str = "the bytes of a model",
+    ) -> NequIPLRPotential:
+        """The model of :func:`serialize_model`'s bytes, without gradients by its weights.
+
+        Parameters
+        ----------
+        data : bytes
+        dtype : torch.dtype, optional
+            Of the network; as saved when None.
+        device : str
+        source : str
+            What messages call them.
+        """
+        key = hashlib.sha256(data).hexdigest(), str(dtype), str(device)
+        with self._lock:
+            model = self._models.get(key)
+            if model is None:
+                model = deserialize_model(data, source).to(dtype=dtype, device=device)
+                model.requires_grad_(False)
+                while len(self._models) >= self._most:
+                    self._models.popitem(last=False)
+                self._models[key] = model
+            self._models.move_to_end(key)
+            return model
+
+    def after_fork(self) -> None:
+        """A thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
+
+#: Those of this process.
+shared_models = SharedModels()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=shared_models.after_fork)

@@ -8,9 +8,9 @@ from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
+from .storage import deserialize_system, load_system, save_system
 from .system import create_force, create_system
 from .topology import SimulationStructure, from_atoms, read_structure, to_atoms
-from .torchforce import deserialize_system
 
 __all__ = [
     "ChargeReporter",
@@ -31,7 +31,9 @@ __all__ = [
     "get_computation",
     "load_charges",
     "load_spread",
+    "load_system",
     "openmm_topology",
     "read_structure",
+    "save_system",
     "to_atoms",
 ]

@@ -10,11 +10,12 @@ import numpy as np
 import openmm
 import torch
 
+from ..accelerators import resolve_device
 from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
-from .computation import FORCE_NAME, Computation, ComputationSettings, resolve_device
-from .lookup import called_computation, inner_forces
-from .torchforce import companion, compile_settings, load_openmmtorch
+from .computation import FORCE_NAME, Computation, ComputationSettings
+from .lookup import force_backend, inner_forces
+from .torchforce import compile_settings, load_openmmtorch
 
 BACKENDS = ("auto", "python", "torch", "python_torch")
 
@@ -65,10 +66,20 @@ def make_force(settings: ComputationSettings, backend: str) -> openmm.Force:
     if backend == "torch":
         force = load_openmmtorch().TorchForce(compile_settings(settings))
         force.setOutputsForces(True)
-    elif backend == "python_torch":
-        force = load_openmmtorch().PythonTorchForce(TensorCall(Computation(settings)))
+        return _configured(force, settings, backend)
+    return python_force(Computation(settings), backend)
+
+
+def python_force(computation: Computation, backend: str = "python") -> openmm.Force:
+    """The force that calls a computation, for the backends ``"python"`` and ``"python_torch"``."""
+    if backend == "python_torch":
+        force = load_openmmtorch().PythonTorchForce(TensorCall(computation))
     else:
-        force = openmm.PythonForce(Computation(settings))
+        force = openmm.PythonForce(computation)
+    return _configured(force, computation.settings, backend)
+
+
+def _configured(force: openmm.Force, settings: ComputationSettings, backend: str) -> openmm.Force:
     force.setName(FORCE_NAME)
     force.setUsesPeriodicBoundaryConditions(settings.periodic)
     if settings.atoms is not None and backend != "torch":  # whose graph knows its atoms
@@ -88,12 +99,12 @@ def describe_backend(system: openmm.System) -> str:
         If the System has no NequIP-LR force.
     """
     for force in inner_forces(system):
-        if companion(force) is not None:
+        found = force_backend(force)
+        if found == "torch":
             return f"torch: TorchForce of openmm-torch {_version('openmmtorch')}"
-        computation = called_computation(force)
-        if isinstance(computation, TensorCall):
+        if found == "python_torch":
             return f"python_torch: PythonTorchForce of openmm-torch {_version('openmmtorch')}"
-        if isinstance(computation, Computation):
+        if found == "python":
             return f"python: PythonForce of OpenMM {openmm.version.short_version}"
     raise InputError(
         describe("system", "a System without NequIP-LR force", "one made by create_system")
@@ -124,11 +135,8 @@ class TensorCall:
         self.computation, self.graph = computation, graph
         self._graphs: dict[str, torch.jit.ScriptModule] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"computation": self.computation, "graph": self.graph}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _graphs={})
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TensorCall, (self.computation, self.graph)
 
     def __call__(
         self, state: openmm.State, positions: torch.Tensor

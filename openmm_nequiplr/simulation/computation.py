@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import openmm
 import torch
 
-from ..errors import BackendError, InputError, NequIPLRError
+from ..accelerators import resolve_device
+from ..errors import InputError, NequIPLRError
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
@@ -23,7 +25,7 @@ from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
-from .serialization import ModelFile, load_embedded, pack, unpack
+from .serialization import ModelFile, pack, shared_embedded, unpack
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
@@ -35,7 +37,11 @@ _SOLVES_KEPT = 10000
 # Positions this close (Å, modulo lattice vectors) are the same frame.
 _SAME_POSITION = 1e-5
 
+# OpenMM never frees what it unpickles. So many unpickled computations may be warm at a time.
+_MOST_WARM = 16
+
 _live: weakref.WeakValueDictionary[str, Computation] = weakref.WeakValueDictionary()
+_warm: OrderedDict[str, None] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,8 @@ class Computation:
         self.settings = settings
         self._setup(uuid.uuid4().hex)
 
-    def _setup(self, token: str) -> None:
-        self._token = token
+    def _setup(self, token: str, unpickled: bool = False) -> None:
+        self._token, self._unpickled = token, unpickled
         self._lock = threading.RLock()
         self._evaluator: Evaluator | None = None
         self._graphs: GraphBuilder | None = None
@@ -119,6 +125,12 @@ class Computation:
         #: Iterations for charges and adjoint charges, and residual (eV/e), of the last evaluations.
         self.solves: deque[tuple[int, int, float]] = deque(maxlen=_SOLVES_KEPT)
         _live[token] = self
+
+    def _in_forked_child(self) -> None:
+        """Leave behind what a thread of the parent may have been at work on."""
+        self._lock, self._graphs = threading.RLock(), None
+        if self._evaluator is not None:
+            self._evaluator.memory.reset()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduction(pack(self._token, self.settings))
@@ -192,10 +204,13 @@ class Computation:
 
     def _ready(self) -> Evaluator:
         """Load the model on first use."""
+        if self._unpickled:
+            self._stay_warm()
         if self._evaluator is None:
             settings = self.settings
             device = resolve_device(settings.device)
-            model = load_embedded(settings.model)
+            # cast already, and shared: the evaluator changes nothing
+            model = shared_embedded(settings.model, DTYPES[settings.precision], device)
             if settings.long_range == "openmm":
                 self._coulomb = PointChargeCoulomb(
                     self.num_atoms,
@@ -214,6 +229,19 @@ class Computation:
                 max_iterations=settings.max_iterations,
             )
         return self._evaluator
+
+    def _stay_warm(self) -> None:
+        """Keep what is heavy, and let the unpickled computation go cold that waited longest."""
+        _warm[self._token] = None
+        _warm.move_to_end(self._token)
+        while len(_warm) > _MOST_WARM:
+            other = _live.get(_warm.popitem(last=False)[0])
+            if other is not None and other._lock.acquire(blocking=False):
+                try:
+                    other._evaluator = other._graphs = other._coulomb = None
+                    other._recent.clear()
+                finally:
+                    other._lock.release()
 
     def _graph(self, positions: np.ndarray, cell: np.ndarray | None) -> AtomicGraph:
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
@@ -240,32 +268,21 @@ class Computation:
         return self._graphs(positions, cell)
 
 
+def _in_forked_child() -> None:
+    for computation in list(_live.values()):
+        computation._in_forked_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
+
+
 def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Positions, shape (N, 3), and box vectors, shape (3, 3) or ``None``, of a State in Å."""
     positions = state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM
     if not periodic:
         return positions, None
     return positions, state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
-
-
-def resolve_device(device: str | None) -> str:
-    """Name of the torch device to use; CUDA where there is one unless asked otherwise.
-
-    Raises
-    ------
-    BackendError
-        If the device is unknown or absent.
-    """
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BackendError(
-            f"device: expected one that torch can use, got {device!r} ({reason})"
-        ) from error
-    return device
 
 
 def restore_computation(payload: dict[str, Any]) -> Computation:
@@ -285,7 +302,7 @@ def _restore(token: str, settings: ComputationSettings) -> Computation:
     if computation is None:
         computation = Computation.__new__(Computation)
         computation.settings = settings
-        computation._setup(token)
+        computation._setup(token, unpickled=True)
     return computation
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from openmm import app
 
+from ..accelerators import resolve_device
 from ..model import NequIPLRPotential
 from ..model.scripted import script_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
-from .computation import DTYPES, resolve_device
+from .computation import DTYPES
 from .serialization import load_embedded
 from .settings import computation_settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import openmm
 
 from ..errors import InputError, NequIPLRError, describe
 from ..model.evaluation import Evaluation
-from ..pickling import Unavailable
+from ..pickling import read_pickled, restore
 from .computation import FORCE_NAME, Computation
 from .torchforce import companion
 
@@ -30,13 +29,8 @@ def get_computation(system: openmm.System) -> Computation:
         If it has one that cannot be restored here, for example of a newer version.
     """
     for force in inner_forces(system):
-        found = called_computation(force)
-        if isinstance(found, Unavailable):
-            raise NequIPLRError(found.reason)
-        # that of a PythonTorchForce has one inside
-        found = getattr(found, "computation", found)
-        found = companion(force) if found is None else found
-        if isinstance(found, Computation):
+        found = force_computation(force)
+        if found is not None:
             return found
     raise InputError(
         describe("system", "a System without NequIP-LR force", "one made by create_system")
@@ -52,13 +46,43 @@ def inner_forces(system: openmm.System) -> Iterator[openmm.Force]:
                 yield force.getCollectiveVariable(index)
 
 
-def called_computation(force: openmm.Force) -> Any:
-    """What a NequIP-LR force calls in Python; ``None`` for forces that call nothing there."""
+def force_computation(force: openmm.Force) -> Computation | None:
+    """The computation of a force, or that of its companion; ``None`` for a force of another kind.
+
+    Raises
+    ------
+    NequIPLRError
+        If it cannot be restored here, for example of a newer version.
+    """
+    payload = _payload(force)
+    if payload is None:
+        return companion(force)
+    found = restore(payload)
+    if not isinstance(found, Computation):
+        raise NequIPLRError(found.reason)
+    return found
+
+
+def force_backend(force: openmm.Force) -> str | None:
+    """How OpenMM calls the model of a force, see :func:`.backends.resolve_backend`."""
+    payload = _payload(force)
+    if payload is None:
+        return "torch" if companion(force) is not None else None
+    return "python_torch" if "graph" in payload else "python"
+
+
+def _payload(force: openmm.Force) -> dict[str, Any] | None:
+    """What is pickled of a NequIP-LR force that calls Python; ``None`` for any other force."""
     if force.getName() != FORCE_NAME:
         return None
     # out of its XML: Python cannot read the C++ vector
     found = re.search(r'\bfunction="([0-9a-fA-F]*)"', openmm.XmlSerializer.serialize(force))
-    return pickle.loads(bytes.fromhex(found.group(1))) if found else None
+    if not found:
+        return None
+    try:
+        return read_pickled(bytes.fromhex(found.group(1)))
+    except InputError:  # of someone else
+        return None
 
 
 def current_evaluation(context: openmm.Context) -> Evaluation:

@@ -16,6 +16,7 @@ from openmm import app, unit
 from ..errors import BackendError, InputError, describe
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
 from ..model.committee import check_alike
+from ..threads import use_threads
 from ..units import ANGSTROM_PER_NM
 from .committee import load_others
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
@@ -215,7 +216,7 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
         return
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    use_threads(count)
     cpu = openmm.Platform.getPlatform("CPU") if "CPU" in platform_names() else None
     default = cpu.getPropertyDefaultValue("Threads") if cpu else ""
     if cpu:

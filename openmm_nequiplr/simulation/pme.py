@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import OrderedDict
 from typing import Any
 
@@ -76,6 +77,10 @@ def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, s
     return name, {}
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 class PointChargeCoulomb:
     """Energy and forces of point charges, summed by a NonbondedForce in a Context of its own.
 
@@ -123,7 +128,7 @@ class PointChargeCoulomb:
     ) -> None:
         if not (direct_space or periodic):
             raise InputError(describe("direct_space", direct_space, "True without a periodic box"))
-        if not 1e-12 < tolerance < 1e-2:
+        if not (_is_number(tolerance) and 1e-12 < tolerance < 1e-2):
             raise InputError(
                 describe("ewald_tolerance", tolerance, "a number between 1e-12 and 1e-2")
             )
@@ -141,6 +146,7 @@ class PointChargeCoulomb:
 
     def _reset(self) -> None:
         self._contexts: OrderedDict[tuple[PMEPlan | None, bool, str], _InnerContext] = OrderedDict()
+        self._process = os.getpid()
         self._cell: np.ndarray | None = None
         self._box: ReducedBox | None = None
 
@@ -233,6 +239,10 @@ class PointChargeCoulomb:
 
         An ``exact`` one holds positions in double precision.
         """
+        if self._process != os.getpid():  # those of the parent lost their threads in a fork
+            for inner in self._contexts.values():
+                inner.abandon()
+            self._reset()
         direct = self.direct_space if direct_space is None else direct_space
         platform, properties = self.platform, self._properties
         if exact and platform != "Reference":
@@ -291,6 +301,10 @@ class _InnerContext:
         self._context = openmm.Context(
             system, self._integrator, openmm.Platform.getPlatform(platform), properties
         )
+
+    def abandon(self) -> None:
+        """Never free the Context: in a forked child that would wait for threads of the parent."""
+        self._context.thisown = self._integrator.thisown = False
 
     def evaluate(
         self, positions: np.ndarray, box: np.ndarray | None, charges: np.ndarray

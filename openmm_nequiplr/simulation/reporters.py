@@ -79,8 +79,14 @@ class ChargeReporter:
     """
 
     def __init__(self, file: str | Path, reportInterval: int, append: bool = False) -> None:
-        if reportInterval < 1:
-            raise InputError(describe("reportInterval", reportInterval, "a positive number"))
+        whole = isinstance(reportInterval, int | np.integer) and not isinstance(
+            reportInterval, bool
+        )
+        if not whole or reportInterval < 1:
+            expected = "a whole number of steps, at least 1"
+            raise InputError(describe("reportInterval", reportInterval, expected))
+        if not isinstance(file, str | os.PathLike):
+            raise InputError(describe("file", file, "a path"))
         self._path = Path(file)
         self._interval = int(reportInterval)
         self._append = append

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import __version__
 from ..errors import InputError, ModelFileError, describe
-from ..model import NequIPLRPotential, load_model, shipped_models
-from ..model.io import deserialize_model
+from ..model import NequIPLRPotential, shipped_models
+from ..model.io import deserialize_model, model_path, read_model_file, shared_models
 
 #: Version of what is pickled; Systems of a newer one are refused.
 FORMAT_VERSION = 1
@@ -55,13 +57,21 @@ class ModelFile:
         path = Path(model)
         if path.is_file():
             return cls(str(path.resolve()), _digest(path))
-        load_model(model)  # raises unless it is shipped
-        return cls(str(model), _digest(shipped_models()[str(model)]))
+        return cls(str(model), _digest(model_path(model)))
 
     def load(self) -> NequIPLRPotential:
-        """Read the model.
+        """The model, see :meth:`read`."""
+        return deserialize_model(self.read())
+
+    def read(self, beside: Path | None = None) -> bytes:
+        """Read the model file.
 
         A file that is not where it was is looked for in the current directory.
+
+        Parameters
+        ----------
+        beside : path, optional
+            Another directory where it may be.
 
         Raises
         ------
@@ -70,7 +80,9 @@ class ModelFile:
         """
         path = Path(self.source)
         shipped = shipped_models().get(self.source)
-        places = [p for p in (path, shipped, Path(path.name)) if p is not None and p.is_file()]
+        other = None if beside is None else beside / path.name
+        candidates = (path, shipped, Path(path.name), other)
+        places = [p for p in candidates if p is not None and p.is_file()]
         if not places:
             expected = f"the file {self.source}, which the System refers to"
             raise ModelFileError(f"{describe('model', 'no such file', expected)}; {_REMEDY}")
@@ -79,16 +91,24 @@ class ModelFile:
             expected = f"the file that the System was made with (SHA-256 {self.digest[:12]}…)"
             got = f"{places[0]} with other contents (SHA-256 {_digest(places[0])[:12]}…)"
             raise ModelFileError(f"{describe('model', got, expected)}; {_REMEDY}")
-        return load_model(found)
+        return read_model_file(found)
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_model_file(path)).hexdigest()
 
 
 def load_embedded(model: bytes | ModelFile) -> NequIPLRPotential:
-    """The model that a System contains or refers to, on the CPU."""
-    return model.load() if isinstance(model, ModelFile) else deserialize_model(model)
+    """The model that a System contains or refers to, on the CPU, for the caller alone."""
+    return deserialize_model(model.read() if isinstance(model, ModelFile) else model)
+
+
+def shared_embedded(
+    model: bytes | ModelFile, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> NequIPLRPotential:
+    """The same, shared with others: it must not be changed."""
+    data = model.read() if isinstance(model, ModelFile) else model
+    return shared_models.get(data, dtype, device)
 
 
 def pack(token: str, settings: Any) -> dict[str, Any]:
@@ -121,6 +141,8 @@ def unpack(payload: dict[str, Any], known: type) -> dict[str, Any]:
     """
     names = {field.name for field in dataclasses.fields(known)}
     values, version = dict(payload["settings"]), payload["format"]
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise InputError(describe("system", f"format {version!r}", "a whole number"))
     foreign = sorted(set(values) - names)
     if version > FORMAT_VERSION or foreign:
         settings = f" with the settings {', '.join(foreign)}" if foreign else ""

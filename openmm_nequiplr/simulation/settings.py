@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from openmm import app, unit
 
+from ..accelerators import resolve_device
 from ..errors import BoxError, InputError, UnknownElementError, describe
-from ..model import NequIPLRPotential, load_model
-from ..model.io import serialize_model
+from ..model import NequIPLRPotential
+from ..model.io import model_path, read_model_file, serialize_model, shared_models
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
 from .box import ReducedBox, check_cell, compact_box, reduce_box
-from .computation import DTYPES, ComputationSettings, resolve_device
+from .computation import DTYPES, ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb, check_cutoff, plan_pme
 from .serialization import ModelFile
@@ -49,6 +50,8 @@ def computation_settings(
     Arguments and errors as those of :func:`~openmm_nequiplr.simulation.create_force`.
     """
     _check_choice("long_range", long_range, LONG_RANGE)
+    if not isinstance(embed_model, bool):
+        raise InputError(describe("embed_model", embed_model, "True or False"))
     reference = None if embed_model else ModelFile.of(model)
     topology, model = openmm_topology(topology), as_model(model)
     chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
@@ -70,11 +73,11 @@ def computation_settings(
         precision=precision,
         device=device,
         cutoff=_cutoff_in_angstrom(nonbonded_cutoff),
-        tolerance=ewald_tolerance,
+        tolerance=_plain_number("ewald_tolerance", ewald_tolerance),
         coulomb_platform=coulomb_platform,
         solver=solver,
-        charge_tolerance=charge_tolerance,
-        max_iterations=max_iterations,
+        charge_tolerance=float(choice.charge_tolerance),
+        max_iterations=int(choice.max_iterations),
         atoms=chosen,
     )
     _check_delegation(settings, box)
@@ -109,6 +112,8 @@ def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:
     InputError
         If there are none, or one is no whole number, out of range or there twice.
     """
+    if isinstance(atoms, str | bytes) or not isinstance(atoms, Iterable):
+        raise InputError(describe("atoms", atoms, "a list of indices"))
     chosen = tuple(atoms)
     if not chosen:
         raise InputError(describe("atoms", "none", "the index of at least one atom"))
@@ -169,17 +174,19 @@ def topology_symbols(
 
 
 def as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
+    """A model that is not to be changed: what was given, or what its file holds."""
     if isinstance(model, NequIPLRPotential):
         return model
     if isinstance(model, str | Path):
-        return load_model(model)
+        path = model_path(model)
+        return shared_models.get(read_model_file(path), source=str(path))
     raise InputError(
         describe("model", type(model).__name__, "a NequIPLRPotential, a path or a shipped name")
     )
 
 
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(describe(argument, value, "one of " + ", ".join(map(repr, choices))))
 
 
@@ -211,12 +218,7 @@ def topology_box(topology: app.Topology) -> ReducedBox | None:
 
 def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential) -> float:
     """The total charge as a number, in e."""
-    if unit.is_quantity(value):
-        value = value.value_in_unit(unit.elementary_charge)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InputError(describe("total_charge", value, "a number, in elementary charges"))
-    if not math.isfinite(value):
-        raise InputError(describe("total_charge", value, "a finite number"))
+    value = _plain_number("total_charge", value, unit.elementary_charge)
     config = model.config
     limit = len(symbols) * max(1.0, abs(config.charge_min), abs(config.charge_max))
     if abs(value) > limit:
@@ -226,14 +228,28 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
     return float(value)
 
 
+def _plain_number(argument: str, value: Any, of: unit.Unit | None = None) -> float:
+    """A finite number, or a Quantity in a unit; in that unit a number."""
+    number = value
+    if of is not None and unit.is_quantity(value):
+        try:
+            number = value.value_in_unit(of)
+        except (TypeError, AttributeError) as error:
+            raise InputError(describe(argument, value, f"a number of {of.get_name()}s")) from error
+    good = isinstance(number, int | float | np.number) and not isinstance(number, bool)
+    try:
+        if good and math.isfinite(number):
+            return float(number)
+    except (OverflowError, TypeError):
+        pass
+    what = "" if of is None else f", in units of {of.get_name()}"
+    raise InputError(describe(argument, value, f"a finite number{what}"))
+
+
 def _cutoff_in_angstrom(value: Any) -> float | None:
     if value is None:
         return None
-    if unit.is_quantity(value):
-        value = value.value_in_unit(unit.nanometer)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InputError(describe("nonbonded_cutoff", value, "a length (a plain number is in nm)"))
-    return float(value) * ANGSTROM_PER_NM
+    return _plain_number("nonbonded_cutoff", value, unit.nanometer) * ANGSTROM_PER_NM
 
 
 def _check_delegation(settings: ComputationSettings, box: ReducedBox | None) -> None:

@@ -45,6 +45,12 @@ def create_system(
     works with any integrator, minimiser and Monte Carlo barostat on any platform, can be
     serialised (it then contains the model), and keeps its own copy of the model.
 
+    OpenMM's ``XmlSerializer`` stores the force as a pickle. When it reads an XML, it executes what
+    the author's pickle says: open only files that you trust with it.
+    :func:`~openmm_nequiplr.simulation.save_system` and
+    :func:`~openmm_nequiplr.simulation.load_system` store plain settings, and
+    :func:`~openmm_nequiplr.simulation.deserialize_system` reads the XML without unpickling.
+
     Parameters
     ----------
     topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import os
 import re
 import threading
 import uuid
@@ -22,12 +23,13 @@ import numpy as np
 import openmm
 import torch
 
+from ..accelerators import resolve_device
 from ..errors import BackendError
 from ..model.io import serialize_model
 from ..model.scripted import script_model
 from ..model.solving import SolverOptions
 from ..operators import provide
-from .computation import DTYPES, FORCE_NAME, Computation, ComputationSettings, resolve_device
+from .computation import DTYPES, FORCE_NAME, Computation, ComputationSettings
 from .pme import PointChargeCoulomb
 from .serialization import ModelFile, load_embedded
 
@@ -202,6 +204,17 @@ def _point_charge_difference(
 provide(_point_charge_difference)
 
 
+def _in_forked_child() -> None:
+    """Locks may have been held by threads of the parent."""
+    global _lock
+    _lock = threading.RLock()
+    _sums.update({settings: (threading.Lock(), sum_) for settings, (_, sum_) in _sums.items()})
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
+
+
 # ------------------------------------------------------------------------------ looking inside
 
 
@@ -235,36 +248,8 @@ def companion(force: openmm.Force) -> Computation | None:
         return _companions[token]
 
 
-def deserialize_system(xml: str) -> openmm.System:
-    """Read a System with TorchForces from XML, with every combination of versions.
-
-    openmm-torch 1.5 crashes the process when OpenMM 8.6 asks it to read a TorchForce (also where
-    a System is copied); writing one works. This function reads the TorchForces itself, and leaves
-    all else to ``openmm.XmlSerializer``. They come last among the forces.
-
-    Parameters
-    ----------
-    xml : str
-        What ``openmm.XmlSerializer.serialize`` wrote.
-
-    Raises
-    ------
-    BackendError
-        If openmm-torch is not there.
-    """
-    root = ElementTree.fromstring(xml)
-    forces = root.find("Forces")
-    elements = [] if forces is None else [f for f in forces if f.get("type") == "TorchForce"]
-    for element in elements:
-        forces.remove(element)  # type: ignore[union-attr]
-    system = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
-    for element in elements:
-        system.addForce(_restored(element))
-    return system
-
-
-def _restored(element: ElementTree.Element) -> openmm.Force:
-    """The TorchForce of an XML element."""
+def restored_graph(element: ElementTree.Element) -> openmm.Force:
+    """The TorchForce of an XML element, which openmm-torch 1.5 with OpenMM 8.6 cannot read."""
     graph = torch.jit.load(BytesIO(bytes.fromhex(element.get("encodedFileContents", ""))))
     force = load_openmmtorch().TorchForce(graph)
     if hasattr(graph, "notes"):  # openmm-torch does not write names

@@ -21,6 +21,7 @@ from ..errors import ConvergenceError, InputError, describe
 from ..files import PART, replace_file
 from ..locking import directory_lock
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
+from ..threads import use_threads
 from .checkpoints import CHECKPOINT, has_checkpoint, readable_checkpoint, set_aside
 from .config import TrainingConfig, load_config
 from .continuation import check_unchanged, record_of
@@ -155,7 +156,7 @@ def _train(
     """Train in a directory that is ours."""
     output, say = Path(config.output), print if progress else unsaid
     if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
+        use_threads(config.num_threads)
     parts = read_parts(config, config_path, say)
     named = dataclasses.replace(config, start_from=raw.get("start_from"))
     record = record_of(named, parts.train, parts.validation)

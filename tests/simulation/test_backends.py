@@ -43,7 +43,7 @@ class _Adapter:
         self.computation, self.dtype = computation, dtype
 
     def __reduce__(self):  # as the real force, whose XML holds the callable alone
-        return _itself, (self.computation,)
+        return self.computation.__reduce__()
 
     def __call__(self, state):
         points = state.getPositions(asNumpy=True)._value
@@ -55,10 +55,6 @@ class _Adapter:
         assert forces.shape == positions.shape
         assert forces.is_contiguous()
         return energy.item(), forces.to(torch.float64).numpy()
-
-
-def _itself(computation):
-    return computation
 
 
 def stand_in(dtype):

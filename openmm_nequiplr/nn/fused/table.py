@@ -69,7 +69,8 @@ def build_table(
     dtype : torch.dtype
         float32 or float64.
     """
-    basis, network = copy.deepcopy(basis).double(), copy.deepcopy(network).double()
+    with torch.inference_mode(False):
+        basis, network = copy.deepcopy(basis).double(), copy.deepcopy(network).double()
     r_max = basis.basis.r_max
 
     def weights(length: torch.Tensor) -> torch.Tensor:
@@ -88,8 +89,19 @@ def build_table(
 
 
 def _with_slopes(weights: Weights, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    value, slope = torch.func.jvp(weights, (length,), (torch.ones_like(length),))[:2]
-    return value, slope
+    """Values and slopes, both of shape (E, weight_numel).
+
+    Each row depends on its own length alone. Forward-mode differentiation would be shorter, but its
+    levels belong to the process: two threads that differentiate at once disturb each other. So the
+    derivative, which is linear in the factors of a backward pass, is differentiated by these.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        length = length.detach().clone().requires_grad_()
+        value = weights(length)
+        factors = torch.zeros_like(value, requires_grad=True)
+        (pulled,) = torch.autograd.grad(value, length, factors, create_graph=True)
+        (slope,) = torch.autograd.grad(pulled.sum(), factors)
+    return value.detach(), slope
 
 
 def _fit(weights: Weights, begin: float, end: float, intervals: int) -> RadialTable:

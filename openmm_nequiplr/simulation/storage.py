@@ -1,0 +1,341 @@
+"""Systems in files, read without executing what is in them.
+
+OpenMM stores the function of a ``PythonForce`` as a pickle, and unpickles it when it reads the XML:
+``openmm.XmlSerializer.deserialize`` executes what the author of a file wrote. A plain file has the
+settings of the force as JSON in its place, and the model as safetensors or as a path and a digest.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import math
+import os
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import openmm
+
+from .. import __version__
+from ..errors import InputError, UnknownElementError, describe
+from ..model.solving import SolverOptions
+from ..pickling import read_pickled, restore
+from .backends import BACKENDS, make_force, python_force, resolve_backend
+from .computation import DTYPES, FORCE_NAME, Computation, ComputationSettings
+from .lookup import force_backend, force_computation
+from .runfiles import save_atomically
+from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
+from .torchforce import restored_graph
+
+_PLAIN_TYPE = "NequIPLR"
+_CALLS_PYTHON = ("PythonForce", "PythonTorchForce")
+
+
+def save_system(system: openmm.System, path: str | os.PathLike) -> None:
+    """Write a System as XML that :func:`load_system` reads without executing anything.
+
+    The model goes into the file, or its path and digest if the System was made with
+    ``embed_model=False``. OpenMM's own ``XmlSerializer`` cannot read the file.
+
+    Parameters
+    ----------
+    system : openmm.System
+    path : path
+
+    Raises
+    ------
+    InputError
+        If the System holds another Python function, or a TorchScript graph of someone else: there
+        is no plain form of these.
+    """
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
+    elements = list(root.find("Forces") or ())
+    for element, force in zip(elements, system.getForces(), strict=True):
+        computation = force_computation(force)
+        if computation is not None:
+            _make_plain(element, computation.settings, force_backend(force) or "python")
+    for element in root.iter("Force"):
+        if element.get("type") in _CALLS_PYTHON:  # inside another force
+            payload = read_pickled(bytes.fromhex(element.get("function", "")))
+            backend = "python_torch" if "graph" in payload else "python"
+            _make_plain(element, _settings(unpack(payload, ComputationSettings)), backend)
+        _refuse_foreign(element)
+    text = ElementTree.tostring(root, encoding="unicode")
+    save_atomically(Path(path), f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
+
+
+def load_system(path: str | os.PathLike) -> openmm.System:
+    """Read a System that :func:`save_system` wrote; nothing in the file is executed.
+
+    A model file that the System refers to is looked for where it was, beside the System, and in the
+    current directory.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or holds anything that would have to be executed, such as the pickle
+        of a System that OpenMM's ``XmlSerializer`` wrote.
+    ModelFileError
+        If the model file is missing, has changed, or is damaged.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(describe("system", str(source), "XML of save_system")) from error
+    return _built(_parsed(text), source.absolute().parent, plain=True)
+
+
+def deserialize_system(xml: str) -> openmm.System:
+    """Read a System from the XML of OpenMM's ``XmlSerializer``, without unpickling a function.
+
+    The settings of NequIP-LR forces are taken out of their pickles without executing these; the
+    pickle of any other Python function is refused. What plugins of OpenMM do with their own forces
+    is their affair, and TorchScript graphs are loaded: for files of people whom you do not trust
+    there is :func:`load_system`. ``openmm.XmlSerializer.deserialize`` unpickles everything.
+
+    TorchForces are read as well: openmm-torch 1.5 crashes the process when OpenMM 8.6 asks it to
+    read one (also where a System is copied).
+
+    Parameters
+    ----------
+    xml : str
+        What ``openmm.XmlSerializer.serialize`` wrote.
+
+    Raises
+    ------
+    InputError
+        If this is no such XML, or it holds the pickle of another function.
+    BackendError
+        If openmm-torch is needed and not there.
+    """
+    return _built(_parsed(xml), Path.cwd(), plain=False)
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def _make_plain(element: ElementTree.Element, settings: ComputationSettings, backend: str) -> None:
+    """Put settings in the place of what a force would call."""
+    kept = {name: element.get(name, "0") for name in ("forceGroup", "usesPeriodic")}
+    tag, tail = element.tag, element.tail
+    element.clear()
+    element.tag, element.tail = tag, tail
+    element.attrib.update(type=_PLAIN_TYPE, name=FORCE_NAME, version="1", backend=backend, **kept)
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    model = values.pop("model")
+    child = ElementTree.SubElement(element, "Model")
+    if isinstance(model, ModelFile):
+        child.attrib.update(source=model.source, digest=model.digest)
+    else:
+        child.text = base64.b64encode(model).decode("ascii")
+    plain = {"format": FORMAT_VERSION, "version": __version__, "settings": values}
+    ElementTree.SubElement(element, "Settings").text = json.dumps(plain)
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def _parsed(text: str) -> ElementTree.Element:
+    expected = "the XML of a System"
+    if not isinstance(text, str):
+        raise InputError(describe("system", type(text).__name__, expected))
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise InputError(describe("system", "XML with entities of its own", expected))
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InputError(describe("system", f"no XML ({error})", expected)) from error
+    if root.tag != "System" or root.get("type") != "System":
+        raise InputError(describe("system", f"XML of a {root.tag}", expected))
+    return root
+
+
+def _built(root: ElementTree.Element, folder: Path, plain: bool) -> openmm.System:
+    """The System of an XML tree; its forces keep their order."""
+    forces = root.find("Forces")
+    elements = [] if forces is None else list(forces)
+    for element in elements:
+        forces.remove(element)  # type: ignore[union-attr]
+    system = _by_openmm(root)
+    if not isinstance(system, openmm.System):
+        raise InputError(describe("system", type(system).__name__, "the XML of a System"))
+    for element in elements:
+        kind = element.get("type")
+        if kind == "TorchForce" and not plain:
+            force = restored_graph(element)
+        elif kind == _PLAIN_TYPE or (kind in _CALLS_PYTHON and not plain):
+            force = _own_force(element, folder)
+        else:
+            for inner in element.iter():
+                if inner.get("type") == _PLAIN_TYPE or inner.get("type") in _CALLS_PYTHON:
+                    if plain or inner.get("type") == _PLAIN_TYPE:
+                        _pickled_again(inner, folder)
+                    else:
+                        read_pickled(_function(inner))  # raises if it is not ours
+                elif plain:
+                    _refuse_foreign(inner)
+            force = _by_openmm(element)
+        system.addForce(force)
+    return system
+
+
+def _by_openmm(element: ElementTree.Element) -> Any:
+    try:
+        return openmm.XmlSerializer.deserialize(ElementTree.tostring(element, encoding="unicode"))
+    except Exception as error:  # OpenMM and its wrappers raise several types
+        got = f"a {element.tag} that OpenMM cannot read ({error})"
+        raise InputError(describe("system", got, "the XML of a System")) from error
+
+
+def _refuse_foreign(element: ElementTree.Element) -> None:
+    """Only the forces that OpenMM itself has are known to be data."""
+    kind = element.get("type")
+    if element.tag != "Force" and "type" not in element.attrib:
+        return
+    known = getattr(openmm, str(kind), None)
+    if kind == _PLAIN_TYPE or element.tag == "System":
+        return
+    harmless = isinstance(known, type) and issubclass(known, openmm.Force)
+    if element.tag == "Force" and (not harmless or kind in (*_CALLS_PYTHON, "TorchForce")):
+        expected = (
+            "forces of OpenMM and NequIP-LR forces in plain form (save_system); others, and those "
+            "that XmlSerializer wrote with a pickle, may execute what their author wrote"
+        )
+        raise InputError(describe("system", f"a {kind}", expected))
+
+
+def _function(element: ElementTree.Element) -> bytes:
+    try:
+        return bytes.fromhex(element.get("function", ""))
+    except ValueError as error:
+        expected = "the function of a PythonForce in hexadecimal digits"
+        raise InputError(describe("system", "other text", expected)) from error
+
+
+def _own_force(element: ElementTree.Element, folder: Path) -> openmm.Force:
+    """The force of an element that is ours: plain, or with a pickle of ours."""
+    if element.get("type") == _PLAIN_TYPE:
+        backend, settings = _read_plain(element, folder)
+        force = make_force(settings, resolve_backend(backend, settings.device))
+    else:
+        payload = read_pickled(_function(element))
+        backend = "python_torch" if "graph" in payload else "python"
+        computation = restore(payload)
+        if isinstance(computation, Computation):
+            force = python_force(computation, backend)
+        else:  # says why when it is called
+            force = openmm.PythonForce(computation)
+            force.setName(FORCE_NAME)
+    force.setForceGroup(_group(element))
+    return force
+
+
+def _group(element: ElementTree.Element) -> int:
+    text = element.get("forceGroup", "0")
+    if not text.isdecimal() or int(text) > 31:
+        raise InputError(describe("system: forceGroup", text, "a whole number from 0 to 31"))
+    return int(text)
+
+
+def _pickled_again(element: ElementTree.Element, folder: Path) -> None:
+    """Give a plain force inside another one a pickle of our own making, for OpenMM to read."""
+    _refuse_foreign(element)
+    _, settings = _read_plain(element, folder)
+    kept = {name: element.get(name, "0") for name in ("forceGroup", "usesPeriodic")}
+    tag, tail = element.tag, element.tail
+    force = openmm.XmlSerializer.serialize(python_force(Computation(settings)))
+    made = ElementTree.fromstring(force)
+    element.clear()
+    element.tag, element.tail = tag, tail
+    element.attrib.update(made.attrib, **kept)
+    element.extend(made)
+
+
+def _read_plain(element: ElementTree.Element, folder: Path) -> tuple[str, ComputationSettings]:
+    backend = element.get("backend", "")
+    if backend not in BACKENDS:
+        raise InputError(describe("system: backend", backend, " or ".join(map(repr, BACKENDS))))
+    try:
+        payload = json.loads(element.findtext("Settings") or "")
+    except (ValueError, RecursionError) as error:
+        raise InputError(describe("system: Settings", str(error), "JSON")) from error
+    if not isinstance(payload, dict) or not isinstance(payload.get("settings"), dict):
+        raise InputError(describe("system: Settings", payload, "names and values"))
+    payload = {"format": 1, "version": "of an unknown version", **payload}
+    payload["settings"]["model"] = _read_model(element.find("Model"), folder)
+    return backend, _settings(unpack(payload, ComputationSettings))
+
+
+def _read_model(element: ElementTree.Element | None, folder: Path) -> bytes | ModelFile:
+    if element is None:
+        raise InputError(describe("system: Model", None, "a model, or its path and digest"))
+    if element.get("source") is None:
+        try:
+            return base64.b64decode(element.text or "", validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InputError(describe("system: Model", str(error), "base64")) from error
+    reference = ModelFile(str(element.get("source")), str(element.get("digest")))
+    reference.read(folder)  # now, with a clear error
+    beside = folder / Path(reference.source).name
+    if not Path(reference.source).is_file() and beside.is_file():
+        return ModelFile(str(beside), reference.digest)
+    return reference
+
+
+def _settings(values: dict[str, Any]) -> ComputationSettings:
+    """Settings of unknown origin, checked one by one."""
+    values = dict(values)
+    for name in ("symbols", "atoms"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
+    try:
+        settings = ComputationSettings(**values)
+    except TypeError as error:
+        raise InputError(f"system: its settings are incomplete: {error}") from error
+    symbols, atoms = settings.symbols, settings.atoms
+    good: dict[str, tuple[bool, str]] = {
+        "symbols": (_all(symbols, str), "element symbols"),
+        "periodic": (isinstance(settings.periodic, bool), "true or false"),
+        "total_charge": (_number(settings.total_charge), "a number"),
+        "long_range": (settings.long_range in ("openmm", "graph"), "'openmm' or 'graph'"),
+        "precision": (settings.precision in tuple(DTYPES), "'single' or 'double'"),
+        "device": (isinstance(settings.device, str | None), "a name or nothing"),
+        "cutoff": (settings.cutoff is None or _number(settings.cutoff), "a number or nothing"),
+        "tolerance": (_number(settings.tolerance), "a number"),
+        "coulomb_platform": (isinstance(settings.coulomb_platform, str | None), "a name"),
+        "skin": (_number(settings.skin) and 0 <= settings.skin <= 10, "a number from 0 to 10"),
+        "atoms": (
+            atoms is None
+            or (_all(atoms, int) and min(atoms) >= 0 and len(set(atoms)) == len(symbols)),
+            "different indices, as many as symbols",
+        ),
+    }
+    for name, (right, expected) in good.items():
+        if not right:
+            raise InputError(describe(f"system: {name}", getattr(settings, name), expected))
+    SolverOptions(settings.solver, settings.charge_tolerance, settings.max_iterations)
+    known = shared_embedded(settings.model).config.type_names
+    if set(symbols) - set(known):
+        strangers = sorted(set(symbols) - set(known))
+        raise UnknownElementError(describe("system: symbols", strangers, f"some of {known}"))
+    return settings
+
+
+def _all(values: Any, kind: type) -> bool:
+    if not isinstance(values, tuple) or not values:
+        return False
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
+
+
+def _number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300 and math.isfinite(value)

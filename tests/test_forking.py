@@ -1,0 +1,130 @@
+"""Forked children, and first evaluations in several threads: both in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PRELUDE = """
+import os, sys, threading, time
+import multiprocessing as mp
+import numpy as np, openmm, torch
+from ase.build import bulk
+from openmm_nequiplr import NequIPLRCalculator, create_system
+from openmm_nequiplr.simulation import from_atoms
+
+def shaken(seed):
+    atoms = bulk("MgO", "rocksalt", a=4.21, cubic=True) * (2, 2, 2)
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+def by_calculator(seed):
+    atoms = shaken(seed)
+    atoms.calc = NequIPLRCalculator("au2-mgo")
+    return atoms.get_potential_energy()
+
+def context_of(system, platform):
+    return openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(platform)
+    )
+
+def energy(context, seed):
+    context.setPositions(shaken(seed).positions / 10)
+    return context.getState(energy=True).getPotentialEnergy()._value
+"""
+
+
+def run(code: str, limit: float = 100.0) -> str:
+    """What a process with two OpenMP threads prints; one that waits for ever is a failure."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment.pop("OPENMM_CPU_THREADS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code],
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=limit,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_computes_what_its_parent_does():
+    """Calculators, and Contexts made before the fork and after it, in a child and in its parent."""
+    code = """
+assert torch.get_num_threads() == 2
+systems = [
+    create_system(from_atoms(shaken(0)).topology, "au2-mgo", long_range=kind, solver=solver)
+    for kind, solver in (("openmm", "dense"), ("graph", "iterative"))
+]
+old = [context_of(system, "Reference") for system in systems]
+
+def everything(seed):
+    found = [by_calculator(seed), *(energy(context, seed) for context in old)]
+    return found + [energy(context_of(system, "CPU"), seed + 1) for system in systems]
+
+everything(0)
+with mp.get_context("fork").Pool(1) as pool:
+    found = pool.apply(everything, (2,))
+expected = everything(2)
+assert np.allclose(found, expected, rtol=1e-9), (found, expected)
+print("right")
+"""
+    assert run(code).strip() == "right"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_while_a_thread_evaluates():
+    """Locks that the thread holds are no locks in the child."""
+    code = """
+system = create_system(from_atoms(shaken(0)).topology, "au2-mgo")
+context = context_of(system, "Reference")
+energy(context, 0)
+stop = threading.Event()
+
+def go_on():
+    seed = 1
+    while not stop.is_set():
+        energy(context, seed := seed + 1)
+
+thread = threading.Thread(target=go_on)
+thread.start()
+children = []
+for number in range(5):
+    time.sleep(0.013 * number)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.isfinite(energy(context_of(system, "Reference"), 0)) else 1)
+    children.append(child)
+codes = [os.waitpid(child, 0)[1] for child in children]
+stop.set()
+thread.join()
+print(codes)
+"""
+    assert run(code).strip() == "[0, 0, 0, 0, 0]"
+
+
+def test_first_evaluations_in_several_threads():
+    code = """
+names = ["au2-mgo", "au2-mgo-wetting"] * 2
+contexts = [
+    context_of(create_system(from_atoms(shaken(0)).topology, name), "Reference") for name in names
+]
+found = {}
+threads = [
+    threading.Thread(target=lambda n=n: found.update({n: energy(contexts[n], 1)}))
+    for n in range(len(names))
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 4 and found[0] == found[2] and found[1] == found[3], found
+print("right")
+"""
+    assert run(code).strip() == "right"
