@@ -31,6 +31,10 @@ class UncertaintyError(NequIPLRError, RuntimeError):
     """The models of a committee are farther apart than is allowed."""
 
 
+class DirectoryInUseError(NequIPLRError, RuntimeError):
+    """Another process writes into the same output directory."""
+
+
 class BackendError(NequIPLRError, RuntimeError):
     """A backend was asked for that is not there."""
 

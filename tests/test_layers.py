@@ -14,7 +14,8 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"derivatives", "errors", "jit", "operators", "pickling", "threads", "timing", "units"},
+    {"derivatives", "errors", "jit", "locking", "operators"}
+    | {"pickling", "threads", "timing", "units"},
     {"neighbors"},
     {"accelerators"},
     {"verlet"},
