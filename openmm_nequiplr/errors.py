@@ -35,6 +35,26 @@ class DirectoryInUseError(NequIPLRError, RuntimeError):
     """Another process writes into the same output directory."""
 
 
+class InstabilityError(NequIPLRError, RuntimeError):
+    """A simulation has left what its model can describe."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work, after what belongs to the end was done.
+
+    Parameters
+    ----------
+    message : str
+        What was done, and how to go on.
+    number : int
+        Number of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 class BackendError(NequIPLRError, RuntimeError):
     """A backend was asked for that is not there."""
 
