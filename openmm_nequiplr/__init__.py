@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from openmm_nequiplr.simulation import (
         ChargeReporter,
         CommitteeReporter,
+        StabilityReporter,
         create_system,
         export_torch_force,
     )
@@ -38,6 +39,7 @@ _HOME = {
     "ModelConfig": "openmm_nequiplr.model",
     "NequIPLRCalculator": "openmm_nequiplr.calculator",
     "NequIPLRPotential": "openmm_nequiplr.model",
+    "StabilityReporter": "openmm_nequiplr.simulation",
     "create_system": "openmm_nequiplr.simulation",
     "export_torch_force": "openmm_nequiplr.simulation",
     "load_model": "openmm_nequiplr.model",
@@ -52,6 +54,7 @@ __all__ = [
     "ModelConfig",
     "NequIPLRCalculator",
     "NequIPLRPotential",
+    "StabilityReporter",
     "__version__",
     "create_system",
     "export_torch_force",

@@ -8,16 +8,21 @@ live in the library, and a test keeps the ones named in the help texts equal to 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import BackendError, InputError, NequIPLRError, Terminated, describe
+from .errors import BackendError, InputError, Interrupted, NequIPLRError, describe
 
 EXIT_FAILURE = 2
 EXIT_INTERRUPTED = 130
+_SIGNALLED = 128  # and the number of the signal, as shells have it
 _PLUMBING = {"command", "call", "traceback"}
 
 
@@ -39,12 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.call(arguments)
-    except KeyboardInterrupt as stop:
-        print(": ".join(["nequiplr: interrupted", *map(str, stop.args)]), file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except Terminated as stop:
-        print(f"nequiplr: {stop}", file=sys.stderr)
-        return stop.status
+    except KeyboardInterrupt as error:
+        print(f"nequiplr: {_one_line(error) if error.args else 'interrupted'}", file=sys.stderr)
+        return _SIGNALLED + error.number if isinstance(error, Interrupted) else EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FAILURE
@@ -62,7 +64,7 @@ def _is_clear(error: Exception) -> bool:
     return isinstance(error, NequIPLRError | OSError) or type(error).__name__ == "OpenMMException"
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -366,15 +368,40 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-interval", type=int, metavar="N", help="steps between checkpoints"
     )
     files.add_argument(
+        "--on-unstable",
+        choices=("stop", "warn"),
+        help="when temperature, distances, charges or energy leave all bounds (default: stop)",
+    )
+    files.add_argument(
         "--charge-of", metavar="ELEMENT", help="whose charge the picture shows, else the rarest"
     )
     files.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def _md(arguments: argparse.Namespace) -> None:
-    from .simulation.md import continued_options, run_md
+    # threads that wait sleep: spinning beside a busy process costs a step many times its time
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with _terminable():
+        from .simulation.md import continued_options, run_md
 
-    run_md(continued_options(**_given(arguments)))
+        run_md(continued_options(**_given(arguments)))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Make an error of SIGTERM, as of SIGINT, until someone takes better care of it."""
+
+    def receive(number: int, frame: object) -> None:
+        raise Interrupted(f"terminated by {signal.Signals(number).name}", number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # -------------------------------------------------------------------------------------- analyze

@@ -33,20 +33,28 @@ class UncertaintyError(NequIPLRError, RuntimeError):
     """The models of a committee are farther apart than is allowed."""
 
 
-class Terminated(BaseException):
-    """The process was asked to end by SIGTERM; like KeyboardInterrupt, no error of the program.
+class DirectoryInUseError(NequIPLRError, RuntimeError):
+    """Another process writes into the same output directory."""
+
+
+class InstabilityError(NequIPLRError, RuntimeError):
+    """A simulation has left what its model can describe."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work, after what belongs to the end was done.
 
     Parameters
     ----------
     message : str
+        What was done, and how to go on.
+    number : int
+        Number of the signal.
     """
 
-    #: Exit status that a shell gives to a process that SIGTERM ended.
-    status = 143
-
-
-class DirectoryInUseError(NequIPLRError, RuntimeError):
-    """Another process writes into the same output directory."""
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class BackendError(NequIPLRError, RuntimeError):

@@ -14,8 +14,8 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"derivatives", "errors", "files", "jit", "lattice", "locking", "operators"}
-    | {"pickling", "threads", "timing", "units", "yaml_files"},
+    {"derivatives", "errors", "jit", "lattice", "locking", "operators"}
+    | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
     {"neighbors"},
     {"accelerators"},
     {"verlet"},

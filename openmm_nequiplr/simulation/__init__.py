@@ -8,6 +8,7 @@ from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
+from .stability import StabilityReporter
 from .storage import deserialize_system, load_system, save_system
 from .system import create_force, create_system
 from .topology import SimulationStructure, from_atoms, read_structure, to_atoms
@@ -20,6 +21,7 @@ __all__ = [
     "PointChargeCoulomb",
     "SimulationStructure",
     "SpreadTrajectory",
+    "StabilityReporter",
     "create_force",
     "create_system",
     "current_evaluation",

@@ -276,13 +276,17 @@ def cut_frames(path: Path, step: int) -> int:
     from ase.io import iread, write
 
     kept: list[Atoms] = []
+    dropped = False
     try:
         for atoms in iread(str(path), index=":", format="extxyz"):
             if atoms.info["step"] > step:
+                dropped = True
                 break
             kept.append(atoms)
     except (ValueError, KeyError, OSError, IndexError):
-        pass  # the last one was cut off by a kill; it is reported again
+        dropped = True  # the last one was cut off by a kill; it is reported again
+    if not dropped:
+        return len(kept)
     part = path.with_name(path.name + ".part")
     write(str(part), kept, format="extxyz")
     os.replace(part, path)

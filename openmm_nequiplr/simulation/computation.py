@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+import warnings
 import weakref
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import openmm
 import torch
 
 from ..accelerators import resolve_device
-from ..errors import InputError, NequIPLRError
+from ..errors import InputError, InstabilityError, NequIPLRError
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
@@ -24,6 +25,7 @@ from ..pickling import reduction
 from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
+from .limits import ChargeLimits
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
 from .serialization import ModelFile, pack, shared_embedded, unpack
 
@@ -117,11 +119,18 @@ class Computation:
         self._lock = threading.RLock()
         self._evaluator: Evaluator | None = None
         self._graphs: GraphBuilder | None = None
+        self._limits: ChargeLimits | None = None
         self._coulomb: PointChargeCoulomb | None = None
         self._recent: deque[tuple[np.ndarray, np.ndarray | None, Evaluation]] = deque(
             maxlen=_REMEMBERED
         )
         self.evaluations = 0
+        #: What an evaluation does when charges are far outside the training data: ``"stop"`` with
+        #: an :class:`InstabilityError`, ``"warn"`` (once) or ``"ignore"``.
+        self.on_unstable = "stop"
+        self._warned = False
+        #: Error of the last call that failed; OpenMM passes on no more than its message.
+        self.failure: NequIPLRError | None = None
         #: Iterations for charges and adjoint charges, and residual (eV/e), of the last evaluations.
         self.solves: deque[tuple[int, int, float]] = deque(maxlen=_SOLVES_KEPT)
         _live[token] = self
@@ -147,12 +156,15 @@ class Computation:
         """
         try:
             result = self.evaluate(*state_geometry(state, self.settings.periodic))
-        except NequIPLRError:
+        except NequIPLRError as error:
+            self.failure = error
             raise
         except KeyboardInterrupt:  # OpenMM would make an exception without message of it
-            raise NequIPLRError("interrupted during an evaluation") from None
+            self.failure = NequIPLRError("interrupted during an evaluation")
+            raise self.failure from None
         except Exception as error:  # only the message survives the way through OpenMM
-            raise NequIPLRError(f"{type(error).__name__}: {error}") from error
+            self.failure = NequIPLRError(f"{type(error).__name__}: {error}")
+            raise self.failure from error
         forces = np.asarray(result.forces) * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
         return result.energy * EV_TO_KJ_PER_MOL, forces
 
@@ -184,11 +196,56 @@ class Computation:
             with part("neighbours"):
                 graph = self._graph(positions, cell)
             result = self._ready()(graph, point_charge_coulomb=self._coulomb)
+            self._check(result)
             self.evaluations += 1
             self.solves.append((*result.iterations, result.residual))
             kept = None if cell is None else np.array(cell, dtype=np.float64)
             self._recent.append((np.array(positions, dtype=np.float64), kept, result))
             return result
+
+    def _check(self, result: Evaluation) -> None:
+        """See that a result is finite, and that its charges are near those of the training."""
+        if result.forces is None or not np.isfinite(result.energy + result.forces.sum()):
+            where = ""
+            if result.forces is not None:
+                bad = np.flatnonzero(~np.isfinite(result.forces).all(axis=1))
+                where = (
+                    f" on {len(bad)} atoms (first: atom {self._name(bad[0])})" if len(bad) else ""
+                )
+            raise InputError(
+                "positions: expected a geometry that the model can evaluate, got a non-finite "
+                f"energy or force{where}; atoms on top of one another are the usual cause"
+            )
+        limits = self.charge_limits
+        if limits is None or self.on_unstable == "ignore":
+            return
+        trouble = limits.trouble(result.charges, self.settings.atoms)
+        if trouble is not None and self.on_unstable == "stop":
+            raise InstabilityError(
+                f"unstable: {trouble}; the model does not know this structure (to go on all the "
+                'same, set get_computation(system).on_unstable = "warn")'
+            )
+        if trouble is not None and not self._warned:
+            self._warned = True
+            warnings.warn(trouble, RuntimeWarning, stacklevel=2)
+
+    @property
+    def charge_limits(self) -> ChargeLimits | None:
+        """Charges that the training of the model covers, if its file states them."""
+        self._ready()
+        return self._limits
+
+    def strongest(self, positions: np.ndarray, cell: np.ndarray | None = None) -> str:
+        """Size and atom of the largest force, in words."""
+        forces = self.evaluate(positions, cell).forces
+        sizes = np.linalg.norm(np.asarray(forces), axis=1)
+        worst = int(sizes.argmax())
+        return f"{sizes[worst]:.3g} eV/Å on atom {self._name(worst)}"
+
+    def _name(self, index: int) -> str:
+        """Number of one of the model's atoms in the System, and its element."""
+        chosen, symbols = self.settings.atoms, self.settings.symbols
+        return f"{index if chosen is None else chosen[index]} ({symbols[index]})"
 
     def charges(self, positions: np.ndarray, cell: np.ndarray | None = None) -> np.ndarray:
         """Charges of a frame, shape (N,), e; images of atoms in other boxes are the same atoms.
@@ -211,6 +268,7 @@ class Computation:
             device = resolve_device(settings.device)
             # cast already, and shared: the evaluator changes nothing
             model = shared_embedded(settings.model, DTYPES[settings.precision], device)
+            self._limits = ChargeLimits.of(model.metadata, settings.symbols)
             if settings.long_range == "openmm":
                 self._coulomb = PointChargeCoulomb(
                     self.num_atoms,

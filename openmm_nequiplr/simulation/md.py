@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ import openmm
 import torch
 from openmm import app, unit
 
-from ..errors import BackendError, InputError, describe
+from ..errors import BackendError, InputError, Interrupted, describe
+from ..locking import directory_lock
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
 from ..model.committee import check_alike
 from ..threads import use_threads
 from ..units import ANGSTROM_PER_NM
+from .checkpoint import Checkpoint
 from .committee import load_others
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .pme import platform_names
+from .restart import compare_settings, find_checkpoint
 from .run import MDResult, Run
 from .runfiles import RunFiles, read_settings
+from .signals import stop_signals
 from .summary import rarest_element
 from .system import create_system
 from .topology import SimulationStructure, element_symbols, read_structure
@@ -46,25 +51,48 @@ def run_md(options: MDOptions) -> MDResult:
     ------
     InputError
         If options, model and structure do not fit together, or the output directory is taken.
+        On a restart also if files are missing or do not belong to the checkpoint.
+    DirectoryInUseError
+        If another process runs in the output directory.
+    InstabilityError
+        If the simulation became unstable; the last good checkpoint is there.
     UncertaintyError
         If the spread of the committee ended the run, after everything was written.
-    KeyboardInterrupt
-        If the run was interrupted, after everything was written.
+    Interrupted
+        A KeyboardInterrupt: a signal ended the run, after everything was written.
     """
     files = RunFiles(Path(options.output))
-    model = load_model(options.model)
-    structure = _load_structure(options, files)
-    earlier = read_settings(files.settings) if options.restart else {}
-    options = _settle(options, structure, earlier)
-    state = files.load_checkpoint(structure.num_atoms) if options.restart else None
-    small = structure.num_atoms < _SMALL
-    with _threads(options.threads or (1 if small else None)):
-        simulation = _make_simulation(options, model, structure, state)
+    with stop_signals() as stop, ExitStack() as stack:
+        earlier: dict[str, Any] = {}
+        if options.restart:
+            files.require()
+            stack.enter_context(directory_lock(files.directory))
+            earlier = read_settings(files.settings)
+        model = load_model(options.model)
+        structure = _load_structure(options, files)
+        options = _settle(options, structure, earlier)
+        checkpoint, notes = None, []
+        if options.restart:
+            notes = compare_settings(options, earlier)
+            periodic = structure.box is not None
+            checkpoint = find_checkpoint(files, structure.num_atoms, periodic)
+            if options.seed != earlier.get("seed", options.seed):
+                checkpoint = dataclasses.replace(checkpoint, random=None)
+        threads = options.threads or (1 if structure.num_atoms < _SMALL else None)
+        stack.enter_context(_threads(threads))
+        simulation = _make_simulation(options, model, structure, checkpoint)
         others = load_others(options.committee, options.model) if options.committee else []
         check_alike([model.config, *(other.config for other in others)])
-        files.prepare(options.restart)
-        run = Run(options, files, simulation, others)
-        run.begin(structure, state)
+        if not options.restart:
+            files.refuse_results()
+            stack.enter_context(directory_lock(files.directory))
+            files.refuse_results()
+        run = Run(options, files, simulation, stop, others)
+        for note in [*notes, *_busy(threads)]:
+            run.say(note)
+        if stop:
+            raise Interrupted(f"{stop.name} before the first step", stop.number)
+        run.begin(structure, checkpoint)
         return run.go()
 
 
@@ -80,14 +108,15 @@ def continued_options(**given: Any) -> MDOptions:
     kept: dict[str, Any] = {}
     if given.get("restart"):
         known = {field.name for field in dataclasses.fields(MDOptions)} - _OF_ONE_CALL
-        earlier = read_settings(RunFiles(Path(given.get("output", MDOptions.output))).settings)
+        files = RunFiles(Path(given.get("output", MDOptions.output)))
+        files.require()
+        earlier = read_settings(files.settings)
         kept = {name: value for name, value in earlier.items() if name in known}
     return MDOptions(**{**kept, **given})
 
 
 def _load_structure(options: MDOptions, files: RunFiles) -> SimulationStructure:
     if options.restart:
-        files.prepare(restart=True)
         structure = read_structure(files.topology)
         if options.structure is None:
             return structure
@@ -122,7 +151,8 @@ def _settle(
     if options.checkpoint_interval is None:
         changes["checkpoint_interval"] = 10 * interval
     if options.seed is None:
-        changes["seed"] = int(np.random.default_rng().integers(1, 2**31 - 1))
+        drawn = int(np.random.default_rng().integers(1, 2**31 - 1))
+        changes["seed"] = earlier.get("seed", drawn)
     element = options.charge_of
     if element is None:
         changes["charge_of"] = rarest_element(element_symbols(structure.topology))
@@ -135,7 +165,7 @@ def _make_simulation(
     options: MDOptions,
     model: NequIPLRPotential,
     structure: SimulationStructure,
-    state: openmm.State | None,
+    checkpoint: Checkpoint | None,
 ) -> app.Simulation:
     cutoff = options.nonbonded_cutoff
     system = create_system(
@@ -160,6 +190,7 @@ def _make_simulation(
         integrator = openmm.LangevinMiddleIntegrator(
             options.temperature, options.friction / unit.picosecond, timestep
         )
+    state = None if checkpoint is None else checkpoint.state
     _seed(system, integrator, options, state)
     platform, properties = _choose_platform(options)
     return app.Simulation(structure.topology, system, integrator, platform, properties)
@@ -227,3 +258,19 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
         if cpu:
             cpu.setPropertyDefaultValue("Threads", default)
+
+
+def _busy(threads: int | None) -> list[str]:
+    """A line if other processes are likely to keep threads waiting for one another."""
+    count = torch.get_num_threads() if threads is None else threads
+    try:
+        cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    except (AttributeError, OSError):  # another operating system
+        return []
+    free = max(cores - load, 0.0)
+    if count < 2 or count <= free + 0.5:
+        return []
+    return [
+        f"note: {count} threads on {cores} cores of which about {free:.1f} are free (load "
+        f"{load:.1f}): threads wait for the slowest; fewer (--threads) may be faster"
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +12,21 @@ import numpy as np
 from ..errors import InputError, describe
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from .committee import ON_SPREAD
+from .limits import ON_UNSTABLE
 from .pme import DEFAULT_TOLERANCE
 
 ENSEMBLES = ("nve", "nvt", "npt")
 BAROSTATS = ("isotropic", "anisotropic", "flexible")
+# Least and largest whole numbers; OpenMM counts in 32 bits where it draws random numbers.
+_WHOLE = (
+    ("steps", 0, 10**12),
+    ("barostat_interval", 1, 2**31 - 1),
+    ("report_interval", 1, 2**31 - 1),
+    ("checkpoint_interval", 1, 10**12),
+    ("max_iterations", 1, 10**9),
+    ("threads", 1, max(64, os.cpu_count() or 1)),
+    ("seed", 0, 2**31 - 1),
+)
 #: Steps between frames.
 DEFAULT_REPORT_INTERVAL = 10
 
@@ -70,6 +83,9 @@ class MDOptions:
         What the force on no atom should be spread by.
     on_spread : {"save", "stop"}
         What to do when it is: save the frame, or save it and end the run.
+    on_unstable : {"stop", "warn"}
+        What to do when the simulation leaves what its model can describe, see
+        :class:`.stability.StabilityReporter`: stop with the last good checkpoint, or warn.
     charge_of : str, optional
         Element whose charge the summary picture shows; by default the rarest.
     threads : int, optional
@@ -113,6 +129,7 @@ class MDOptions:
     committee: tuple[str, ...] = ()
     spread_threshold: float | None = None
     on_spread: str = "save"
+    on_unstable: str = "stop"
     charge_of: str | None = None
     threads: int | None = None
     quiet: bool = False
@@ -121,34 +138,48 @@ class MDOptions:
         if isinstance(self.committee, str | Path):
             raise InputError(describe("committee", self.committee, "a list of models"))
         object.__setattr__(self, "committee", tuple(map(str, self.committee)))
-        choices_of = (("ensemble", ENSEMBLES), ("barostat", BAROSTATS), ("on_spread", ON_SPREAD))
+        choices_of = (
+            ("ensemble", ENSEMBLES),
+            ("barostat", BAROSTATS),
+            ("on_spread", ON_SPREAD),
+            ("on_unstable", ON_UNSTABLE),
+        )
         for name, choices in choices_of:
             if getattr(self, name) not in choices:
                 expected = "one of " + ", ".join(map(repr, choices))
                 raise InputError(describe(name, getattr(self, name), expected))
-        self._check_number("steps", whole=True, least=0)
-        for name in ("barostat_interval", "report_interval", "checkpoint_interval", "threads"):
+        for name, least, most in _WHOLE:
+            if name == "steps" or getattr(self, name) is not None:
+                self._check_number(name, whole=True, least=least, most=most)
+        for name, highest in (("timestep", 1e3), ("temperature", 1e5), ("friction", 1e6)):
+            self._check_number(name, above=0.0, most=highest)
+        self._check_number("pressure", most=1e8)
+        for name in ("nonbonded_cutoff", "ewald_tolerance", "charge_tolerance"):
             if getattr(self, name) is not None:
-                self._check_number(name, whole=True, least=1)
-        if self.seed is not None:
-            self._check_number("seed", whole=True, least=0)
-        for name in ("timestep", "temperature", "friction"):
-            self._check_number(name, above=0.0)
-        self._check_number("pressure")
+                self._check_number(name, above=0.0, most=1e6)
+        if self.total_charge is not None:
+            self._check_number("total_charge")
         if self.spread_threshold is not None:
             self._check_number("spread_threshold", above=0.0)
             if not self.committee:
                 expected = "nothing without a committee"
                 raise InputError(describe("spread_threshold", self.spread_threshold, expected))
-        if not self.barostat_axes or set(self.barostat_axes) - set("xyz"):
-            raise InputError(describe("barostat_axes", self.barostat_axes, "some of 'xyz'"))
+        axes = str(self.barostat_axes)
+        if not axes or set(axes) - set("xyz") or len(set(axes)) < len(axes):
+            expected = "some of 'xyz', each once"
+            raise InputError(describe("barostat_axes", self.barostat_axes, expected))
 
     def _check_number(
-        self, name: str, whole: bool = False, least: int | None = None, above: float | None = None
+        self,
+        name: str,
+        whole: bool = False,
+        least: int | None = None,
+        above: float | None = None,
+        most: float = math.inf,
     ) -> None:
         value = getattr(self, name)
         kinds = (int, np.integer) if whole else (int, float, np.number)
-        good = isinstance(value, kinds) and not isinstance(value, bool) and np.isfinite(value)
+        good = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
         if good and least is not None:
             good = value >= least
         if good and above is not None:
@@ -158,3 +189,5 @@ class MDOptions:
             expected += f" of at least {least}" if least is not None else ""
             expected += f" above {above:g}" if above is not None else ""
             raise InputError(describe(name, value, expected))
+        if abs(value) > most:
+            raise InputError(describe(name, value, f"at most {most:.10g}"))

@@ -6,7 +6,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import openmm
@@ -157,7 +157,9 @@ def load_charges(file: str | Path) -> ChargeTrajectory:
         return ChargeTrajectory(
             records["step"], records["time"], records["charges"], records["dipole"]
         )
-    except (ValueError, IndexError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # numpy parses headers, and raises what its parser does
         raise InputError(
             describe("file", str(file), f"a file written by ChargeReporter ({error})")
         ) from error
@@ -184,7 +186,7 @@ class RecordFile:
 
     def __init__(self, path: Path, dtype: np.dtype, append: bool = False) -> None:
         self.dtype = dtype
-        self._header = len(_header(dtype, 0))
+        self._header = len(record_header(dtype, 0))
         old = append and path.exists()
         self._handle = open(path, "r+b" if old else "w+b")  # noqa: SIM115
         self.count = 0
@@ -201,14 +203,13 @@ class RecordFile:
         """Take over the records that are there."""
         expected = f"records of {self.dtype['charges'].shape[0]} atoms"
         try:
-            np.lib.format.read_magic(self._handle)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(self._handle)
+            dtype, count = read_record_header(self._handle)
         except ValueError as error:
             raise InputError(describe("file", str(path), f"{expected} ({error})")) from error
         if dtype != self.dtype or self._handle.tell() != self._header:
             raise InputError(describe("file", f"{path} with other records", expected))
         size = os.fstat(self._handle.fileno()).st_size - self._header
-        self.count = min(shape[0], size // self.dtype.itemsize)
+        self.count = min(count, size // self.dtype.itemsize)
 
     def write(self, record: np.ndarray) -> None:
         """Append one record; the file is complete when this returns."""
@@ -235,11 +236,28 @@ class RecordFile:
 
     def _write_header(self) -> None:
         self._handle.seek(0)
-        self._handle.write(_header(self.dtype, self.count))
+        self._handle.write(record_header(self.dtype, self.count))
         self._handle.flush()
 
 
-def _header(dtype: np.dtype, count: int) -> bytes:
+def read_record_header(handle: BinaryIO) -> tuple[np.dtype, int]:
+    """Type and number of the records of a ``.npy`` file.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    try:
+        np.lib.format.read_magic(handle)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
+        return dtype, int(shape[0])
+    except Exception as error:  # numpy's parser raises more than it says
+        raise ValueError(str(error)) from error
+
+
+def record_header(dtype: np.dtype, count: int) -> bytes:
+    """Header of a ``.npy`` file with so many records; it is as long for any number of them."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer,

@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import signal
+import math
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import openmm
 from openmm import app, unit
 
-from ..errors import UncertaintyError
+from ..errors import InputError, InstabilityError, Interrupted, NequIPLRError, UncertaintyError
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
+from ..writing import replace_file
+from .checkpoint import Checkpoint, RandomState
 from .committee import CommitteeReporter
+from .limits import HalfBonds, deepest_fall
 from .lookup import get_computation
+from .marks import FileMark
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .reporters import ChargeReporter
-from .runfiles import LogReporter, RunFiles, read_settings, save_atomically
+from .restart import settings_of
+from .runfiles import LogReporter, RunFiles
+from .signals import StoppingMinimization, StopRequest
+from .stability import StabilityReporter, degrees_of_freedom
 from .summary import draw_summary, rarest_element
 from .topology import SimulationStructure, element_symbols, to_atoms
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
 _SECONDS_PER_DAY = 86400.0
 _STEPS_AT_ONCE = 10  # between two looks at signals and the clock
-
-# Settings whose change in a restart is worth a note.
-_PHYSICAL = (
-    "model", "ensemble", "timestep", "temperature", "friction", "pressure", "barostat",
-    "barostat_axes", "total_charge", "long_range", "nonbonded_cutoff", "ewald_tolerance",
-    "precision", "solver", "charge_tolerance",
-)  # fmt: skip
-
-
-def settings_of(options: MDOptions) -> dict[str, object]:
-    """The options as plain values for the settings file."""
-    values = dataclasses.asdict(options)
-    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -70,21 +67,41 @@ class MDResult:
 
 
 class Run:
-    """A simulation with its files, from the first step to the last."""
+    """A simulation with its files, from the first step to the last.
+
+    Parameters
+    ----------
+    options : MDOptions
+        With nothing left open.
+    files : RunFiles
+    simulation : openmm.app.Simulation
+    stop : StopRequest
+    others : sequence of NequIPLRPotential
+        Members of a committee beside the driving model.
+    """
 
     def __init__(
         self,
         options: MDOptions,
         files: RunFiles,
         simulation: app.Simulation,
+        stop: StopRequest,
         others: Sequence[NequIPLRPotential] = (),
     ) -> None:
         self.options, self.files, self.simulation = options, files, simulation
-        self.others = others
+        self.stop, self.others = stop, others
         self.symbols = element_symbols(simulation.topology)
+        self.computation = get_computation(simulation.system)
+        self.computation.on_unstable = "stop" if options.on_unstable == "stop" else "ignore"
+        self.interval = options.report_interval or DEFAULT_REPORT_INTERVAL
+        self.guard = StabilityReporter(
+            self.interval, options.temperature, options.on_unstable, _warn
+        )
         self._started = time.perf_counter()
         self._first_step = 0
+        self._saved_step = 0
         self._printed = 0.0
+        self._marks: dict[str, FileMark] = {}
         self.committee: CommitteeReporter | None = None
 
     def say(self, text: str) -> None:
@@ -94,19 +111,21 @@ class Run:
 
     # ------------------------------------------------------------------ start
 
-    def begin(self, structure: SimulationStructure, state: openmm.State | None) -> None:
+    def begin(self, structure: SimulationStructure, checkpoint: Checkpoint | None) -> None:
         """Set positions and velocities, or the state of a checkpoint, and open the files."""
-        append = False
-        if state is None:
-            self._start(structure)
-        else:
-            append = self._continue(state)
-        self._first_step = self.simulation.currentStep
-        # the first evaluation loads the model; errors show up before files are written
-        self.simulation.context.getState(energy=True)
-        if state is None:
+        try:
+            if checkpoint is None:
+                self._start(structure)
+            else:
+                self._continue(checkpoint)
+            self._first_step = self.simulation.currentStep
+            # the first evaluation loads the model; errors show up before files are written
+            self.guard.check(self.simulation)
+        except openmm.OpenMMException as error:
+            raise self._cause(error) from error
+        if checkpoint is None:
             self._write_start()
-        self._open_reporters(append)
+        self._open_reporters()
 
     def _start(self, structure: SimulationStructure) -> None:
         context, options = self.simulation.context, self.options
@@ -114,49 +133,80 @@ class Run:
             context.setPeriodicBoxVectors(*structure.box)
         context.setPositions(structure.positions)
         if options.minimize:
-            before = self._potential()
-            self.simulation.minimizeEnergy(maxIterations=500)
-            self.say(f"minimised: {before:.4f} eV -> {self._potential():.4f} eV")
+            self._minimize()
         context.setVelocitiesToTemperature(options.temperature, options.seed)
 
-    def _continue(self, state: openmm.State) -> bool:
-        """Load the checkpoint, cut the files back to it; whether there are frames before it."""
-        self.simulation.context.setState(state)
-        step = self.simulation.currentStep
-        earlier = read_settings(self.files.settings)
-        now = settings_of(self.options)
-        for name in _PHYSICAL:
-            if name in earlier and now[name] != earlier[name]:
-                self.say(f"note: {name} is {now[name]} from here on, it was {earlier[name]}")
+    def _minimize(self) -> None:
+        action, self.computation.on_unstable = self.computation.on_unstable, "ignore"
+        state = self.simulation.context.getState(positions=True)
+        bonds = HalfBonds(self.computation.settings.symbols)
+        overlapping = bonds.trouble(*self.computation.geometry(state)) is not None
+        before = self._potential()
+        self.simulation.minimizeEnergy(maxIterations=500, reporter=StoppingMinimization(self.stop))
+        after = self._potential()
+        self.computation.on_unstable = action
+        if self.stop:
+            text = f"{self.stop.name} while minimising; nothing was written"
+            raise Interrupted(text, self.stop.number)
+        self.say(f"minimised: {before:.4f} eV -> {after:.4f} eV")
+        allowed = deepest_fall(len(self.symbols), minimisation=True)
+        if before - after > allowed and not overlapping:  # atoms apart release any energy
+            text = (
+                f"unstable: the minimisation lowered the energy by {before - after:.4g} eV "
+                f"(allowed: {allowed:.4g} eV): the model has a hole there"
+            )
+            if self.options.on_unstable == "stop":
+                raise InstabilityError(text)
+            _warn(text)
+
+    def _continue(self, checkpoint: Checkpoint) -> None:
+        """Load the checkpoint, and cut the files back to it."""
+        context, state = self.simulation.context, checkpoint.state
+        context.setState(state)
+        step = self._saved_step = self.simulation.currentStep
         self.say(f"continuing at step {step}")
-        return self.files.cut_back(step) > 0
+        if self.options.ensemble != "nve":
+            reason: str | None = "the checkpoint has none"
+            if checkpoint.random is not None:
+                reason = checkpoint.random.restore(context, state)
+            if reason is not None:
+                self.say(f"note: random numbers begin anew: {reason}")
+        if self.options.ensemble == "npt":  # OpenMM saves no more of a barostat
+            self.say("note: the barostat counts its steps and finds their size anew")
+        self._marks = checkpoint.marks
+        self.files.cut_back(checkpoint.marks)
 
     def _write_start(self) -> None:
         state = self.simulation.context.getState(positions=True)
         with open(self.files.topology, "w", encoding="utf-8") as handle:
             app.PDBFile.writeFile(self.simulation.topology, state.getPositions(), handle, True)
-        text = json.dumps(settings_of(self.options), indent=2)
-        save_atomically(self.files.settings, text + "\n")
+        text = json.dumps(settings_of(self.options), indent=2, default=lambda number: number.item())
+        replace_file(self.files.settings, text + "\n")
         self.save_checkpoint()
 
-    def _open_reporters(self, append: bool) -> None:
-        interval = self.options.report_interval or DEFAULT_REPORT_INTERVAL
-        freedom = 3 * len(self.symbols) - (3 if len(self.symbols) > 1 else 0)
-        self.log = LogReporter(self.files.log, interval, freedom, self.speed, append)
-        self.charges = ChargeReporter(self.files.charges, interval, append=append)
-        trajectory = app.DCDReporter(
-            str(self.files.trajectory), interval, append=append, enforcePeriodicBox=False
+    def _open_reporters(self) -> None:
+        """Open the files; those of which the checkpoint knows something are continued."""
+        files, interval = self.files, self.interval
+        log, charges, trajectory = (
+            path.name in self._marks for path in (files.log, files.charges, files.trajectory)
         )
-        self.simulation.reporters.extend([trajectory, self.log, self.charges])
+        freedom = degrees_of_freedom(self.simulation.system)
+        self.log = LogReporter(files.log, interval, freedom, self.speed, log)
+        self.charges = ChargeReporter(files.charges, interval, append=charges)
+        self.trajectory = app.DCDReporter(
+            str(files.trajectory), interval, append=trajectory, enforcePeriodicBox=False
+        )
+        # the guard first: a frame that it refuses is not written
+        self.simulation.reporters.extend([self.guard, self.trajectory, self.log, self.charges])
         if self.others:  # the last reporter: it may end the run
             self.committee = CommitteeReporter(
-                self.files.spread,
+                files.spread,
                 interval,
                 self.others,
                 self.options.spread_threshold,
                 self.options.on_spread,
-                self.files.uncertain,
-                append,
+                files.uncertain,
+                self._first_step > 0,
             )
             self.simulation.reporters.append(self.committee)
 
@@ -167,24 +217,32 @@ class Run:
         last = self._first_step + self.options.steps
         self._started = time.perf_counter()
         uncertain: UncertaintyError | None = None
-        with _stop_signals() as stopped:
-            try:
-                while self.simulation.currentStep < last and not stopped():
-                    self._advance(last)
-            except UncertaintyError as error:
-                uncertain = error
-            finally:
-                self._close()
-        self.save_checkpoint()
+        try:
+            while self.simulation.currentStep < last and not self.stop:
+                self._advance(last)
+        except UncertaintyError as error:
+            uncertain = error
+        except (NequIPLRError, openmm.OpenMMException, OSError) as error:
+            raise self._failed(error) from error
+        finally:
+            self._close()
+        try:
+            if self.simulation.currentStep != self._saved_step:
+                self.save_checkpoint()
+        except (NequIPLRError, openmm.OpenMMException, OSError) as error:
+            raise self._failed(error) from error
         result = self._finish()
         if self.committee is not None:
             self.say(
                 f"committee: forces spread by {self.committee.largest:.3g} eV/Å at most, "
                 f"{self.committee.saved} frames saved as uncertain"
             )
-        if stopped():
-            self.say(f"stopped at step {result.steps}; --restart continues")
-            raise KeyboardInterrupt
+        if self.stop:
+            raise Interrupted(
+                f"stopped by {self.stop.name} at step {result.steps} of {last}; --restart "
+                f"continues from there (--output {self.files.directory})",
+                self.stop.number,
+            )
         if uncertain is not None:
             raise UncertaintyError(f"{uncertain}; --restart continues from there") from uncertain
         self.say(f"done: {result.ns_per_day:.3g} ns/day, results in {self.files.directory}")
@@ -226,35 +284,88 @@ class Run:
         return nanoseconds / elapsed * _SECONDS_PER_DAY or float("nan")
 
     def save_checkpoint(self) -> None:
-        """Write the state to continue from."""
-        state = self.simulation.context.getState(positions=True, velocities=True)
-        save_atomically(self.files.checkpoint, openmm.XmlSerializer.serialize(state))
+        """Write the state to continue from, after it was evaluated and found sound.
+
+        Raises
+        ------
+        InstabilityError
+            If it is not; the checkpoint before stays.
+        """
+        self.guard.check(self.simulation)
+        context = self.simulation.context
+        self._marks = self.files.marks(self._marks)
+        random = None if self.options.ensemble == "nve" else RandomState.of(context)
+        state = context.getState(positions=True, velocities=True)
+        replace_file(
+            self.files.checkpoint,
+            Checkpoint(state, self._marks, random).dumps(),
+            self.files.previous_checkpoint,
+        )
+        self._saved_step = self.simulation.currentStep
 
     def _close(self) -> None:
-        self.log.close()
-        self.charges.close()
-        if self.committee is not None:
-            self.committee.close()
+        # OpenMM closes the trajectory when its reporter goes, and would not suppress an error
+        handles = [self.log, self.charges, self.trajectory._out, self.committee]
+        for handle in handles:
+            if handle is not None:
+                with suppress(OSError):  # a full disk: what was written before is cut at a restart
+                    handle.close()
         self.simulation.reporters.clear()
+
+    # --------------------------------------------------------------- failures
+
+    def _cause(self, error: Exception) -> BaseException:
+        """The error behind one of OpenMM, which keeps no more than the message of ours."""
+        failure = self.computation.failure
+        if failure is None or str(failure) not in str(error):
+            return error
+        if "interrupted" in str(failure) and self.stop:
+            text = f"{self.stop.name} in an evaluation"
+            if not self.files.checkpoint.is_file():
+                return Interrupted(f"{text}; nothing was written", self.stop.number)
+            return Interrupted(f"{text}; {self._hint()}", self.stop.number)
+        return failure
+
+    def _hint(self) -> str:
+        return f"--restart continues from the last good checkpoint, at step {self._saved_step}"
+
+    def _failed(self, error: Exception) -> BaseException:
+        """What to raise when the steps have failed: what happened, and how to go on."""
+        cause = self._cause(error) if isinstance(error, openmm.OpenMMException) else error
+        if isinstance(cause, Interrupted):
+            return cause
+        if isinstance(cause, OSError):
+            return NequIPLRError(f"the files of the run cannot be written: {cause}; {self._hint()}")
+        step = self.simulation.currentStep
+        unstable = isinstance(cause, InstabilityError | InputError) or "NaN" in str(cause)
+        if not unstable:
+            kind = type(cause) if isinstance(cause, NequIPLRError) else NequIPLRError
+            return kind(f"step {step}: {cause}; {self._hint()}")
+        text = str(cause)
+        if not text.startswith("unstable at step"):
+            text = f"unstable after step {step}: {text.removeprefix('unstable: ')}"
+        with suppress(Exception):  # the file is no more than a help
+            self._write_unstable()
+        return InstabilityError(f"{text}; {self._hint()}")
+
+    def _write_unstable(self) -> None:
+        state = self.simulation.context.getState(positions=True)
+        positions, cell = self.computation.geometry(state)
+        if all(map(math.isfinite, positions.ravel())):
+            self._as_atoms(positions, cell).write(str(self.files.unstable), format="extxyz")
 
     # -------------------------------------------------------------------- end
 
     def _potential(self) -> float:
-        computation = get_computation(self.simulation.system)
         state = self.simulation.context.getState(positions=True)
-        return computation.evaluate(*computation.geometry(state)).energy
+        return self.computation.evaluate(*self.computation.geometry(state)).energy
 
     def _finish(self) -> MDResult:
         speed = self.speed(self.simulation.currentStep)
-        computation = get_computation(self.simulation.system)
         state = self.simulation.context.getState(positions=True)
-        positions, cell = computation.geometry(state)
-        evaluation = computation.evaluate(positions, cell)
-        atoms = to_atoms(
-            self.simulation.topology,
-            positions / ANGSTROM_PER_NM,
-            None if cell is None else cell / ANGSTROM_PER_NM,
-        )
+        positions, cell = self.computation.geometry(state)
+        evaluation = self.computation.evaluate(positions, cell)
+        atoms = self._as_atoms(positions, cell)
         atoms.set_initial_charges(evaluation.charges)
         atoms.info["total_charge"] = self.options.total_charge
         atoms.write(str(self.files.final), format="extxyz")
@@ -272,28 +383,14 @@ class Run:
             temperature=self.log.last.get("temperature_K", float("nan")),
         )
 
+    def _as_atoms(self, positions: np.ndarray, cell: np.ndarray | None) -> Atoms:
+        return to_atoms(
+            self.simulation.topology,
+            positions / ANGSTROM_PER_NM,
+            None if cell is None else cell / ANGSTROM_PER_NM,
+        )
 
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts as always."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def receive(number: int, frame: object) -> None:
-        received.append(number)
-        restore()
-
-    for number in numbers:
-        signal.signal(number, receive)
-    try:
-        yield lambda: bool(received)
-    finally:
-        restore()
+def _warn(text: str) -> None:
+    """Print a warning, however quiet the run is."""
+    print(f"nequiplr: warning: {text}", file=sys.stderr, flush=True)

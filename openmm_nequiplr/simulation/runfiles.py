@@ -1,11 +1,9 @@
-"""The files of a molecular dynamics run, and how they are cut back for a restart."""
+"""The files of a molecular dynamics run."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +14,7 @@ from openmm import app, unit
 
 from ..errors import InputError, describe
 from ..units import ANGSTROM_PER_NM, BOLTZMANN, EV_TO_KJ_PER_MOL
+from .marks import FileMark, compare, cut_to, extend_mark
 
 LOG_COLUMNS = (
     "step",
@@ -27,10 +26,6 @@ LOG_COLUMNS = (
     "volume_A3",
     "speed_ns_per_day",
 )
-
-# Offsets in a DCD header as OpenMM writes it.
-_DCD_HEADER = 276
-_DCD_COUNT, _DCD_FIRST, _DCD_INTERVAL, _DCD_LAST, _DCD_BOX, _DCD_ATOMS = 8, 12, 16, 20, 48, 268
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path:
-        """State to continue from (OpenMM XML, valid on every platform)."""
+        """State to continue from, see :mod:`.checkpoint`."""
         return self.directory / "checkpoint.xml"
 
     @property
@@ -89,72 +84,109 @@ class RunFiles:
         """Picture of the run."""
         return self.directory / "summary.png"
 
-    def prepare(self, restart: bool) -> None:
-        """Check that a run may begin here, and make the directory.
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint before the last one."""
+        return self.directory / "checkpoint.previous.xml"
+
+    @property
+    def unstable(self) -> Path:
+        """Structure at which a run was stopped as unstable (extended XYZ)."""
+        return self.directory / "unstable.extxyz"
+
+    @property
+    def growing(self) -> tuple[Path, ...]:
+        """Files that grow while the run goes on."""
+        return (self.log, self.charges, self.trajectory, self.spread, self.uncertain)
+
+    @property
+    def fixed(self) -> tuple[Path, ...]:
+        """Files that are written once, at the start."""
+        return (self.settings, self.topology)
+
+    def require(self) -> None:
+        """Check that there is a run to continue.
 
         Raises
         ------
         InputError
-            If there are results and this is no restart, or nothing to restart from.
         """
-        if restart:
-            missing = [p.name for p in (self.checkpoint, self.topology) if not p.is_file()]
-            if missing:
-                raise InputError(
-                    f"restart: expected a run to continue in {self.directory}, got none "
-                    f"({' and '.join(missing)} missing); leave out --restart to begin one"
-                )
+        needed = (self.checkpoint, self.topology, self.settings)
+        missing = [path.name for path in needed if not path.is_file()]
+        if not missing:
             return
-        results = (self.checkpoint, self.trajectory, self.log, self.charges)
+        remedy = "leave out --restart to begin one"
+        if self.previous_checkpoint.is_file() and missing == [self.checkpoint.name]:
+            remedy = f"rename {self.previous_checkpoint.name} to continue from an earlier step"
+        elif len(missing) < len(needed):
+            remedy = "put the files back, or begin a run in another directory"
+        raise InputError(
+            f"restart: expected a run to continue in {self.directory}, got none "
+            f"({' and '.join(missing)} missing); {remedy}"
+        )
+
+    def refuse_results(self) -> None:
+        """Check that no run has left results here.
+
+        Raises
+        ------
+        InputError
+        """
+        results = (self.checkpoint, self.previous_checkpoint, *self.growing)
         if any(path.exists() for path in results):
             raise InputError(
                 f"output: expected a directory without results, got {self.directory}; use "
                 "--restart to continue that run, or another directory"
             )
-        self.directory.mkdir(parents=True, exist_ok=True)
 
-    def load_checkpoint(self, num_atoms: int) -> openmm.State:
-        """Read the state to continue from.
+    def marks(self, known: dict[str, FileMark]) -> dict[str, FileMark]:
+        """What belongs to a checkpoint that is written now, by name.
 
-        Raises
-        ------
-        InputError
-            If it is damaged or of another system.
+        Parameters
+        ----------
+        known : dict of str to FileMark
+            Marks of an earlier checkpoint of this run.
         """
-        try:
-            state = openmm.XmlSerializer.deserialize(self.checkpoint.read_text("utf-8"))
-            count = len(state.getPositions(asNumpy=True))
-        except (openmm.OpenMMException, AttributeError, ValueError) as error:
-            got = f"{self.checkpoint} ({error})"
-            raise InputError(describe("checkpoint", got, "an OpenMM State as XML")) from error
-        if count != num_atoms:
-            expected = f"a state of {num_atoms} atoms"
-            raise InputError(describe("checkpoint", f"{count} atoms", expected))
-        return state
+        there = [p for p in (*self.growing, *self.fixed) if p.is_file() and p.stat().st_size]
+        return {path.name: extend_mark(path, known.get(path.name)) for path in there}
 
-    def cut_back(self, step: int) -> int:
-        """Drop what log and trajectory hold beyond ``step``; return the number of frames left."""
-        frames = _cut_log(self.log, step)
-        if frames:
-            cut_dcd(self.trajectory, frames)
-        return frames
+    def differences(self, marks: dict[str, FileMark]) -> list[str]:
+        """In what the files differ from those of a checkpoint with such marks, in words."""
+        fixed = {path.name for path in self.fixed}
+        known = fixed | {path.name for path in self.growing}
+        missing = [f"no record of {name}" for name in sorted(fixed - marks.keys())]
+        found = [
+            compare(self.directory / name, mark, whole=name in fixed)
+            for name, mark in marks.items()
+            if name in known
+        ]
+        return missing + [text for text in found if text is not None]
 
-
-def save_atomically(path: Path, content: str) -> None:
-    """Write a text file so that it is either the old one or the new one at any time."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(part, path)
+    def cut_back(self, marks: dict[str, FileMark]) -> None:
+        """Drop what the growing files hold beyond a checkpoint."""
+        for path in self.growing:
+            if path.name in marks:
+                cut_to(path, marks[path.name])
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read what a run was asked for; empty if the file is missing."""
-    if not path.is_file():
-        return {}
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    """Read what a run was asked for.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged.
+    """
+    expected = "the settings of the run, a JSON object"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(describe("restart", f"no file {path}", expected)) from None
+    except ValueError as error:
+        raise InputError(describe("restart", f"{path} ({error})", expected)) from error
+    if not isinstance(settings, dict):
+        raise InputError(describe("restart", f"{path} with something else", expected))
+    return settings
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
@@ -173,50 +205,6 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
     complete = [[float(x) for x in row] for row in rows[1:] if len(row) == len(LOG_COLUMNS)]
     values = np.array(complete, dtype=np.float64).reshape(-1, len(LOG_COLUMNS))
     return dict(zip(LOG_COLUMNS, values.T, strict=True))
-
-
-def _cut_log(path: Path, step: int) -> int:
-    """Keep the rows up to ``step``; return their number."""
-    if not path.is_file():
-        return 0
-    kept, count = [], 0
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle):
-            if number == 0:
-                kept.append(line)
-            elif line.endswith("\n") and int(line.split(",", 1)[0]) <= step:
-                kept.append(line)
-                count += 1
-    save_atomically(path, "".join(kept))
-    return count
-
-
-def cut_dcd(path: Path, frames: int) -> None:
-    """Keep the first frames of a DCD file that OpenMM wrote.
-
-    Raises
-    ------
-    InputError
-        If it holds fewer, or is no such file.
-    """
-    with open(path, "r+b") as handle:
-        header = handle.read(_DCD_HEADER)
-        if len(header) < _DCD_HEADER or header[4:8] != b"CORD":
-            raise InputError(describe("trajectory", str(path), "a DCD file written by OpenMM"))
-
-        def number(offset: int) -> int:
-            return int(struct.unpack_from("<i", header, offset)[0])
-
-        size = 3 * (8 + 4 * number(_DCD_ATOMS)) + (56 if number(_DCD_BOX) else 0)
-        handle.seek(0, os.SEEK_END)
-        there = (handle.tell() - _DCD_HEADER) // size
-        if there < frames:
-            raise InputError(describe("trajectory", f"{there} frames in {path}", f"{frames}"))
-        handle.truncate(_DCD_HEADER + frames * size)
-        last = number(_DCD_FIRST) + (frames - 1) * number(_DCD_INTERVAL)
-        for offset, value in ((_DCD_COUNT, frames), (_DCD_LAST, last)):
-            handle.seek(offset)
-            handle.write(struct.pack("<i", value))
 
 
 class LogReporter:

@@ -23,10 +23,10 @@ from .. import __version__
 from ..errors import InputError, UnknownElementError, describe
 from ..model.solving import SolverOptions
 from ..pickling import read_pickled, restore
+from ..writing import replace_file
 from .backends import BACKENDS, make_force, python_force, resolve_backend
 from .computation import DTYPES, FORCE_NAME, Computation, ComputationSettings
 from .lookup import force_backend, force_computation
-from .runfiles import save_atomically
 from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
 from .torchforce import restored_graph
 
@@ -64,7 +64,7 @@ def save_system(system: openmm.System, path: str | os.PathLike) -> None:
             _make_plain(element, _settings(unpack(payload, ComputationSettings)), backend)
         _refuse_foreign(element)
     text = ElementTree.tostring(root, encoding="unicode")
-    save_atomically(Path(path), f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
+    replace_file(path, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
 
 
 def load_system(path: str | os.PathLike) -> openmm.System:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from ..errors import InputError, describe
-from ..files import replace_file
+from ..writing import replace_file
 
 CHECKPOINT = "last.ckpt"
 #: The one before it, for the case that it is damaged.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, describe
-from ..files import replace_file
 from ..locking import directory_lock
 from ..model.committee import member_path
+from ..writing import replace_file
 from .checkpoints import has_checkpoint
 from .config import TrainingConfig, load_config
 from .preparation import read_parts
@@ -80,7 +80,7 @@ def train_committee(
         If a loss stops being finite.
     DirectoryInUseError
         If another process trains in the output directory.
-    KeyboardInterrupt, Terminated
+    Interrupted
         If a training was interrupted; ``resume`` goes on with it.
     """
     seeds = check_seeds(seeds)

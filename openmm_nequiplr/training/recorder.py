@@ -17,8 +17,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from ..errors import ConvergenceError
-from ..files import append_text, replace_file
 from ..model import save_model
+from ..writing import append_text, replace_file
 from .checkpoints import CHECKPOINT
 from .loss import QUANTITIES, Errors
 from .module import TrainingModule

@@ -18,10 +18,10 @@ from ..data.checking import Say
 from ..data.dataset import GraphDataset
 from ..data.reading import unsaid
 from ..errors import ConvergenceError, InputError, describe
-from ..files import PART, replace_file
 from ..locking import directory_lock
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
 from ..threads import use_threads
+from ..writing import PART, replace_file
 from .checkpoints import CHECKPOINT, has_checkpoint, readable_checkpoint, set_aside
 from .config import TrainingConfig, load_config
 from .continuation import check_unchanged, record_of
@@ -103,7 +103,7 @@ def train(
         directory holds a training.
     DirectoryInUseError
         If another process trains in the output directory.
-    KeyboardInterrupt, Terminated
+    Interrupted
         After SIGINT and SIGTERM; the message says how to go on.
     ConvergenceError
         If the loss stops being finite.

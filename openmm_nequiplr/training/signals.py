@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..errors import Terminated
+from ..errors import Interrupted
 
 
 class _Stop(BaseException):
@@ -32,10 +32,8 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
 
     Raises
     ------
-    KeyboardInterrupt
-        After SIGINT.
-    Terminated
-        After SIGTERM.
+    Interrupted
+        After one of them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,9 +47,8 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except _Stop as error:
-        if error.number == signal.SIGINT:
-            raise KeyboardInterrupt(advice()) from None
-        raise Terminated(f"ended by SIGTERM: {advice()}") from None
+        name = signal.Signals(error.number).name
+        raise Interrupted(f"ended by {name}: {advice()}", error.number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -134,6 +134,8 @@ def test_constant_pressure(options, inputs, barostat):
 
 
 def test_minimisation_comes_first(options, capsys):
+    # random weights pull the ions nearer than half a bond, which would end the run
+    options = dataclasses.replace(options, on_unstable="warn")
     plain = run_md(dataclasses.replace(options, steps=0))
     relaxed = run_md(
         dataclasses.replace(

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from openmm_nequiplr.files import append_text, replace_file
+from openmm_nequiplr.writing import append_text, replace_file
 
 
 def test_replaced_and_kept(tmp_path):

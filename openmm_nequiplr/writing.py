@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,8 @@ def replace_file(
     data : bytes or str
         Text is written in UTF-8.
     earlier : path, optional
-        Name under which the old content stays, once the new one is on disk.
+        Name under which the old content stays, once the new one is on disk; at no time is there
+        neither.
 
     Raises
     ------
@@ -38,12 +40,13 @@ def replace_file(
                 handle.flush()
                 os.fsync(handle.fileno())
             if earlier is not None and target.is_file():
-                os.replace(target, earlier)
+                _keep(target, earlier)
             os.replace(part, target)
-        except OSError:
+        except BaseException:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+        _sync_directory(target.parent)
 
 
 def append_text(path: str | os.PathLike, text: str) -> None:
@@ -58,6 +61,28 @@ def append_text(path: str | os.PathLike, text: str) -> None:
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def _keep(path: Path, earlier: Path) -> None:
+    """Give a file a second name, without a moment in which it has none."""
+    second = earlier.with_name(earlier.name + PART)
+    second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, second)
+    os.replace(second, earlier)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Bring the names of new files to the disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems know no such thing
+        pass
+    finally:
+        os.close(handle)
 
 
 @contextmanager

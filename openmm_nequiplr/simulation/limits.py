@@ -1,0 +1,160 @@
+"""What a frame of a sound simulation looks like: distances, temperature, energy and charges."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ase.data import atomic_numbers, covalent_radii
+
+from ..errors import ModelFileError, describe
+from ..neighbors import neighbor_list
+
+#: Key of a model's metadata with the charges of its training data, JSON ``{"H": [least, most]}``.
+CHARGE_RANGE = "charge_range"
+#: What may be done about an unstable simulation.
+ON_UNSTABLE = ("stop", "warn")
+# Charges may leave the trained range by this part of its width, and by so many e.
+_WIDER, _FARTHER = 0.5, 0.2
+# Temperatures up to twice the target with so many standard deviations, and what a strained start
+# may release (K).
+_HOT, _DEVIATIONS, _RELEASED = 2.0, 4.0, 500.0
+# What the potential energy may fall by (eV an atom, and eV in all).
+_FALL_IN_DYNAMICS, _FALL_IN_MINIMISATION, _FALL = 2.0, 5.0, 5.0
+# Atoms are too close at this part of the sum of their covalent radii.
+_HALF_BOND = 0.5
+
+
+class ChargeLimits:
+    """Charges that a model's training covers, with a margin.
+
+    Parameters
+    ----------
+    ranges : mapping of str to (float, float)
+        Least and largest charge of each element in the training data, e. Other elements have no
+        limits.
+    symbols : sequence of str, length N
+    """
+
+    def __init__(self, ranges: Mapping[str, tuple[float, float]], symbols: Sequence[str]) -> None:
+        self._symbols = symbols
+        self._ranges = ranges
+        everything = (-math.inf, math.inf)
+        limits = np.array([_widened(*ranges.get(s, everything)) for s in symbols])
+        self._least, self._most = np.ascontiguousarray(limits.T)
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str], symbols: Sequence[str]) -> ChargeLimits | None:
+        """Limits from the metadata of a model file; ``None`` if it says nothing.
+
+        Raises
+        ------
+        ModelFileError
+            If the entry is not JSON of the form ``{"H": [0.1, 0.3]}``.
+        """
+        text = metadata.get(CHARGE_RANGE)
+        if text is None:
+            return None
+        try:
+            ranges = {
+                s: (float(least), float(most))
+                for s, (least, most) in dict(json.loads(text)).items()
+            }
+            if not all(
+                math.isfinite(a) and math.isfinite(b) and a <= b for a, b in ranges.values()
+            ):
+                raise ValueError("no ranges of finite numbers")
+        except (ValueError, TypeError, AttributeError) as error:
+            expected = 'JSON such as {"H": [0.1, 0.3]}'
+            raise ModelFileError(
+                describe(f"model: metadata {CHARGE_RANGE}", text, expected)
+            ) from error
+        return cls(ranges, symbols)
+
+    def trouble(self, charges: np.ndarray, indices: Sequence[int] | None = None) -> str | None:
+        """What is wrong with charges, shape (N,), e; ``None`` if nothing.
+
+        Parameters
+        ----------
+        charges : numpy.ndarray, shape (N,), e
+        indices : sequence of int, length N, optional
+            Numbers of the atoms in messages.
+        """
+        outside = np.maximum(charges - self._most, self._least - charges)
+        worst = int(outside.argmax())
+        if outside[worst] <= 0.0:
+            return None
+        symbol, count = self._symbols[worst], int((outside > 0.0).sum())
+        least, most = self._ranges[symbol]
+        others = "" if count == 1 else f" (and {count - 1} more atoms)"
+        return (
+            f"atom {worst if indices is None else indices[worst]} ({symbol}) has a charge of "
+            f"{charges[worst]:.3g} e{others}, far outside the {least:.3g} to {most:.3g} e of the "
+            "training data"
+        )
+
+
+def _widened(least: float, most: float) -> tuple[float, float]:
+    if math.isinf(most):
+        return least, most
+    margin = _WIDER * (most - least) + _FARTHER
+    return least - margin, most + margin
+
+
+class HalfBonds:
+    """Finds atoms that are nearer than half a bond: half the sum of their covalent radii.
+
+    Parameters
+    ----------
+    symbols : sequence of str, length N
+    """
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self._symbols = symbols
+        radii = covalent_radii[[atomic_numbers.get(symbol, 0) for symbol in symbols]]
+        self._halves = _HALF_BOND * radii
+        self._reach = 2.0 * float(self._halves.max(initial=0.0))
+
+    def trouble(
+        self,
+        positions: np.ndarray,
+        cell: np.ndarray | None,
+        indices: Sequence[int] | None = None,
+    ) -> str | None:
+        """What is wrong with positions, shape (N, 3), Å, in a cell, shape (3, 3), Å, if any."""
+        periodic = cell is not None
+        box = cell if cell is not None else np.zeros((3, 3))
+        pairs, shifts = neighbor_list(positions, box, periodic, self._reach, full=False)
+        first, second = pairs.numpy()
+        apart = positions[second] - positions[first] + shifts.numpy() @ box
+        distances = np.sqrt((apart * apart).sum(axis=1))
+        halves = self._halves[first] + self._halves[second]
+        missing = halves - distances
+        if not len(missing) or missing.max() <= 0.0:
+            return None
+        worst = int(missing.argmax())
+        names = [
+            f"{k if indices is None else indices[k]} ({self._symbols[k]})"
+            for k in (int(first[worst]), int(second[worst]))
+        ]
+        return (
+            f"atoms {names[0]} and {names[1]} are {distances[worst]:.2f} Å apart, nearer than half "
+            f"a bond ({halves[worst]:.2f} Å)"
+        )
+
+
+def hottest(target: float, degrees_of_freedom: int) -> float:
+    """Temperature (K) that no sound simulation at a target (K) reaches.
+
+    Small systems fluctuate: the standard deviation of T is T √(2/f) for f degrees of freedom.
+    """
+    deviation = math.sqrt(2.0 / max(degrees_of_freedom, 1))
+    return _HOT * target * (1.0 + _DEVIATIONS * deviation) + _RELEASED
+
+
+def deepest_fall(num_atoms: int, minimisation: bool = False) -> float:
+    """What the potential energy (eV) may fall by without a hole in the potential."""
+    each = _FALL_IN_MINIMISATION if minimisation else _FALL_IN_DYNAMICS
+    return each * num_atoms + _FALL

@@ -1,0 +1,91 @@
+"""What a restart continues: settings, checkpoint and files that belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError, describe
+from .checkpoint import Checkpoint, load_checkpoint
+from .options import MDOptions
+from .runfiles import RunFiles
+from .serialization import ModelFile
+
+# Settings whose change in a restart is worth a note.
+_PHYSICAL = (
+    "ensemble", "timestep", "temperature", "friction", "pressure", "barostat",
+    "barostat_axes", "total_charge", "long_range", "nonbonded_cutoff", "ewald_tolerance",
+    "precision", "solver", "charge_tolerance",
+)  # fmt: skip
+_DIGEST = "model_sha256"
+
+
+def settings_of(options: MDOptions) -> dict[str, Any]:
+    """The options as plain values for the settings file, with the digest of the model file."""
+    values = dataclasses.asdict(options)
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+    return {**plain, _DIGEST: ModelFile.of(options.model).digest, "version": __version__}
+
+
+def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
+    """What a restart does otherwise than the run before it, a line each.
+
+    Parameters
+    ----------
+    options : MDOptions
+    earlier : dict
+        Settings file of the run.
+
+    Raises
+    ------
+    InputError
+        If the model is another one.
+    """
+    now = settings_of(options)
+    if earlier.get(_DIGEST) != now[_DIGEST]:
+        got = f"{options.model}, with other contents than {earlier.get('model')} had at the start"
+        raise InputError(
+            f"{describe('model', got, 'the model of the run that is continued')}; to go on with "
+            "another one, begin a run from the last structure (final.extxyz)"
+        )
+    return [
+        f"note: {name} is {now[name]} from here on, it was {earlier[name]}"
+        for name in _PHYSICAL
+        if name in earlier and now[name] != earlier[name]
+    ]
+
+
+def find_checkpoint(files: RunFiles, num_atoms: int, periodic: bool) -> Checkpoint:
+    """Read the checkpoint, and see that the other files belong to it.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or files are missing, shorter than at the checkpoint, or changed. The
+        message says whether the checkpoint before it would do.
+    """
+    try:
+        return _sound(files, files.checkpoint, num_atoms, periodic)
+    except InputError as error:
+        try:
+            previous = _sound(files, files.previous_checkpoint, num_atoms, periodic)
+        except (InputError, OSError):
+            raise error from None
+        name, step = files.previous_checkpoint.name, previous.state.getStepCount()
+        raise InputError(
+            f"{error}; {name} (step {step}) is whole: rename it to {files.checkpoint.name} to "
+            "continue from there"
+        ) from error
+
+
+def _sound(files: RunFiles, path: Path, num_atoms: int, periodic: bool) -> Checkpoint:
+    checkpoint = load_checkpoint(path, num_atoms, periodic)
+    differences = files.differences(checkpoint.marks)
+    if differences:
+        step = checkpoint.state.getStepCount()
+        expected = f"the files of the run as they were at its checkpoint (step {step})"
+        got = f"others in {files.directory} ({'; '.join(differences)})"
+        raise InputError(f"restart: expected {expected}, got {got}")
+    return checkpoint

@@ -1,0 +1,64 @@
+"""Signals that ask a run to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import openmm
+
+
+class StopRequest:
+    """Whether a signal has asked to stop; true once it has."""
+
+    def __init__(self) -> None:
+        #: Number of the signal; 0 before.
+        self.number = 0
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+    @property
+    def name(self) -> str:
+        """Name of the signal, such as ``"SIGTERM"``."""
+        return signal.Signals(self.number).name
+
+
+class StoppingMinimization(openmm.MinimizationReporter):
+    """Ends a minimisation when a signal asks for it."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        super().__init__()
+        self.stop = stop
+
+    def report(self, iteration: int, x: object, grad: object, args: object) -> bool:
+        """Whether to end."""
+        return bool(self.stop)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts as always."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def receive(number: int, frame: object) -> None:
+        request.number = number
+        restore()
+
+    for number in numbers:
+        signal.signal(number, receive)
+    try:
+        yield request
+    finally:
+        restore()

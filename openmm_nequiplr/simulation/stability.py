@@ -1,0 +1,183 @@
+"""Watches a simulation: stops it, or says so, when it leaves what its model can describe."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from ..errors import InputError, InstabilityError, describe
+from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
+from .computation import Computation
+from .limits import ON_UNSTABLE, HalfBonds, deepest_fall, hottest
+from .lookup import get_computation
+
+
+class StabilityReporter:
+    """Checks every reported frame, and raises or warns when the simulation has become unstable.
+
+    Checked are: a potential energy that is not a number or has fallen by more than 2 eV an atom
+    (and 5 eV) below that of the first frame; atoms nearer than half a bond (half the sum of their
+    covalent radii); a temperature above twice the target, with what small systems fluctuate by and
+    500 K for a strained start; and charges far outside those of the training data, where the model
+    file states them (metadata ``charge_range``).
+
+    Between the reports the force itself checks for numbers that are not finite, and for charges
+    (:attr:`.Computation.on_unstable`).
+
+    Parameters
+    ----------
+    reportInterval : int
+        Steps between checks.
+    temperature : float or Quantity, K, optional
+        Target; by default that of the integrator. Without one, temperatures are not checked.
+    action : {"stop", "warn"}
+        Raise an :class:`InstabilityError`, or give a warning for each kind of trouble when it
+        begins.
+    say : callable, optional
+        Takes the text of a warning; by default Python's warnings.
+
+    Raises
+    ------
+    InputError
+        If an argument has a wrong value.
+    """
+
+    def __init__(
+        self,
+        reportInterval: int,
+        temperature: Any = None,
+        action: str = "stop",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        if reportInterval < 1:
+            raise InputError(describe("reportInterval", reportInterval, "a positive number"))
+        if action not in ON_UNSTABLE:
+            raise InputError(describe("action", action, "one of 'stop', 'warn'"))
+        if unit.is_quantity(temperature):
+            temperature = temperature.value_in_unit(unit.kelvin)
+        if temperature is not None and not 0 <= temperature < math.inf:
+            raise InputError(describe("temperature", temperature, "a number of at least 0"))
+        self.target, self.action = temperature, action
+        self._interval = int(reportInterval)
+        self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
+        self._computation: Computation | None = None
+        self._reference: float | None = None
+        self._troubled: set[str] = set()
+        #: Step of the last frame that was checked and found sound; -1 before the first.
+        self.sound_step = -1
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """Say when the next check is due, and what it needs."""
+        steps = self._interval - simulation.currentStep % self._interval
+        include = ["positions", "velocities", "energy"]
+        return {"steps": steps, "periodic": False, "include": include}
+
+    def report(self, simulation: app.Simulation, state: openmm.State) -> None:
+        """Check one frame.
+
+        Raises
+        ------
+        InstabilityError
+            If something is wrong and the action is ``"stop"``.
+        """
+        self._prepare(simulation)
+        found = self._troubles(state)
+        step = simulation.currentStep
+        if not found:
+            self.sound_step = step
+        elif self.action == "stop":
+            text = next(iter(found.values()))
+            raise InstabilityError(f"unstable at step {step}: {text}")
+        for kind in found.keys() - self._troubled:
+            self._say(f"unstable at step {step}: {found[kind]}")
+        self._troubled = set(found)
+
+    def check(self, simulation: app.Simulation) -> None:
+        """Check the current frame unless that was done; errors as those of :meth:`report`."""
+        if simulation.currentStep != self.sound_step:
+            state = simulation.context.getState(positions=True, velocities=True, energy=True)
+            self.report(simulation, state)
+
+    def _prepare(self, simulation: app.Simulation) -> None:
+        if self._computation is not None:
+            return
+        system, integrator = simulation.system, simulation.integrator
+        self._computation = get_computation(system)
+        self._bonds = HalfBonds(self._computation.settings.symbols)
+        self._masses = np.array(
+            [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
+        )
+        self._freedom = degrees_of_freedom(system)
+        if self.target is None and hasattr(integrator, "getTemperature"):
+            self.target = integrator.getTemperature().value_in_unit(unit.kelvin)
+
+    def _troubles(self, state: openmm.State) -> dict[str, str]:
+        """What is wrong with a frame, by kind; the worst first."""
+        assert self._computation is not None
+        computation = self._computation
+        indices = computation.settings.atoms
+        energy = state.getPotentialEnergy()._value / EV_TO_KJ_PER_MOL
+        if not math.isfinite(energy):
+            return {"energy": f"the potential energy is {energy}"}
+        positions, cell = computation.geometry(state)
+        found = {"distance": self._bonds.trouble(positions, cell, indices)}
+        limits = computation.charge_limits
+        if limits is not None:
+            charges = computation.charges(positions, cell)
+            found["charge"] = limits.trouble(charges, indices)
+        found["temperature"] = self._heat(state)
+        if self._reference is None:
+            self._reference = energy
+        fall, allowed = self._reference - energy, deepest_fall(len(positions))
+        if fall > allowed:
+            strongest = computation.strongest(positions, cell)
+            found["energy"] = (
+                f"the potential energy has fallen by {fall:.4g} eV (allowed: {allowed:.4g} eV) to "
+                f"{energy:.6g} eV; the largest force is {strongest}"
+            )
+        return {kind: text for kind, text in found.items() if text is not None}
+
+    def _heat(self, state: openmm.State) -> str | None:
+        if self.target is None:
+            return None
+        kinetic = state.getKineticEnergy()._value / EV_TO_KJ_PER_MOL
+        temperature = 2.0 * kinetic / (max(self._freedom, 1) * BOLTZMANN)
+        limit = hottest(self.target, self._freedom)
+        if temperature <= limit:
+            return None
+        velocities = state.getVelocities(asNumpy=True)._value
+        fastest = int((self._masses * (velocities**2).sum(axis=1)).argmax())
+        return (
+            f"the temperature is {temperature:.0f} K, far above the target of {self.target:g} K "
+            f"(allowed: {limit:.0f} K); the hottest atom is {self._name(fastest)}"
+        )
+
+    def _name(self, index: int) -> str:
+        """Number of a particle, with its element where the model knows it."""
+        assert self._computation is not None
+        settings = self._computation.settings
+        if settings.atoms is None:
+            return f"{index} ({settings.symbols[index]})"
+        if index in settings.atoms:
+            return f"{index} ({settings.symbols[settings.atoms.index(index)]})"
+        return str(index)
+
+
+def degrees_of_freedom(system: openmm.System) -> int:
+    """Degrees of freedom of the particles that move, less constraints and the centre of mass."""
+    masses = [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
+    constrained = sum(
+        1
+        for k in range(system.getNumConstraints())
+        if any(masses[i] > 0 for i in system.getConstraintParameters(k)[:2])
+    )
+    freedom = 3 * sum(mass > 0 for mass in masses) - constrained
+    if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
+        freedom -= 3
+    return max(freedom, 0)

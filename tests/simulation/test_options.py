@@ -1,0 +1,79 @@
+"""Options of a run that make no sense are refused in one line, wherever they come from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from openmm_nequiplr import cli
+from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.simulation.options import MDOptions
+
+NUMBERS = ("timestep", "temperature", "friction", "pressure", "ewald_tolerance")
+WHOLE = ("steps", "report_interval", "checkpoint_interval", "barostat_interval", "threads", "seed")
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *WHOLE, "max_iterations", "charge_tolerance"])
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, 1e30, 10**400, "3", [], True, np.array([1.0, 2.0]), 1j],
+)
+def test_numbers_that_are_none(name, value):
+    with pytest.raises(InputError, match=f"{name}: expected"):
+        MDOptions("carbon-chain", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timestep", 0.0), ("timestep", -1.0), ("temperature", 0.0), ("temperature", -300.0),
+        ("friction", 0.0), ("steps", -1), ("report_interval", 0), ("checkpoint_interval", 0),
+        ("barostat_interval", 0), ("threads", 0), ("threads", 1000000), ("threads", -1),
+        ("seed", 2**31), ("seed", -1), ("barostat_axes", "zzz"), ("barostat_axes", ""),
+        ("barostat_axes", "xyza"), ("nonbonded_cutoff", -1.0), ("nonbonded_cutoff", math.nan),
+        ("total_charge", math.nan), ("total_charge", "one"), ("on_unstable", "hope"),
+        ("ensemble", "nvt "), ("ensemble", None), ("max_iterations", 0),
+    ],
+)  # fmt: skip
+def test_values_out_of_range(name, value):
+    with pytest.raises(InputError, match=f"{name}: expected"):
+        MDOptions("carbon-chain", **{name: value})
+
+
+def test_values_at_the_limits_are_taken():
+    options = MDOptions(
+        "carbon-chain",
+        seed=2**31 - 1,
+        steps=np.int64(5),
+        threads=1,
+        pressure=-1.0,
+        barostat_axes="zx",
+        temperature=np.float32(0.5),
+    )
+    assert options.steps == 5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--temperature", "1e30"),
+        ("--timestep", "0"),
+        ("--threads", "1000000"),
+        ("--pressure", "nan", "--ensemble", "npt"),
+        ("--barostat-axes", "zzz"),
+        ("--total-charge", "1e6"),
+        ("--output", "/dev/null/run"),
+        ("--output", "taken"),
+        ("--steps", "0", "--device", "abacus"),
+    ],
+)
+def test_errors_of_the_command_are_one_line(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    assert cli.main(["md", "carbon-chain", "--steps", "1", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("nequiplr: error: ")
+    assert captured.err.count("\n") == 1
+    assert (tmp_path / "taken").read_text() == "a file"
