@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class NequIPLRError(Exception):
     """Base class of every error that this package raises on purpose."""
@@ -33,6 +36,25 @@ class UncertaintyError(NequIPLRError, RuntimeError):
 
 class BackendError(NequIPLRError, RuntimeError):
     """A backend was asked for that is not there."""
+
+
+class NequIPLRWarning(UserWarning):
+    """Something that was assumed, left out or is doubtful; the command line prints it as a line."""
+
+
+def notify(message: str) -> None:
+    """Issue a :class:`NequIPLRWarning` at the line outside this package that led here.
+
+    Parameters
+    ----------
+    message : str
+        One line that stands alone.
+    """
+    package = __name__.partition(".")[0]
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, NequIPLRWarning, stacklevel=level)
 
 
 def describe(argument: str, got: object, expected: str) -> str:

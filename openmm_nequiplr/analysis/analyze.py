@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..console import say
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
@@ -130,7 +131,7 @@ max_iterations
     difference = _recorded_difference(source, properties)
     analysis = TrajectoryAnalysis(folder, properties, radial, charges, difference)
     if not quiet:
-        print("\n".join(_report(analysis)))
+        say("\n".join(_report(analysis)))
     return analysis
 
 

@@ -40,6 +40,28 @@ def shipped_structure(name: str) -> Path:
     return models[name].with_suffix(".extxyz")
 
 
+def model_path(model: str | os.PathLike) -> Path:
+    """Path of a model file; the name of a shipped model stands for that model's file.
+
+    A file or directory that has a shipped model's name, such as results of its runs, does not
+    change that; ``./NAME`` is the file.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file or shipped model.
+    """
+    shipped = shipped_models()
+    if str(model) in shipped:
+        return shipped[str(model)]
+    path = Path(model)
+    if not path.is_file():
+        got = f"{model}, a directory" if path.is_dir() else str(model)
+        expected = f"a model file or a shipped model {sorted(shipped)}"
+        raise ModelFileError(describe("model", got, expected))
+    return path
+
+
 def serialize_model(model: NequIPLRPotential, metadata: dict[str, str] | None = None) -> bytes:
     """The bytes of a model file; see :func:`save_model`."""
     header = {
@@ -92,13 +114,7 @@ def load_model(
     ModelFileError
         If there is no such file or shipped model, or the file is not one of ours.
     """
-    path = Path(model)
-    if not path.is_file():
-        shipped = shipped_models()
-        if str(model) not in shipped:
-            expected = f"a model file or a shipped model {sorted(shipped)}"
-            raise ModelFileError(describe("model", str(model), expected))
-        path = shipped[str(model)]
+    path = model_path(model)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             header = file.metadata() or {}

@@ -8,8 +8,9 @@ from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
+from .structure_files import read_structure
 from .system import create_force, create_system
-from .topology import SimulationStructure, from_atoms, read_structure, to_atoms
+from .topology import SimulationStructure, from_atoms, to_atoms
 from .torchforce import deserialize_system
 
 __all__ = [

@@ -28,6 +28,8 @@ class MDOptions:
         Model file or name of a shipped model.
     structure : str or path, optional
         Start structure; by default the one that comes with a shipped model.
+    frame : int, optional
+        Which of several frames of the start structure; by default the last one.
     ensemble : {"nve", "nvt", "npt"}
         Verlet; Langevin; Langevin and a Monte Carlo barostat.
     steps : int
@@ -85,6 +87,7 @@ class MDOptions:
 
     model: str | Path
     structure: str | Path | None = None
+    frame: int | None = None
     ensemble: str = "nvt"
     steps: int = 1000
     timestep: float = 1.0
@@ -130,6 +133,8 @@ class MDOptions:
         for name in ("barostat_interval", "report_interval", "checkpoint_interval", "threads"):
             if getattr(self, name) is not None:
                 self._check_number(name, whole=True, least=1)
+        if self.frame is not None:
+            self._check_number("frame", whole=True)
         if self.seed is not None:
             self._check_number("seed", whole=True, least=0)
         for name in ("timestep", "temperature", "friction"):

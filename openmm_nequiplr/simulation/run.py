@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..console import say
 from ..errors import UncertaintyError
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
@@ -25,7 +27,7 @@ from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .reporters import ChargeReporter
 from .runfiles import LogReporter, RunFiles, read_settings, save_atomically
 from .summary import draw_summary, rarest_element
-from .topology import SimulationStructure, element_symbols, to_atoms
+from .topology import SimulationStructure, element_masses, element_symbols, to_atoms
 
 _SECONDS_PER_DAY = 86400.0
 _STEPS_AT_ONCE = 10  # between two looks at signals and the clock
@@ -81,6 +83,10 @@ class Run:
     ) -> None:
         self.options, self.files, self.simulation = options, files, simulation
         self.others = others
+        system = simulation.system
+        self.masses = np.array(
+            [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
+        )
         self.symbols = element_symbols(simulation.topology)
         self._started = time.perf_counter()
         self._first_step = 0
@@ -90,7 +96,7 @@ class Run:
     def say(self, text: str) -> None:
         """Print a line unless the run is quiet."""
         if not self.options.quiet:
-            print(text, flush=True)
+            say(text)
 
     # ------------------------------------------------------------------ start
 
@@ -135,13 +141,17 @@ class Run:
         state = self.simulation.context.getState(positions=True)
         with open(self.files.topology, "w", encoding="utf-8") as handle:
             app.PDBFile.writeFile(self.simulation.topology, state.getPositions(), handle, True)
-        text = json.dumps(settings_of(self.options), indent=2)
+        settings = settings_of(self.options)
+        if not np.allclose(self.masses, element_masses(self.simulation.topology), rtol=1e-6):
+            settings["masses"] = self.masses.tolist()  # the topology cannot hold them
+        text = json.dumps(settings, indent=2)
         save_atomically(self.files.settings, text + "\n")
         self.save_checkpoint()
 
     def _open_reporters(self, append: bool) -> None:
         interval = self.options.report_interval or DEFAULT_REPORT_INTERVAL
-        freedom = 3 * len(self.symbols) - (3 if len(self.symbols) > 1 else 0)
+        moving, count = int(np.count_nonzero(self.masses)), len(self.symbols)
+        freedom = 3 * moving - (3 if moving == count > 1 else 0)
         self.log = LogReporter(self.files.log, interval, freedom, self.speed, append)
         self.charges = ChargeReporter(self.files.charges, interval, append=append)
         trajectory = app.DCDReporter(
@@ -215,9 +225,9 @@ class Run:
         if self.options.quiet:
             return
         if sys.stdout.isatty():
-            print("\r" + text.ljust(79), end="\n" if step == last else "", flush=True)
+            say("\r" + text.ljust(79), end="\n" if step == last else "")
         else:
-            print(text, flush=True)
+            say(text)
 
     def speed(self, step: int) -> float:
         """Speed of this run so far, ns/day."""
@@ -254,6 +264,7 @@ class Run:
             self.simulation.topology,
             positions / ANGSTROM_PER_NM,
             None if cell is None else cell / ANGSTROM_PER_NM,
+            masses=self.masses,
         )
         atoms.set_initial_charges(evaluation.charges)
         atoms.info["total_charge"] = self.options.total_charge

@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError, ModelFileError, describe
 from ..model import NequIPLRPotential, load_model, shipped_models
-from ..model.io import deserialize_model
+from ..model.io import deserialize_model, model_path
 
 #: Version of what is pickled; Systems of a newer one are refused.
 FORMAT_VERSION = 1
@@ -52,11 +52,9 @@ class ModelFile:
                 "a path or a shipped name, because embed_model=False stores no more than that"
             )
             raise InputError(describe("model", type(model).__name__, expected))
-        path = Path(model)
-        if path.is_file():
-            return cls(str(path.resolve()), _digest(path))
-        load_model(model)  # raises unless it is shipped
-        return cls(str(model), _digest(shipped_models()[str(model)]))
+        path = model_path(model)
+        source = str(model) if str(model) in shipped_models() else str(path.resolve())
+        return cls(source, _digest(path))
 
     def load(self) -> NequIPLRPotential:
         """Read the model.
@@ -70,7 +68,7 @@ class ModelFile:
         """
         path = Path(self.source)
         shipped = shipped_models().get(self.source)
-        places = [p for p in (path, shipped, Path(path.name)) if p is not None and p.is_file()]
+        places = [p for p in (shipped, path, Path(path.name)) if p is not None and p.is_file()]
         if not places:
             expected = f"the file {self.source}, which the System refers to"
             raise ModelFileError(f"{describe('model', 'no such file', expected)}; {_REMEDY}")
@@ -79,7 +77,7 @@ class ModelFile:
             expected = f"the file that the System was made with (SHA-256 {self.digest[:12]}…)"
             got = f"{places[0]} with other contents (SHA-256 {_digest(places[0])[:12]}…)"
             raise ModelFileError(f"{describe('model', got, expected)}; {_REMEDY}")
-        return load_model(found)
+        return load_model(found.resolve())  # a path, even where it looks like a shipped name
 
 
 def _digest(path: Path) -> str:

@@ -14,6 +14,7 @@ from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.io import serialize_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..total_charge import assume_neutral, check_trained
 from ..units import ANGSTROM_PER_NM
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .computation import DTYPES, ComputationSettings, resolve_device
@@ -32,7 +33,7 @@ def computation_settings(
     model: NequIPLRPotential | str | Path,
     *,
     atoms: Sequence[int] | None = None,
-    total_charge: Any = 0,
+    total_charge: Any = None,
     long_range: str = "auto",
     nonbonded_cutoff: Any = None,
     ewald_tolerance: float = DEFAULT_TOLERANCE,
@@ -155,7 +156,8 @@ def topology_symbols(
             f"topology: expected an element for every atom, got none for {len(nameless)} of "
             f"{len(atoms)} atoms: {shown}{', …' if len(nameless) > 5 else ''}"
         )
-    symbols = tuple(a.element.symbol for a in atoms)
+    elements = [app.Element.getByAtomicNumber(a.element.atomic_number) for a in atoms]
+    symbols = tuple(element.symbol for element in elements)  # deuterium is hydrogen
     unknown = sorted(set(symbols) - set(known))
     if unknown:
         counts = ", ".join(
@@ -210,7 +212,10 @@ def topology_box(topology: app.Topology) -> ReducedBox | None:
 
 
 def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential) -> float:
-    """The total charge as a number, in e."""
+    """The total charge as a number, in e; what is doubtful about it is said."""
+    if value is None:
+        where = "total_charge (openmm-ml: totalCharge) is not given"
+        return assume_neutral(model.metadata, where)
     if unit.is_quantity(value):
         value = value.value_in_unit(unit.elementary_charge)
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
@@ -223,6 +228,7 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
         raise InputError(
             describe("total_charge", value, f"at most {limit:g} e in size for {len(symbols)} atoms")
         )
+    check_trained(model.metadata, float(value))
     return float(value)
 
 

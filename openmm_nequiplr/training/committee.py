@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..console import say
 from ..errors import InputError, describe
 from ..model.committee import member_path
 from .config import TrainingConfig, load_config
@@ -188,4 +189,4 @@ def _judge(
 
 def _say(progress: bool, text: str) -> None:
     if progress:
-        print(text, flush=True)
+        say(text)

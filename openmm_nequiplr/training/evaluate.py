@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..console import say
 from ..data.dataset import GraphDataset, Labels
 from ..data.keys import DataKeys
 from ..data.reading import read_structures
@@ -142,7 +143,7 @@ def evaluate_model(
     if output is not None:
         _write(Path(output), metrics, pairs)
     if verbose:
-        print(format_table(metrics))
+        say(format_table(metrics))
     return metrics
 
 

@@ -15,9 +15,11 @@ import lightning.pytorch as pl
 import torch
 import yaml
 
+from ..console import say
 from ..data.dataset import GraphDataset
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
+from ..total_charge import charges_entry
 from .config import TrainingConfig, load_config
 from .coverage import charge_ranges
 from .evaluate import Metrics, evaluate_model, format_table
@@ -121,7 +123,7 @@ def train(
     if trainer.is_global_zero:
         _write_record(output, raw, parts)
         if progress:
-            print(_headline(model, parts, output))
+            say(_headline(model, parts, output))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         trainer.fit(module, ckpt_path=str(checkpoint) if resume else None)
@@ -140,10 +142,10 @@ def _train_first(config_path: str | Path, progress: bool) -> Path | None:
         raise InputError(describe("start_from", got, f"that of {config_path}, or nothing there"))
     if (output / METRICS).is_file():
         if progress:
-            print(f"start_from: {config_path} was trained before, in {output}")
+            say(f"start_from: {config_path} was trained before, in {output}")
         return output / BEST_MODEL
     if progress:
-        print(f"start_from: training {config_path} first, in {output}")
+        say(f"start_from: training {config_path} first, in {output}")
     begun = (output / CHECKPOINT).is_file()
     result = train(config_path, resume=begun, progress=progress)
     return None if result is None else result.model_path
@@ -199,6 +201,7 @@ def _metadata(
     return {
         "training_data": ", ".join(names),
         "periodic": str(kinds.pop()) if len(kinds) == 1 else "both",
+        **charges_entry(structure.total_charge for structure in parts.train),
         "num_train": str(len(parts.train)),
         "num_validation": str(len(parts.validation)),
         "num_test": str(len(parts.test)),
@@ -251,6 +254,6 @@ def _finish(
     if progress:
         for name, metrics in (("validation", validation), ("test", test)):
             if metrics is not None:
-                print(f"\n{name}, {metrics.num_structures} structures\n{format_table(metrics)}")
-        print(f"\nmodel: {path}")
+                say(f"\n{name}, {metrics.num_structures} structures\n{format_table(metrics)}")
+        say(f"\nmodel: {path}")
     return TrainingResult(path, output / LAST_MODEL, validation, test)

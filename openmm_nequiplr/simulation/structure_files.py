@@ -1,0 +1,138 @@
+"""Structure files of every format as structures for simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openmm import unit
+
+from ..errors import InputError, NequIPLRError, describe, notify
+from ..units import ANGSTROM_PER_NM
+from .box import reduce_box
+from .cif_file import check_crystal, is_mmcif, read_mmcif
+from .file_content import FileContent, choose_frame, without_sites
+from .gro_file import read_gro
+from .pdb_file import read_pdb
+from .topology import SimulationStructure, from_atoms, say_turned
+
+_READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
+    ".pdb": read_pdb,
+    ".ent": read_pdb,
+    ".gro": read_gro,
+    ".pdbx": read_mmcif,
+    ".mmcif": read_mmcif,
+}
+# Formats with a topology of their own that mdtraj reads.
+_MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
+
+
+def read_structure(path: str | Path, frame: int | None = None) -> SimulationStructure:
+    """Read a structure file: every atom in the order of the file, cell, masses, total charge.
+
+    OpenMM reads PDB and mmCIF files, mdtraj HDF5 and MOL2 files, ASE anything else (extended XYZ,
+    CIF, POSCAR, trajectories …). What a file leaves open or this package cannot take over is said
+    by a :class:`~openmm_nequiplr.errors.NequIPLRWarning`: elements told by names, alternate
+    locations, virtual sites that are left out, several frames, a cell that had to be rotated.
+
+    Parameters
+    ----------
+    path : path
+    frame : int, optional
+        Which of several frames; negative numbers count from the end. By default the last one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    InputError
+        If it cannot be read, or not without loss.
+    BoxError
+        If the structure is periodic in some directions only, or its cell is degenerate.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"structure: expected an existing file, got {path}")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in _MDTRAJ_SUFFIXES:
+            return _from_mdtraj(path, frame)
+        reader = _READERS.get(suffix)
+        if suffix == ".cif" and is_mmcif(path):
+            reader = read_mmcif
+        if reader is None:
+            return from_atoms(_from_ase(path, frame, "cif" if suffix == ".cif" else None))
+        return _structure(path, without_sites(path, reader(path, frame)))
+    except (NequIPLRError, PermissionError):
+        raise
+    except Exception as error:  # readers raise whatever they please
+        reason = str(error) or type(error).__name__
+        raise InputError(f"structure: expected a readable file, got {path} ({reason})") from error
+
+
+def _structure(path: Path, content: FileContent) -> SimulationStructure:
+    topology, rotation, box = content.topology, np.eye(3), None
+    if topology.getNumAtoms() == 0:
+        raise InputError(describe("structure", f"no atoms in {path}", "at least one atom"))
+    topology.setPeriodicBoxVectors(None)
+    if content.cell is not None:
+        reduced = reduce_box(content.cell)
+        rotation, box = reduced.rotation, reduced.vectors / ANGSTROM_PER_NM
+        topology.setPeriodicBoxVectors(unit.Quantity(box, unit.nanometer))
+        say_turned(content.cell, rotation)
+    if content.charge is not None:
+        notify(f"total charge: {content.charge:+g} e, the sum of the formal charges in {path}")
+    return SimulationStructure(
+        topology,
+        content.positions @ rotation.T / ANGSTROM_PER_NM,
+        box,
+        content.charge or 0.0,
+        rotation,
+        charge_given=content.charge is not None,
+    )
+
+
+def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:
+    import mdtraj
+
+    from .mdtraj_topology import from_mdtraj
+
+    trajectory = mdtraj.load(str(path))
+    return from_mdtraj(trajectory, choose_frame(path, frame, trajectory.n_frames))
+
+
+def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
+    """One frame of a file as ``ase.Atoms``."""
+    from ase.io import read
+    from ase.io.formats import filetype
+
+    kind = kind or filetype(str(path))
+    _check_types(path, kind)
+    try:
+        atoms = read(path, index=-1 if frame is None else frame, format=kind)
+    except IndexError:
+        if frame is None:
+            raise
+        raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None
+    if frame is None and len(read(path, index=slice(0, 2), format=kind)) > 1:
+        notify(f"structure: of several frames in {path}, the last one is taken")
+    if kind == "cif":
+        check_crystal(path, atoms)
+    return atoms
+
+
+def _check_types(path: Path, kind: str) -> None:
+    """Refuse LAMMPS files whose numbers of types would be taken for atomic numbers."""
+    if kind not in ("lammps-data", "lammps-dump-text"):
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if kind == "lammps-data":
+        told = any(line.strip().startswith("Masses") for line in text.splitlines())
+    else:
+        heads = [line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")]
+        told = all({"element", "mass"} & set(words) for words in heads)
+    if not told:
+        expected = "elements (dump_modify element, or a section Masses) in a LAMMPS file"
+        raise InputError(describe("structure", f"numbers of types in {path}", expected))
