@@ -23,9 +23,9 @@ def spell(text: str) -> str:
 def _spell_one(character: str) -> str:
     if character in _SPELLED:
         return _SPELLED[character]
-    name = unicodedata.name(character, "")
-    if name.startswith("GREEK SMALL LETTER "):
-        return name.split()[3].lower()
+    words = unicodedata.name(character, "").split()
+    if words[:1] == ["GREEK"] and words[2:3] == ["LETTER"]:
+        return words[3].lower() if words[1] == "SMALL" else words[3].capitalize()
     letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return letters or "?"
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..calculator import total_charge_of
 from ..errors import BoxError, InputError, describe
+from ..paths import AsciiPath
+from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
 
 # mdtraj numbers the frames of other formats instead of telling their time.
 _WITH_TIMES = {".h5", ".hdf5", ".nc", ".ncdf", ".netcdf", ".trr", ".xtc"}
+# Topologies of these files are read as structures are: every atom counts.
+_STRUCTURES = {".pdb", ".ent", ".gro", ".cif", ".mmcif", ".pdbx"}
 _COORDINATES_AT_ONCE = 3_000_000
 
 
@@ -143,11 +146,33 @@ def open_trajectory(
         return _run_directory(path, stride)
     if not path.is_file():
         raise FileNotFoundError(f"trajectory: expected an existing file, got {path}")
+    own = _from_records(path, stride)
+    if own is not None:
+        return own
     if _is_for_mdtraj(path, topology):
         return _from_mdtraj(path, topology, stride)
     from ase.io import iread
 
-    return _from_ase(str(path), lambda: iread(str(path), index=":"), stride)
+    kind = "cif" if path.suffix.lower() == ".cif" else None
+    return _from_ase(str(path), lambda: iread(str(path), index=":", format=kind), stride)
+
+
+def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
+    """A PDB, GRO or mmCIF file, by the reader of structures; ``None`` for other formats."""
+    from ..simulation.structure_files import open_frames
+
+    file = open_frames(path)
+    if file is None:
+        return None
+
+    def read() -> Iterator[Frame]:
+        for index, (positions, cell) in enumerate(file.frames()):
+            if len(positions) != len(file.symbols):
+                expected = f"the {len(file.symbols)} atoms of the first frame"
+                raise InputError(describe(f"{path}, frame {index}", len(positions), expected))
+            yield Frame(index, float("nan"), positions, cell)
+
+    return StoredTrajectory(str(path), file.symbols, file.charge, stride, None, read)
 
 
 # ---------------------------------------------------------------------------------------- mdtraj
@@ -164,7 +189,7 @@ def _is_for_mdtraj(path: Path, topology: Any) -> bool:
     suffix = _suffix(path)
     if suffix == ".xyz":
         return topology is not None
-    return suffix in FormatRegistry.loaders
+    return suffix != ".cif" and suffix in FormatRegistry.loaders
 
 
 def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
@@ -193,6 +218,7 @@ def _from_mdtraj(
     import mdtraj
 
     options = {} if topology is None else {"top": _readable_topology(topology)}
+    alias = AsciiPath(path)
     with_times = _suffix(path) in _WITH_TIMES
 
     def time_of(index: int, told: float) -> float:
@@ -203,12 +229,12 @@ def _from_mdtraj(
     def read() -> Iterator[Frame]:
         chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * len(symbols))))
         count = 0
-        for part in mdtraj.iterload(str(path), chunk=chunk, **options):
+        for part in mdtraj.iterload(alias.path, chunk=chunk, **options):
             for k in range(part.n_frames):
                 yield _frame(part, k, count, time_of(count, part.time[k]))
                 count += 1
 
-    symbols = _elements(_topology_of(path, options))
+    symbols = _elements(_topology_of(path, alias, options))
     return StoredTrajectory(str(path), symbols, None, stride, None, read)
 
 
@@ -223,17 +249,38 @@ def _readable_topology(topology: Any) -> Any:
     if not Path(topology).is_file():
         raise FileNotFoundError(f"topology: expected an existing file, got {topology}")
     try:
-        return mdtraj.load_topology(str(topology))
+        from mdtraj.formats.registry import FormatRegistry
+
+        from ..simulation.structure_files import read_structure
+
+        path = Path(topology)
+        if path.suffix.lower() in _STRUCTURES or path.suffix.lower() not in FormatRegistry.loaders:
+            return _bare_topology(read_structure(path, frame=0).topology)
+        return mdtraj.load_topology(AsciiPath(path).path)
+    except InputError:
+        raise
     except Exception as error:  # readers raise whatever they please
         expected = "a file from which mdtraj reads a topology"
         raise InputError(describe("topology", f"{topology} ({error})", expected)) from error
 
 
-def _topology_of(path: Path, options: dict[str, Any]) -> mdtraj.Topology:
+def _bare_topology(topology: Any) -> mdtraj.Topology:
+    """Elements of an OpenMM topology, in their order; charges and energies need no more."""
+    import mdtraj
+
+    bare = mdtraj.Topology()
+    residue = bare.add_residue("ALL", bare.add_chain())
+    for atom in topology.atoms():
+        number = atom.element.atomic_number
+        bare.add_atom(atom.name, mdtraj.element.Element.getByAtomicNumber(number), residue)
+    return bare
+
+
+def _topology_of(path: Path, alias: AsciiPath, options: dict[str, Any]) -> mdtraj.Topology:
     import mdtraj
 
     try:
-        return next(mdtraj.iterload(str(path), chunk=1, **options)).topology
+        return next(mdtraj.iterload(alias.path, chunk=1, **options)).topology
     except StopIteration:
         raise InputError(describe("trajectory", f"no frames in {path}", "at least one")) from None
     except Exception as error:
@@ -265,7 +312,8 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
     if first is None or len(first) == 0:
         got = f"no {'frames' if first is None else 'atoms'} in {source}"
         raise InputError(describe("trajectory", got, "at least one"))
-    symbols, charge = tuple(str(s) for s in first.symbols), total_charge_of(first)
+    symbols, told = tuple(str(s) for s in first.symbols), told_charge(first)
+    charge = told or 0.0
 
     def frames() -> Iterator[Frame]:
         for index, atoms in enumerate(read()):
@@ -283,7 +331,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             time = float(atoms.info.get("time", "nan"))
             yield Frame(index, time, np.array(atoms.positions, dtype=np.float64), cell)
 
-    return StoredTrajectory(source, symbols, charge, stride, None, frames)
+    return StoredTrajectory(source, symbols, told, stride, None, frames)
 
 
 # ------------------------------------------------------------------------------------ nequiplr md

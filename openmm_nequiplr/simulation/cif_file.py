@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
     content = FileContent(found.topology, np.array(positions), cell, charge)
     content.frames = found.getNumFrames()
     return content
+
+
+def mmcif_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Positions (shape (N, 3), Å) and cell (Å) of every frame, virtual sites left out."""
+    count, index = 1, 0
+    while index < count:
+        content = read_mmcif(path, index)
+        atoms = [a.index for a in content.topology.atoms() if a.element is not None]
+        yield content.positions[atoms], content.cell
+        count, index = content.frames, index + 1
 
 
 def _value(category: Any, name: str) -> str | None:

@@ -244,7 +244,9 @@ def _check_sites(topology: app.Topology, system: openmm.System, chosen: Sequence
         )
         if acts:
             got = f"those that carry the virtual site {index}"
-            expected = "atoms without virtual sites (choose a 3-site model for what the model acts on)"
+            expected = (
+                "atoms without virtual sites (choose a 3-site model for what the model acts on)"
+            )
             raise InputError(describe("atoms", got, expected))
 
 

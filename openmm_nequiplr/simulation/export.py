@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from openmm import app
 
+from ..describe import describe_atoms, describe_charges
 from ..model import NequIPLRPotential, load_model
 from ..model.scripted import script_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
 from .computation import DTYPES, resolve_device
-from .describe import describe_atoms, describe_charges
 from .serialization import load_embedded
 from .settings import computation_settings
 from .structure_files import read_structure

@@ -94,7 +94,7 @@ def without_sites(path: Path, content: FileContent) -> FileContent:
 
 def say_space_group(path: Path, name: str) -> None:
     """Say that symmetry copies are not made, if there were any to make."""
-    if name.replace(" ", "").upper() not in ("", "P1", "1", "?", ".", "P11"):
+    if "".join(name.split()).upper() not in ("", "P1", "1", "?", ".", "P11"):
         notify(
             f"structure: the symmetry {name.strip()} of {path} is not applied: its atoms are taken "
             "as they are listed"

@@ -13,6 +13,7 @@ import openmm
 import torch
 from openmm import app, unit
 
+from ..describe import describe_atoms, describe_charges, describe_threads
 from ..errors import BackendError, InputError, describe
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
 from ..model.committee import check_alike
@@ -20,7 +21,6 @@ from ..model.solving import SolverOptions
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
 from .committee import load_others
-from .describe import describe_atoms, describe_charges, describe_threads
 from .lookup import get_computation
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .pme import platform_names

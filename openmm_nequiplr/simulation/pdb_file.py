@@ -149,9 +149,8 @@ def _content(
     cell = _cell(path, frame.crystal)
     if cell is not None and frame.crystal is not None:
         say_space_group(path, frame.crystal[55:66])
+    positions = _positions(path, [line for line in lines if line[:6] in _ATOMS])
     pdb = app.PDBFile(io.StringIO("".join(f"{line}\n" for line in lines) + "".join(connects)))
-    atoms = [line for line in lines if line[:6] in _ATOMS]
-    positions = _positions(path, atoms)
     found = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.angstrom))
     if found.shape != positions.shape or not np.allclose(found, positions, atol=1e-4):
         got = f"{len(found)} of the {len(positions)} in {path}"

@@ -54,7 +54,9 @@ def computation_settings(
     topology, model = openmm_topology(topology), as_model(model)
     chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
     symbols = topology_symbols(topology, model.config.type_names, chosen)
-    box = None if model.config.isolated else topology_box(topology)
+    box, whole = topology_box(topology), None
+    if model.config.isolated and box is not None:
+        box, whole = None, tuple(map(tuple, box.vectors.tolist()))
     _check_periodic(box, model)
     if precision is None:
         precision = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
@@ -77,6 +79,7 @@ def computation_settings(
         charge_tolerance=charge_tolerance,
         max_iterations=max_iterations,
         atoms=chosen,
+        whole=whole,
     )
     _check_delegation(settings, box)
     return settings

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from openmm import unit
 
-from ..errors import InputError, NequIPLRError, describe, notify
+from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
-from .cif_file import check_crystal, is_mmcif, read_mmcif
+from .cif_file import check_crystal, is_mmcif, mmcif_frames, read_mmcif
 from .file_content import FileContent, choose_frame, without_sites
-from .gro_file import read_gro
-from .pdb_file import read_pdb
-from .topology import SimulationStructure, from_atoms, say_turned
+from .gro_file import gro_frames, read_gro
+from .pdb_file import pdb_frames, read_pdb
+from .topology import SimulationStructure, element_symbols, from_atoms, say_turned
 
 _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
     ".pdb": read_pdb,
@@ -27,6 +28,25 @@ _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
 }
 # Formats with a topology of their own that mdtraj reads.
 _MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
+
+
+@dataclass(frozen=True)
+class FrameFile:
+    """All frames of a file.
+
+    Parameters
+    ----------
+    symbols : tuple of str, length N
+    charge : float or None, e
+        ``None`` if the file does not tell.
+    frames : callable
+        Returns an iterator over positions (shape (N, 3), Å) and cells (shape (3, 3), Å, or
+        ``None``).
+    """
+
+    symbols: tuple[str, ...]
+    charge: float | None
+    frames: Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
 
 
 def read_structure(path: str | Path, frame: int | None = None) -> SimulationStructure:
@@ -59,17 +79,53 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
     try:
         if suffix in _MDTRAJ_SUFFIXES:
             return _from_mdtraj(path, frame)
-        reader = _READERS.get(suffix)
-        if suffix == ".cif" and is_mmcif(path):
-            reader = read_mmcif
+        reader = _reader(path)
         if reader is None:
             return from_atoms(_from_ase(path, frame, "cif" if suffix == ".cif" else None))
         return _structure(path, without_sites(path, reader(path, frame)))
-    except (NequIPLRError, PermissionError):
+    except (NequIPLRError, NequIPLRWarning, PermissionError):
         raise
     except Exception as error:  # readers raise whatever they please
-        reason = str(error) or type(error).__name__
-        raise InputError(f"structure: expected a readable file, got {path} ({reason})") from error
+        raise _unreadable(path, error) from error
+
+
+def open_frames(path: Path) -> FrameFile | None:
+    """All frames of a file that :func:`read_structure` reads by itself; ``None`` for other files.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    reader = _reader(path)
+    if reader is None:
+        return None
+    try:
+        first = without_sites(path, reader(path, 0))
+    except (NequIPLRError, NequIPLRWarning, PermissionError):
+        raise
+    except Exception as error:  # readers raise whatever they please
+        raise _unreadable(path, error) from error
+
+    def frames() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        if reader is read_pdb:
+            yield from pdb_frames(path)
+        elif reader is read_gro:
+            yield from gro_frames(path)
+        else:
+            yield from mmcif_frames(path)
+
+    return FrameFile(tuple(element_symbols(first.topology)), first.charge, frames)
+
+
+def _reader(path: Path) -> Callable[[Path, int | None], FileContent] | None:
+    suffix = path.suffix.lower()
+    return read_mmcif if suffix == ".cif" and is_mmcif(path) else _READERS.get(suffix)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error) or type(error).__name__
+    return InputError(f"structure: expected a readable file, got {path} ({reason})")
 
 
 def _structure(path: Path, content: FileContent) -> SimulationStructure:

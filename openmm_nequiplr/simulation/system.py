@@ -119,12 +119,12 @@ def create_system(
         If another argument has a wrong value.
     """
     topology = openmm_topology(topology)
-    force = create_force(
+    backend = resolve_backend(backend, device)
+    settings = computation_settings(
         topology,
         model,
         total_charge=total_charge,
         long_range=long_range,
-        backend=backend,
         nonbonded_cutoff=nonbonded_cutoff,
         ewald_tolerance=ewald_tolerance,
         device=device,
@@ -135,6 +135,9 @@ def create_system(
         max_iterations=max_iterations,
         embed_model=embed_model,
     )
+    force = make_force(settings, backend)
+    if settings.whole is not None:  # nothing in this System has images
+        force.setUsesPeriodicBoundaryConditions(False)
     system = openmm.System()
     chosen = check_masses(topology, masses)
     for mass in chosen:

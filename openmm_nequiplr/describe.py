@@ -8,8 +8,8 @@ import numpy as np
 from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
 
-from ..model.config import ModelConfig
-from ..model.solving import SolverOptions
+from .model.config import ModelConfig
+from .model.solving import SolverOptions
 
 
 def describe_atoms(
@@ -68,7 +68,7 @@ def describe_charges(
     periodic : bool
     solver : SolverOptions
     long_range : {"openmm", "graph"}, optional
-        As in :class:`.computation.ComputationSettings`; ``None`` stands for ``"graph"``.
+        As in :class:`.simulation.computation.ComputationSettings`; ``None`` stands for ``"graph"``.
     """
     if not config.equilibration:
         return "no charges"
