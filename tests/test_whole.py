@@ -38,7 +38,7 @@ def test_long_chains_and_pairs_of_molecules(rng):
     """Longer than half the cell, and two molecules with a gap: no memory of earlier calls."""
     cell = 12.0 * np.eye(3)
     chain = np.array([[1.3 * k, 0.3 * (k % 2), 0.0] for k in range(8)])
-    pair = np.concatenate((chain[:4], chain[:4] + [0.0, 4.0, 1.0]))
+    pair = np.concatenate((chain[:4], chain[:4] + np.array([0.0, 4.0, 1.0])))
     for positions in (chain, pair):
         expected, used = WholeMolecules()(positions, cell), WholeMolecules()
         np.testing.assert_allclose(distances(expected), distances(positions), atol=1e-9)

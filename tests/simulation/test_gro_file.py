@@ -27,9 +27,8 @@ def gro(path, atoms, box, decimals=3):
 
 
 def test_elements_by_names_are_said(tmp_path):
-    names = [("MGO", "MG"), ("MGO", "O"), ("AU", "AU"), ("NA", "NA"), ("LIG", "CA1"), ("LIG", "Br2"),
-             ("ALA", "CA"), ("SLB", "SI"), ("PT", "PT")]  # fmt: skip
-    atoms = [(*pair, (0.3 * k, 0, 0)) for k, pair in enumerate(names)]
+    names = ["MGO/MG", "MGO/O", "AU/AU", "NA/NA", "LIG/CA1", "LIG/Br2", "ALA/CA", "SLB/SI", "PT/PT"]
+    atoms = [(*pair.split("/"), (0.3 * k, 0, 0)) for k, pair in enumerate(names)]
     path = gro(tmp_path / "a.gro", atoms, [3, 3, 3])
     with pytest.warns(NequIPLRWarning, match="no elements, they are told by the atoms' names"):
         found = read_structure(path)
@@ -76,8 +75,9 @@ def test_virtual_sites_and_boxes_of_zeros(tmp_path):
 def test_damaged_files(tmp_path):
     path = gro(tmp_path / "a.gro", [("SOL", "OW", (0, 0, 0))] * 2, [1, 1, 1])
     text = path.read_text()
-    for wrong in (text.replace("    2\n", "    5\n"), text.replace("1.00000 1.00000", "1.0"),
-                  text.replace("    2\n", "many\n"), text.replace("0.000", "  nan", 1)):  # fmt: skip
-        path.write_text(wrong)
+    changes = [("    2\n", "    5\n"), ("1.00000 1.00000", "1.0"), ("    2\n", "many\n")]
+    for old, new in [*changes, ("0.000", "  nan")]:
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
         with pytest.raises(InputError):
             read_structure(path)

@@ -120,13 +120,14 @@ def test_deuterium_is_heavy_hydrogen(saved):
 
 
 def test_virtual_sites_are_left_out(saved):
-    lines = [record(" O  ", "HOH", 1, (0, 0, 0), "O"), record(" M  ", "HOH", 1, (0.1, 0, 0), "EP")]
     path = saved(
-        *lines, record(" MW ", "SOL", 2, (0.2, 0, 0)), record(" O  ", "WAT", 3, (4, 0, 0), "O")
+        record(" O  ", "HOH", 1, (0, 0, 0), "O"),
+        record(" M  ", "HOH", 1, (0.1, 0, 0), "EP"),
+        record(" MW ", "SOL", 2, (0.2, 0, 0)),
+        record(" O  ", "WAT", 3, (4, 0, 0), "O"),
     )
-    with pytest.warns(
-        NequIPLRWarning, match=r"2 virtual sites in .* left out \(M 1, MW 1\), 2 atoms"
-    ):
+    expected = r"2 virtual sites in .* left out \(M 1, MW 1\), 2 atoms"
+    with pytest.warns(NequIPLRWarning, match=expected):
         found = read_structure(path)
     assert element_symbols(found.topology) == ["O", "O"]
     np.testing.assert_allclose(pdb_frames(path)[0][0], 10 * found.positions, atol=1e-9)
