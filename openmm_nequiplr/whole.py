@@ -53,9 +53,9 @@ def _reduced(cell: np.ndarray) -> np.ndarray:
 
 def _nearest(vectors: np.ndarray, cell: np.ndarray) -> np.ndarray:
     """Vectors, shape (M, 3), at images that rounding finds; the shortest ones of short vectors."""
+    inverse = np.linalg.inv(cell)
     for row in (2, 1, 0):
-        along = np.linalg.inv(cell)[:, row]
-        vectors = vectors - np.round(vectors @ along)[:, None] * cell[row]
+        vectors = vectors - np.round(vectors @ inverse[:, row])[:, None] * cell[row]
     return vectors
 
 

@@ -125,6 +125,8 @@ def _reader(path: Path) -> Callable[[Path, int | None], FileContent] | None:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     reason = str(error) or type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"unknown entry {reason}"
     return InputError(f"structure: expected a readable file, got {path} ({reason})")
 
 
@@ -165,6 +167,9 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
     from ase.io.formats import filetype
 
     kind = kind or filetype(str(path))
+    if kind in ("proteindatabank", "gromacs"):
+        expected = "the suffix .pdb or .gro for files of these formats, not compressed"
+        raise InputError(describe("structure", str(path), expected))
     _check_types(path, kind)
     try:
         atoms = read(path, index=-1 if frame is None else frame, format=kind)

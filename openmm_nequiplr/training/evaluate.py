@@ -19,6 +19,7 @@ from ..data.reading import read_structures
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput, load_model
+from ..total_charge import check_trained
 from .loss import QUANTITIES, Errors, ErrorSums, residuals
 from .report import LABELS, UNITS, scaled
 
@@ -118,6 +119,8 @@ def evaluate_model(
     if batch_size < 1:
         raise InputError(describe("batch_size", batch_size, "at least 1"))
     model = prepared(model, device, precision)
+    for charge in sorted({structure.total_charge for structure in data}):
+        check_trained(model.metadata, charge)
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
     wants_stress = any(s.stress is not None and s.pbc for s in data)
