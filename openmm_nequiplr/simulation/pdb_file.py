@@ -86,7 +86,7 @@ def _split(path: Path) -> tuple[list[_Frame], list[str], dict[int, list[float]]]
                 connects.append(line)
             elif tag[:5] == "SCALE" and tag[5] in "123":
                 scales[int(tag[5])] = [_number(path, line, k, k + 10) for k in (10, 20, 30)]
-            if frames[-1].atoms and tag[:3] == "END":
+            if tag[:3] == "END" and frames[-1].atoms:
                 frames.append(_Frame())
             frames[-1].crystal = crystal
     return [frame for frame in frames if frame.atoms], connects, scales

@@ -54,9 +54,10 @@ def computation_settings(
     topology, model = openmm_topology(topology), as_model(model)
     chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
     symbols = topology_symbols(topology, model.config.type_names, chosen)
-    box, whole = topology_box(topology), None
-    if model.config.isolated and box is not None:
-        box, whole = None, tuple(map(tuple, box.vectors.tolist()))
+    cell = topology_box(topology)
+    alone = model.config.isolated
+    whole = tuple(map(tuple, cell.vectors.tolist())) if alone and cell is not None else None
+    box = None if alone else cell
     _check_periodic(box, model)
     if precision is None:
         precision = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")

@@ -89,9 +89,7 @@ def test_systems_take_masses(ionic_model, held):
 @pytest.mark.parametrize("ensemble", ["nve", "nvt"])
 def test_held_atoms_stay_in_runs_and_restarts(options, held, tmp_path, ensemble):
     held.write(tmp_path / "held.traj")
-    options = dataclasses.replace(
-        options, structure=tmp_path / "held.traj", ensemble=ensemble, minimize=True, quiet=False
-    )
+    options = dataclasses.replace(options, structure=tmp_path / "held.traj", ensemble=ensemble)
     for restart in (False, True):
         result = run_md(dataclasses.replace(options, restart=restart))
         last = read(result.files.final)
