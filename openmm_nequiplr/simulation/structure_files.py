@@ -173,7 +173,7 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
     _check_types(path, kind)
     try:
         atoms = read(path, index=-1 if frame is None else frame, format=kind)
-    except IndexError:
+    except (IndexError, StopIteration):
         if frame is None:
             raise
         raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import openmm
 import pytest
-from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixScaled
 from ase.io import read
 
 from openmm_nequiplr import create_system, save_model
@@ -67,11 +67,14 @@ def test_selective_dynamics(cluster, tmp_path):
     cluster.set_constraint(FixAtoms(indices=[3]))
     cluster.write(tmp_path / "POSCAR", format="vasp")
     assert list(np.flatnonzero(read_structure(tmp_path / "POSCAR").frozen)) == [3]
-    cluster.set_constraint(FixCartesian(3, mask=(False, False, True)))
+    cluster.set_constraint(FixScaled(3, (False, False, True), cluster.cell))
     cluster.write(tmp_path / "POSCAR", format="vasp")
-    found = read_structure(tmp_path / "POSCAR")
-    assert not found.frozen.any()
-    assert len(found.constraints) == 1
+    cluster.set_constraint(FixCartesian(3, mask=(False, False, True)))
+    cluster.write(tmp_path / "a.extxyz")
+    for name in ("POSCAR", "a.extxyz"):
+        found = read_structure(tmp_path / name)
+        assert not found.frozen.any()
+        assert len(found.constraints) == 1
 
 
 def test_systems_take_masses(ionic_model, held):

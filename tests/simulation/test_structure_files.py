@@ -76,9 +76,9 @@ def test_what_cannot_be_read(tmp_path, rock_salt):
     rock_salt.write(tmp_path / "slab.extxyz")
     with pytest.raises(BoxError, match="pbc: expected all directions or none"):
         read_structure(tmp_path / "slab.extxyz")
-    rock_salt[:2].write(tmp_path / "copy.brk", format="proteindatabank")
+    rock_salt[:2].write(tmp_path / "copy.pdb.gz")
     with pytest.raises(InputError, match=r"the suffix \.pdb or \.gro"):
-        read_structure(tmp_path / "copy.brk")
+        read_structure(tmp_path / "copy.pdb.gz")
     (tmp_path / "nan.xyz").write_text("1\n\nH nan 0 0\n")
     with pytest.raises(InputError, match="positions: expected finite numbers"):
         read_structure(tmp_path / "nan.xyz")
