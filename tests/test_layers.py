@@ -25,14 +25,15 @@ LAYERS = [
         "timing",
         "units",
     },
-    {"neighbors"},
+    {"console", "paths", "total_charge", "whole"},
+    {"files", "neighbors"},
     {"accelerators"},
     {"verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},
     {"nn"},
     {"model"},
-    {"calculator", "data"},
+    {"calculator", "data", "describe"},
     {"analysis"},
     {"training"},
     {"simulation"},
@@ -48,6 +49,7 @@ FORBIDDEN = {
     "training": {"calculator", "simulation"},
     "nn": {"electrostatics", "equilibration"},
     "data": {"model", "nn", "electrostatics", "equilibration"},
+    "files": {"model", "nn", "electrostatics", "equilibration"},
 }
 
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..errors import BoxError, InputError, describe
+from ..files.content import FileContent, is_mmcif, say_sites
+from ..files.gro import gro_frames, read_gro
+from ..files.pdb import pdb_frames, read_pdb
 from ..paths import AsciiPath
 from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
@@ -30,8 +33,12 @@ RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
 
 # mdtraj numbers the frames of other formats instead of telling their time.
 _WITH_TIMES = {".h5", ".hdf5", ".nc", ".ncdf", ".netcdf", ".trr", ".xtc"}
-# Topologies of these files are read as structures are: every atom counts.
-_STRUCTURES = {".pdb", ".ent", ".gro", ".cif", ".mmcif", ".pdbx"}
+# Readers of one frame and of all frames: every atom counts, which mdtraj does not promise.
+_RECORDS: dict[str, tuple[Callable[..., FileContent], Callable[[Path], Iterable[Any]]]] = {
+    ".pdb": (read_pdb, pdb_frames),
+    ".ent": (read_pdb, pdb_frames),
+    ".gro": (read_gro, gro_frames),
+}
 _COORDINATES_AT_ONCE = 3_000_000
 
 
@@ -158,21 +165,23 @@ def open_trajectory(
 
 
 def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
-    """A PDB, GRO or mmCIF file, by the reader of structures; ``None`` for other formats."""
-    from ..simulation.structure_files import open_frames
-
-    file = open_frames(path)
-    if file is None:
+    """A PDB or GRO file; ``None`` for other formats."""
+    readers = _RECORDS.get(path.suffix.lower())
+    if readers is None:
         return None
+    read_one, read_all = readers
+    first = read_one(path, 0)
+    say_sites(path, first)
+    symbols = tuple("H" if s == "D" else str(s) for s in first.symbols if s is not None)
 
     def read() -> Iterator[Frame]:
-        for index, (positions, cell) in enumerate(file.frames()):
-            if len(positions) != len(file.symbols):
-                expected = f"the {len(file.symbols)} atoms of the first frame"
+        for index, (positions, cell) in enumerate(read_all(path)):
+            if len(positions) != len(symbols):
+                expected = f"the {len(symbols)} atoms of the first frame"
                 raise InputError(describe(f"{path}, frame {index}", len(positions), expected))
             yield Frame(index, float("nan"), positions, cell)
 
-    return StoredTrajectory(str(path), file.symbols, file.charge, stride, None, read)
+    return StoredTrajectory(str(path), symbols, first.charge, stride, None, read)
 
 
 # ---------------------------------------------------------------------------------------- mdtraj
@@ -189,7 +198,8 @@ def _is_for_mdtraj(path: Path, topology: Any) -> bool:
     suffix = _suffix(path)
     if suffix == ".xyz":
         return topology is not None
-    return suffix != ".cif" and suffix in FormatRegistry.loaders
+    crystal = suffix == ".cif" and not is_mmcif(path)
+    return suffix in FormatRegistry.loaders and not crystal
 
 
 def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
@@ -248,14 +258,16 @@ def _readable_topology(topology: Any) -> Any:
         return topology
     if not Path(topology).is_file():
         raise FileNotFoundError(f"topology: expected an existing file, got {topology}")
+    path = Path(topology)
     try:
-        from mdtraj.formats.registry import FormatRegistry
+        if path.suffix.lower() in _RECORDS:
+            content = _RECORDS[path.suffix.lower()][0](path, 0)
+            say_sites(path, content)
+            return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
+        if not _is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
+            from ase.io import read
 
-        from ..simulation.structure_files import read_structure
-
-        path = Path(topology)
-        if path.suffix.lower() in _STRUCTURES or path.suffix.lower() not in FormatRegistry.loaders:
-            return _bare_topology(read_structure(path, frame=0).topology)
+            return _bare_topology(read(path, index=0).symbols)
         return mdtraj.load_topology(AsciiPath(path).path)
     except InputError:
         raise
@@ -264,15 +276,15 @@ def _readable_topology(topology: Any) -> Any:
         raise InputError(describe("topology", f"{topology} ({error})", expected)) from error
 
 
-def _bare_topology(topology: Any) -> mdtraj.Topology:
-    """Elements of an OpenMM topology, in their order; charges and energies need no more."""
+def _bare_topology(symbols: Iterable[str]) -> mdtraj.Topology:
+    """Elements in their order; charges and energies need no more."""
     import mdtraj
 
     bare = mdtraj.Topology()
     residue = bare.add_residue("ALL", bare.add_chain())
-    for atom in topology.atoms():
-        number = atom.element.atomic_number
-        bare.add_atom(atom.name, mdtraj.element.Element.getByAtomicNumber(number), residue)
+    for symbol in symbols:
+        element = mdtraj.element.Element.getBySymbol("H" if symbol == "D" else str(symbol))
+        bare.add_atom(str(symbol), element, residue)
     return bare
 
 

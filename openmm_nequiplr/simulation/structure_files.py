@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from openmm import unit
+from openmm import app, unit
 
 from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
+from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
+from ..files.gro import read_gro
+from ..files.pdb import read_pdb
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
-from .cif_file import check_crystal, is_mmcif, mmcif_frames, read_mmcif
-from .file_content import FileContent, choose_frame, without_sites
-from .gro_file import gro_frames, read_gro
-from .pdb_file import pdb_frames, read_pdb
-from .topology import SimulationStructure, element_symbols, from_atoms, say_turned
+from .mmcif_file import check_crystal, read_mmcif
+from .topology import SimulationStructure, from_atoms, say_turned
 
 _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
     ".pdb": read_pdb,
@@ -28,25 +28,6 @@ _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
 }
 # Formats with a topology of their own that mdtraj reads.
 _MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
-
-
-@dataclass(frozen=True)
-class FrameFile:
-    """All frames of a file.
-
-    Parameters
-    ----------
-    symbols : tuple of str, length N
-    charge : float or None, e
-        ``None`` if the file does not tell.
-    frames : callable
-        Returns an iterator over positions (shape (N, 3), Å) and cells (shape (3, 3), Å, or
-        ``None``).
-    """
-
-    symbols: tuple[str, ...]
-    charge: float | None
-    frames: Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
 
 
 def read_structure(path: str | Path, frame: int | None = None) -> SimulationStructure:
@@ -82,40 +63,11 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
         reader = _reader(path)
         if reader is None:
             return from_atoms(_from_ase(path, frame, "cif" if suffix == ".cif" else None))
-        return _structure(path, without_sites(path, reader(path, frame)))
+        return _structure(path, reader(path, frame))
     except (NequIPLRError, NequIPLRWarning, PermissionError):
         raise
     except Exception as error:  # readers raise whatever they please
         raise _unreadable(path, error) from error
-
-
-def open_frames(path: Path) -> FrameFile | None:
-    """All frames of a file that :func:`read_structure` reads by itself; ``None`` for other files.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
-    reader = _reader(path)
-    if reader is None:
-        return None
-    try:
-        first = without_sites(path, reader(path, 0))
-    except (NequIPLRError, NequIPLRWarning, PermissionError):
-        raise
-    except Exception as error:  # readers raise whatever they please
-        raise _unreadable(path, error) from error
-
-    def frames() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        if reader is read_pdb:
-            yield from pdb_frames(path)
-        elif reader is read_gro:
-            yield from gro_frames(path)
-        else:
-            yield from mmcif_frames(path)
-
-    return FrameFile(tuple(element_symbols(first.topology)), first.charge, frames)
 
 
 def _reader(path: Path) -> Callable[[Path, int | None], FileContent] | None:
@@ -131,7 +83,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _structure(path: Path, content: FileContent) -> SimulationStructure:
-    topology, rotation, box = content.topology, np.eye(3), None
+    topology, rotation, box = _topology(path, content), np.eye(3), None
     if topology.getNumAtoms() == 0:
         raise InputError(describe("structure", f"no atoms in {path}", "at least one atom"))
     topology.setPeriodicBoxVectors(None)
@@ -144,12 +96,50 @@ def _structure(path: Path, content: FileContent) -> SimulationStructure:
         notify(f"total charge: {content.charge:+g} e, the sum of the formal charges in {path}")
     return SimulationStructure(
         topology,
-        content.positions @ rotation.T / ANGSTROM_PER_NM,
+        content.positions[content.atoms] @ rotation.T / ANGSTROM_PER_NM,
         box,
         content.charge or 0.0,
         rotation,
         charge_given=content.charge is not None,
     )
+
+
+def _topology(path: Path, content: FileContent) -> app.Topology:
+    """The topology of a file's atoms, virtual sites left out."""
+    say_sites(path, content)
+    topology = content.source
+    if isinstance(topology, str):
+        topology = _of_records(path, content)
+    elif topology is None:
+        topology = _of_names(content)
+    sites = [atom for atom in topology.atoms() if atom.element is None]
+    if not sites:
+        return topology
+    modeller = app.Modeller(topology, content.positions * unit.angstrom)
+    modeller.delete(sites)
+    return modeller.topology
+
+
+def _of_records(path: Path, content: FileContent) -> app.Topology:
+    """OpenMM's view of PDB records, if it has every atom."""
+    pdb = app.PDBFile(io.StringIO(content.source))
+    symbols = tuple(a.element.symbol if a.element else None for a in pdb.topology.atoms())
+    if symbols != content.symbols:
+        got = f"{len(symbols)} of the {len(content.symbols)} in {path}"
+        raise InputError(describe("structure", got, "all atoms in their order"))
+    return pdb.topology
+
+
+def _of_names(content: FileContent) -> app.Topology:
+    topology = app.Topology()
+    chain, last, residue = topology.addChain("A"), None, None
+    for symbol, name, place in zip(content.symbols, content.names, content.residues, strict=True):
+        if place != last:
+            last, residue = place, topology.addResidue(place[0], chain, place[1])
+        element = None if symbol is None else app.Element.getBySymbol(symbol)
+        topology.addAtom(name, element, residue)
+    topology.createStandardBonds()
+    return topology
 
 
 def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:

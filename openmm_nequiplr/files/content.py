@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from openmm import app, unit
 
 from ..errors import InputError, describe, notify
 
 
 @dataclass
 class FileContent:
-    """Atoms of one frame of a file.
+    """Atoms of one frame of a file, virtual sites included.
 
     Parameters
     ----------
-    topology : openmm.app.Topology
-        Virtual sites, and they alone, have no element.
+    symbols : tuple of str or None, length N
+        Element symbols, ``D`` for deuterium; ``None`` for virtual sites.
+    names : tuple of str, length N
+    residues : tuple of (str, str), length N
+        Name and number of each atom's residue.
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å, or None
         Rows are lattice vectors, of any orientation.
@@ -27,13 +30,36 @@ class FileContent:
         ``None`` if the file does not tell.
     frames : int
         Number of frames of the file.
+    source : object, optional
+        The frame in a form from which OpenMM makes a topology, where there is one.
     """
 
-    topology: app.Topology
+    symbols: tuple[str | None, ...]
+    names: tuple[str, ...]
+    residues: tuple[tuple[str, str], ...]
     positions: np.ndarray
     cell: np.ndarray | None = None
     charge: float | None = None
     frames: int = 1
+    source: Any = None
+
+    @property
+    def atoms(self) -> list[int]:
+        """Indices of what is no virtual site."""
+        return [index for index, symbol in enumerate(self.symbols) if symbol is not None]
+
+
+def say_sites(path: Path, content: FileContent) -> None:
+    """Say that virtual sites, on which a model does not act, are left out."""
+    kept = len(content.atoms)
+    if kept < len(content.symbols):
+        pairs = zip(content.symbols, content.names, strict=True)
+        names = Counter(name.strip() for symbol, name in pairs if symbol is None)
+        shown = ", ".join(f"{name} {count}" for name, count in names.most_common(4))
+        notify(
+            f"structure: {len(content.symbols) - kept} virtual sites in {path} are left out "
+            f"({shown}), {kept} atoms remain"
+        )
 
 
 def choose_frame(path: Path, frame: int | None, count: int) -> int:
@@ -74,24 +100,6 @@ def cell_of_parameters(path: Path, parameters: list[float]) -> np.ndarray | None
     return np.asarray(cellpar_to_cell(parameters))
 
 
-def without_sites(path: Path, content: FileContent) -> FileContent:
-    """Leave out virtual sites, on which the model does not act, and say so."""
-    atoms = list(content.topology.atoms())
-    kept = [atom.index for atom in atoms if atom.element is not None]
-    if len(kept) == len(atoms):
-        return content
-    names = Counter(atom.name for atom in atoms if atom.element is None)
-    shown = ", ".join(f"{name} {count}" for name, count in names.most_common(4))
-    notify(
-        f"structure: {len(atoms) - len(kept)} virtual sites in {path} are left out ({shown}), "
-        f"{len(kept)} atoms remain"
-    )
-    modeller = app.Modeller(content.topology, content.positions * unit.angstrom)
-    modeller.delete([atom for atom in atoms if atom.element is None])
-    content.topology, content.positions = modeller.topology, content.positions[kept]
-    return content
-
-
 def say_space_group(path: Path, name: str) -> None:
     """Say that symmetry copies are not made, if there were any to make."""
     if "".join(name.split()).upper() not in ("", "P1", "1", "?", ".", "P11"):
@@ -99,3 +107,9 @@ def say_space_group(path: Path, name: str) -> None:
             f"structure: the symmetry {name.strip()} of {path} is not applied: its atoms are taken "
             "as they are listed"
         )
+
+
+def is_mmcif(path: Path) -> bool:
+    """Whether a CIF file is one of molecules, with tags such as ``_atom_site.id``."""
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        return any(line.lstrip().lower().startswith("_atom_site.") for line in handle)

@@ -7,8 +7,8 @@ import pytest
 from ase import Atoms
 
 from openmm_nequiplr.errors import InputError, NequIPLRWarning
+from openmm_nequiplr.files.gro import gro_frames
 from openmm_nequiplr.simulation import read_structure
-from openmm_nequiplr.simulation.gro_file import gro_frames
 from openmm_nequiplr.simulation.topology import element_symbols
 
 pytestmark = pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")

@@ -10,8 +10,8 @@ from ase.build import bulk
 from ase.io import write
 
 from openmm_nequiplr.errors import InputError, NequIPLRWarning
+from openmm_nequiplr.files.pdb import pdb_frames
 from openmm_nequiplr.simulation import read_structure
-from openmm_nequiplr.simulation.pdb_file import pdb_frames
 from openmm_nequiplr.simulation.topology import element_symbols
 
 

@@ -1,4 +1,4 @@
-"""PDB files as programs write them, read by OpenMM after their pitfalls are removed.
+"""PDB files as programs write them, with their pitfalls removed for OpenMM.
 
 OpenMM drops atoms whose names are repeated within a residue, takes the first of alternate
 locations, guesses elements by the first letter, and believes placeholders of cells.
@@ -6,17 +6,15 @@ locations, guesses elements by the first letter, and believes placeholders of ce
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from openmm import app, unit
 
 from ..errors import InputError, describe, notify
+from .content import FileContent, cell_of_parameters, choose_frame, say_space_group
 from .elements import element_from_name, fits, is_site, known_element, told_elements
-from .file_content import FileContent, cell_of_parameters, choose_frame, say_space_group
 
 _ATOMS = ("ATOM  ", "HETATM")
 # Relative deviation of the cells of CRYST1 and SCALE records beyond which the latter are void.
@@ -149,15 +147,27 @@ def _content(
     cell = _cell(path, frame.crystal)
     if cell is not None and frame.crystal is not None:
         say_space_group(path, frame.crystal[55:66])
-    positions = _positions(path, [line for line in lines if line[:6] in _ATOMS])
-    pdb = app.PDBFile(io.StringIO("".join(f"{line}\n" for line in lines) + "".join(connects)))
-    found = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.angstrom))
-    if found.shape != positions.shape or not np.allclose(found, positions, atol=1e-4):
-        got = f"{len(found)} of the {len(positions)} in {path}"
-        raise InputError(describe("structure", got, "all atoms in their order"))
-    formal = [a.formalCharge for a in pdb.topology.atoms() if getattr(a, "formalCharge", None)]
-    charge = float(sum(formal)) if formal else None
-    return FileContent(pdb.topology, positions @ _turn(cell, scales), cell, charge)
+    atoms = [line for line in lines if line[:6] in _ATOMS]
+    symbols = [line[76:78].strip() for line in atoms]
+    formal = [_formal_charge(line) for line in atoms]
+    return FileContent(
+        tuple(None if symbol == "EP" else known_element(symbol) for symbol in symbols),
+        tuple(line[12:16].strip() for line in atoms),
+        tuple((_residue(line), line[22:27].strip()) for line in atoms),
+        _positions(path, atoms) @ _turn(cell, scales),
+        cell,
+        float(sum(formal)) if any(formal) else None,
+        source="".join(f"{line}\n" for line in lines) + "".join(connects),
+    )
+
+
+def _formal_charge(line: str) -> int:
+    """Charge in columns 79 and 80, such as ``2-``; 0 where there is none."""
+    text = line[78:80].strip()
+    try:
+        return int(text[::-1] if text.endswith(("+", "-")) else text)
+    except ValueError:
+        return 0
 
 
 def _residue(line: str) -> str:
@@ -218,7 +228,7 @@ def _with_elements(path: Path, lines: list[str]) -> list[str]:
                 if element is None:
                     got = f"atom {name.strip()!r} of {residue!r} with {symbol!r} in {path}"
                     raise InputError(describe("element", got, "a symbol in columns 77 and 78"))
-                symbol = element.symbol
+                symbol = element
                 guesses.append((name, symbol))
             line = f"{line[:76]}{symbol:>2}{line[78:]}"
         result.append(line)

@@ -1,10 +1,9 @@
-"""CIF files of two kinds: mmCIF (atoms of molecules) and CIF (crystals with symmetry)."""
+"""mmCIF files (atoms of molecules), read by OpenMM, and checks of CIF files (crystals)."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,11 @@ from openmm import app, unit
 from openmm.app.internal.pdbx.reader.PdbxReader import PdbxReader
 
 from ..errors import InputError, describe, notify
-from .elements import element_from_name, is_site, told_elements
-from .file_content import FileContent, cell_of_parameters, choose_frame, say_space_group
+from ..files.content import FileContent, cell_of_parameters, choose_frame, say_space_group
+from ..files.elements import element_from_name, is_site, told_elements
 
 _UNKNOWN = ("?", ".")
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-
-
-def is_mmcif(path: Path) -> bool:
-    """Whether atoms have the tags of mmCIF, ``_atom_site.`` with a point."""
-    with open(path, encoding="utf-8", errors="replace") as handle:
-        return any(line.lstrip().lower().startswith("_atom_site.") for line in handle)
 
 
 def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
@@ -53,19 +46,17 @@ def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
     symmetry = blocks[0].getObj("symmetry")
     if cell is not None and symmetry is not None:
         say_space_group(path, _value(symmetry, "space_group_name_H-M") or "")
-    content = FileContent(found.topology, np.array(positions), cell, charge)
-    content.frames = found.getNumFrames()
-    return content
-
-
-def mmcif_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Positions (shape (N, 3), Å) and cell (Å) of every frame, virtual sites left out."""
-    count, index = 1, 0
-    while index < count:
-        content = read_mmcif(path, index)
-        atoms = [a.index for a in content.topology.atoms() if a.element is not None]
-        yield content.positions[atoms], content.cell
-        count, index = content.frames, index + 1
+    atoms = list(found.topology.atoms())
+    return FileContent(
+        tuple(None if atom.element is None else atom.element.symbol for atom in atoms),
+        tuple(atom.name for atom in atoms),
+        tuple((atom.residue.name, str(atom.residue.id)) for atom in atoms),
+        np.array(positions),
+        cell,
+        charge,
+        found.getNumFrames(),
+        found.topology,
+    )
 
 
 def _value(category: Any, name: str) -> str | None:
@@ -111,11 +102,12 @@ def _fill_elements(path: Path, topology: app.Topology) -> None:
     for atom in topology.atoms():
         if atom.element is not None or is_site(atom.name, atom.residue.name):
             continue
-        atom.element = element_from_name(atom.name, atom.residue.name)
-        if atom.element is None:
+        symbol = element_from_name(atom.name, atom.residue.name)
+        if symbol is None:
             got = f"atom {atom.name!r} in {path}"
             raise InputError(describe("element", got, "a symbol under _atom_site.type_symbol"))
-        guesses.append((atom.name, atom.element.symbol))
+        atom.element = app.Element.getBySymbol(symbol)
+        guesses.append((atom.name, symbol))
     if guesses:
         notify(
             f"structure: {path} gives no usable element for {len(guesses)} atoms, they are told by "

@@ -8,12 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from openmm import app
 
 from ..errors import InputError, describe, notify
 from ..units import ANGSTROM_PER_NM
-from .elements import element_from_name, is_site, known_element, told_elements
-from .file_content import FileContent, choose_frame
+from .content import FileContent, choose_frame
+from .elements import element_from_name, is_site, told_elements
 
 # Order of the nine numbers of a box line: v1x v2y v3z v1y v1z v2x v2z v3x v3y.
 _BOX = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))
@@ -41,9 +40,15 @@ def read_gro(path: Path, frame: int | None = None) -> FileContent:
     """
     frames = list(_frames(path))
     chosen = frames[choose_frame(path, frame, len(frames))]
-    topology = _topology(path, chosen.atoms)
+    names = tuple(line[10:15].strip() for line in chosen.atoms)
+    residues = tuple((line[5:10].strip(), line[:5].strip()) for line in chosen.atoms)
     return FileContent(
-        topology, _positions(path, chosen.atoms), _cell(chosen.box), None, len(frames)
+        _symbols(path, names, residues),
+        names,
+        residues,
+        _positions(path, chosen.atoms),
+        _cell(chosen.box),
+        frames=len(frames),
     )
 
 
@@ -103,25 +108,23 @@ def _cell(box: list[float]) -> np.ndarray | None:
     return cell if cell.any() else None
 
 
-def _topology(path: Path, atoms: list[str]) -> app.Topology:
-    topology = app.Topology()
-    chain = topology.addChain("A")
-    last, residue, guesses = None, None, []
-    for line in atoms:
-        place, name = line[5:10].strip(), line[10:15].strip()
-        if line[:10] != last:
-            last, residue = line[:10], topology.addResidue(place, chain, line[:5].strip())
-        element = None
-        if not is_site(name, place):
-            element = element_from_name(name, place) or known_element(name)
-            if element is None:
+def _symbols(
+    path: Path, names: tuple[str, ...], residues: tuple[tuple[str, str], ...]
+) -> tuple[str | None, ...]:
+    """Elements by names, and it is said which."""
+    symbols: list[str | None] = []
+    guesses = []
+    for name, (residue, _) in zip(names, residues, strict=True):
+        symbol = None
+        if not is_site(name, residue):
+            symbol = element_from_name(name, residue)
+            if symbol is None:
                 expected = "a name that begins with an element's symbol"
                 raise InputError(describe("element", f"atom {name!r} in {path}", expected))
-            guesses.append((name, element.symbol))
-        topology.addAtom(name, element, residue)
+            guesses.append((name, symbol))
+        symbols.append(symbol)
     notify(
         f"structure: {path} has no elements, they are told by the atoms' names: "
         f"{told_elements(guesses)}"
     )
-    topology.createStandardBonds()
-    return topology
+    return tuple(symbols)

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from openmm import app
+from ase.data import atomic_numbers
 
 #: Name of residues that are water, in the force fields of the common programs.
 _WATER = {"HOH", "WAT", "SOL", "TIP", "TP3", "TP4", "TP5", "T3P", "T4P", "T5P", "H2O", "SPC", "DOD"}
@@ -28,12 +28,10 @@ _ORGANIC = set("CHNO")
 _SITE = re.compile(r"(EPW?|LPW?|MW|M-?SITE)\d*")
 
 
-def known_element(symbol: str) -> app.Element | None:
-    """The element of a symbol in capitals or small letters, ``None`` if there is none."""
-    try:
-        return app.Element.getBySymbol(symbol.strip())
-    except KeyError:
-        return None
+def known_element(symbol: str) -> str | None:
+    """A symbol in its usual spelling, ``None`` if there is no such element."""
+    usual = symbol.strip().capitalize()
+    return usual if usual == "D" or atomic_numbers.get(usual, 0) > 0 else None
 
 
 def is_site(name: str, residue: str = "") -> bool:
@@ -51,7 +49,7 @@ def fits(symbol: str, residue: str) -> bool:
     return symbol.strip().upper() in _POLYMER_ELEMENTS
 
 
-def element_from_name(name: str, residue: str, aligned: bool = False) -> app.Element | None:
+def element_from_name(name: str, residue: str, aligned: bool = False) -> str | None:
     """Tell an element by the names of atom and residue.
 
     Parameters
@@ -62,7 +60,7 @@ def element_from_name(name: str, residue: str, aligned: bool = False) -> app.Ele
 
     Returns
     -------
-    openmm.app.Element or None
+    str or None
         ``None`` if the name does not begin like any element.
     """
     letters = re.sub(r"^[^A-Za-z]*", "", name)
