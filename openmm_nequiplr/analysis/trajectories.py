@@ -265,9 +265,9 @@ def _readable_topology(topology: Any) -> Any:
             say_sites(path, content)
             return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
         if not _is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
-            from ase.io import read
+            from ase.io import iread
 
-            return _bare_topology(read(path, index=0).symbols)
+            return _bare_topology(next(iter(iread(path, index=0))).symbols)
         return mdtraj.load_topology(AsciiPath(path).path)
     except InputError:
         raise
