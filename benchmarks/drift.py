@@ -40,7 +40,12 @@ def simulation(arguments: argparse.Namespace) -> app.Simulation:
     }
     tolerance = {} if arguments.tolerance is None else {"charge_tolerance": arguments.tolerance}
     system = create_system(
-        topology, build_model(options), long_range=arguments.long_range, device="cpu", **tolerance
+        topology,
+        build_model(options),
+        total_charge=0,
+        long_range=arguments.long_range,
+        device="cpu",
+        **tolerance,
     )
     springs = openmm.CustomExternalForce("0.5*k*periodicdistance(x, y, z, x0, y0, z0)^2")
     springs.addGlobalParameter("k", SPRING)

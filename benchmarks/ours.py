@@ -56,7 +56,7 @@ def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
     for symbol in options["symbols"]:
         topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
     topology.setPeriodicBoxVectors(np.array(options["cell"]) / 10 * unit.nanometer)
-    system = create_system(topology, build_model(options), device=options["device"])
+    system = create_system(topology, build_model(options), total_charge=0, device=options["device"])
     integrator = openmm.LangevinMiddleIntegrator(300, 1.0, 0.0005)
     simulation = app.Simulation(topology, system, integrator, *platform_of(options["device"]))
     simulation.context.setPositions(np.array(options["positions"]) / 10)

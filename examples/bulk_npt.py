@@ -36,7 +36,7 @@ def run(simulation: app.Simulation, steps: int, every: int = 10) -> dict[str, fl
 def main() -> None:
     crystal = bulk("MgO", "rocksalt", a=4.25, cubic=True).repeat(CELLS)
     start = from_atoms(crystal)
-    system = create_system(start.topology, "au2-mgo")
+    system = create_system(start.topology, "au2-mgo", total_charge=0)
     pressure, interval = 1 * unit.bar, 10
     barostat = openmm.MonteCarloBarostat(pressure, TEMPERATURE, 0)  # 0: no moves for now
     barostat.setRandomNumberSeed(1)

@@ -105,7 +105,7 @@ CONFIG = {
 def run_dynamics(model: Path, atoms: Atoms, steps: int = 200) -> None:
     """A neutral cluster at constant energy; its charges move with the ions."""
     start = from_atoms(atoms)
-    system = create_system(start.topology, model)
+    system = create_system(start.topology, model, total_charge=0)
     integrator = openmm.VerletIntegrator(1 * unit.femtosecond)
     simulation = app.Simulation(start.topology, system, integrator)
     simulation.context.setPositions(start.positions)

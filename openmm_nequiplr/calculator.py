@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -18,16 +17,17 @@ from .errors import InputError, describe
 from .model import NequIPLRPotential, load_model
 from .model.evaluation import Evaluator
 from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from .total_charge import assume_neutral, check_trained, told_charge, total_charge_of
 
 _PRECISIONS = {None: None, "single": torch.float32, "double": torch.float64}
-_CHARGE_KEYS = ("total_charge", "charge")
 
 
 class NequIPLRCalculator(Calculator):
     """ASE calculator of a NequIP-LR model.
 
-    The total charge comes from ``atoms.info["total_charge"]`` or ``atoms.info["charge"]`` (e);
-    it is 0 when neither is there. Changing it makes the results stale, as moving an atom does.
+    The total charge comes from ``atoms.info["total_charge"]`` or what else tells it
+    (:func:`openmm_nequiplr.total_charge.told_charge`); where nothing does, 0 is assumed with a
+    warning. Changing it makes the results stale, as moving an atom does.
 
     Parameters
     ----------
@@ -111,6 +111,7 @@ class NequIPLRCalculator(Calculator):
             max_iterations=max_iterations,
         )
         self._computed_charge: float | None = None
+        self._charges_seen: set[float | None] = set()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation; a new total charge counts as new charges."""
@@ -118,6 +119,17 @@ class NequIPLRCalculator(Calculator):
         if total_charge_of(atoms) != self._computed_charge and "initial_charges" not in changes:
             changes.append("initial_charges")
         return changes
+
+    def _charge_of(self, atoms: Atoms) -> float:
+        """The total charge, e; doubts about it are told once for each value."""
+        told, metadata = told_charge(atoms), self.model.metadata
+        if told not in self._charges_seen:
+            self._charges_seen.add(told)
+            if told is None:
+                where = "atoms.info does not tell it (atoms.info['total_charge'] = … does)"
+                assume_neutral(metadata, where)
+            check_trained(metadata, told or 0.0)
+        return told or 0.0
 
     def calculate(
         self,
@@ -143,7 +155,7 @@ class NequIPLRCalculator(Calculator):
         if "stress" in properties and not periodic:
             raise PropertyNotImplementedError("stress: the structure is not periodic")
         try:
-            self._computed_charge = total_charge_of(self.atoms)
+            self._computed_charge = self._charge_of(self.atoms)
             with_forces = not {"forces", "stress"}.isdisjoint(properties)
             self.results = self._evaluate(self.atoms, self._computed_charge, periodic, with_forces)
         except BaseException:
@@ -180,34 +192,3 @@ class NequIPLRCalculator(Calculator):
         if evaluation.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
         return results
-
-
-def total_charge_of(atoms: Atoms) -> float:
-    """Total charge of a structure, out of ``atoms.info``.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-        ``info["total_charge"]`` wins over ``info["charge"]``; without both the charge is 0.
-
-    Returns
-    -------
-    float, e
-
-    Raises
-    ------
-    InputError
-        If the entry is not one finite number.
-    """
-    for key in _CHARGE_KEYS:
-        value = atoms.info.get(key)
-        if value is None:
-            continue
-        try:
-            charge = float(value)
-        except (TypeError, ValueError, OverflowError):
-            charge = float("nan")
-        if not np.isfinite(charge):
-            raise InputError(describe(f"atoms.info[{key!r}]", value, "one finite number (e)"))
-        return charge
-    return 0.0

@@ -12,13 +12,22 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import BackendError, InputError, Interrupted, NequIPLRError, describe
+from .console import spell_on_streams
+from .errors import (
+    BackendError,
+    InputError,
+    Interrupted,
+    NequIPLRError,
+    NequIPLRWarning,
+    describe,
+)
 
 EXIT_FAILURE = 2
 EXIT_INTERRUPTED = 130
@@ -40,10 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 2 after an error (one line on standard error), 130 after Ctrl-C, 143 after
         SIGTERM.
     """
+    spell_on_streams()
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:
-        arguments.call(arguments)
+        with _warnings_as_lines():
+            arguments.call(arguments)
     except KeyboardInterrupt as error:
         print(f"nequiplr: {_one_line(error) if error.args else 'interrupted'}", file=sys.stderr)
         return _SIGNALLED + error.number if isinstance(error, Interrupted) else EXIT_INTERRUPTED
@@ -56,6 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nequiplr: error: {_one_line(error)}", file=sys.stderr)
         return EXIT_FAILURE
     return 0
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print the package's own warnings as lines on standard error, the same line once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NequIPLRWarning)
+        default, printed = warnings.showwarning, set()
+
+        def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if not issubclass(category, NequIPLRWarning):
+                default(message, category, *rest, **named)
+            elif str(message) not in printed:
+                printed.add(str(message))
+                print(f"nequiplr: note: {' '.join(str(message).split())}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 def _is_clear(error: Exception) -> bool:
@@ -224,8 +253,10 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     options = _given(arguments)
+    from .model.committee import is_committee
+
     model, others = options.pop("model"), options.pop("committee", [])
-    if others or Path(model).is_dir():
+    if others or is_committee(model):
         from .training.spread import evaluate_committee
 
         evaluate_committee([model, *others], options.pop("data"), **options)
@@ -233,6 +264,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from .training.evaluate import evaluate_model
 
     evaluate_model(model, options.pop("data"), **options)
+
+
+def _frame_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--frame", type=int, metavar="N", help="of several in STRUCTURE, from 0; -1 is the last one"
+    )
 
 
 def _device_arguments(parser: argparse._ActionsContainer) -> None:
@@ -294,9 +331,10 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
         "structure",
         metavar="STRUCTURE",
         nargs="?",
-        help="extended XYZ, PDB or another file that ASE reads "
+        help="extended XYZ, PDB, CIF, GRO, POSCAR or another file that ASE reads "
         "(default: the start structure of a shipped model)",
     )
+    _frame_argument(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--ensemble", choices=("nve", "nvt", "npt"), help="(default: nvt)")
     run.add_argument("--steps", type=int, metavar="N", help="time steps to do (default: 1000)")
@@ -452,8 +490,11 @@ def _analyze(arguments: argparse.Namespace) -> None:
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file or name of a shipped model")
     parser.add_argument(
-        "structure", metavar="STRUCTURE", help="extended XYZ, PDB or another file that ASE reads"
+        "structure",
+        metavar="STRUCTURE",
+        help="extended XYZ, PDB, CIF, GRO, POSCAR or another file that ASE reads",
     )
+    _frame_argument(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True)
     parser.add_argument(
         "--total-charge", type=float, metavar="E", help="in e; else the structure's"
@@ -463,13 +504,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from .simulation import export_torch_force, read_structure
+    from .simulation.export import export_structure
 
     options = _given(arguments)
-    start, output = read_structure(options.pop("structure")), options.pop("output")
-    options.setdefault("total_charge", start.total_charge)
-    export_torch_force(options.pop("model"), start.topology, output, **options)
-    print(f"wrote {output}")
+    line = export_structure(options.pop("model"), options.pop("structure"), **options)
+    print(line, file=sys.stderr)
+    print(f"wrote {options['output']}")
 
 
 # ----------------------------------------------------------------------------------------- info

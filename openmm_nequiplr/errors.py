@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+import sys
+import warnings
 
 
 class NequIPLRError(Exception):
@@ -59,6 +61,25 @@ class Interrupted(KeyboardInterrupt):
 
 class BackendError(NequIPLRError, RuntimeError):
     """A backend was asked for that is not there."""
+
+
+class NequIPLRWarning(UserWarning):
+    """Something that was assumed, left out or is doubtful; the command line prints it as a line."""
+
+
+def notify(message: str) -> None:
+    """Issue a :class:`NequIPLRWarning` at the line outside this package that led here.
+
+    Parameters
+    ----------
+    message : str
+        One line that stands alone.
+    """
+    package = __name__.partition(".")[0]
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, NequIPLRWarning, stacklevel=level)
 
 
 # What came may be huge, or nested without end (aliases of YAML): a message shows its beginning.

@@ -16,14 +16,15 @@ ROOT = PACKAGE.name
 LAYERS = [
     {"derivatives", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
-    {"neighbors"},
+    {"console", "paths", "total_charge", "whole"},
+    {"files", "neighbors"},
     {"accelerators"},
     {"verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},
     {"nn"},
     {"model"},
-    {"calculator", "data"},
+    {"calculator", "data", "describe"},
     {"analysis"},
     {"training"},
     {"simulation"},
@@ -39,6 +40,7 @@ FORBIDDEN = {
     "training": {"calculator", "simulation"},
     "nn": {"electrostatics", "equilibration"},
     "data": {"model", "nn", "electrostatics", "equilibration"},
+    "files": {"model", "nn", "electrostatics", "equilibration"},
 }
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..console import say
+from ..describe import describe_atoms, describe_charges, describe_threads
 from ..errors import InputError, describe
-from ..model import NequIPLRPotential
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..model import NequIPLRPotential, load_model
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..threads import use_threads
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
 from .properties import TrajectoryProperties, recompute
@@ -110,11 +112,15 @@ max_iterations
     if results.exists() and not resume:
         expected = "a directory without results, or resume"
         raise InputError(describe("output", str(folder), expected))
+    loaded = model if isinstance(model, NequIPLRPotential) else load_model(model)
+    threads = threads or (1 if source.num_atoms < _SMALL else torch.get_num_threads())
+    if not quiet:
+        say(_headline(loaded, source, total_charge, SolverOptions(solver), threads))
     radial = radial_distributions(source, r_max=r_max, bin_width=bin_width)
     folder.mkdir(parents=True, exist_ok=True)
-    with _threads(threads or (1 if source.num_atoms < _SMALL else None)):
+    with _threads(threads):
         properties = recompute(
-            model,
+            loaded,
             source,
             total_charge=total_charge,
             forces=forces,
@@ -131,8 +137,25 @@ max_iterations
     difference = _recorded_difference(source, properties)
     analysis = TrajectoryAnalysis(folder, properties, radial, charges, difference)
     if not quiet:
-        print("\n".join(_report(analysis)))
+        say("\n".join(_report(analysis)))
     return analysis
+
+
+def _headline(
+    model: NequIPLRPotential,
+    source: StoredTrajectory,
+    total_charge: float | None,
+    solver: SolverOptions,
+    threads: int,
+) -> str:
+    """One line on what is evaluated, with the box of the first frame."""
+    first = next(source.frames(), None)
+    box = None if first is None else first.cell
+    told = source.total_charge if total_charge is None else total_charge
+    atoms = describe_atoms(source.symbols, told or 0.0, box, told is None)
+    periodic = model.config.sees_images(box is not None)
+    charges = describe_charges(model.config, source.num_atoms, periodic, solver)
+    return f"{atoms}, {describe_threads(threads)}, {charges}"
 
 
 def _write(

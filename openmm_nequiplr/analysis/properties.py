@@ -23,6 +23,7 @@ from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..total_charge import assume_neutral, check_trained
 from ..verlet import DEFAULT_SKIN
 from .trajectories import Frame, StoredTrajectory, TrajectoryLike, open_trajectory
 
@@ -140,7 +141,8 @@ def recompute(
     stride : int
         These three: see :func:`open_trajectory`.
     total_charge : float, optional, e
-        Of the whole system; by default what the trajectory says, 0 if nothing.
+        Of the whole system; by default what the trajectory says; if it says nothing, 0 is
+        assumed with a warning.
     forces : bool
         Whether to return forces as well.
     output : path, optional
@@ -176,7 +178,11 @@ def recompute(
     model = copy.deepcopy(model) if isinstance(model, NequIPLRPotential) else load_model(model)
     digest = model_digest(model)
     if total_charge is None:
-        total_charge = source.total_charge or 0.0
+        total_charge = source.total_charge
+    if total_charge is None:
+        where = f"{source.source} does not tell (--total-charge, total_charge, does)"
+        total_charge = assume_neutral(model.metadata, where)
+    check_trained(model.metadata, total_charge)
     results = _Results(source, float(total_charge), digest, forces)
     if resume:
         results.take_up(_earlier(output))

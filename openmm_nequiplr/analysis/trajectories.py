@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..calculator import total_charge_of
 from ..errors import BoxError, InputError, describe
+from ..files.content import FileContent, is_mmcif, say_sites
+from ..files.gro import gro_frames, read_gro
+from ..files.pdb import pdb_frames, read_pdb
+from ..paths import AsciiPath
+from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
 
 if TYPE_CHECKING:
@@ -29,6 +33,12 @@ RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
 
 # mdtraj numbers the frames of other formats instead of telling their time.
 _WITH_TIMES = {".h5", ".hdf5", ".nc", ".ncdf", ".netcdf", ".trr", ".xtc"}
+# Readers of one frame and of all frames: every atom counts, which mdtraj does not promise.
+_RECORDS: dict[str, tuple[Callable[..., FileContent], Callable[[Path], Iterable[Any]]]] = {
+    ".pdb": (read_pdb, pdb_frames),
+    ".ent": (read_pdb, pdb_frames),
+    ".gro": (read_gro, gro_frames),
+}
 _COORDINATES_AT_ONCE = 3_000_000
 
 
@@ -143,11 +153,35 @@ def open_trajectory(
         return _run_directory(path, stride)
     if not path.is_file():
         raise FileNotFoundError(f"trajectory: expected an existing file, got {path}")
+    own = _from_records(path, stride)
+    if own is not None:
+        return own
     if _is_for_mdtraj(path, topology):
         return _from_mdtraj(path, topology, stride)
     from ase.io import iread
 
-    return _from_ase(str(path), lambda: iread(str(path), index=":"), stride)
+    kind = "cif" if path.suffix.lower() == ".cif" else None
+    return _from_ase(str(path), lambda: iread(str(path), index=":", format=kind), stride)
+
+
+def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
+    """A PDB or GRO file; ``None`` for other formats."""
+    readers = _RECORDS.get(path.suffix.lower())
+    if readers is None:
+        return None
+    read_one, read_all = readers
+    first = read_one(path, 0)
+    say_sites(path, first)
+    symbols = tuple("H" if s == "D" else str(s) for s in first.symbols if s is not None)
+
+    def read() -> Iterator[Frame]:
+        for index, (positions, cell) in enumerate(read_all(path)):
+            if len(positions) != len(symbols):
+                expected = f"the {len(symbols)} atoms of the first frame"
+                raise InputError(describe(f"{path}, frame {index}", len(positions), expected))
+            yield Frame(index, float("nan"), positions, cell)
+
+    return StoredTrajectory(str(path), symbols, first.charge, stride, None, read)
 
 
 # ---------------------------------------------------------------------------------------- mdtraj
@@ -164,7 +198,8 @@ def _is_for_mdtraj(path: Path, topology: Any) -> bool:
     suffix = _suffix(path)
     if suffix == ".xyz":
         return topology is not None
-    return suffix in FormatRegistry.loaders
+    crystal = suffix == ".cif" and not is_mmcif(path)
+    return suffix in FormatRegistry.loaders and not crystal
 
 
 def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
@@ -193,6 +228,7 @@ def _from_mdtraj(
     import mdtraj
 
     options = {} if topology is None else {"top": _readable_topology(topology)}
+    alias = AsciiPath(path)
     with_times = _suffix(path) in _WITH_TIMES
 
     def time_of(index: int, told: float) -> float:
@@ -203,12 +239,12 @@ def _from_mdtraj(
     def read() -> Iterator[Frame]:
         chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * len(symbols))))
         count = 0
-        for part in mdtraj.iterload(str(path), chunk=chunk, **options):
+        for part in mdtraj.iterload(alias.path, chunk=chunk, **options):
             for k in range(part.n_frames):
                 yield _frame(part, k, count, time_of(count, part.time[k]))
                 count += 1
 
-    symbols = _elements(_topology_of(path, options))
+    symbols = _elements(_topology_of(path, alias, options))
     return StoredTrajectory(str(path), symbols, None, stride, None, read)
 
 
@@ -222,18 +258,41 @@ def _readable_topology(topology: Any) -> Any:
         return topology
     if not Path(topology).is_file():
         raise FileNotFoundError(f"topology: expected an existing file, got {topology}")
+    path = Path(topology)
     try:
-        return mdtraj.load_topology(str(topology))
+        if path.suffix.lower() in _RECORDS:
+            content = _RECORDS[path.suffix.lower()][0](path, 0)
+            say_sites(path, content)
+            return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
+        if not _is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
+            from ase.io import iread
+
+            return _bare_topology(next(iter(iread(path, index=0))).symbols)
+        return mdtraj.load_topology(AsciiPath(path).path)
+    except InputError:
+        raise
     except Exception as error:  # readers raise whatever they please
         expected = "a file from which mdtraj reads a topology"
         raise InputError(describe("topology", f"{topology} ({error})", expected)) from error
 
 
-def _topology_of(path: Path, options: dict[str, Any]) -> mdtraj.Topology:
+def _bare_topology(symbols: Iterable[str]) -> mdtraj.Topology:
+    """Elements in their order; charges and energies need no more."""
+    import mdtraj
+
+    bare = mdtraj.Topology()
+    residue = bare.add_residue("ALL", bare.add_chain())
+    for symbol in symbols:
+        element = mdtraj.element.Element.getBySymbol("H" if symbol == "D" else str(symbol))
+        bare.add_atom(str(symbol), element, residue)
+    return bare
+
+
+def _topology_of(path: Path, alias: AsciiPath, options: dict[str, Any]) -> mdtraj.Topology:
     import mdtraj
 
     try:
-        return next(mdtraj.iterload(str(path), chunk=1, **options)).topology
+        return next(mdtraj.iterload(alias.path, chunk=1, **options)).topology
     except StopIteration:
         raise InputError(describe("trajectory", f"no frames in {path}", "at least one")) from None
     except Exception as error:
@@ -265,7 +324,8 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
     if first is None or len(first) == 0:
         got = f"no {'frames' if first is None else 'atoms'} in {source}"
         raise InputError(describe("trajectory", got, "at least one"))
-    symbols, charge = tuple(str(s) for s in first.symbols), total_charge_of(first)
+    symbols, told = tuple(str(s) for s in first.symbols), told_charge(first)
+    charge = told or 0.0
 
     def frames() -> Iterator[Frame]:
         for index, atoms in enumerate(read()):
@@ -283,7 +343,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             time = float(atoms.info.get("time", "nan"))
             yield Frame(index, time, np.array(atoms.positions, dtype=np.float64), cell)
 
-    return StoredTrajectory(source, symbols, charge, stride, None, frames)
+    return StoredTrajectory(source, symbols, told, stride, None, frames)
 
 
 # ------------------------------------------------------------------------------------ nequiplr md

@@ -16,6 +16,7 @@ from ..graph import AtomicGraph
 from ..lattice import reduced
 from ..neighbors import cell_heights
 from ..verlet import VerletList
+from ..whole import WholeMolecules
 from .config import ModelConfig
 
 #: Atoms that are nearer (Å) stand for a mistake, not for a structure.
@@ -135,7 +136,8 @@ class GraphBuilder:
     numbers : sequence of int or str, length N
         Atomic numbers or element symbols.
     pbc : bool or three bool
-        Periodic in all directions or in none.
+        Periodic in all directions or in none. For a model of isolated molecules, a cell only
+        tells which images of the atoms belong together.
     total_charge : float, e
     skin : float, Å
         How much farther than needed neighbours are searched, so that the list can be kept while
@@ -167,6 +169,7 @@ class GraphBuilder:
         self.lattice_sum = lattice_sum
         self.periodic = config.sees_images(_all_or_none(pbc))
         self.device = device
+        self._whole = WholeMolecules() if config.isolated and _all_or_none(pbc) else None
         #: The lists behind the edges and behind the pairs of a lattice sum.
         self.neighbors = VerletList(skin, device=device)
         self.pairs = VerletList(skin, full=False, device=device)
@@ -196,6 +199,8 @@ class GraphBuilder:
         """
         points = _as_numbers("positions", positions)
         _check_positions(self._count, points)
+        if self._whole is not None and cell is not None:
+            points = self._whole(points, _as_numbers("cell", cell))
         box = self._reduced(cell) if self.periodic else np.zeros((3, 3))
         searches = self.neighbors.searches
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)

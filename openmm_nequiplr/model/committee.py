@@ -19,7 +19,7 @@ from ..errors import InputError, ModelFileError, describe
 from .building import build_graph
 from .config import ModelConfig
 from .evaluation import Evaluation, Evaluator
-from .io import load_model
+from .io import load_model, shipped_models
 from .potential import NequIPLRPotential
 from .solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 
@@ -212,13 +212,20 @@ def member_paths(directory: str | os.PathLike) -> list[Path]:
     return paths
 
 
+def is_committee(model: object) -> bool:
+    """Whether it is a committee's directory; the name of a shipped model is none."""
+    if isinstance(model, NequIPLRPotential) or str(model) in shipped_models():
+        return False
+    return Path(str(model)).is_dir()
+
+
 def member_sources(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential | str | os.PathLike]:
     """The given models, with the members of every directory in its place."""
     sources: list[NequIPLRPotential | str | os.PathLike] = []
     for model in models:
-        if not isinstance(model, NequIPLRPotential) and Path(model).is_dir():
+        if not isinstance(model, NequIPLRPotential) and is_committee(model):
             sources += member_paths(model)
         else:
             sources.append(model)

@@ -50,6 +50,34 @@ def shipped_structure(name: str) -> Path:
     return models[name].with_suffix(".extxyz")
 
 
+def model_path(model: str | os.PathLike) -> Path:
+    """Path of a model file; the name of a shipped model stands for that model's file.
+
+    A file or directory that has a shipped model's name, such as results of its runs, does not
+    change that; ``./NAME`` is the file.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file or shipped model.
+    """
+    shipped = shipped_models()
+    expected = f"a model file or a shipped model {sorted(shipped)}"
+    if not isinstance(model, str | os.PathLike):
+        raise ModelFileError(describe("model", type(model).__name__, expected))
+    if str(model) in shipped:
+        return shipped[str(model)]
+    path = Path(model)
+    try:
+        there, directory = path.is_file(), path.is_dir()
+    except (OSError, ValueError):  # no name that a file can have
+        there = directory = False
+    if not there:
+        got = f"{model}, a directory" if directory else str(model)
+        raise ModelFileError(describe("model", got, expected))
+    return path
+
+
 def serialize_model(model: NequIPLRPotential, metadata: dict[str, str] | None = None) -> bytes:
     """The bytes of a model file; see :func:`save_model`."""
     header = {
@@ -80,30 +108,6 @@ def save_model(
     part = target.with_name(target.name + ".part")
     part.write_bytes(serialize_model(model, metadata))
     os.replace(part, target)
-
-
-def model_path(model: str | os.PathLike) -> Path:
-    """Path of a model file, or of a shipped model by its name.
-
-    Raises
-    ------
-    ModelFileError
-        If there is no such file or shipped model.
-    """
-    if not isinstance(model, str | os.PathLike):
-        expected = "a path or the name of a shipped model"
-        raise ModelFileError(describe("model", type(model).__name__, expected))
-    path = Path(model)
-    try:
-        if path.is_file():
-            return path
-    except (OSError, ValueError):  # no name that a file can have
-        pass
-    shipped = shipped_models()
-    if str(model) not in shipped:
-        expected = f"a model file or a shipped model {sorted(shipped)}"
-        raise ModelFileError(describe("model", str(model), expected))
-    return shipped[str(model)]
 
 
 def read_model_file(path: Path) -> bytes:

@@ -10,8 +10,9 @@ from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
 from .stability import StabilityReporter
 from .storage import deserialize_system, load_system, save_system
+from .structure_files import read_structure
 from .system import create_force, create_system
-from .topology import SimulationStructure, from_atoms, read_structure, to_atoms
+from .topology import SimulationStructure, from_atoms, to_atoms
 
 __all__ = [
     "ChargeReporter",

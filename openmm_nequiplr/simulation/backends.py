@@ -63,6 +63,9 @@ def make_force(settings: ComputationSettings, backend: str) -> openmm.Force:
     BackendError
         If the model cannot be compiled, see :func:`openmm_nequiplr.model.scripted.script_model`.
     """
+    if backend == "torch" and settings.whole is not None:
+        expected = "'python' for a model of isolated molecules in a periodic box"
+        raise BackendError(describe("backend", backend, expected))
     if backend == "torch":
         force = load_openmmtorch().TorchForce(compile_settings(settings))
         force.setOutputsForces(True)
@@ -81,7 +84,7 @@ def python_force(computation: Computation, backend: str = "python") -> openmm.Fo
 
 def _configured(force: openmm.Force, settings: ComputationSettings, backend: str) -> openmm.Force:
     force.setName(FORCE_NAME)
-    force.setUsesPeriodicBoundaryConditions(settings.periodic)
+    force.setUsesPeriodicBoundaryConditions(settings.periodic or settings.whole is not None)
     if settings.atoms is not None and backend != "torch":  # whose graph knows its atoms
         if not hasattr(force, "setParticles"):
             expected = "one whose force acts on some of the atoms (PythonForce of OpenMM 8.6)"
@@ -149,11 +152,19 @@ class TensorCall:
         if self.computation.settings.periodic:
             cell = state.getPeriodicBoxVectors(asNumpy=True)._value
         try:
-            return self._compute(positions.detach(), cell)
+            return self._compute(self._joined(positions.detach(), state), cell)
         except NequIPLRError:
             raise
         except Exception as error:  # only the message survives the way through OpenMM
             raise NequIPLRError(f"{type(error).__name__}: {error}") from error
+
+    def _joined(self, positions: torch.Tensor, state: openmm.State) -> torch.Tensor:
+        """Positions, shape (N, 3), nm, at the images that the model takes them at."""
+        if self.computation.settings.whole is None:
+            return positions
+        points = positions.cpu().to(torch.float64).numpy() * ANGSTROM_PER_NM
+        moved = (self.computation.joined(points, state) - points) / ANGSTROM_PER_NM
+        return positions + torch.from_numpy(moved).to(positions)
 
     def _compute(
         self, positions: torch.Tensor, cell: np.ndarray | None

@@ -25,6 +25,7 @@ from ..pickling import reduction
 from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..verlet import DEFAULT_SKIN
+from ..whole import WholeMolecules
 from .limits import ChargeLimits
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
 from .serialization import ModelFile, pack, shared_embedded, unpack
@@ -75,6 +76,10 @@ class ComputationSettings:
         How charges are solved for, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
     atoms : tuple of int, length N, or None
         Particles of the System that the model acts on; ``None`` stands for all.
+    whole : tuple of tuple of float, shape (3, 3), Å, or None
+        Rows are box vectors, if the model is one of isolated molecules and there is a box: atoms
+        are taken at the images that belong together, whichever the State has. A State's own box
+        counts where it tells one.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -92,6 +97,7 @@ class ComputationSettings:
     charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
     max_iterations: int = DEFAULT_MAX_ITERATIONS
     atoms: tuple[int, ...] | None = field(default=None, repr=False)
+    whole: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
 
 
 class Computation:
@@ -121,6 +127,7 @@ class Computation:
         self._graphs: GraphBuilder | None = None
         self._limits: ChargeLimits | None = None
         self._coulomb: PointChargeCoulomb | None = None
+        self._whole = WholeMolecules()
         self._recent: deque[tuple[np.ndarray, np.ndarray | None, Evaluation]] = deque(
             maxlen=_REMEMBERED
         )
@@ -155,7 +162,8 @@ class Computation:
         The State holds the atoms of the model alone, as a ``PythonForce`` passes it.
         """
         try:
-            result = self.evaluate(*state_geometry(state, self.settings.periodic))
+            positions, cell = state_geometry(state, self.settings.periodic)
+            result = self.evaluate(self.joined(positions, state), cell)
         except NequIPLRError as error:
             self.failure = error
             raise
@@ -173,7 +181,18 @@ class Computation:
         positions, cell = state_geometry(state, self.settings.periodic)
         if self.settings.atoms is not None:
             positions = positions[list(self.settings.atoms)]
-        return positions, cell
+        return self.joined(positions, state), cell
+
+    def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
+        """Positions of the model's atoms, shape (N, 3), Å, at the images that it takes them at."""
+        if self.settings.whole is None or not np.isfinite(positions).all():
+            return positions
+        try:
+            box = state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
+        except openmm.OpenMMException:  # the force is not periodic
+            box = np.array(self.settings.whole)
+        with self._lock:
+            return self._whole(positions, box)
 
     def evaluate(self, positions: np.ndarray, cell: np.ndarray | None = None) -> Evaluation:
         """Evaluate the model, or return the remembered result for exactly this geometry.

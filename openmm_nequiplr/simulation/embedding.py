@@ -104,7 +104,9 @@ def create_mixed_system(
         expected = f"a System of the topology's {topology.getNumAtoms()} atoms"
         raise InputError(describe("system", f"{system.getNumParticles()} particles", expected))
     _check_forces(system, set(chosen))
-    _check_total_charge(system, chosen, args)
+    _check_sites(topology, system, chosen)
+    args = _with_total_charge(system, chosen, args)
+    topology, sites = _without_gaps(topology)
     source = potential if _lattice_sums(system) else _without_images(potential, system)
     mixed = MechanicalEmbedding().createMixedSystem(
         source,
@@ -117,6 +119,10 @@ def create_mixed_system(
         **args,
     )
     _complete_subtraction(mixed["system"] if return_info else mixed)
+    if return_info:
+        for atom in mixed["topology"].atoms():
+            if atom.index in sites:
+                atom.element = None
     return mixed
 
 
@@ -202,16 +208,60 @@ def _offset_message() -> str:
     return describe("system", "parameter offsets of a NonbondedForce", expected)
 
 
-def _check_total_charge(system: openmm.System, chosen: Sequence[int], args: dict[str, Any]) -> None:
-    """Ask for the total charge where the force field says that there is one."""
+def _with_total_charge(
+    system: openmm.System, chosen: Sequence[int], args: dict[str, Any]
+) -> dict[str, Any]:
+    """Ask for the total charge unless the force field says that there is none."""
     if any(name in args for name in ("totalCharge", "charge", "total_charge")):
-        return
-    total = sum(float(_charges(force)[list(chosen)].sum()) for force in _nonbonded(system))
+        return args
+    charges = [_charges(force)[list(chosen)] for force in _nonbonded(system)]
+    total = sum(float(each.sum()) for each in charges)
     if round(total) != 0:
         raise InputError(
             f"totalCharge: expected the charge of the chosen atoms, because their charges in the "
             f"force field sum to {total:+.3f} e, got none"
         )
+    return {**args, "totalCharge": 0} if any(each.any() for each in charges) else args
+
+
+def _check_sites(topology: app.Topology, system: openmm.System, chosen: Sequence[int]) -> None:
+    """See that all ML atoms are atoms, and none carries a charged site that is not one of them."""
+    among, known = set(chosen), [atom.element is not None for atom in topology.atoms()]
+    for index in chosen:
+        if not known[index] or system.isVirtualSite(index):
+            expected = "atoms with an element; a virtual site is none"
+            raise InputError(describe("atoms", f"{index}, a virtual site", expected))
+    for index in range(system.getNumParticles()):
+        if index in among or not system.isVirtualSite(index):
+            continue
+        site = system.getVirtualSite(index)
+        if not {site.getParticle(k) for k in range(site.getNumParticles())} <= among:
+            continue
+        acts = any(
+            force.getParticleParameters(index)[0]._value
+            or force.getParticleParameters(index)[2]._value
+            for force in _nonbonded(system)
+        )
+        if acts:
+            got = f"those that carry the virtual site {index}"
+            expected = (
+                "atoms without virtual sites (choose a 3-site model for what the model acts on)"
+            )
+            raise InputError(describe("atoms", got, expected))
+
+
+def _without_gaps(topology: app.Topology) -> tuple[app.Topology, set[int]]:
+    """The topology with an element for every virtual site, and which these are.
+
+    openmm-ml reads the atomic number of every atom, although it needs those at link bonds alone.
+    """
+    sites = {atom.index for atom in topology.atoms() if atom.element is None}
+    if sites:
+        topology = copy.deepcopy(topology)
+        for atom in topology.atoms():
+            if atom.index in sites:
+                atom.element = app.element.hydrogen
+    return topology, sites
 
 
 def _complete_subtraction(system: openmm.System) -> None:

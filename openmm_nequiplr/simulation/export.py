@@ -11,12 +11,17 @@ import torch
 from openmm import app
 
 from ..accelerators import resolve_device
-from ..model import NequIPLRPotential
+from ..describe import describe_atoms, describe_charges
+from ..model import NequIPLRPotential, load_model
 from ..model.scripted import script_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..total_charge import assume_neutral
+from ..units import ANGSTROM_PER_NM
 from .computation import DTYPES
 from .serialization import load_embedded
 from .settings import computation_settings
+from .structure_files import read_structure
+from .topology import element_symbols
 
 
 def export_torch_force(
@@ -24,7 +29,7 @@ def export_torch_force(
     topology: app.Topology,
     path: str | os.PathLike,
     *,
-    total_charge: Any = 0,
+    total_charge: Any = None,
     precision: str | None = None,
     device: str | None = None,
     solver: str = "auto",
@@ -57,6 +62,7 @@ def export_torch_force(
     path : path
         By custom it ends in ``.pt``.
     total_charge : float or Quantity, e
+        If it is not given, 0 is assumed with a warning.
     precision : {"single", "double"}, optional
         Of the network; by default that of the model.
     device : str, optional
@@ -101,6 +107,51 @@ def export_torch_force(
         },
     )
     _save(graph, Path(path))
+
+
+def export_structure(
+    model: str | Path,
+    structure: str | Path,
+    output: str | os.PathLike,
+    *,
+    frame: int | None = None,
+    total_charge: float | None = None,
+    solver: str = "auto",
+    **options: Any,
+) -> str:
+    """Write a model for the atoms of a structure file.
+
+    Parameters
+    ----------
+    model : path or str
+    structure, frame
+        See :func:`~openmm_nequiplr.simulation.read_structure`.
+    output : path
+    total_charge : float, optional, e
+        By default what the structure tells.
+    solver, **options
+        Options of :func:`export_torch_force`.
+
+    Returns
+    -------
+    str
+        One line on what was exported.
+    """
+    start, loaded = read_structure(structure, frame), load_model(model)
+    assumed = total_charge is None and not start.charge_given
+    if assumed:
+        where = f"{structure} does not tell (--total-charge does)"
+        total_charge = assume_neutral(loaded.metadata, where)
+    elif total_charge is None:
+        total_charge = start.total_charge
+    export_torch_force(
+        loaded, start.topology, output, total_charge=total_charge, solver=solver, **options
+    )
+    box = None if start.box is None else start.box * ANGSTROM_PER_NM
+    periodic = loaded.config.sees_images(box is not None)
+    atoms = describe_atoms(element_symbols(start.topology), total_charge, box, assumed)
+    charges = describe_charges(loaded.config, start.num_atoms, periodic, SolverOptions(solver))
+    return f"{atoms}, {charges}"
 
 
 def _save(graph: torch.jit.ScriptModule, target: Path) -> None:

@@ -14,30 +14,35 @@ import openmm
 import torch
 from openmm import app, unit
 
+from ..describe import describe_atoms, describe_charges, describe_threads
 from ..errors import BackendError, InputError, Interrupted, describe
 from ..locking import directory_lock
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
 from ..model.committee import check_alike
+from ..model.solving import SolverOptions
 from ..threads import use_threads
+from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
 from .checkpoint import Checkpoint
 from .committee import load_others
+from .lookup import get_computation
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .pme import platform_names
 from .restart import compare_settings, find_checkpoint
 from .run import MDResult, Run
 from .runfiles import RunFiles, read_settings
 from .signals import stop_signals
+from .structure_files import read_structure
 from .summary import rarest_element
 from .system import create_system
-from .topology import SimulationStructure, element_symbols, read_structure
+from .topology import SimulationStructure, element_symbols
 
 __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
 
 # Below this many atoms several threads cost more than they gain: they wait for one another.
 _SMALL = 500
 # What belongs to one call and not to the run that a restart continues.
-_OF_ONE_CALL = {"steps", "structure", "minimize", "restart", "quiet", "output"}
+_OF_ONE_CALL = {"steps", "structure", "frame", "minimize", "restart", "quiet", "output"}
 
 
 def run_md(options: MDOptions) -> MDResult:
@@ -70,6 +75,8 @@ def run_md(options: MDOptions) -> MDResult:
             earlier = read_settings(files.settings)
         model = load_model(options.model)
         structure = _load_structure(options, files)
+        _check_held(options, structure)
+        options, assumed = _settle_charge(options, model, structure, earlier)
         options = _settle(options, structure, earlier)
         checkpoint, notes = None, []
         if options.restart:
@@ -88,6 +95,7 @@ def run_md(options: MDOptions) -> MDResult:
             stack.enter_context(directory_lock(files.directory))
             files.refuse_results()
         run = Run(options, files, simulation, stop, others)
+        run.say(_headline(model, structure, options, simulation, assumed))
         for note in [*notes, *_busy(threads)]:
             run.say(note)
         if stop:
@@ -118,9 +126,12 @@ def continued_options(**given: Any) -> MDOptions:
 def _load_structure(options: MDOptions, files: RunFiles) -> SimulationStructure:
     if options.restart:
         structure = read_structure(files.topology)
+        masses = read_settings(files.settings).get("masses")
+        if masses is not None:
+            structure = dataclasses.replace(structure, masses=np.array(masses))
         if options.structure is None:
             return structure
-        given = read_structure(options.structure)
+        given = read_structure(options.structure, options.frame)
         if element_symbols(given.topology) != element_symbols(structure.topology):
             raise InputError(
                 f"structure: expected the atoms of the run in {files.directory}, got others in "
@@ -128,7 +139,7 @@ def _load_structure(options: MDOptions, files: RunFiles) -> SimulationStructure:
             )
         return structure
     if options.structure is not None:
-        return read_structure(options.structure)
+        return read_structure(options.structure, options.frame)
     if str(options.model) in shipped_models():
         return read_structure(shipped_structure(str(options.model)))
     raise InputError(
@@ -136,13 +147,64 @@ def _load_structure(options: MDOptions, files: RunFiles) -> SimulationStructure:
     )
 
 
+def _settle_charge(
+    options: MDOptions,
+    model: NequIPLRPotential,
+    structure: SimulationStructure,
+    earlier: dict[str, Any],
+) -> tuple[MDOptions, bool]:
+    """Fill in the total charge; whether it is assumed."""
+    if options.total_charge is not None:
+        return options, False
+    assumed = "total_charge" not in earlier and not structure.charge_given
+    charge = earlier.get("total_charge", structure.total_charge)
+    if assumed:
+        where = f"{options.structure} does not tell (--total-charge does)"
+        charge = assume_neutral(model.metadata, where)
+    return dataclasses.replace(options, total_charge=charge), assumed
+
+
+def _check_held(options: MDOptions, structure: SimulationStructure) -> None:
+    """Refuse constraints of the structure that the run would not keep."""
+    if structure.constraints:
+        got = f"{', '.join(structure.constraints)} in {options.structure}"
+        expected = "no constraints but atoms that are fixed in all three directions"
+        raise InputError(describe("structure", got, expected))
+    if options.ensemble == "npt" and structure.frozen.any():
+        got = f"npt with {int(structure.frozen.sum())} atoms that are held fixed"
+        expected = "nve or nvt, because a barostat moves all atoms with the box"
+        raise InputError(describe("ensemble", got, expected))
+
+
+def _headline(
+    model: NequIPLRPotential,
+    structure: SimulationStructure,
+    options: MDOptions,
+    simulation: app.Simulation,
+    assumed: bool,
+) -> str:
+    """One line on what runs."""
+    settings = get_computation(simulation.system).settings
+    solver = SolverOptions(settings.solver, settings.charge_tolerance, settings.max_iterations)
+    atoms = describe_atoms(
+        settings.symbols,
+        settings.total_charge,
+        None if structure.box is None else structure.box * ANGSTROM_PER_NM,
+        assumed,
+        int(structure.frozen.sum()),
+    )
+    charges = describe_charges(
+        model.config, len(settings.symbols), settings.periodic, solver, settings.long_range
+    )
+    platform = simulation.context.getPlatform().getName()
+    return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
+
+
 def _settle(
     options: MDOptions, structure: SimulationStructure, earlier: dict[str, Any]
 ) -> MDOptions:
     """Fill in what was left open, and compare with the run that is continued."""
     changes: dict[str, Any] = {}
-    if options.total_charge is None:
-        changes["total_charge"] = earlier.get("total_charge", structure.total_charge)
     interval = earlier.get("report_interval", options.report_interval or DEFAULT_REPORT_INTERVAL)
     if options.report_interval not in (None, interval):
         expected = f"{interval}, as in the run that is continued"
@@ -172,6 +234,7 @@ def _make_simulation(
         structure.topology,
         model,
         total_charge=options.total_charge,
+        masses=structure.masses,
         long_range=options.long_range,
         nonbonded_cutoff=None if cutoff is None else cutoff / ANGSTROM_PER_NM,
         ewald_tolerance=options.ewald_tolerance,

@@ -39,7 +39,8 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
     >>> system = potential.createSystem(topology, totalCharge=1)
 
     ``createSystem`` and ``createMixedSystem`` take, besides their own arguments, ``totalCharge``
-    (or ``charge``; e, of the atoms that the model acts on, 0 if left out) and the options of
+    (or ``charge``; e, of the atoms that the model acts on; if it is left out and no
+    force field tells it, 0 is assumed with a warning) and the options of
     :func:`openmm_nequiplr.create_system`: ``long_range``, ``backend``, ``nonbonded_cutoff``,
     ``ewald_tolerance``, ``device``, ``precision``, ``coulomb_platform``, ``solver``,
     ``charge_tolerance``, ``max_iterations``.

@@ -41,6 +41,8 @@ class MDOptions:
         Model file or name of a shipped model.
     structure : str or path, optional
         Start structure; by default the one that comes with a shipped model.
+    frame : int, optional
+        Which of several frames of the start structure; by default the last one.
     ensemble : {"nve", "nvt", "npt"}
         Verlet; Langevin; Langevin and a Monte Carlo barostat.
     steps : int
@@ -101,6 +103,7 @@ class MDOptions:
 
     model: str | Path
     structure: str | Path | None = None
+    frame: int | None = None
     ensemble: str = "nvt"
     steps: int = 1000
     timestep: float = 1.0
@@ -159,6 +162,8 @@ class MDOptions:
                 self._check_number(name, above=0.0, most=1e6)
         if self.total_charge is not None:
             self._check_number("total_charge")
+        if self.frame is not None:
+            self._check_number("frame", whole=True)
         if self.spread_threshold is not None:
             self._check_number("spread_threshold", above=0.0)
             if not self.committee:

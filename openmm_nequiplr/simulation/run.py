@@ -16,6 +16,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..console import say
 from ..errors import InputError, InstabilityError, Interrupted, NequIPLRError, UncertaintyError
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
@@ -32,7 +33,7 @@ from .runfiles import LogReporter, RunFiles
 from .signals import StoppingMinimization, StopRequest
 from .stability import StabilityReporter, degrees_of_freedom
 from .summary import draw_summary, rarest_element
-from .topology import SimulationStructure, element_symbols, to_atoms
+from .topology import SimulationStructure, element_masses, element_symbols, to_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -90,6 +91,10 @@ class Run:
     ) -> None:
         self.options, self.files, self.simulation = options, files, simulation
         self.stop, self.others = stop, others
+        system = simulation.system
+        self.masses = np.array(
+            [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
+        )
         self.symbols = element_symbols(simulation.topology)
         self.computation = get_computation(simulation.system)
         self.computation.on_unstable = "stop" if options.on_unstable == "stop" else "ignore"
@@ -107,7 +112,7 @@ class Run:
     def say(self, text: str) -> None:
         """Print a line unless the run is quiet."""
         if not self.options.quiet:
-            print(text, flush=True)
+            say(text)
 
     # ------------------------------------------------------------------ start
 
@@ -180,7 +185,10 @@ class Run:
         state = self.simulation.context.getState(positions=True)
         with open(self.files.topology, "w", encoding="utf-8") as handle:
             app.PDBFile.writeFile(self.simulation.topology, state.getPositions(), handle, True)
-        text = json.dumps(settings_of(self.options), indent=2, default=lambda number: number.item())
+        settings = settings_of(self.options)
+        if not np.allclose(self.masses, element_masses(self.simulation.topology), rtol=1e-6):
+            settings["masses"] = self.masses.tolist()  # the topology cannot hold them
+        text = json.dumps(settings, indent=2, default=lambda number: number.item())
         replace_file(self.files.settings, text + "\n")
         self.save_checkpoint()
 
@@ -273,9 +281,9 @@ class Run:
         if self.options.quiet:
             return
         if sys.stdout.isatty():
-            print("\r" + text.ljust(79), end="\n" if step == last else "", flush=True)
+            say("\r" + text.ljust(79), end="\n" if step == last else "")
         else:
-            print(text, flush=True)
+            say(text)
 
     def speed(self, step: int) -> float:
         """Speed of this run so far, ns/day."""
@@ -388,6 +396,7 @@ class Run:
             self.simulation.topology,
             positions / ANGSTROM_PER_NM,
             None if cell is None else cell / ANGSTROM_PER_NM,
+            masses=self.masses,
         )
 
 

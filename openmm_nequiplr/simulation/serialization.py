@@ -54,10 +54,9 @@ class ModelFile:
                 "a path or a shipped name, because embed_model=False stores no more than that"
             )
             raise InputError(describe("model", type(model).__name__, expected))
-        path = Path(model)
-        if path.is_file():
-            return cls(str(path.resolve()), _digest(path))
-        return cls(str(model), _digest(model_path(model)))
+        path = model_path(model)
+        source = str(model) if str(model) in shipped_models() else str(path.resolve())
+        return cls(source, _digest(path))
 
     def load(self) -> NequIPLRPotential:
         """The model, see :meth:`read`."""
@@ -81,7 +80,7 @@ class ModelFile:
         path = Path(self.source)
         shipped = shipped_models().get(self.source)
         other = None if beside is None else beside / path.name
-        candidates = (path, shipped, Path(path.name), other)
+        candidates = (shipped, path, Path(path.name), other)
         places = [p for p in candidates if p is not None and p.is_file()]
         if not places:
             expected = f"the file {self.source}, which the System refers to"

@@ -15,6 +15,7 @@ from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
 from ..model.io import model_path, read_model_file, serialize_model, shared_models
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..total_charge import assume_neutral, check_trained
 from ..units import ANGSTROM_PER_NM
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .computation import DTYPES, ComputationSettings
@@ -33,7 +34,7 @@ def computation_settings(
     model: NequIPLRPotential | str | Path,
     *,
     atoms: Sequence[int] | None = None,
-    total_charge: Any = 0,
+    total_charge: Any = None,
     long_range: str = "auto",
     nonbonded_cutoff: Any = None,
     ewald_tolerance: float = DEFAULT_TOLERANCE,
@@ -56,7 +57,10 @@ def computation_settings(
     topology, model = openmm_topology(topology), as_model(model)
     chosen = None if atoms is None else check_atoms(atoms, topology.getNumAtoms())
     symbols = topology_symbols(topology, model.config.type_names, chosen)
-    box = None if model.config.isolated else topology_box(topology)
+    cell = topology_box(topology)
+    alone = model.config.isolated
+    whole = tuple(map(tuple, cell.vectors.tolist())) if alone and cell is not None else None
+    box = None if alone else cell
     _check_periodic(box, model)
     if precision is None:
         precision = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
@@ -79,6 +83,7 @@ def computation_settings(
         charge_tolerance=float(choice.charge_tolerance),
         max_iterations=int(choice.max_iterations),
         atoms=chosen,
+        whole=whole,
     )
     _check_delegation(settings, box)
     return settings
@@ -160,7 +165,8 @@ def topology_symbols(
             f"topology: expected an element for every atom, got none for {len(nameless)} of "
             f"{len(atoms)} atoms: {shown}{', …' if len(nameless) > 5 else ''}"
         )
-    symbols = tuple(a.element.symbol for a in atoms)
+    elements = [app.Element.getByAtomicNumber(a.element.atomic_number) for a in atoms]
+    symbols = tuple(element.symbol for element in elements)  # deuterium is hydrogen
     unknown = sorted(set(symbols) - set(known))
     if unknown:
         counts = ", ".join(
@@ -217,7 +223,10 @@ def topology_box(topology: app.Topology) -> ReducedBox | None:
 
 
 def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential) -> float:
-    """The total charge as a number, in e."""
+    """The total charge as a number, in e; what is doubtful about it is said."""
+    if value is None:
+        where = "total_charge (openmm-ml: totalCharge) is not given"
+        return assume_neutral(model.metadata, where)
     value = _plain_number("total_charge", value, unit.elementary_charge)
     config = model.config
     limit = len(symbols) * max(1.0, abs(config.charge_min), abs(config.charge_max))
@@ -225,6 +234,7 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
         raise InputError(
             describe("total_charge", value, f"at most {limit:g} e in size for {len(symbols)} atoms")
         )
+    check_trained(model.metadata, float(value))
     return float(value)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import openmm
-from openmm import app
+from openmm import app, unit
 
+from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from ..units import ANGSTROM_PER_NM
@@ -16,6 +18,7 @@ from .backends import make_force, resolve_backend
 from .mdtraj_topology import openmm_topology
 from .pme import DEFAULT_TOLERANCE
 from .settings import computation_settings, topology_box
+from .topology import element_masses
 
 if TYPE_CHECKING:
     import mdtraj
@@ -25,7 +28,7 @@ def create_system(
     topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
     model: NequIPLRPotential | str | Path,
     *,
-    total_charge: Any = 0,
+    total_charge: Any = None,
     long_range: str = "auto",
     backend: str = "auto",
     nonbonded_cutoff: Any = None,
@@ -33,6 +36,7 @@ def create_system(
     device: str | None = None,
     precision: str | None = None,
     remove_cm_motion: bool = True,
+    masses: Any = None,
     coulomb_platform: str | None = None,
     solver: str = "auto",
     charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
@@ -59,7 +63,7 @@ def create_system(
     model : NequIPLRPotential, path or str
         A model, a model file, or the name of a shipped model.
     total_charge : float or Quantity, e
-        Charge of the whole system.
+        Charge of the whole system. If it is not given, 0 is assumed with a warning.
     long_range : {"auto", "openmm", "graph"}
         Who sums the Coulomb energy: an OpenMM NonbondedForce (particle mesh Ewald when periodic),
         or the same sum in torch, which has no smallest box. OpenMM sums the reciprocal part; the
@@ -86,7 +90,10 @@ def create_system(
     precision : {"single", "double"}, optional
         Of the network and the delegated sum; by default that of the model.
     remove_cm_motion : bool
-        Whether to add a CMMotionRemover.
+        Whether to add a CMMotionRemover. Where atoms are held fixed there is none.
+    masses : sequence of float (Da) or Quantity, length N, optional
+        By default those of the elements. Atoms of mass 0 are held fixed;
+        ``SimulationStructure.masses`` has what a structure file says.
     coulomb_platform : str, optional
         OpenMM platform of the delegated sum. By default the processor does it: platform CPU, or
         Reference for double precision.
@@ -118,12 +125,12 @@ def create_system(
         If another argument has a wrong value.
     """
     topology = openmm_topology(topology)
-    force = create_force(
+    backend = resolve_backend(backend, device)
+    settings = computation_settings(
         topology,
         model,
         total_charge=total_charge,
         long_range=long_range,
-        backend=backend,
         nonbonded_cutoff=nonbonded_cutoff,
         ewald_tolerance=ewald_tolerance,
         device=device,
@@ -134,16 +141,43 @@ def create_system(
         max_iterations=max_iterations,
         embed_model=embed_model,
     )
+    force = make_force(settings, backend)
+    if settings.whole is not None:  # nothing in this System has images
+        force.setUsesPeriodicBoundaryConditions(False)
     system = openmm.System()
-    for atom in topology.atoms():
-        system.addParticle(atom.element.mass)
+    chosen = check_masses(topology, masses)
+    for mass in chosen:
+        system.addParticle(mass)
     box = topology_box(topology)
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*(box.vectors / ANGSTROM_PER_NM))
     system.addForce(force)
-    if remove_cm_motion:
+    if remove_cm_motion and chosen.all():
         system.addForce(openmm.CMMotionRemover())
     return system
+
+
+def check_masses(topology: app.Topology, masses: Any) -> np.ndarray:
+    """Masses of a topology's atoms, shape (N,), Da; those of the elements for ``None``.
+
+    Raises
+    ------
+    InputError
+        If there is not one finite mass of at least 0 for each atom.
+    """
+    if masses is None:
+        return element_masses(topology)
+    if unit.is_quantity(masses):
+        masses = masses.value_in_unit(unit.dalton)
+    count = topology.getNumAtoms()
+    try:
+        values = np.array(masses, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.full(1, np.nan)
+    if values.shape != (count,) or not np.isfinite(values).all() or (values < 0.0).any():
+        expected = f"{count} finite masses of at least 0 Da"
+        raise InputError(describe("masses", masses, expected))
+    return values
 
 
 def create_force(
@@ -151,7 +185,7 @@ def create_force(
     model: NequIPLRPotential | str | Path,
     *,
     atoms: Sequence[int] | None = None,
-    total_charge: Any = 0,
+    total_charge: Any = None,
     long_range: str = "auto",
     backend: str = "auto",
     nonbonded_cutoff: Any = None,

@@ -1,21 +1,20 @@
-"""Structures of files and of ASE as OpenMM topologies, and back."""
+"""Structures of ASE as OpenMM topologies, and back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from openmm import app, unit
 
-from ..errors import BoxError, InputError, describe
+from ..errors import BoxError, InputError, describe, notify
+from ..total_charge import told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 
-_OPENMM_READERS = {".pdb": app.PDBFile, ".cif": app.PDBxFile, ".pdbx": app.PDBxFile}
-# Formats with a topology of their own that mdtraj reads.
-_MDTRAJ_SUFFIXES = {".gro", ".h5", ".hdf5", ".mol2"}
+# Constraints of ASE that change nothing here: the centre of mass is held by default anyway.
+_HARMLESS = {"FixCom"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class SimulationStructure:
     ----------
     topology : openmm.app.Topology
         With box vectors if periodic. Every atom is a residue when the structure was not read from
-        a PDB or mmCIF file; there are no bonds then, and the model needs none.
+        a PDB, mmCIF or GRO file; there are no bonds then, and the model needs none.
     positions : numpy.ndarray, shape (N, 3), nm
         In the orientation of the box vectors.
     box : numpy.ndarray, shape (3, 3), nm, or None
@@ -35,6 +34,12 @@ class SimulationStructure:
         What the structure says, 0 if nothing.
     rotation : numpy.ndarray, shape (3, 3)
         ``positions = original @ rotation.T``; vectors return as ``v @ rotation``.
+    masses : numpy.ndarray, shape (N,), Da
+        0 for atoms that are held fixed, as OpenMM has it; by default those of the elements.
+    charge_given : bool
+        Whether the structure says what its total charge is.
+    constraints : tuple of str
+        Constraints that OpenMM has no counterpart of here, for example ``FixBondLengths``.
     """
 
     topology: app.Topology
@@ -42,16 +47,43 @@ class SimulationStructure:
     box: np.ndarray | None
     total_charge: float
     rotation: np.ndarray
+    masses: np.ndarray = None  # type: ignore[assignment]
+    charge_given: bool = False
+    constraints: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.masses is None:
+            object.__setattr__(self, "masses", element_masses(self.topology))
 
     @property
     def num_atoms(self) -> int:
         """Number N of atoms."""
         return int(self.topology.getNumAtoms())
 
+    @property
+    def frozen(self) -> np.ndarray:
+        """Whether each atom is held fixed, bool, shape (N,)."""
+        return np.asarray(self.masses == 0.0)
+
+    @property
+    def special_masses(self) -> bool:
+        """Whether a mass is not that of its element."""
+        return not np.allclose(self.masses, element_masses(self.topology), rtol=1e-6, atol=0.0)
+
 
 def element_symbols(topology: app.Topology) -> list[str]:
-    """Element symbol of each atom, ``"?"`` where the topology has none."""
-    return [atom.element.symbol if atom.element else "?" for atom in topology.atoms()]
+    """Element symbol of each atom, ``"?"`` where the topology has none; deuterium is hydrogen."""
+    return [
+        app.Element.getByAtomicNumber(a.element.atomic_number).symbol if a.element else "?"
+        for a in topology.atoms()
+    ]
+
+
+def element_masses(topology: app.Topology) -> np.ndarray:
+    """Masses of the elements, shape (N,), Da; 0 for virtual sites."""
+    masses = [a.element.mass.value_in_unit(unit.dalton) if a.element else 0.0
+              for a in topology.atoms()]  # fmt: skip
+    return np.array(masses, dtype=np.float64)
 
 
 def from_atoms(atoms: Any) -> SimulationStructure:
@@ -63,13 +95,14 @@ def from_atoms(atoms: Any) -> SimulationStructure:
     Parameters
     ----------
     atoms : ase.Atoms, or any object with ``symbols``, ``positions`` (Å), ``cell`` (Å) and ``pbc``
-        Periodic in all three directions or in none. The total charge is taken from
-        ``atoms.info["total_charge"]`` (or ``"charge"``), or from ``atoms.total_charge``.
+        Periodic in all three directions or in none. The total charge is that of
+        :func:`openmm_nequiplr.total_charge.told_charge`. Masses are taken where they are set, and
+        ``FixAtoms`` or other constraints that hold all three coordinates make them 0.
 
     Raises
     ------
     InputError
-        If there are no atoms, or an element is unknown.
+        If there are no atoms, an element is unknown, or a position or mass is no finite number.
     BoxError
         If the structure is periodic in some directions only, or its cell is degenerate.
     """
@@ -77,6 +110,8 @@ def from_atoms(atoms: Any) -> SimulationStructure:
     if not symbols:
         raise InputError(describe("atoms", "no atoms", "at least one atom"))
     positions = np.asarray(atoms.positions, dtype=np.float64)
+    if not np.isfinite(positions).all():
+        raise InputError(describe("positions", "NaN or infinite values", "finite numbers"))
     pbc = np.atleast_1d(np.asarray(atoms.pbc, dtype=bool))
     if pbc.any() and not pbc.all():
         raise BoxError(
@@ -88,48 +123,30 @@ def from_atoms(atoms: Any) -> SimulationStructure:
         reduced = reduce_box(np.array(atoms.cell))
         rotation, box = reduced.rotation, reduced.vectors / ANGSTROM_PER_NM
         topology.setPeriodicBoxVectors(unit.Quantity(box, unit.nanometer))
+        say_turned(np.array(atoms.cell), rotation)
+    charge = told_charge(atoms)
+    masses, constraints = _masses(atoms, element_masses(topology))
     return SimulationStructure(
-        topology, positions @ rotation.T / ANGSTROM_PER_NM, box, _total_charge(atoms), rotation
+        topology,
+        positions @ rotation.T / ANGSTROM_PER_NM,
+        box,
+        charge or 0.0,
+        rotation,
+        masses,
+        charge is not None,
+        constraints,
     )
 
 
-def read_structure(path: str | Path) -> SimulationStructure:
-    """Read a structure file: PDB and mmCIF by OpenMM, others by mdtraj or ASE.
-
-    mdtraj reads GRO, HDF5 and MOL2 files, ASE anything else (extended XYZ …). Of several frames
-    the last one is taken by ASE, the first one by OpenMM and mdtraj.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there.
-    InputError
-        If it cannot be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"structure: expected an existing file, got {path}")
-    reader = _OPENMM_READERS.get(path.suffix.lower())
-    try:
-        if path.suffix.lower() in _MDTRAJ_SUFFIXES:
-            import mdtraj
-
-            from .mdtraj_topology import from_mdtraj
-
-            return from_mdtraj(mdtraj.load(str(path)))
-        if reader is None:
-            from ase.io import read
-
-            return from_atoms(read(path))
-        content = reader(str(path))
-    except (InputError, PermissionError):
-        raise
-    except Exception as error:  # readers raise whatever they please
-        raise InputError(f"structure: expected a readable file, got {path} ({error})") from error
-    positions = np.array(content.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-    vectors = content.topology.getPeriodicBoxVectors()
-    box = None if vectors is None else np.array(vectors.value_in_unit(unit.nanometer))
-    return SimulationStructure(content.topology, positions, box, 0.0, np.eye(3))
+def say_turned(cell: np.ndarray, rotation: np.ndarray) -> None:
+    """Say that a structure had to be rotated, or its cell made right-handed."""
+    if np.abs(rotation - np.eye(3)).max() > 1e-6:
+        notify(
+            "structure: its cell is rotated, positions with it, into OpenMM's orientation (first "
+            "vector along x, second in the xy plane); so are all results"
+        )
+    if np.linalg.det(cell) < 0.0:
+        notify("structure: its cell is left-handed; the third vector is reversed, same lattice")
 
 
 def to_atoms(
@@ -137,6 +154,7 @@ def to_atoms(
     positions: np.ndarray,
     box: np.ndarray | None = None,
     rotation: np.ndarray | None = None,
+    masses: np.ndarray | None = None,
 ) -> Any:
     """Make an ``ase.Atoms`` from OpenMM's view of a system.
 
@@ -148,16 +166,27 @@ def to_atoms(
         Rows are box vectors.
     rotation : numpy.ndarray, shape (3, 3), optional
         Rotation of :class:`SimulationStructure`, to return to the original orientation.
+    masses : numpy.ndarray, shape (N,), Da, optional
+        0 becomes ``FixAtoms``; others are set where they are not those of the elements.
     """
     from ase import Atoms
+    from ase.constraints import FixAtoms
 
     back = np.eye(3) if rotation is None else rotation
-    return Atoms(
+    atoms = Atoms(
         symbols=element_symbols(topology),
         positions=np.asarray(positions) @ back * ANGSTROM_PER_NM,
         cell=None if box is None else np.asarray(box) @ back * ANGSTROM_PER_NM,
         pbc=box is not None,
     )
+    if masses is None:
+        return atoms
+    moving, usual = np.asarray(masses) != 0.0, element_masses(topology)
+    if not np.allclose(masses[moving], usual[moving], rtol=1e-6, atol=0.0):
+        atoms.set_masses(np.where(moving, masses, usual))
+    if not moving.all():
+        atoms.set_constraint(FixAtoms(mask=~moving))
+    return atoms
 
 
 def _bare_topology(symbols: list[str]) -> app.Topology:
@@ -174,9 +203,27 @@ def _bare_topology(symbols: list[str]) -> app.Topology:
     return topology
 
 
-def _total_charge(atoms: Any) -> float:
-    info = getattr(atoms, "info", {})
-    for key in ("total_charge", "charge"):
-        if key in info:
-            return float(info[key])
-    return float(getattr(atoms, "total_charge", 0.0))
+def _masses(atoms: Any, usual: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Masses (Da, 0 for fixed atoms) and the constraints that are left over."""
+    from ase.data import atomic_masses
+
+    masses = usual.copy()
+    if getattr(atoms, "has", lambda name: False)("masses"):
+        masses = np.array(atoms.get_masses(), dtype=np.float64)
+        bad = np.flatnonzero(~(np.isfinite(masses) & (masses >= 0.0)))
+        if bad.size:
+            where = f"masses[{bad[0]}]"
+            raise InputError(describe(where, float(masses[bad[0]]), "a mass of at least 0 Da"))
+        same = np.isclose(masses, atomic_masses[atoms.numbers], rtol=1e-6)  # ASE's own table
+        masses[same] = usual[same]
+    left: list[str] = []
+    for constraint in getattr(atoms, "constraints", []):
+        name = type(constraint).__name__
+        mask = np.atleast_1d(getattr(constraint, "mask", True))
+        if name == "FixAtoms" or (name in ("FixCartesian", "FixScaled") and mask.all()):
+            masses[constraint.index] = 0.0
+        elif name in ("FixCartesian", "FixScaled") and not mask.any():
+            continue
+        elif name not in _HARMLESS:
+            left.append(name)
+    return masses, tuple(dict.fromkeys(left))

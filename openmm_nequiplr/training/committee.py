@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..console import say
 from ..errors import InputError, describe
 from ..locking import directory_lock
 from ..model.committee import member_path
@@ -190,4 +191,4 @@ def _judge(
 
 def _say(progress: bool, text: str) -> None:
     if progress:
-        print(text, flush=True)
+        say(text)

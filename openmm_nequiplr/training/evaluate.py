@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..console import say
 from ..data.dataset import GraphDataset, Labels
 from ..data.keys import DataKeys
 from ..data.reading import read_structures, unsaid
@@ -19,6 +20,7 @@ from ..data.structure import Structure
 from ..data.units import DataUnits
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput, load_model
+from ..total_charge import check_trained
 from .loss import QUANTITIES, Errors, ErrorSums, residuals
 from .report import LABELS, UNITS, scaled
 
@@ -123,6 +125,8 @@ def evaluate_model(
     if batch_size < 1:
         raise InputError(describe("batch_size", batch_size, "at least 1"))
     model = prepared(model, device, precision)
+    for charge in sorted({structure.total_charge for structure in data}):
+        check_trained(model.metadata, charge)
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
     wants_stress = any(s.stress is not None and s.pbc for s in data)
@@ -148,7 +152,7 @@ def evaluate_model(
     if output is not None:
         _write(Path(output), metrics, pairs)
     if verbose:
-        print(format_table(metrics))
+        say(format_table(metrics))
     return metrics
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from ..console import say
 from ..errors import ConvergenceError
 from ..model import save_model
 from ..writing import append_text, replace_file
@@ -178,10 +179,9 @@ class Recorder(Checkpoint):
             self._bar.set_postfix_str(text)
         elif now - self._last_line > _LINE_SECONDS or self._is_last(trainer):
             self._last_line = now
-            print(
+            say(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  "
                 f"{module.minutes:.1f} min  loss {module.train_loss:.3g}  {text}",
-                flush=True,
             )
 
     @staticmethod

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 
+from ..console import say
 from ..data.checking import Say
 from ..data.dataset import GraphDataset
 from ..data.reading import unsaid
@@ -21,6 +22,7 @@ from ..errors import ConvergenceError, InputError, describe
 from ..locking import directory_lock
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
 from ..threads import use_threads
+from ..total_charge import charges_entry
 from ..writing import PART, replace_file
 from .checkpoints import CHECKPOINT, has_checkpoint, readable_checkpoint, set_aside
 from .config import TrainingConfig, load_config
@@ -171,7 +173,7 @@ def _train(
     if trainer.is_global_zero:
         _write_record(output, raw, parts)
         if progress:
-            print(_headline(model, parts, output))
+            say(_headline(model, parts, output))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         try:
@@ -215,10 +217,10 @@ def _train_first(config_path: str | Path, progress: bool) -> Path | None:
         raise InputError(describe("start_from", got, f"that of {config_path}, or nothing there"))
     if (output / METRICS).is_file():
         if progress:
-            print(f"start_from: {config_path} was trained before, in {output}")
+            say(f"start_from: {config_path} was trained before, in {output}")
         return output / BEST_MODEL
     if progress:
-        print(f"start_from: training {config_path} first, in {output}")
+        say(f"start_from: training {config_path} first, in {output}")
     begun = has_checkpoint(output)
     result = train(config_path, resume=begun, progress=progress)
     return None if result is None else result.model_path
@@ -247,6 +249,7 @@ def _metadata(
     return {
         "training_data": ", ".join(names),
         "periodic": str(kinds.pop()) if len(kinds) == 1 else "both",
+        **charges_entry(structure.total_charge for structure in parts.train),
         "num_train": str(len(parts.train)),
         "num_validation": str(len(parts.validation)),
         "num_test": str(len(parts.test)),
@@ -297,6 +300,6 @@ def _finish(
     if progress:
         for name, metrics in (("validation", validation), ("test", test)):
             if metrics is not None:
-                print(f"\n{name}, {metrics.num_structures} structures\n{format_table(metrics)}")
-        print(f"\nmodel: {path}")
+                say(f"\n{name}, {metrics.num_structures} structures\n{format_table(metrics)}")
+        say(f"\nmodel: {path}")
     return TrainingResult(path, output / LAST_MODEL, validation, test)

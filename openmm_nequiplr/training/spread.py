@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..console import say
 from ..data.dataset import GraphDataset, LabelledGraph, Labels
 from ..data.keys import DataKeys
 from ..data.reading import read_structures, unsaid
@@ -155,7 +156,7 @@ def evaluate_committee(
     if output is not None:
         _write(Path(output), metrics, pairs)
     if verbose:
-        print(format_committee(metrics))
+        say(format_committee(metrics))
     return metrics
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ..console import say
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
 from ..equilibration import solve_batch
 from ..errors import InputError, describe
@@ -133,7 +134,7 @@ def learn_charges_first(
             squares, count = squares + float(error.square().sum()), count + error.numel()
         if progress and (epoch + 1) % max(1, settings.charge_epochs // 10) == 0:
             rms = 1e3 * math.sqrt(squares / count)
-            print(f"charges first, epoch {epoch + 1}: {rms:.2f} me", flush=True)
+            say(f"charges first, epoch {epoch + 1}: {rms:.2f} me")
 
 
 class _Fixed:

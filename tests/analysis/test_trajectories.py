@@ -111,6 +111,41 @@ def test_total_charge_and_time_of_extended_xyz(molecule):
     assert next(found.frames()).time == 0.5
 
 
+@pytest.mark.parametrize("kind", ["dcd", "xtc"])
+def test_names_with_any_letters(trajectory, tmp_path, kind):
+    folder = tmp_path / "Läufe mit Leerzeichen"
+    folder.mkdir()
+    trajectory.save(str(tmp_path / f"frames.{kind}"))
+    (tmp_path / f"frames.{kind}").rename(folder / f"größe.{kind}")
+    trajectory[0].save_pdb(str(tmp_path / "top.pdb"))
+    (tmp_path / "top.pdb").rename(folder / "tôp.pdb")
+    found = open_trajectory(folder / f"größe.{kind}", folder / "tôp.pdb")
+    frames = list(found.frames())
+    assert len(frames) == 5
+    np.testing.assert_allclose(frames[-1].positions, 10 * trajectory.xyz[-1], atol=0.02)
+
+
+def test_every_atom_of_a_pdb_file_counts(structures, tmp_path):
+    """Names are repeated in a residue: as a topology, and as a trajectory of its own."""
+    crystals = [atoms.repeat((2, 1, 1)) for atoms in structures]
+    write(tmp_path / "all.pdb", crystals)
+    found = open_trajectory(tmp_path / "all.pdb")
+    assert found.symbols == tuple(crystals[0].symbols)
+    assert len(list(found.frames())) == 5
+    plain = [atoms.copy() for atoms in crystals]
+    for atoms in plain:
+        atoms.pbc, atoms.cell = False, None
+    write(tmp_path / "all.xyz", plain, format="xyz")
+    found = open_trajectory(tmp_path / "all.xyz", tmp_path / "all.pdb")
+    assert found.symbols == tuple(crystals[0].symbols)
+    for frame, atoms in zip(found.frames(), crystals, strict=True):
+        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-5)
+
+
+def test_charges_that_nothing_tells(molecule):
+    assert open_trajectory([molecule]).total_charge is None
+
+
 # ---------------------------------------------------------------------------------------- errors
 
 

@@ -113,3 +113,21 @@ def test_mistakes_are_named(make_model, tmp_path, crystal):
     silent = Evaluator(copy.deepcopy(model))(graph, compute_forces=False)
     with pytest.raises(InputError, match="forces in all"):
         Spread.of([silent, silent])
+
+
+def test_a_shipped_name_is_no_committee(tmp_path, monkeypatch):
+    """Results of a run may stand in a directory of that name."""
+    from openmm_nequiplr.model import load_model, shipped_models
+    from openmm_nequiplr.model.committee import is_committee, member_sources
+    from openmm_nequiplr.model.io import model_path
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "carbon-chain").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "au2-mgo").write_text("a log")
+    assert member_sources(["carbon-chain"]) == ["carbon-chain"]
+    assert [is_committee(name) for name in ("carbon-chain", "./carbon-chain", "own")] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert model_path("au2-mgo") == shipped_models()["au2-mgo"]
+    assert load_model("carbon-chain").config.type_names == ("H", "C")

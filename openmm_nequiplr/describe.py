@@ -1,0 +1,88 @@
+"""One line on what is computed: atoms, charge, box, and how the charges and their energy are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase.formula import Formula
+from ase.geometry import cell_to_cellpar
+
+from .model.config import ModelConfig
+from .model.solving import SolverOptions
+
+
+def describe_atoms(
+    symbols: Sequence[str],
+    charge: float,
+    box: np.ndarray | None,
+    assumed: bool = False,
+    frozen: int = 0,
+) -> str:
+    """Atoms, charge and box, as in ``64 atoms Na32Cl32, charge 0, box 11.3 × 11.3 × 11.3 Å``.
+
+    Parameters
+    ----------
+    symbols : sequence of str, length N
+    charge : float, e
+    box : numpy.ndarray, shape (3, 3), Å, or None
+        Rows are box vectors.
+    assumed : bool
+        Whether nothing tells the charge.
+    frozen : int
+        Number of atoms that are held fixed.
+    """
+    style = "hill" if "C" in symbols else "metal"
+    formula = Formula.from_list(list(symbols)).format(style)
+    count = f"{len(symbols)} atom{'s' if len(symbols) != 1 else ''} {formula}"
+    held = f" ({frozen} held fixed)" if frozen else ""
+    sign = f"{charge:+g}" if charge else "0"
+    parts = [count + held, f"charge {sign}" + (" (assumed)" if assumed else ""), _box(box)]
+    return ", ".join(parts)
+
+
+def _box(box: np.ndarray | None) -> str:
+    if box is None:
+        return "no box"
+    lengths, angles = np.split(cell_to_cellpar(box), 2)
+    text = "box " + " × ".join(f"{length:.1f}" for length in lengths) + " Å"
+    if np.abs(angles - 90.0).max() > 0.05:
+        text += " (" + ", ".join(f"{angle:.1f}°" for angle in angles) + ")"
+    return text
+
+
+def describe_charges(
+    config: ModelConfig,
+    count: int,
+    periodic: bool,
+    solver: SolverOptions,
+    long_range: str | None = None,
+) -> str:
+    """How charges are found and who sums their energy.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    count : int
+        Number N of atoms.
+    periodic : bool
+    solver : SolverOptions
+    long_range : {"openmm", "graph"}, optional
+        As in :class:`.simulation.computation.ComputationSettings`; ``None`` stands for ``"graph"``.
+    """
+    if not config.equilibration:
+        return "no charges"
+    iterative = solver.iterative(config, count, periodic)
+    found = f"charges by {'iterative' if iterative else 'dense'} solve"
+    if not periodic:
+        return f"{found}, Coulomb energy by a sum over all pairs"
+    if config.legacy_periodic:
+        return f"{found} that do not interact, as in the published code"
+    if long_range == "openmm":
+        return f"{found}, Coulomb energy by PME"
+    return f"{found}, Coulomb energy by {'the mesh of the solve' if iterative else 'an Ewald sum'}"
+
+
+def describe_threads(count: int) -> str:
+    """The number of threads in words."""
+    return f"{count} thread{'s' if count != 1 else ''}"

@@ -1,0 +1,1 @@
+"""Structure files as other programs write them, without OpenMM."""

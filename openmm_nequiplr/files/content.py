@@ -1,0 +1,115 @@
+"""What a structure file holds, before it becomes a structure for a simulation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, describe, notify
+
+
+@dataclass
+class FileContent:
+    """Atoms of one frame of a file, virtual sites included.
+
+    Parameters
+    ----------
+    symbols : tuple of str or None, length N
+        Element symbols, ``D`` for deuterium; ``None`` for virtual sites.
+    names : tuple of str, length N
+    residues : tuple of (str, str), length N
+        Name and number of each atom's residue.
+    positions : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), Å, or None
+        Rows are lattice vectors, of any orientation.
+    charge : float or None, e
+        ``None`` if the file does not tell.
+    frames : int
+        Number of frames of the file.
+    source : object, optional
+        The frame in a form from which OpenMM makes a topology, where there is one.
+    """
+
+    symbols: tuple[str | None, ...]
+    names: tuple[str, ...]
+    residues: tuple[tuple[str, str], ...]
+    positions: np.ndarray
+    cell: np.ndarray | None = None
+    charge: float | None = None
+    frames: int = 1
+    source: Any = None
+
+    @property
+    def atoms(self) -> list[int]:
+        """Indices of what is no virtual site."""
+        return [index for index, symbol in enumerate(self.symbols) if symbol is not None]
+
+
+def say_sites(path: Path, content: FileContent) -> None:
+    """Say that virtual sites, on which a model does not act, are left out."""
+    kept = len(content.atoms)
+    if kept < len(content.symbols):
+        pairs = zip(content.symbols, content.names, strict=True)
+        names = Counter(name.strip() for symbol, name in pairs if symbol is None)
+        shown = ", ".join(f"{name} {count}" for name, count in names.most_common(4))
+        notify(
+            f"structure: {len(content.symbols) - kept} virtual sites in {path} are left out "
+            f"({shown}), {kept} atoms remain"
+        )
+
+
+def choose_frame(path: Path, frame: int | None, count: int) -> int:
+    """Index of the frame to take, the last one by default; of several, it is said.
+
+    Raises
+    ------
+    InputError
+        If there is no such frame.
+    """
+    if count == 0:
+        raise InputError(describe("structure", f"no atoms in {path}", "at least one atom"))
+    if frame is None:
+        if count > 1:
+            notify(f"structure: of the {count} frames in {path}, the last one is taken")
+        return count - 1
+    if not -count <= frame < count:
+        raise InputError(describe("frame", frame, f"one of the {count} frames in {path}"))
+    return frame % count
+
+
+def cell_of_parameters(path: Path, parameters: list[float]) -> np.ndarray | None:
+    """Lattice vectors of lengths (Å) and angles (degrees), the first one along x.
+
+    Cells of 1 × 1 × 1 Å or without extent are placeholders of structures without a cell.
+
+    Returns
+    -------
+    numpy.ndarray, shape (3, 3), Å, or None
+    """
+    from ase.geometry import cellpar_to_cell
+
+    if max(parameters[:3]) <= 1.0:
+        if max(parameters[:3]) > 0.0:
+            shown = " × ".join(f"{length:g}" for length in parameters[:3])
+            notify(f"structure: the cell of {shown} Å in {path} is a placeholder, there is no box")
+        return None
+    return np.asarray(cellpar_to_cell(parameters))
+
+
+def say_space_group(path: Path, name: str) -> None:
+    """Say that symmetry copies are not made, if there were any to make."""
+    if "".join(name.split()).upper() not in ("", "P1", "1", "?", ".", "P11"):
+        notify(
+            f"structure: the symmetry {name.strip()} of {path} is not applied: its atoms are taken "
+            "as they are listed"
+        )
+
+
+def is_mmcif(path: Path) -> bool:
+    """Whether a CIF file is one of molecules, with tags such as ``_atom_site.id``."""
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        return any(line.lstrip().lower().startswith("_atom_site.") for line in handle)

@@ -1,0 +1,268 @@
+"""PDB files as programs write them, with their pitfalls removed for OpenMM.
+
+OpenMM drops atoms whose names are repeated within a residue, takes the first of alternate
+locations, guesses elements by the first letter, and believes placeholders of cells.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, describe, notify
+from .content import FileContent, cell_of_parameters, choose_frame, say_space_group
+from .elements import element_from_name, fits, is_site, known_element, told_elements
+
+_ATOMS = ("ATOM  ", "HETATM")
+# Relative deviation of the cells of CRYST1 and SCALE records beyond which the latter are void.
+_SAME_CELL = 5e-3
+
+
+@dataclass
+class _Frame:
+    """Records of one frame: atoms (80 columns each) and the chain breaks among them."""
+
+    lines: list[str] = field(default_factory=list)
+    crystal: str | None = None
+
+    @property
+    def atoms(self) -> list[str]:
+        return [line for line in self.lines if line[:6] in _ATOMS]
+
+
+def read_pdb(path: Path, frame: int | None = None) -> FileContent:
+    """Read one frame of a PDB file, every atom of it.
+
+    Parameters
+    ----------
+    path : path
+    frame : int, optional
+        By default the last one.
+
+    Raises
+    ------
+    InputError
+        If a record cannot be understood, an element cannot be told, or there is no such frame.
+    """
+    frames, connects, scales = _split(path)
+    chosen = frames[choose_frame(path, frame, len(frames))]
+    content = _content(path, chosen, connects, scales)
+    content.frames = len(frames)
+    return content
+
+
+def pdb_frames(path: Path) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Positions (shape (N, 3), Å) and cell (Å) of every frame, in the order of :func:`read_pdb`."""
+    frames, _, scales = _split(path)
+    result = []
+    for chosen in frames:
+        kept, _ = _single_locations(chosen.lines)
+        kept = [line for line in kept if line[:6] in _ATOMS and not _is_site(line)]
+        positions, cell = _positions(path, kept), _cell(path, chosen.crystal)
+        result.append((positions @ _turn(cell, scales), cell))
+    return result
+
+
+# ---------------------------------------------------------------------------------------- records
+
+
+def _split(path: Path) -> tuple[list[_Frame], list[str], dict[int, list[float]]]:
+    """Frames with atoms, CONECT records, and rows of SCALE records by number."""
+    frames, connects, scales = [_Frame()], [], {}
+    crystal = None
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        for line in handle:
+            tag = line[:6].ljust(6)
+            if tag in _ATOMS or tag[:3] == "TER":
+                frames[-1].lines.append(line.rstrip("\r\n").ljust(80))
+            elif tag == "CRYST1":
+                crystal = line
+            elif tag == "CONECT":
+                connects.append(line)
+            elif tag[:5] == "SCALE" and tag[5] in "123":
+                scales[int(tag[5])] = [_number(path, line, k, k + 10) for k in (10, 20, 30)]
+            if tag[:3] == "END" and frames[-1].atoms:
+                frames.append(_Frame())
+            frames[-1].crystal = crystal
+    return [frame for frame in frames if frame.atoms], connects, scales
+
+
+def _number(path: Path, line: str, start: int, end: int) -> float:
+    try:
+        value = float(line[start:end])
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        where = f"columns {start + 1} to {end} of {path}"
+        raise InputError(describe(where, line.rstrip(), "a number"))
+    return value
+
+
+def _positions(path: Path, atoms: list[str]) -> np.ndarray:
+    rows = [[_number(path, line, k, k + 8) for k in (30, 38, 46)] for line in atoms]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _cell(path: Path, crystal: str | None) -> np.ndarray | None:
+    if crystal is None:
+        return None
+    columns = ((6, 15), (15, 24), (24, 33), (33, 40), (40, 47), (47, 54))
+    return cell_of_parameters(path, [_number(path, crystal, *c) for c in columns])
+
+
+def _turn(cell: np.ndarray | None, scales: dict[int, list[float]]) -> np.ndarray:
+    """Rotation R from the file's axes to those of ``cell``: ``positions @ R``, shape (3, 3).
+
+    SCALE records tell how the cell lies; some programs fill them with anything.
+    """
+    if cell is None or sorted(scales) != [1, 2, 3]:
+        return np.eye(3)
+    fractional = np.array([scales[k] for k in (1, 2, 3)])
+    if abs(np.linalg.det(fractional)) < 1e-12:
+        return np.eye(3)
+    turned = np.linalg.inv(fractional).T
+    if not np.allclose(turned @ turned.T, cell @ cell.T, atol=_SAME_CELL * (cell @ cell.T).max()):
+        return np.eye(3)
+    left, _, right = np.linalg.svd(np.linalg.inv(turned) @ cell)
+    rotation = left @ right
+    return rotation if np.abs(rotation - np.eye(3)).max() > 1e-3 else np.eye(3)
+
+
+# ---------------------------------------------------------------------------------------- pitfalls
+
+
+def _content(
+    path: Path, frame: _Frame, connects: list[str], scales: dict[int, list[float]]
+) -> FileContent:
+    lines, dropped = _single_locations(frame.lines)
+    if dropped:
+        notify(
+            f"structure: {path} has alternate locations: those of the highest occupancy are taken, "
+            f"{dropped} others left out"
+        )
+    lines = _unique_names(_with_elements(path, lines))
+    cell = _cell(path, frame.crystal)
+    if cell is not None and frame.crystal is not None:
+        say_space_group(path, frame.crystal[55:66])
+    atoms = [line for line in lines if line[:6] in _ATOMS]
+    symbols = [line[76:78].strip() for line in atoms]
+    formal = [_formal_charge(line) for line in atoms]
+    return FileContent(
+        tuple(None if symbol == "EP" else known_element(symbol) for symbol in symbols),
+        tuple(line[12:16].strip() for line in atoms),
+        tuple((_residue(line), line[22:27].strip()) for line in atoms),
+        _positions(path, atoms) @ _turn(cell, scales),
+        cell,
+        float(sum(formal)) if any(formal) else None,
+        source="".join(f"{line}\n" for line in lines) + "".join(connects),
+    )
+
+
+def _formal_charge(line: str) -> int:
+    """Charge in columns 79 and 80, such as ``2-``; 0 where there is none."""
+    text = line[78:80].strip()
+    try:
+        return int(text[::-1] if text.endswith(("+", "-")) else text)
+    except ValueError:
+        return 0
+
+
+def _residue(line: str) -> str:
+    """Residue name: three columns, four in some programs, wherever they are justified."""
+    return line[17:21].strip()
+
+
+def _single_locations(lines: list[str]) -> tuple[list[str], int]:
+    """Keep one location of each atom: in a residue, those of the highest mean occupancy."""
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if line[:6] in _ATOMS and line[16] != " ":
+            groups[line[21:27]][line[16]].append(line)
+    if not groups:
+        return lines, 0
+    chosen, names = {}, {}
+    for residue, places in groups.items():
+        best = max(places, key=lambda mark: np.mean([_occupancy(x) for x in places[mark]]))
+        chosen[residue] = best
+        names[residue] = {line[12:16] for line in places[best]}
+    kept, taken = [], set()
+    for line in lines:
+        residue, name = line[21:27], line[12:16]
+        if line[:6] in _ATOMS and line[16] != " ":
+            elsewhere = name in names[residue] or (residue, name) in taken
+            if line[16] != chosen[residue] and elsewhere:
+                continue
+            taken.add((residue, name))
+            line = line[:16] + " " + line[17:]
+        kept.append(line)
+    return kept, len(lines) - len(kept)
+
+
+def _occupancy(line: str) -> float:
+    try:
+        return float(line[54:60])
+    except ValueError:
+        return 1.0
+
+
+def _is_site(line: str) -> bool:
+    symbol = line[76:78].strip().upper()
+    return symbol == "EP" or (known_element(symbol) is None and is_site(line[12:16], line[17:21]))
+
+
+def _with_elements(path: Path, lines: list[str]) -> list[str]:
+    """Fill in elements that are missing, or impossible in their residue, and say so."""
+    result, guesses = [], []
+    for line in lines:
+        if line[:6] in _ATOMS:
+            residue, name = _residue(line), line[12:16]
+            symbol = line[76:78].strip().rstrip("+-0123456789")
+            element = known_element(symbol)
+            if _is_site(line):
+                symbol = "EP"
+            elif element is None or not fits(symbol, residue):
+                element = element_from_name(name, residue, aligned=True)
+                if element is None:
+                    got = f"atom {name.strip()!r} of {residue!r} with {symbol!r} in {path}"
+                    raise InputError(describe("element", got, "a symbol in columns 77 and 78"))
+                symbol = element
+                guesses.append((name, symbol))
+            line = f"{line[:76]}{symbol:>2}{line[78:]}"
+        result.append(line)
+    if guesses:
+        notify(
+            f"structure: {path} gives no usable element for {len(guesses)} atoms, they are told by "
+            f"the atoms' names: {told_elements(guesses)}"
+        )
+    return result
+
+
+def _unique_names(lines: list[str]) -> list[str]:
+    """Where names are repeated within a residue, make every atom a residue of its own."""
+    blocks: list[list[str]] = []
+    last = None
+    for line in lines:
+        mark = (line[21:27], _residue(line)) if line[:6] in _ATOMS else None
+        if mark != last or mark is None:
+            blocks.append([])
+        blocks[-1].append(line)
+        last = mark
+    repeated = [
+        block[0][:6] in _ATOMS and len({line[12:16].strip() for line in block}) < len(block)
+        for block in blocks
+    ]
+    result, number = [], 0
+    for block, split in zip(blocks, repeated, strict=True):
+        for index, line in enumerate(block):
+            if line[:6] not in _ATOMS:
+                result.append(line)
+                continue
+            number += index == 0 or split
+            residue = _residue(line)
+            name = f"{line[76:78].strip():<4}" if split and line[76:78] != "EP" else line[12:16]
+            place = line[22:27] if not any(repeated) else f"{(number - 1) % 9999 + 1:4d} "
+            result.append(f"{line[:12]}{name} {residue:<4}{line[21]}{place}{line[27:]}")
+    return result

@@ -1,0 +1,35 @@
+"""Names of files for libraries that do not take every name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+
+class AsciiPath:
+    """A name in ASCII for a file, as long as this object lives: mdtraj's C readers need one.
+
+    Parameters
+    ----------
+    path : path
+
+    Attributes
+    ----------
+    path : str
+        That of the file itself where it will do, else that of a link (or copy) to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        if self.path.isascii():
+            return
+        folder = tempfile.mkdtemp(prefix="nequiplr-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        link = Path(folder) / ("file" + "".join(path.suffixes[-2:]))
+        try:
+            link.symlink_to(path.resolve())
+        except OSError:
+            shutil.copyfile(path, link)
+        self.path = str(link)

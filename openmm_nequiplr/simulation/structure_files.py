@@ -1,0 +1,189 @@
+"""Structure files of every format as structures for simulations."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openmm import app, unit
+
+from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
+from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
+from ..files.gro import read_gro
+from ..files.pdb import read_pdb
+from ..units import ANGSTROM_PER_NM
+from .box import reduce_box
+from .mmcif_file import check_crystal, read_mmcif
+from .topology import SimulationStructure, from_atoms, say_turned
+
+_READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
+    ".pdb": read_pdb,
+    ".ent": read_pdb,
+    ".gro": read_gro,
+    ".pdbx": read_mmcif,
+    ".mmcif": read_mmcif,
+}
+# Formats with a topology of their own that mdtraj reads.
+_MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
+
+
+def read_structure(path: str | Path, frame: int | None = None) -> SimulationStructure:
+    """Read a structure file: every atom in the order of the file, cell, masses, total charge.
+
+    OpenMM reads PDB and mmCIF files, mdtraj HDF5 and MOL2 files, ASE anything else (extended XYZ,
+    CIF, POSCAR, trajectories …). What a file leaves open or this package cannot take over is said
+    by a :class:`~openmm_nequiplr.errors.NequIPLRWarning`: elements told by names, alternate
+    locations, virtual sites that are left out, several frames, a cell that had to be rotated.
+
+    Parameters
+    ----------
+    path : path
+    frame : int, optional
+        Which of several frames; negative numbers count from the end. By default the last one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    InputError
+        If it cannot be read, or not without loss.
+    BoxError
+        If the structure is periodic in some directions only, or its cell is degenerate.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"structure: expected an existing file, got {path}")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in _MDTRAJ_SUFFIXES:
+            return _from_mdtraj(path, frame)
+        reader = _reader(path)
+        if reader is None:
+            return from_atoms(_from_ase(path, frame, "cif" if suffix == ".cif" else None))
+        return _structure(path, reader(path, frame))
+    except (NequIPLRError, NequIPLRWarning, PermissionError):
+        raise
+    except Exception as error:  # readers raise whatever they please
+        raise _unreadable(path, error) from error
+
+
+def _reader(path: Path) -> Callable[[Path, int | None], FileContent] | None:
+    suffix = path.suffix.lower()
+    return read_mmcif if suffix == ".cif" and is_mmcif(path) else _READERS.get(suffix)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"unknown entry {reason}"
+    return InputError(f"structure: expected a readable file, got {path} ({reason})")
+
+
+def _structure(path: Path, content: FileContent) -> SimulationStructure:
+    topology, rotation, box = _topology(path, content), np.eye(3), None
+    if topology.getNumAtoms() == 0:
+        raise InputError(describe("structure", f"no atoms in {path}", "at least one atom"))
+    topology.setPeriodicBoxVectors(None)
+    if content.cell is not None:
+        reduced = reduce_box(content.cell)
+        rotation, box = reduced.rotation, reduced.vectors / ANGSTROM_PER_NM
+        topology.setPeriodicBoxVectors(unit.Quantity(box, unit.nanometer))
+        say_turned(content.cell, rotation)
+    if content.charge is not None:
+        notify(f"total charge: {content.charge:+g} e, the sum of the formal charges in {path}")
+    return SimulationStructure(
+        topology,
+        content.positions[content.atoms] @ rotation.T / ANGSTROM_PER_NM,
+        box,
+        content.charge or 0.0,
+        rotation,
+        charge_given=content.charge is not None,
+    )
+
+
+def _topology(path: Path, content: FileContent) -> app.Topology:
+    """The topology of a file's atoms, virtual sites left out."""
+    say_sites(path, content)
+    topology = content.source
+    if isinstance(topology, str):
+        topology = _of_records(path, content)
+    elif topology is None:
+        topology = _of_names(content)
+    sites = [atom for atom in topology.atoms() if atom.element is None]
+    if not sites:
+        return topology
+    modeller = app.Modeller(topology, content.positions * unit.angstrom)
+    modeller.delete(sites)
+    return modeller.topology
+
+
+def _of_records(path: Path, content: FileContent) -> app.Topology:
+    """OpenMM's view of PDB records, if it has every atom."""
+    pdb = app.PDBFile(io.StringIO(content.source))
+    symbols = tuple(a.element.symbol if a.element else None for a in pdb.topology.atoms())
+    if symbols != content.symbols:
+        got = f"{len(symbols)} of the {len(content.symbols)} in {path}"
+        raise InputError(describe("structure", got, "all atoms in their order"))
+    return pdb.topology
+
+
+def _of_names(content: FileContent) -> app.Topology:
+    topology = app.Topology()
+    chain, last, residue = topology.addChain("A"), None, None
+    for symbol, name, place in zip(content.symbols, content.names, content.residues, strict=True):
+        if place != last:
+            last, residue = place, topology.addResidue(place[0], chain, place[1])
+        element = None if symbol is None else app.Element.getBySymbol(symbol)
+        topology.addAtom(name, element, residue)
+    topology.createStandardBonds()
+    return topology
+
+
+def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:
+    import mdtraj
+
+    from .mdtraj_topology import from_mdtraj
+
+    trajectory = mdtraj.load(str(path))
+    return from_mdtraj(trajectory, choose_frame(path, frame, trajectory.n_frames))
+
+
+def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
+    """One frame of a file as ``ase.Atoms``."""
+    from ase.io import read
+    from ase.io.formats import filetype
+
+    kind = kind or filetype(str(path))
+    if kind in ("proteindatabank", "gromacs"):
+        expected = "the suffix .pdb or .gro for files of these formats, not compressed"
+        raise InputError(describe("structure", str(path), expected))
+    _check_types(path, kind)
+    try:
+        atoms = read(path, index=-1 if frame is None else frame, format=kind)
+    except (IndexError, StopIteration):
+        if frame is None:
+            raise
+        raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None
+    if frame is None and len(read(path, index=slice(0, 2), format=kind)) > 1:
+        notify(f"structure: of several frames in {path}, the last one is taken")
+    if kind == "cif":
+        check_crystal(path, atoms)
+    return atoms
+
+
+def _check_types(path: Path, kind: str) -> None:
+    """Refuse LAMMPS files whose numbers of types would be taken for atomic numbers."""
+    if kind not in ("lammps-data", "lammps-dump-text"):
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if kind == "lammps-data":
+        told = any(line.strip().startswith("Masses") for line in text.splitlines())
+    else:
+        heads = [line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")]
+        told = all({"element", "mass"} & set(words) for words in heads)
+    if not told:
+        expected = "elements (dump_modify element, or a section Masses) in a LAMMPS file"
+        raise InputError(describe("structure", f"numbers of types in {path}", expected))

@@ -1,0 +1,101 @@
+"""Molecules that a periodic boundary cuts, put together again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class WholeMolecules:
+    """Moves atoms by lattice vectors so that what is near in the lattice is near in space.
+
+    Atoms are joined along the minimum spanning tree of their shortest distances in the lattice,
+    from the first atom on: bonds first, then the shortest gaps between molecules. The result
+    depends on positions modulo lattice vectors alone, apart from the image of the first atom,
+    which stays. The tree of the last call is taken again where it provably gives the same.
+    """
+
+    def __init__(self) -> None:
+        self._tree: list[tuple[int, int]] | None = None
+
+    def __call__(self, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
+        """Positions at the images that belong together.
+
+        Parameters
+        ----------
+        positions : numpy.ndarray, shape (N, 3), Å
+        cell : numpy.ndarray, shape (3, 3), Å
+            Rows are lattice vectors.
+
+        Returns
+        -------
+        numpy.ndarray, shape (N, 3), Å
+        """
+        if len(positions) < 2:
+            return positions
+        cell = _reduced(cell)
+        if self._tree is not None and len(self._tree) == len(positions) - 1:
+            joined, longest = _joined(positions, cell, self._tree)
+            if _unambiguous(joined, cell, longest):
+                return joined
+        self._tree = _spanning_tree(positions, cell)
+        return _joined(positions, cell, self._tree)[0]
+
+
+def _reduced(cell: np.ndarray) -> np.ndarray:
+    """Short vectors of the same lattice, for which rounding finds the shortest images."""
+    products = np.abs(cell @ cell.T)
+    if (2.0 * (products - np.diag(np.diag(products))) <= np.diag(products)).all():
+        return cell
+    from ase.geometry import minkowski_reduce
+
+    return np.asarray(minkowski_reduce(cell)[0])
+
+
+def _nearest(vectors: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Vectors, shape (M, 3), at images that rounding finds; the shortest ones of short vectors."""
+    inverse = np.linalg.inv(cell)
+    for row in (2, 1, 0):
+        vectors = vectors - np.round(vectors @ inverse[:, row])[:, None] * cell[row]
+    return vectors
+
+
+def _joined(
+    positions: np.ndarray, cell: np.ndarray, tree: list[tuple[int, int]]
+) -> tuple[np.ndarray, float]:
+    """Positions along the edges (parent, child) of a tree, and its longest edge, Å."""
+    parents, children = np.array(tree).T
+    steps = _nearest(positions[children] - positions[parents], cell)
+    joined = positions.copy()
+    raw = np.linalg.solve(cell.T, (positions[parents] + steps - positions[children]).T).T
+    shifts = np.zeros_like(positions)
+    for parent, child, shift in zip(parents, children, np.round(raw), strict=True):
+        shifts[child] = shifts[parent] + shift
+    joined += shifts @ cell
+    return joined, float(np.linalg.norm(steps, axis=1).max())
+
+
+def _unambiguous(positions: np.ndarray, cell: np.ndarray, longest: float) -> bool:
+    """Whether no image of an atom is as near to another atom as the longest edge is long.
+
+    Then any tree of edges that are no longer joins the same images.
+    """
+    normals = np.linalg.inv(cell)
+    widths = 1.0 / np.linalg.norm(normals, axis=0)
+    extents = np.ptp(positions @ normals, axis=0) * widths
+    return bool((extents + longest < widths).all())
+
+
+def _spanning_tree(positions: np.ndarray, cell: np.ndarray) -> list[tuple[int, int]]:
+    """Edges (parent, child) in the order in which Prim's algorithm finds them, from atom 0."""
+    count = len(positions)
+    distance, parent = np.full(count, np.inf), np.zeros(count, dtype=np.int64)
+    outside = np.ones(count, dtype=bool)
+    tree, newest = [], 0
+    for _ in range(count - 1):
+        outside[newest] = False
+        apart = np.linalg.norm(_nearest(positions - positions[newest], cell), axis=1)
+        closer = outside & (apart < distance)
+        distance[closer], parent[closer] = apart[closer], newest
+        newest = int(np.argmin(np.where(outside, distance, np.inf)))
+        tree.append((int(parent[newest]), newest))
+    return tree

@@ -1,0 +1,84 @@
+"""One reader for files of every format."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from openmm_nequiplr.errors import BoxError, InputError, NequIPLRWarning
+from openmm_nequiplr.simulation import read_structure
+from openmm_nequiplr.simulation.topology import element_symbols
+
+DUMP = """ITEM: TIMESTEP
+0
+ITEM: NUMBER OF ATOMS
+2
+ITEM: BOX BOUNDS pp pp pp
+0 9
+0 9
+0 9
+ITEM: ATOMS id type x y z{names}
+1 1 0 0 0{first}
+2 2 3 0 0{second}
+"""
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "traj", "cif", "pdb", "vasp", "xyz", "json"])
+def test_order_positions_and_cell(tmp_path, skewed_salt, suffix):
+    """Whatever the format: distances between the atoms in their order, in names of any letters."""
+    folder = tmp_path / "Größe σ"
+    folder.mkdir()
+    path = folder / f"salt.{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(path, skewed_salt, **({"format": "extxyz"} if suffix == "xyz" else {}))
+        found = read_structure(path)
+    assert element_symbols(found.topology) == list(skewed_salt.symbols)
+    here = Atoms(skewed_salt.symbols, 10 * found.positions, cell=10 * found.box, pbc=True)
+    np.testing.assert_allclose(
+        here.get_all_distances(mic=True), skewed_salt.get_all_distances(mic=True), atol=6e-3
+    )
+
+
+def test_one_of_several_frames(tmp_path, cluster):
+    frames = []
+    for k in range(3):
+        frames.append(cluster.copy())
+        frames[-1].positions[0, 0] = k
+    write(tmp_path / "a.extxyz", frames)
+    with pytest.warns(NequIPLRWarning, match="of several frames in .*, the last one is taken"):
+        assert read_structure(tmp_path / "a.extxyz").positions[0, 0] == pytest.approx(0.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NequIPLRWarning)
+        assert read_structure(tmp_path / "a.extxyz", frame=1).positions[0, 0] == pytest.approx(0.1)
+    with pytest.raises(InputError, match="frame: expected one of the frames"):
+        read_structure(tmp_path / "a.extxyz", frame=3)
+
+
+def test_numbers_of_types_are_no_elements(tmp_path):
+    path = tmp_path / "a.lammpstrj"
+    path.write_text(DUMP.format(names="", first="", second=""))
+    with pytest.raises(InputError, match="elements .* in a LAMMPS file"):
+        read_structure(path)
+    path.write_text(DUMP.format(names=" element", first=" Na", second=" Cl"))
+    assert element_symbols(read_structure(path).topology) == ["Na", "Cl"]
+
+
+def test_what_cannot_be_read(tmp_path, rock_salt):
+    with pytest.raises(FileNotFoundError, match="structure: expected an existing file"):
+        read_structure(tmp_path)
+    rock_salt = rock_salt.copy()
+    rock_salt.pbc = (True, True, False)
+    rock_salt.write(tmp_path / "slab.extxyz")
+    with pytest.raises(BoxError, match="pbc: expected all directions or none"):
+        read_structure(tmp_path / "slab.extxyz")
+    rock_salt[:2].write(tmp_path / "copy.pdb.gz")
+    with pytest.raises(InputError, match=r"the suffix \.pdb or \.gro"):
+        read_structure(tmp_path / "copy.pdb.gz")
+    (tmp_path / "nan.xyz").write_text("1\n\nH nan 0 0\n")
+    with pytest.raises(InputError, match="positions: expected finite numbers"):
+        read_structure(tmp_path / "nan.xyz")
