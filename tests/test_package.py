@@ -18,6 +18,7 @@ PUBLIC = [
     "ModelConfig",
     "NequIPLRCalculator",
     "NequIPLRPotential",
+    "StabilityReporter",
     "create_system",
     "export_torch_force",
     "load_model",
