@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, describe
+from ..whole import WholeMolecules
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ class Structure:
             object.__setattr__(self, name, value)
 
     def in_free_space(self) -> Structure:
-        """The same atoms and labels without a cell, and without the stress of one."""
-        return replace(self, cell=None, pbc=False, stress=None)
+        """The same atoms and labels without a cell, molecules whole, and without a stress."""
+        points = self.positions
+        if self.cell is not None:
+            points = WholeMolecules()(points, self.cell)
+        return replace(self, positions=points, cell=None, pbc=False, stress=None)
 
     def without(self, *labels: str) -> Structure:
         """The same atoms without some of the labels."""

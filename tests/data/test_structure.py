@@ -39,6 +39,18 @@ def test_cell_of_a_molecule_is_dropped():
     assert _water(cell=np.zeros((3, 3))).cell is None
 
 
+def test_free_space_puts_molecules_together():
+    """A bond that the boundary cuts is one again; a label of the cell is gone."""
+    cell = np.diag([9.0, 10.0, 11.0])
+    wrapped = Structure(
+        ("O", "H"), np.array([[0.2, 5.0, 5.0], [8.5, 5.0, 5.0]]), cell, True, stress=np.eye(3)
+    )
+    free = wrapped.in_free_space()
+    assert np.linalg.norm(np.diff(free.positions, axis=0)) == pytest.approx(0.7)
+    np.testing.assert_array_equal(free.positions[0], wrapped.positions[0])
+    assert (free.pbc, free.cell, free.stress) == (False, None, None)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
