@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from openmm_nequiplr.data import Structure
+from openmm_nequiplr.errors import ConvergenceError
 from openmm_nequiplr.simulation import trial
+from openmm_nequiplr.simulation.computation import Computation
 from openmm_nequiplr.simulation.trial import run_dynamics, temperature_limit
 
 
@@ -43,11 +45,19 @@ def test_atoms_that_meet_are_named(free_atoms):
     assert re.fullmatch(r"(Na|Cl)\d–(Na|Cl)\d [01]\.\d\d Å apart", run.message)
 
 
-def test_an_energy_that_is_no_number_ends_a_run(free_atoms):
-    dict(free_atoms.named_buffers())["energy_shifts"].fill_(float("nan"))
+@pytest.mark.parametrize("evaluations", [0, 60])
+def test_an_evaluation_that_fails_ends_a_run(free_atoms, monkeypatch, evaluations):
+    right, left = Computation.evaluate, iter(range(evaluations))
+
+    def fails(self, positions, cell=None):
+        if next(left, None) is None:
+            raise ConvergenceError("charges: expected a solution, got none")
+        return right(self, positions, cell)
+
+    monkeypatch.setattr(Computation, "evaluate", fails)
     run = run_dynamics(free_atoms, PAIR, 300.0, ps=1.0, fs=1.0, seed=1)
-    assert run.failed_at == 0.0
-    assert "non-finite energy" in run.message
+    assert run.failed_at == (0.1 if evaluations else 0.0)
+    assert "charges: expected a solution" in run.message
 
 
 def test_a_run_that_heats_up_ends(free_atoms, monkeypatch):
