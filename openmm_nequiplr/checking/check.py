@@ -13,6 +13,7 @@ import numpy as np
 from ..analysis.contacts import ChargeRange, ChargeWatch, widest
 from ..analysis.minimisation import Minimisation, minimise_displaced, to_ase
 from ..calculator import NequIPLRCalculator
+from ..console import say
 from ..data import DataKeys, Structure, read_structures
 from ..data.units import DataUnits
 from ..errors import ConvergenceError, InputError, ModelFileError, describe
@@ -20,6 +21,7 @@ from ..model import NequIPLRPotential, load_model, save_model
 from ..model.building import type_indices
 from ..simulation.md import limited_threads
 from ..simulation.trial import DynamicsRun, run_dynamics
+from ..writing import replace_file
 from .forces import check_forces
 from .options import QUICK, CheckOptions
 from .picture import plot_report
@@ -44,7 +46,7 @@ def _silent(text: str) -> None:
 
 def to_stderr(text: str) -> None:
     """Show a line of progress."""
-    print(f"check: {text}", file=sys.stderr, flush=True)
+    say(f"check: {text}", file=sys.stderr)
 
 
 def check_model(
@@ -335,7 +337,7 @@ def write_report(report: StabilityReport, output: str | Path) -> None:
     directory = Path(output)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    (directory / REPORT).write_text(text + "\n", encoding="utf-8")
+    replace_file(directory / REPORT, text + "\n")
     plot_report(report, directory / PICTURE)
 
 
