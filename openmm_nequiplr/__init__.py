@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openmm_nequiplr.calculator import NequIPLRCalculator
+    from openmm_nequiplr.checking import check_model
     from openmm_nequiplr.model import (
         ModelConfig,
         NequIPLRPotential,
@@ -40,6 +41,7 @@ _HOME = {
     "NequIPLRCalculator": "openmm_nequiplr.calculator",
     "NequIPLRPotential": "openmm_nequiplr.model",
     "StabilityReporter": "openmm_nequiplr.simulation",
+    "check_model": "openmm_nequiplr.checking",
     "create_system": "openmm_nequiplr.simulation",
     "export_torch_force": "openmm_nequiplr.simulation",
     "load_model": "openmm_nequiplr.model",
@@ -56,6 +58,7 @@ __all__ = [
     "NequIPLRPotential",
     "StabilityReporter",
     "__version__",
+    "check_model",
     "create_system",
     "export_torch_force",
     "load_model",

@@ -29,6 +29,7 @@ from .errors import (
     describe,
 )
 
+EXIT_UNFIT = 1
 EXIT_FAILURE = 2
 EXIT_INTERRUPTED = 130
 _SIGNALLED = 128  # and the number of the signal, as shells have it
@@ -46,15 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 2 after an error (one line on standard error), 130 after Ctrl-C, 143 after
-        SIGTERM.
+        0 on success, 1 from ``check`` if the model is not fit, 2 after an error (one line on
+        standard error), 130 after Ctrl-C, 143 after SIGTERM.
     """
     spell_on_streams()
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:
         with _warnings_as_lines():
-            arguments.call(arguments)
+            status = arguments.call(arguments)
     except KeyboardInterrupt as error:
         print(f"nequiplr: {_one_line(error) if error.args else 'interrupted'}", file=sys.stderr)
         return _SIGNALLED + error.number if isinstance(error, Interrupted) else EXIT_INTERRUPTED
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"nequiplr: error: {_one_line(error)}", file=sys.stderr)
         return EXIT_FAILURE
-    return 0
+    return status or 0
 
 
 @contextmanager
@@ -162,15 +163,41 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="override entries of CONFIG, e.g. --set optimizer.lr=0.005 max_epochs=10",
     )
+    parser.add_argument(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        default=True,
+        help="leave out the quick stability check at the end (see nequiplr check)",
+    )
 
 
 def _train(arguments: argparse.Namespace) -> None:
     options = _given(arguments)
     options["overrides"] = parse_overrides(options["overrides"])
+    check = options.pop("check")
     if "seeds" in options:
-        _needs_lightning("openmm_nequiplr.training.committee", "train_committee")(**options)
+        train = _needs_lightning("openmm_nequiplr.training.committee", "train_committee")
     else:
-        _needs_lightning("openmm_nequiplr.training.run", "train")(**options)
+        train = _needs_lightning("openmm_nequiplr.training.run", "train")
+    result = train(**options)
+    if check and result is not None:
+        _check_trained(result)
+
+
+def _check_trained(result: Any) -> None:
+    """Check the models of a training; its success does not depend on what comes out."""
+    try:
+        from .checking import check_trained
+
+        reports = check_trained(result.model_paths, result.validation_structures)
+    except (NequIPLRError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != "openmm":
+            raise
+        print(f"check: not done ({_one_line(error)})")
+        return
+    for path, report in zip(result.model_paths, reports, strict=True):
+        print(f"{path}: {report.verdict}")
 
 
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
@@ -277,6 +304,70 @@ def _device_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--precision", choices=("single", "double"), help="precision of the network"
     )
+
+
+# ---------------------------------------------------------------------------------------- check
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model file or name of a shipped model")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="extended XYZ (Å) or RuNNer input.data (Bohr), unless the unit is given",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer structures, shorter runs")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write check.json and check.png here"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="write the figures into the card of MODEL"
+    )
+    parser.add_argument("--format", choices=("extxyz", "runner"), help="of DATA")
+    parser.add_argument("--length-unit", metavar="UNIT", help="of DATA: angstrom, bohr, nm, pm")
+    parser.add_argument(
+        "--total-charge-key", metavar="NAME", help="name of the total charge in DATA"
+    )
+    parser.add_argument("--frames", type=int, metavar="N", help="structures to use (default: 50)")
+    parser.add_argument(
+        "--minimisations", type=int, metavar="N", help="for each displacement (default: 30)"
+    )
+    parser.add_argument(
+        "--displacement",
+        dest="displacements",
+        type=float,
+        nargs="+",
+        metavar="ANGSTROM",
+        help="standard deviations of a component, 0.15 and 0.3 if not given",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="of a minimisation, at most (default: 150)"
+    )
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="of dynamics at each temperature (default: 5)"
+    )
+    parser.add_argument("--ps", type=float, help="length of a run in ps (default: 2)")
+    parser.add_argument("--fs", type=float, help="time step in fs (default: 0.5)")
+    parser.add_argument(
+        "--temperature",
+        dest="temperatures",
+        type=float,
+        nargs="+",
+        metavar="K",
+        help="in K; if not given, 300, and 600 as well without a cell",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of all random numbers (default: 0)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of torch and platform CPU (default: 1)"
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .checking import check_file
+
+    report = check_file(**_given(arguments))
+    print(report.verdict)
+    return 0 if report.fit else EXIT_UNFIT
 
 
 # -------------------------------------------------------------------------------------- convert
@@ -534,6 +625,7 @@ def _info(arguments: argparse.Namespace) -> None:
 _COMMANDS = {
     "train": (_train_arguments, _train, "train a model from a configuration file"),
     "evaluate": (_evaluate_arguments, _evaluate, "compare a model with reference data"),
+    "check": (_check_arguments, _check, "tell whether a model is fit for dynamics"),
     "convert": (_convert_arguments, _convert, "convert a checkpoint of the nequip-charge code"),
     "md": (_md_arguments, _md, "run molecular dynamics in OpenMM"),
     "analyze": (_analyze_arguments, _analyze, "recompute charges and energies of a trajectory"),

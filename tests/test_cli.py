@@ -17,7 +17,7 @@ from openmm_nequiplr import __version__, cli, shipped_structure
 from openmm_nequiplr.errors import InputError, NequIPLRError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["train", "evaluate", "convert", "md", "analyze", "export", "info"]
+COMMANDS = ["train", "evaluate", "check", "convert", "md", "analyze", "export", "info"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -28,6 +28,7 @@ LAYERS = [
     {"analysis"},
     {"training"},
     {"simulation"},
+    {"checking"},
     {"cli", "openmm_ml"},
     {"__init__", "__main__"},
 ]

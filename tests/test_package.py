@@ -19,6 +19,7 @@ PUBLIC = [
     "NequIPLRCalculator",
     "NequIPLRPotential",
     "StabilityReporter",
+    "check_model",
     "create_system",
     "export_torch_force",
     "load_model",

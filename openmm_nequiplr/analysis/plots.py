@@ -21,14 +21,17 @@ _TITLES = {
 }
 
 
-def _figure(columns: int, width: float, height: float) -> tuple[Figure, list]:
-    """A figure with a row of axes that needs no display and no global state."""
+def _figure(columns: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list]:
+    """A figure that needs no display and no global state, and its axes row by row.
+
+    The width is that of a column, the height that of the figure.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(np.atleast_1d(figure.subplots(1, columns)))
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
 def plot_learning_curve(log: str | Path, output: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import textwrap
 from collections.abc import Sequence
@@ -131,9 +132,30 @@ def _card(model: NequIPLRPotential) -> list[str]:
         return ["(none)"]
     lines = []
     for name, text in model.metadata.items():
+        if name == "check":
+            text = _check(text)
         head = f"{name}: "
         lines += textwrap.wrap(head + " ".join(text.split()), _WIDTH - 2, subsequent_indent=4 * " ")
     return lines
+
+
+def _check(text: str) -> str:
+    """The figures of a stability check in a sentence; the text itself if it holds others."""
+    try:
+        found = json.loads(text)
+        kind = "quick check" if found["quick"] else "check"
+        falls = [f"{n} of {of} from {d} Å" for d, (n, of) in found["minimisations"].items()]
+        held = [f"{n} of {of} at {t} K" for t, (n, of) in found["dynamics"].items()]
+        sound, scans = found["pair_scans"]
+        parts = [
+            f"forces within {found['force_error_meV_per_A']} meV/Å of finite differences",
+            f"minimisations that fell: {', '.join(falls) or 'none made'}",
+            f"runs of {found['ps']:g} ps that held: {', '.join(held) or 'none made'}",
+            f"{sound} of {scans} pair scans sound",
+        ]
+        return f"{found['verdict']} ({kind}, {found['data']}): {'; '.join(parts)}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return text
 
 
 def _rows(rows: dict[str, str]) -> list[str]:

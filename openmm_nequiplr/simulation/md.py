@@ -86,7 +86,7 @@ def run_md(options: MDOptions) -> MDResult:
             if options.seed != earlier.get("seed", options.seed):
                 checkpoint = dataclasses.replace(checkpoint, random=None)
         threads = options.threads or (1 if structure.num_atoms < _SMALL else None)
-        stack.enter_context(_threads(threads))
+        stack.enter_context(limited_threads(threads))
         simulation = _make_simulation(options, model, structure, checkpoint)
         others = load_others(options.committee, options.model) if options.committee else []
         check_alike([model.config, *(other.config for other in others)])
@@ -304,7 +304,7 @@ def _choose_platform(options: MDOptions) -> tuple[openmm.Platform, dict[str, str
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def limited_threads(count: int | None) -> Iterator[None]:
     """Limit the threads of torch and of OpenMM's CPU platform, inner Contexts too, for a while."""
     if count is None:
         yield

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..console import say
+from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..locking import directory_lock
 from ..model.committee import member_path
@@ -35,11 +36,13 @@ class CommitteeResult:
         One for each seed.
     metrics : CommitteeMetrics
         On the test structures, or on those for validation where there are none.
+    validation_structures : list of Structure
     """
 
     directory: Path
     model_paths: tuple[Path, ...]
     metrics: CommitteeMetrics
+    validation_structures: list[Structure]
 
 
 def train_committee(
@@ -186,7 +189,7 @@ def _judge(
     )
     _say(progress, f"\n{name}, {len(structures)} structures, {format_committee(metrics)}")
     _say(progress, f"\ncommittee: {parent}")
-    return CommitteeResult(parent, paths, metrics)
+    return CommitteeResult(parent, paths, metrics, parts.validation)
 
 
 def _say(progress: bool, text: str) -> None:

@@ -18,6 +18,7 @@ from ..console import say
 from ..data.checking import Say
 from ..data.dataset import GraphDataset
 from ..data.reading import unsaid
+from ..data.structure import Structure
 from ..errors import ConvergenceError, InputError, describe
 from ..locking import directory_lock
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
@@ -57,12 +58,19 @@ class TrainingResult:
     validation, test : Metrics
         Errors of the former on the validation and the test structures, None without test
         structures.
+    validation_structures : list of Structure
     """
 
     model_path: Path
     last_model_path: Path
     validation: Metrics
     test: Metrics | None
+    validation_structures: list[Structure]
+
+    @property
+    def model_paths(self) -> tuple[Path, ...]:
+        """The model alone, by the name that it has in the result of a committee."""
+        return (self.model_path,)
 
 
 def train(
@@ -302,4 +310,4 @@ def _finish(
             if metrics is not None:
                 say(f"\n{name}, {metrics.num_structures} structures\n{format_table(metrics)}")
         say(f"\nmodel: {path}")
-    return TrainingResult(path, output / LAST_MODEL, validation, test)
+    return TrainingResult(path, output / LAST_MODEL, validation, test, parts.validation)

@@ -1,0 +1,118 @@
+"""What tells that a structure is no longer a real one: atoms too close, charges out of range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import covalent_radii
+
+from ..neighbors import neighbor_list
+
+#: Least and most charge (e) of the atoms of each element.
+ChargeRange = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Contact:
+    """The two atoms that are closest in terms of their covalent radii.
+
+    Parameters
+    ----------
+    ratio : float
+        Distance over the sum of covalent radii; infinite where no two atoms touch.
+    distance : float, Å
+    atoms : tuple of int
+    """
+
+    ratio: float = float("inf")
+    distance: float = float("inf")
+    atoms: tuple[int, ...] = ()
+
+
+def closest_contact(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None) -> Contact:
+    """The two atoms (or images) that are closest in terms of their covalent radii.
+
+    Parameters
+    ----------
+    numbers : numpy.ndarray, int, shape (N,)
+        Atomic numbers.
+    positions : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), Å, or None
+        None without periodicity.
+
+    Returns
+    -------
+    Contact
+        Without atoms where all are farther apart than the radii of the largest.
+    """
+    radii = covalent_radii[numbers]
+    box = np.zeros((3, 3)) if cell is None else np.asarray(cell)
+    edges, shift = neighbor_list(
+        positions, box, cell is not None, 2.0 * float(radii.max()), full=False
+    )
+    first, second = edges.numpy()
+    if len(first) == 0:
+        return Contact()
+    vectors = positions[second] - positions[first] + shift.numpy() @ box
+    distances = np.linalg.norm(vectors, axis=1)
+    ratios = distances / (radii[first] + radii[second])
+    k = int(np.argmin(ratios))
+    return Contact(float(ratios[k]), float(distances[k]), (int(first[k]), int(second[k])))
+
+
+def contact_limit(limit: float, at_first: Contact) -> float:
+    """The ratio below which atoms are too close: a structure that is closer itself lowers it."""
+    return min(limit, 0.9 * at_first.ratio)
+
+
+def describe_contact(symbols: Sequence[str], contact: Contact) -> str:
+    """For example ``C3–C7 0.62 Å apart``, with the indices of the atoms."""
+    names = "–".join(f"{symbols[k]}{k}" for k in contact.atoms)
+    return f"{names} {contact.distance:.2f} Å apart"
+
+
+class ChargeWatch:
+    """Charges that are seen, and the first one outside its range.
+
+    Parameters
+    ----------
+    symbols : sequence of str, length N
+    allowed : mapping of str to (float, float), e
+        Elements that are not in it may have any charge.
+
+    Attributes
+    ----------
+    seen : dict of str to (float, float), e
+        Least and most charge of each element so far.
+    outside : str
+        The first charge outside its range in a few words; empty without any.
+    """
+
+    def __init__(self, symbols: Sequence[str], allowed: ChargeRange | None = None) -> None:
+        self.symbols, self.outside = list(symbols), ""
+        self.seen: dict[str, tuple[float, float]] = {}
+        bounds = [(allowed or {}).get(symbol, (-np.inf, np.inf)) for symbol in self.symbols]
+        self.low, self.high = np.array(bounds).T
+
+    def look(self, charges: np.ndarray) -> None:
+        """See the charges (e, shape (N,)) of one more structure."""
+        names = np.array(self.symbols)
+        for element in set(self.symbols):
+            chosen = charges[names == element]
+            self.seen[element] = widest(
+                (float(chosen.min()), float(chosen.max())), self.seen.get(element)
+            )
+        excess = np.maximum(self.low - charges, charges - self.high)
+        k = int(np.argmax(np.nan_to_num(excess, nan=np.inf)))
+        if not self.outside and not excess[k] <= 0.0:
+            limits = f"outside {self.low[k]:+.2f} … {self.high[k]:+.2f} e"
+            self.outside = f"{self.symbols[k]}{k} {charges[k]:+.2f} e, {limits}"
+
+
+def widest(first: tuple[float, float], second: tuple[float, float] | None) -> tuple[float, float]:
+    """The range that holds two others, the second of which may be missing."""
+    if second is None:
+        return first
+    return min(first[0], second[0]), max(first[1], second[1])

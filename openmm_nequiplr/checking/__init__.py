@@ -1,0 +1,15 @@
+"""Is a model fit for dynamics? Forces, displaced minimisations, short runs, pair scans, charges."""
+
+from .check import check_file, check_model, check_trained, record_check, write_report
+from .options import CheckOptions
+from .report import StabilityReport
+
+__all__ = [
+    "CheckOptions",
+    "StabilityReport",
+    "check_file",
+    "check_model",
+    "check_trained",
+    "record_check",
+    "write_report",
+]

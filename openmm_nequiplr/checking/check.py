@@ -1,0 +1,348 @@
+"""Checking a model: all parts in a row, and where the results go."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..analysis.contacts import ChargeRange, ChargeWatch, widest
+from ..analysis.minimisation import Minimisation, minimise_displaced, to_ase
+from ..calculator import NequIPLRCalculator
+from ..console import say
+from ..data import DataKeys, Structure, read_structures
+from ..data.units import DataUnits
+from ..errors import ConvergenceError, InputError, ModelFileError, describe
+from ..model import NequIPLRPotential, load_model, save_model
+from ..model.building import type_indices
+from ..simulation.md import limited_threads
+from ..simulation.trial import DynamicsRun, run_dynamics
+from ..writing import replace_file
+from .forces import check_forces
+from .options import QUICK, CheckOptions
+from .picture import plot_report
+from .report import StabilityReport
+from .scans import scan_pairs
+
+#: What a check writes into its output directory, and its entry in a model card.
+REPORT, PICTURE, CARD_ENTRY = "check.json", "check.png", "check"
+#: Entry of a model card with the charges of the training data: JSON, ``{"H": [min, max], …}``.
+RANGE_ENTRY = "charge_range"
+#: Charges may be farther out than known ones by the width of their range, or at least by this, e.
+CHARGE_MARGIN = 0.3
+
+_FORCE_FRAMES, _FORCE_ATOMS = 5, 3
+
+Say = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+def to_stderr(text: str) -> None:
+    """Show a line of progress."""
+    say(f"check: {text}", file=sys.stderr)
+
+
+def check_model(
+    model: NequIPLRPotential | str | Path,
+    structures: Sequence[Structure],
+    *,
+    quick: bool = False,
+    progress: Say = _silent,
+    model_name: str | None = None,
+    data_name: str = "structures",
+    **options: Any,
+) -> StabilityReport:
+    """Check whether a model is fit for dynamics of structures like those given.
+
+    Forces are compared with finite differences; structures are displaced at random and minimised;
+    short Langevin dynamics is run; every two elements are scanned; charges have to stay near those
+    of the structures (or of the training, where the model card has a ``charge_range``). The same
+    seed gives the same result.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential, path or str
+        A model, a model file, or the name of a shipped model.
+    structures : sequence of Structure
+        See :func:`openmm_nequiplr.data.read_structures`; labels do not matter.
+    quick : bool
+        Fewer structures, minimisations and runs.
+    progress : callable
+        Called with a line before each piece of work.
+    model_name, data_name : str
+        For the report.
+    **options
+        Fields of :class:`CheckOptions`.
+
+    Returns
+    -------
+    StabilityReport
+
+    Raises
+    ------
+    InputError
+        If there are no structures, the model does not know an element or cannot be used for a
+        structure, or an option makes no sense.
+    """
+    settings = CheckOptions(quick=quick, **{**(QUICK if quick else {}), **options})
+    name = model_name or (str(model) if isinstance(model, str | Path) else "model")
+    if not isinstance(model, NequIPLRPotential):
+        model = load_model(model)
+    if not structures:
+        raise InputError(describe("structures", "none", "at least one structure"))
+    if model.config.isolated:
+        structures = [structure.in_free_space() for structure in structures]
+    type_indices(model.config, sorted({s for each in structures for s in each.symbols}))
+    with limited_threads(settings.threads):
+        check = _Check(model, structures, settings, progress)
+        return check.run(name, data_name)
+
+
+class _Check:
+    """The parts of a check; each has random numbers of its own."""
+
+    def __init__(
+        self,
+        model: NequIPLRPotential,
+        structures: Sequence[Structure],
+        options: CheckOptions,
+        progress: Say,
+    ) -> None:
+        self.model, self.options, self.say = model, options, progress
+        count = min(options.frames, len(structures))
+        chosen = self._rng(0).permutation(len(structures))[:count]
+        self.indices = [int(k) for k in chosen]
+        self.structures = [structures[k] for k in chosen]
+        self.calculator = NequIPLRCalculator(model)
+        self.failures: list[str] = []
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.options.seed, *key])
+
+    def run(self, model_name: str, data_name: str) -> StabilityReport:
+        """Everything, one after the other."""
+        reference = self._known_charges()
+        allowed = {element: _with_margin(*limits) for element, limits in reference.items()}
+        self.say("forces against finite differences")
+        some = [to_ase(structure) for structure in self.structures[:_FORCE_FRAMES]]
+        return StabilityReport(
+            model=model_name,
+            data=data_name,
+            options=self.options,
+            structures=tuple(self.indices),
+            failures=tuple(self.failures),
+            forces=check_forces(self.model, some, _FORCE_ATOMS, self._rng(1)),
+            scans=scan_pairs(self.model, self.say),
+            minimisations={d: self._minimise(d, allowed) for d in self.options.displacements},
+            dynamics=self._dynamics(allowed),
+            reference=reference,
+            allowed=allowed,
+        )
+
+    def _known_charges(self) -> ChargeRange:
+        """Charges of each element, e; structures that cannot be evaluated are left out."""
+        self.say(f"charges of {len(self.structures)} structures")
+        known: dict[str, tuple[float, float]] = {}
+        good = []
+        for k, structure in enumerate(self.structures):
+            try:
+                charges = self.calculator.get_property("charges", to_ase(structure))
+                if not np.isfinite(self.calculator.results["energy"]):
+                    raise ConvergenceError("energy: expected a number, got NaN")
+            except (ConvergenceError, RuntimeError) as error:
+                first = next(iter(str(error).splitlines()), type(error).__name__)
+                self.failures.append(f"structure {self.indices[k]} cannot be evaluated ({first})")
+                continue
+            good.append(k)
+            watch = ChargeWatch(structure.symbols)
+            watch.look(charges)
+            for element, limits in watch.seen.items():
+                known[element] = widest(limits, known.get(element))
+        self.indices = [self.indices[k] for k in good]
+        self.structures = [self.structures[k] for k in good]
+        if not self.model.config.equilibration:
+            return {}
+        return {**known, **recorded_range(self.model)}
+
+    def _minimise(self, displacement: float, allowed: ChargeRange) -> tuple[Minimisation, ...]:
+        count = self.options.minimisations if self.structures else 0
+        ends = []
+        for number in range(count):
+            end = minimise_displaced(
+                self.structures[number % len(self.structures)],
+                self.calculator,
+                displacement,
+                self._rng(2, round(1e6 * displacement), number),
+                steps=self.options.steps,
+                charges=allowed,
+            )
+            ends.append(end)
+            fate = end.message if end.fallen else f"held, {len(end.energies)} steps"
+            self.say(f"minimisation {number + 1} of {count} from {displacement:g} Å: {fate}")
+        return tuple(ends)
+
+    def _dynamics(self, allowed: ChargeRange) -> dict[float, tuple[DynamicsRun, ...]]:
+        everything = range(len(self.structures))
+        given = self.options.temperatures
+        plan = {temperature: list(everything) for temperature in given or (300.0,)}
+        if given is None:
+            plan[600.0] = [k for k in everything if not self.structures[k].pbc]
+        results = {}
+        for temperature, eligible in plan.items():
+            if eligible:
+                results[temperature] = self._runs(temperature, eligible, allowed)
+        return results
+
+    def _runs(
+        self, temperature: float, eligible: list[int], allowed: ChargeRange
+    ) -> tuple[DynamicsRun, ...]:
+        options, runs = self.options, []
+        for number in range(options.runs):
+            seed = int(self._rng(3, round(1e3 * temperature), number).integers(1, 2**31 - 1))
+            run = run_dynamics(
+                self.model,
+                self.structures[eligible[number % len(eligible)]],
+                temperature,
+                ps=options.ps,
+                fs=options.fs,
+                seed=seed,
+                charges=allowed,
+            )
+            runs.append(run)
+            fate = "held" if run.failed_at is None else f"{run.message} at {run.failed_at:.2f} ps"
+            self.say(f"run {number + 1} of {options.runs} at {temperature:g} K: {fate}")
+        return tuple(runs)
+
+
+def recorded_range(model: NequIPLRPotential) -> ChargeRange:
+    """Charges of each element in the training data, e, from the model card; empty without any.
+
+    Raises
+    ------
+    ModelFileError
+        If the entry is not what it should be.
+    """
+    text = model.metadata.get(RANGE_ENTRY)
+    if text is None:
+        return {}
+    try:
+        found = {str(k): (float(low), float(high)) for k, (low, high) in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        expected = 'JSON like {"H": [0.1, 0.4]}'
+        raise ModelFileError(describe(f"model card: {RANGE_ENTRY}", text, expected)) from None
+    return {element: found[element] for element in model.config.type_names if element in found}
+
+
+def _with_margin(low: float, high: float) -> tuple[float, float]:
+    margin = max(CHARGE_MARGIN, high - low)
+    return low - margin, high + margin
+
+
+def check_file(
+    model: str | Path,
+    data: str | Path,
+    *,
+    output: str | Path | None = None,
+    record: bool = False,
+    format: str | None = None,
+    length_unit: str | None = None,
+    total_charge_key: str | None = None,
+    progress: Say = to_stderr,
+    **options: Any,
+) -> StabilityReport:
+    """Check a model file with structures of a data file, and write what was found.
+
+    Parameters
+    ----------
+    model : path or str
+        A model file, or the name of a shipped model.
+    data : path
+        See :func:`openmm_nequiplr.data.read_structures`, as for ``format``.
+    output : path, optional
+        Directory for ``check.json`` and ``check.png``.
+    length_unit : str, optional
+        Of the data, see :class:`openmm_nequiplr.data.units.DataUnits`.
+    total_charge_key : str, optional
+        Name of the total charge in extended XYZ.
+    record : bool
+        Write the figures into the card of the model file as well.
+    progress : callable
+        Called with a line on each piece of work, and on what is worth knowing of the data.
+    **options
+        ``quick`` and fields of :class:`CheckOptions`.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        If model, data or options are not as they should be.
+    """
+    if record and not Path(model).is_file():
+        raise InputError(describe("record", str(model), "a model file of your own"))
+    potential = load_model(model)
+    keys = DataKeys() if total_charge_key is None else DataKeys(total_charge=total_charge_key)
+    structures = read_structures(data, keys, format, DataUnits(length_unit), progress)
+    report = check_model(
+        potential,
+        structures,
+        progress=progress,
+        model_name=str(model),
+        data_name=Path(data).name,
+        **options,
+    )
+    if output is not None:
+        write_report(report, output)
+    if record:
+        record_check(report, model)
+    return report
+
+
+def check_trained(
+    paths: Sequence[Path], structures: Sequence[Structure], progress: Say = to_stderr
+) -> list[StabilityReport]:
+    """The quick check of models that were just trained: into their directories and cards.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Model files.
+    structures : sequence of Structure
+        Not trained on.
+    progress : callable
+        Called with a line before each piece of work.
+    """
+    reports = []
+    for path in paths:
+        report = check_model(
+            path,
+            structures,
+            quick=True,
+            progress=progress,
+            data_name="the validation structures",
+        )
+        write_report(report, path.parent)
+        record_check(report, path)
+        reports.append(report)
+    return reports
+
+
+def write_report(report: StabilityReport, output: str | Path) -> None:
+    """Write ``check.json`` and ``check.png`` into a directory, which is made where needed."""
+    directory = Path(output)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_file(directory / REPORT, text + "\n")
+    plot_report(report, directory / PICTURE)
+
+
+def record_check(report: StabilityReport, path: str | Path) -> None:
+    """Write the figures of a report into the card of a model file, replaced in one step."""
+    figures: Mapping[str, Any] = report.figures()
+    model = load_model(path)
+    save_model(model, path, {CARD_ENTRY: json.dumps(figures, ensure_ascii=False)})

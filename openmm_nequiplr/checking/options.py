@@ -1,0 +1,82 @@
+"""How thorough a check is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError, describe
+
+#: What the quick check does less of.
+QUICK: dict[str, Any] = {"frames": 8, "minimisations": 4, "runs": 1, "ps": 0.4}
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What a check does.
+
+    Parameters
+    ----------
+    quick : bool
+        For the record: whether fewer runs were asked for.
+    frames : int
+        Structures that are drawn from the data: known charges and forces are theirs, and
+        minimisations and dynamics start from them.
+    minimisations : int
+        For each displacement.
+    displacements : tuple of float, Å
+        Standard deviations of a component.
+    steps : int
+        Of a minimisation, at most.
+    runs : int
+        Of dynamics at each temperature.
+    ps, fs : float
+        Length of a run and its time step.
+    temperatures : tuple of float, optional, K
+        300 K for all structures, and 600 K as well for those without a cell, when None.
+    seed : int
+        Of everything that is random.
+    threads : int
+        Of torch and of OpenMM's CPU platform.
+
+    Raises
+    ------
+    InputError
+        If a value makes no sense.
+    """
+
+    quick: bool = False
+    frames: int = 50
+    minimisations: int = 30
+    displacements: tuple[float, ...] = (0.15, 0.3)
+    steps: int = 150
+    runs: int = 5
+    ps: float = 2.0
+    fs: float = 0.5
+    temperatures: tuple[float, ...] | None = None
+    seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in {
+            "frames": 1, "minimisations": 0, "steps": 1, "runs": 0, "seed": 0, "threads": 1,
+        }.items():  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(describe(name, value, f"a whole number of at least {least}"))
+        for name in ("ps", "fs"):
+            _check_positive(name, getattr(self, name))
+        for name in ("displacements", "temperatures"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            for value in values:
+                _check_positive(name, value)
+            object.__setattr__(self, name, tuple(dict.fromkeys(map(float, values))))
+
+
+def _check_positive(name: str, value: Any) -> None:
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (real and math.isfinite(value) and value > 0):
+        raise InputError(describe(name, value, "a positive number"))

@@ -1,0 +1,192 @@
+"""Short Langevin dynamics in OpenMM: do structures stay whole?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+from openmm import unit
+from scipy.stats import chi2
+
+from ..analysis.contacts import (
+    ChargeRange,
+    ChargeWatch,
+    closest_contact,
+    contact_limit,
+    describe_contact,
+)
+from ..analysis.minimisation import to_ase
+from ..data.structure import Structure
+from ..model import NequIPLRPotential
+from ..neighbors import cell_heights
+from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
+from .lookup import get_computation
+from .pme_plan import SMALLEST_CUTOFF
+from .system import create_system
+from .topology import from_atoms
+
+#: A run has failed when two atoms are closer than this part of their covalent radii, …
+CLOSEST = 0.5
+#: … when it is hotter than this many times the target, chance apart, after so long (ps), or after
+#: half of a shorter run, …
+HOT, WARM_UP = 2.0, 0.5
+#: … or, at any time, hotter than so many times the target.
+VERY_HOT = 20.0
+
+_INTERVAL = 0.05  # ps from one look to the next
+_FRICTION = 1.0  # 1/ps
+_CHANCE = 1e-7  # of a temperature above the limit in a run where nothing is wrong
+
+
+@dataclass(frozen=True)
+class DynamicsRun:
+    """One run of N atoms, with L looks at it.
+
+    Parameters
+    ----------
+    temperature : float, K
+        The target.
+    failed_at : float or None, ps
+        When it failed; None if it did not.
+    message : str
+        The failure in a few words, with the atoms; empty without one.
+    times, temperatures : numpy.ndarray, shape (L,), ps and K
+    charges : ChargeWatch
+        Charges of every look.
+    """
+
+    temperature: float
+    failed_at: float | None
+    message: str
+    times: np.ndarray
+    temperatures: np.ndarray
+    charges: ChargeWatch
+
+
+def temperature_limit(target: float, freedom: int) -> float:
+    """The highest temperature (K) that is not too hot.
+
+    Twice the target, or, for the few degrees of freedom of small molecules, what a canonical
+    ensemble exceeds with a probability of 1e-7.
+    """
+    return target * max(HOT, float(chi2.isf(_CHANCE, freedom)) / freedom)
+
+
+def run_dynamics(
+    model: NequIPLRPotential,
+    structure: Structure,
+    temperature: float,
+    *,
+    ps: float,
+    fs: float,
+    seed: int,
+    charges: ChargeRange | None = None,
+) -> DynamicsRun:
+    """Start from a structure with random velocities and look at it every 50 fs until it fails.
+
+    Langevin dynamics (1/ps) on OpenMM's CPU platform.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+    structure : Structure
+    temperature : float, K
+    ps, fs : float
+        Length of the run and time step.
+    seed : int
+        Of velocities and thermostat.
+    charges : mapping of str to (float, float), optional
+        Allowed range of the charges of each element, e.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be used for the structure.
+    """
+    start = from_atoms(to_ase(structure))
+    system = create_system(
+        start.topology,
+        model,
+        total_charge=structure.total_charge,
+        long_range=_long_range(structure),
+        device="cpu",
+    )
+    integrator = openmm.LangevinMiddleIntegrator(temperature, _FRICTION, fs / 1000.0)
+    integrator.setRandomNumberSeed(seed)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("CPU"))
+    context.setPositions(start.positions)
+    steps = max(1, round(1000.0 * ps / fs))
+    block = min(steps, max(1, round(1000.0 * _INTERVAL / fs)))
+    watch = _Watch(context, structure, temperature, min(WARM_UP, 0.5 * ps), charges)
+    message, done = "", 0
+    try:
+        context.setVelocitiesToTemperature(temperature, seed)  # evaluates the forces
+        while done < steps and not message:
+            ahead = min(block, steps - done)
+            done += ahead
+            integrator.step(ahead)
+            message = watch.look()
+    except Exception as error:  # whatever it is, a simulation would end here
+        first = next(iter(str(error).splitlines()), "")
+        message = f"{type(error).__name__}: {first}"
+    return DynamicsRun(
+        temperature,
+        done * fs / 1000.0 if message else None,
+        message,
+        np.array(watch.times),
+        np.array(watch.temperatures),
+        watch.charges,
+    )
+
+
+def _long_range(structure: Structure) -> str:
+    """``"auto"``, but ``"graph"`` in boxes that are too small for OpenMM's sum."""
+    if structure.cell is None or cell_heights(structure.cell).min() >= 2.0 * SMALLEST_CUTOFF:
+        return "auto"
+    return "graph"
+
+
+class _Watch:
+    """What is looked at during a run."""
+
+    def __init__(
+        self,
+        context: openmm.Context,
+        structure: Structure,
+        temperature: float,
+        warm_up: float,
+        charges: ChargeRange | None,
+    ) -> None:
+        self.warm_up = warm_up
+        self.context, self.symbols = context, structure.symbols
+        self.charges = ChargeWatch(structure.symbols, charges)
+        self.computation = get_computation(context.getSystem())
+        self.freedom = max(3 * structure.num_atoms - 3, 3)  # without the motion of the centre
+        self.target, self.limit = temperature, temperature_limit(temperature, self.freedom)
+        self.numbers = to_ase(structure).numbers
+        at_first = closest_contact(self.numbers, structure.positions, structure.cell)
+        self.closest = contact_limit(CLOSEST, at_first)
+        self.times: list[float] = []
+        self.temperatures: list[float] = []
+
+    def look(self) -> str:
+        """What has failed, in a few words; empty if nothing has."""
+        state = self.context.getState(energy=True, positions=True)
+        time = state.getTime().value_in_unit(unit.picosecond)
+        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+        temperature = 2.0 * kinetic / (self.freedom * BOLTZMANN * EV_TO_KJ_PER_MOL)
+        self.times.append(time)
+        self.temperatures.append(temperature)
+        positions, cell = self.computation.geometry(state)
+        potential = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        if not np.isfinite([temperature, potential, *positions.flat]).all():
+            return "energy, positions or velocities are not finite"
+        contact = closest_contact(self.numbers, positions, cell)
+        if contact.ratio < self.closest:
+            return describe_contact(self.symbols, contact)
+        limit = self.limit if time > self.warm_up else max(VERY_HOT * self.target, self.limit)
+        if temperature > limit:
+            return f"{temperature:.0f} K"
+        self.charges.look(self.computation.charges(positions, cell))
+        return ""
