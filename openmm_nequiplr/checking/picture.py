@@ -54,7 +54,7 @@ def _charges(axis: Any, report: StabilityReport) -> None:
     for place, element in enumerate(elements):
         low, high = report.allowed[element]
         label = "allowed" if place == 0 else None
-        axis.barh(place, high - low, 0.8, left=low, color="0.9", label=label)
+        axis.barh(place, high - low, 0.8, left=low, color="0.87", label=label)
         for row, (name, ranges, colour) in enumerate(parts):
             if element in ranges:
                 low, high = ranges[element]
@@ -66,7 +66,7 @@ def _charges(axis: Any, report: StabilityReport) -> None:
     axis.set_yticks(range(len(elements)), elements)
     axis.set_xlabel("charge (e)")
     axis.set_title("charges")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(fontsize=8, framealpha=0.9)
 
 
 def _forces(axis: Any, report: StabilityReport) -> None:
@@ -93,7 +93,7 @@ def _minimisations(axis: Any, report: StabilityReport) -> None:
     axis.axhline(-LARGEST_DROP, color=_RED, lw=1, ls=":")
     axis.set_yscale("symlog", linthresh=0.2)
     axis.set_xlabel("step")
-    axis.set_ylabel("energy less that before displacement (eV/atom)")
+    axis.set_ylabel("energy above that of the frame (eV/atom)", fontsize=9)
     axis.set_title("minimisations that fell: " + (", ".join(titles) or "none made"))
     _coloured_legend(axis, [f"from {d:g} Å" for d in report.minimisations])
 
