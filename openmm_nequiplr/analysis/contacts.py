@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase.data import covalent_radii
 
+from ..errors import ModelFileError, describe
 from ..neighbors import neighbor_list
 
 #: Least and most charge (e) of the atoms of each element.
 ChargeRange = Mapping[str, tuple[float, float]]
+
+
+#: Key of a model's metadata with the charges of its training data, JSON ``{"H": [least, most]}``.
+CHARGE_RANGE = "charge_range"
+# Charges may leave the known range by this part of its width, and by so many e.
+_WIDER, _FARTHER = 0.5, 0.2
+
+
+def known_charges(metadata: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+    """Least and most charge of each element in a model's training data, e; empty if not told.
+
+    Raises
+    ------
+    ModelFileError
+        If the entry is not JSON of the form ``{"H": [0.1, 0.3]}``.
+    """
+    text = metadata.get(CHARGE_RANGE)
+    if text is None:
+        return {}
+    try:
+        ranges = {
+            str(symbol): (float(least), float(most))
+            for symbol, (least, most) in dict(json.loads(text)).items()
+        }
+        if not all(math.isfinite(a) and math.isfinite(b) and a <= b for a, b in ranges.values()):
+            raise ValueError("no ranges of finite numbers")
+    except (ValueError, TypeError, AttributeError) as error:
+        expected = 'JSON such as {"H": [0.1, 0.3]}'
+        got = describe(f"model: metadata {CHARGE_RANGE}", text, expected)
+        raise ModelFileError(got) from error
+    return ranges
+
+
+def widened(least: float, most: float) -> tuple[float, float]:
+    """The range of charges (e) that is allowed where this one is known."""
+    margin = _WIDER * (most - least) + _FARTHER
+    return least - margin, most + margin
 
 
 @dataclass(frozen=True)

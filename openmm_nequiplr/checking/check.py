@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis.contacts import ChargeRange, ChargeWatch, widest
+from ..analysis.contacts import ChargeRange, ChargeWatch, known_charges, widened, widest
 from ..analysis.minimisation import Minimisation, minimise_displaced, to_ase
 from ..calculator import NequIPLRCalculator
 from ..console import say
 from ..data import DataKeys, Structure, read_structures
 from ..data.units import DataUnits
-from ..errors import ConvergenceError, InputError, ModelFileError, describe
+from ..errors import ConvergenceError, InputError, describe
 from ..model import NequIPLRPotential, load_model, save_model
 from ..model.building import type_indices
 from ..simulation.md import limited_threads
@@ -30,11 +30,6 @@ from .scans import scan_pairs
 
 #: What a check writes into its output directory, and its entry in a model card.
 REPORT, PICTURE, CARD_ENTRY = "check.json", "check.png", "check"
-#: Entry of a model card with the charges of the training data: JSON, ``{"H": [min, max], …}``.
-RANGE_ENTRY = "charge_range"
-#: Charges may be farther out than known ones by the width of their range, or at least by this, e.
-CHARGE_MARGIN = 0.3
-
 _FORCE_FRAMES, _FORCE_ATOMS = 5, 3
 
 Say = Callable[[str], None]
@@ -129,7 +124,7 @@ class _Check:
     def run(self, model_name: str, data_name: str) -> StabilityReport:
         """Everything, one after the other."""
         reference = self._known_charges()
-        allowed = {element: _with_margin(*limits) for element, limits in reference.items()}
+        allowed = {element: widened(*limits) for element, limits in reference.items()}
         self.say("forces against finite differences")
         some = [to_ase(structure) for structure in self.structures[:_FORCE_FRAMES]]
         return StabilityReport(
@@ -229,20 +224,8 @@ def recorded_range(model: NequIPLRPotential) -> ChargeRange:
     ModelFileError
         If the entry is not what it should be.
     """
-    text = model.metadata.get(RANGE_ENTRY)
-    if text is None:
-        return {}
-    try:
-        found = {str(k): (float(low), float(high)) for k, (low, high) in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError):
-        expected = 'JSON like {"H": [0.1, 0.4]}'
-        raise ModelFileError(describe(f"model card: {RANGE_ENTRY}", text, expected)) from None
+    found = known_charges(model.metadata)
     return {element: found[element] for element in model.config.type_names if element in found}
-
-
-def _with_margin(low: float, high: float) -> tuple[float, float]:
-    margin = max(CHARGE_MARGIN, high - low)
-    return low - margin, high + margin
 
 
 def check_file(

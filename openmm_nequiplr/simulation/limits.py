@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import atomic_numbers
 
-from ..errors import ModelFileError, describe
-from ..neighbors import neighbor_list
+from ..analysis.contacts import CHARGE_RANGE, closest_contact, known_charges, widened
 
-#: Key of a model's metadata with the charges of its training data, JSON ``{"H": [least, most]}``.
-CHARGE_RANGE = "charge_range"
 #: What may be done about an unstable simulation.
 ON_UNSTABLE = ("stop", "warn")
-# Charges may leave the trained range by this part of its width, and by so many e.
-_WIDER, _FARTHER = 0.5, 0.2
 # Temperatures up to twice the target with so many standard deviations, and what a strained start
 # may release (K).
 _HOT, _DEVIATIONS, _RELEASED = 2.0, 4.0, 500.0
@@ -42,7 +36,7 @@ class ChargeLimits:
         self._symbols = symbols
         self._ranges = ranges
         everything = (-math.inf, math.inf)
-        limits = np.array([_widened(*ranges.get(s, everything)) for s in symbols])
+        limits = np.array([widened(*ranges[s]) if s in ranges else everything for s in symbols])
         self._least, self._most = np.ascontiguousarray(limits.T)
 
     @classmethod
@@ -54,23 +48,9 @@ class ChargeLimits:
         ModelFileError
             If the entry is not JSON of the form ``{"H": [0.1, 0.3]}``.
         """
-        text = metadata.get(CHARGE_RANGE)
-        if text is None:
+        ranges = known_charges(metadata)
+        if CHARGE_RANGE not in metadata:
             return None
-        try:
-            ranges = {
-                s: (float(least), float(most))
-                for s, (least, most) in dict(json.loads(text)).items()
-            }
-            if not all(
-                math.isfinite(a) and math.isfinite(b) and a <= b for a, b in ranges.values()
-            ):
-                raise ValueError("no ranges of finite numbers")
-        except (ValueError, TypeError, AttributeError) as error:
-            expected = 'JSON such as {"H": [0.1, 0.3]}'
-            raise ModelFileError(
-                describe(f"model: metadata {CHARGE_RANGE}", text, expected)
-            ) from error
         return cls(ranges, symbols)
 
     def trouble(self, charges: np.ndarray, indices: Sequence[int] | None = None) -> str | None:
@@ -96,13 +76,6 @@ class ChargeLimits:
         )
 
 
-def _widened(least: float, most: float) -> tuple[float, float]:
-    if math.isinf(most):
-        return least, most
-    margin = _WIDER * (most - least) + _FARTHER
-    return least - margin, most + margin
-
-
 class HalfBonds:
     """Finds atoms that are nearer than half a bond: half the sum of their covalent radii.
 
@@ -113,9 +86,7 @@ class HalfBonds:
 
     def __init__(self, symbols: Sequence[str]) -> None:
         self._symbols = symbols
-        radii = covalent_radii[[atomic_numbers.get(symbol, 0) for symbol in symbols]]
-        self._halves = _HALF_BOND * radii
-        self._reach = 2.0 * float(self._halves.max(initial=0.0))
+        self._numbers = np.array([atomic_numbers.get(symbol, 0) for symbol in symbols])
 
     def trouble(
         self,
@@ -124,24 +95,16 @@ class HalfBonds:
         indices: Sequence[int] | None = None,
     ) -> str | None:
         """What is wrong with positions, shape (N, 3), Å, in a cell, shape (3, 3), Å, if any."""
-        periodic = cell is not None
-        box = cell if cell is not None else np.zeros((3, 3))
-        pairs, shifts = neighbor_list(positions, box, periodic, self._reach, full=False)
-        first, second = pairs.numpy()
-        apart = positions[second] - positions[first] + shifts.numpy() @ box
-        distances = np.sqrt((apart * apart).sum(axis=1))
-        halves = self._halves[first] + self._halves[second]
-        missing = halves - distances
-        if not len(missing) or missing.max() <= 0.0:
+        contact = closest_contact(self._numbers, positions, cell)
+        if contact.ratio >= _HALF_BOND:
             return None
-        worst = int(missing.argmax())
         names = [
-            f"{k if indices is None else indices[k]} ({self._symbols[k]})"
-            for k in (int(first[worst]), int(second[worst]))
+            f"{k if indices is None else indices[k]} ({self._symbols[k]})" for k in contact.atoms
         ]
+        half = _HALF_BOND * contact.distance / contact.ratio
         return (
-            f"atoms {names[0]} and {names[1]} are {distances[worst]:.2f} Å apart, nearer than half "
-            f"a bond ({halves[worst]:.2f} Å)"
+            f"atoms {names[0]} and {names[1]} are {contact.distance:.2f} Å apart, nearer than half "
+            f"a bond ({half:.2f} Å)"
         )
 
 
