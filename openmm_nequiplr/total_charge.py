@@ -110,7 +110,7 @@ def check_trained(metadata: Mapping[str, str], charge: float) -> None:
 def _one_number(name: str, value: Any) -> float:
     try:
         charge = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         charge = float("nan")
     if not np.isfinite(charge):
         raise InputError(describe(name, value, "one finite number (e)"))

@@ -39,7 +39,7 @@ def energy(context, seed):
 
 def run(code: str, limit: float = 100.0) -> str:
     """What a process with two OpenMP threads prints; one that waits for ever is a failure."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     environment.pop("OPENMM_CPU_THREADS", None)
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + code],
@@ -111,14 +111,15 @@ print(codes)
 
 def test_first_evaluations_in_several_threads():
     code = """
-names = ["au2-mgo", "au2-mgo-wetting"] * 2
+kinds = ["single", "double"] * 2
+topology = from_atoms(shaken(0)).topology
 contexts = [
-    context_of(create_system(from_atoms(shaken(0)).topology, name), "Reference") for name in names
+    context_of(create_system(topology, "au2-mgo", precision=kind), "Reference") for kind in kinds
 ]
 found = {}
 threads = [
     threading.Thread(target=lambda n=n: found.update({n: energy(contexts[n], 1)}))
-    for n in range(len(names))
+    for n in range(len(kinds))
 ]
 for thread in threads:
     thread.start()

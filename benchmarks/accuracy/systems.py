@@ -106,7 +106,7 @@ SYSTEMS = {
     # 10.95 Å at most: the nearest dopant is 11.1 Å from the gold
     "au2_mgo": System(
         data="au2_mgo.extxyz",
-        config="au2_mgo.yaml",
+        config="au2_mgo_start.yaml",
         cutoffs=(3.0, 3.65),
         layers=(2, 1),
         budget=30.0,

@@ -238,28 +238,30 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
     return float(value)
 
 
-def _plain_number(argument: str, value: Any, of: unit.Unit | None = None) -> float:
+def _plain_number(
+    argument: str, value: Any, of: unit.Unit | None = None, kind: str = "a number"
+) -> float:
     """A finite number, or a Quantity in a unit; in that unit a number."""
     number = value
     if of is not None and unit.is_quantity(value):
         try:
             number = value.value_in_unit(of)
         except (TypeError, AttributeError) as error:
-            raise InputError(describe(argument, value, f"a number of {of.get_name()}s")) from error
+            raise InputError(describe(argument, value, f"{kind} in units of {of.get_name()}")) from error
     good = isinstance(number, int | float | np.number) and not isinstance(number, bool)
     try:
         if good and math.isfinite(number):
             return float(number)
     except (OverflowError, TypeError):
         pass
-    what = "" if of is None else f", in units of {of.get_name()}"
-    raise InputError(describe(argument, value, f"a finite number{what}"))
+    what = "" if of is None else f" in units of {of.get_name()}"
+    raise InputError(describe(argument, value, f"{kind}{what}, finite"))
 
 
 def _cutoff_in_angstrom(value: Any) -> float | None:
     if value is None:
         return None
-    return _plain_number("nonbonded_cutoff", value, unit.nanometer) * ANGSTROM_PER_NM
+    return _plain_number("nonbonded_cutoff", value, unit.nanometer, "a length") * ANGSTROM_PER_NM
 
 
 def _check_delegation(settings: ComputationSettings, box: ReducedBox | None) -> None:

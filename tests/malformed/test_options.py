@@ -165,7 +165,7 @@ def salt() -> Atoms:
 
 
 FORCE_RULES: dict[str, Rule] = {
-    "total_charge": _real(-4.1, 4.0),
+    "total_charge": _or_none(_real(-4.1, 4.0)),
     "long_range": _text("auto", "openmm", "graph"),
     "backend": _text("auto", "python"),
     "nonbonded_cutoff": _or_none(_real(0.2999, 1e300)),

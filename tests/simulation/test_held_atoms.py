@@ -130,9 +130,11 @@ def test_the_first_line_and_the_charge(options, cluster, ionic_model, tmp_path, 
         "Coulomb energy by a sum over all pairs"
     )
     assert json.loads(result.files.settings.read_text())["total_charge"] == 0.0
-    save_model(ionic_model, tmp_path / "salt.safetensors", charges_entry([0.0]))
+    neutral = tmp_path / "neutral.safetensors"
+    save_model(ionic_model, neutral, charges_entry([0.0]))
+    other = dataclasses.replace(options, model=neutral, output=tmp_path / "other")
     with pytest.warns(NequIPLRWarning, match=r"\+1 e, but the model was trained on .* 0 e only"):
-        run_md(dataclasses.replace(options, total_charge=1.0, output=tmp_path / "other"))
+        run_md(dataclasses.replace(other, total_charge=1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error", NequIPLRWarning)
         run_md(dataclasses.replace(options, restart=True))

@@ -243,7 +243,6 @@ def test_wrong_models(tmp_path):
         ({"longRange": "graph"}, InputError, "got 'longRange' .did you mean 'long_range'"),
         ({"multiplicity": 1}, InputError, "options: expected some of.*got 'multiplicity'"),
         ({"totalCharge": "one"}, InputError, "total_charge: expected a number"),
-        ({"totalCharge": None}, InputError, "total_charge: expected a number"),
         ({"precision": "half"}, InputError, "precision: expected one of"),
         ({"device": "abacus"}, BackendError, "device: expected one that torch can use"),
     ],

@@ -146,6 +146,7 @@ def test_copies_count_in_the_loss_and_not_in_the_errors(oscillating, config_file
         output = tmp_path / f"copies_{weight}"
         given = {
             "data.train": str(tmp_path / "crystal.extxyz"),
+            "data.keys.charges": "REF_charges",  # zeros, and meant to be
             "harmonic": {"copies": 1, "weight": weight, "displacement": 0.3, "cutoff": 3.2},
             "max_epochs": 1,
             "batch_size": 16,  # one step: both judge the same random weights

@@ -45,7 +45,7 @@ def test_killed_and_resumed_is_the_uninterrupted_training(config_file, tmp_path,
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert _train(_settings(config_file, whole, count), 0) == [0]
     *ends, last = _train(_settings(config_file, killed, count), KILLS, name)
-    assert last == 0, killed.with_suffix(".log").read_text()
+    assert last == 0, killed.with_suffix(".log").read_text(encoding="utf-8")
     allowed = {0, -signal.SIGKILL} if name == "SIGKILL" else {0, 143, -signal.SIGTERM}
     assert set(ends) <= allowed, killed.with_suffix(".log").read_text()
     assert any(ends)  # one at least was killed
