@@ -247,7 +247,8 @@ def _plain_number(
         try:
             number = value.value_in_unit(of)
         except (TypeError, AttributeError) as error:
-            raise InputError(describe(argument, value, f"{kind} in units of {of.get_name()}")) from error
+            expected = f"{kind} in units of {of.get_name()}"
+            raise InputError(describe(argument, value, expected)) from error
     good = isinstance(number, int | float | np.number) and not isinstance(number, bool)
     try:
         if good and math.isfinite(number):

@@ -307,9 +307,7 @@ def test_a_box_as_a_system_returns_it(ionic_model, rock_salt):
     assert again.getDefaultPeriodicBoxVectors() == system.getDefaultPeriodicBoxVectors()
 
 
-@pytest.mark.parametrize(
-    "charge", ["plus one", True, float("nan"), float("inf"), 1000, -1000]
-)
+@pytest.mark.parametrize("charge", ["plus one", True, float("nan"), float("inf"), 1000, -1000])
 def test_a_wrong_total_charge(ionic_model, charge):
     with pytest.raises(InputError, match="total_charge: expected"):
         create_system(topology_of(["Na", "Cl"]), ionic_model, total_charge=charge)
