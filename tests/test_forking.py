@@ -55,18 +55,13 @@ def run(code: str, limit: float = 100.0) -> str:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_computes_what_its_parent_does():
-    """Calculators, and Contexts made before the fork and after it, in a child and in its parent."""
+    """Calculators, and Systems without OpenMM's sum, in a child and in its parent."""
     code = """
 assert torch.get_num_threads() == 2
-systems = [
-    create_system(from_atoms(shaken(0)).topology, "au2-mgo", long_range=kind, solver=solver)
-    for kind, solver in (("openmm", "dense"), ("graph", "iterative"))
-]
-old = [context_of(system, "Reference") for system in systems]
+system = create_system(from_atoms(shaken(0)).topology, "au2-mgo", long_range="graph")
 
 def everything(seed):
-    found = [by_calculator(seed), *(energy(context, seed) for context in old)]
-    return found + [energy(context_of(system, "CPU"), seed + 1) for system in systems]
+    return [by_calculator(seed), energy(context_of(system, "Reference"), seed)]
 
 everything(0)
 with mp.get_context("fork").Pool(1) as pool:
@@ -79,34 +74,24 @@ print("right")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_while_a_thread_evaluates():
-    """Locks that the thread holds are no locks in the child."""
+def test_sums_by_openmm_in_a_forked_child():
+    """They work where the parent made none, and are refused, not waited for, where it did."""
     code = """
-system = create_system(from_atoms(shaken(0)).topology, "au2-mgo")
-context = context_of(system, "Reference")
-energy(context, 0)
-stop = threading.Event()
+system = create_system(from_atoms(shaken(0)).topology, "au2-mgo", long_range="openmm")
 
-def go_on():
-    seed = 1
-    while not stop.is_set():
-        energy(context, seed := seed + 1)
+def one(seed):
+    return energy(context_of(system, "Reference"), seed)
 
-thread = threading.Thread(target=go_on)
-thread.start()
-children = []
-for number in range(5):
-    time.sleep(0.013 * number)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if np.isfinite(energy(context_of(system, "Reference"), 0)) else 1)
-    children.append(child)
-codes = [os.waitpid(child, 0)[1] for child in children]
-stop.set()
-thread.join()
-print(codes)
+with mp.get_context("fork").Pool(1) as pool:
+    early = pool.apply(one, (1,))
+assert np.isclose(early, one(1), rtol=1e-9)
+with mp.get_context("fork").Pool(1) as pool:
+    try:
+        pool.apply(one, (2,))
+    except openmm.OpenMMException as error:
+        print(error)
 """
-    assert run(code).strip() == "[0, 0, 0, 0, 0]"
+    assert "expected one started by 'spawn' or 'forkserver'" in run(code)
 
 
 def test_first_evaluations_in_several_threads():

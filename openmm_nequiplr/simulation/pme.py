@@ -243,6 +243,13 @@ class PointChargeCoulomb:
             for inner in self._contexts.values():
                 inner.abandon()
             self._reset()
+        if _inherited:
+            raise BackendError(
+                "process: expected one started by 'spawn' or 'forkserver', or a fork made before "
+                "the first evaluation, got a fork of a process in which OpenMM has summed Coulomb "
+                "energies: OpenMM may wait for ever for the threads of the parent here "
+                "(long_range='graph' does without OpenMM's sum)"
+            )
         direct = self.direct_space if direct_space is None else direct_space
         platform, properties = self.platform, self._properties
         if exact and platform != "Reference":
@@ -266,6 +273,19 @@ def _placed(positions: np.ndarray, box: ReducedBox) -> np.ndarray:
     return turned
 
 
+# Whether an inner Context was made in this process, and in one that it was forked from.
+_made = _inherited = False
+
+
+def _after_fork() -> None:
+    global _inherited
+    _inherited = _inherited or _made
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class _InnerContext:
     """One Context with nothing but charges in it."""
 
@@ -278,6 +298,8 @@ class _InnerContext:
         properties: dict[str, str],
         direct_space: bool,
     ) -> None:
+        global _made
+        _made = True
         system = openmm.System()
         force = openmm.NonbondedForce()
         for _ in range(num_atoms):
