@@ -242,7 +242,7 @@ def _needs_lightning(module: str, name: str) -> Any:
         if error.name is None or error.name.split(".")[0] not in {"lightning", "torchmetrics"}:
             raise
         raise BackendError(
-            f"training needs {error.name}, which is not installed: "
+            f"training needs {str(error.name).partition('.')[0]}, which is not installed: "
             'pip install "openmm-nequiplr[train]"'
         ) from error
 
