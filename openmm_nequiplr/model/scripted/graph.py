@@ -252,6 +252,7 @@ class EvaluationGraph(torch.nn.Module):
             chi = chi * 1.0
             finite = bool(torch.isfinite(energy + forces.sum()))
         if len(self.solver.failure) > 0:
+            self.solver.forget()
             raise RuntimeError(self.solver.failure)
         if not finite:
             self.solver.forget()

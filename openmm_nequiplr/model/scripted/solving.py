@@ -319,7 +319,7 @@ class IterativeCharges(torch.nn.Module):
             going = curvature > 0.0 and product > 0.0 and math.isfinite(size)
         self.iterations = max(self.iterations, iteration)
         if not size <= goal:
-            self.forget()
+            self._forget_guesses()
             self.failure = (
                 "charge equilibration failed: residual {} eV/e after {} iterations, {} wanted; "
                 "raise max_iterations (now {}) or loosen the relative tolerance (charge_tolerance, "
@@ -333,11 +333,14 @@ class IterativeCharges(torch.nn.Module):
                 )
         return charges
 
-    def forget(self) -> None:
-        """Keep nothing of an evaluation that failed."""
+    def _forget_guesses(self) -> None:
         self.positions = self.positions[:0]
         self.charge_history = self.charge_history[:0]
         self.adjoint_history = self.adjoint_history[:0]
+
+    def forget(self) -> None:
+        """Keep nothing of an evaluation that failed; once its solves are over, since they use it."""
+        self._forget_guesses()
         self.factor.forget()
 
     def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
