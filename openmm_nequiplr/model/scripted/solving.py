@@ -339,7 +339,7 @@ class IterativeCharges(torch.nn.Module):
         self.adjoint_history = self.adjoint_history[:0]
 
     def forget(self) -> None:
-        """Keep nothing of an evaluation that failed; once its solves are over, since they use it."""
+        """Keep nothing of an evaluation that failed, once its solves are over."""
         self._forget_guesses()
         self.factor.forget()
 
