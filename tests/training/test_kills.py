@@ -47,7 +47,7 @@ def test_killed_and_resumed_is_the_uninterrupted_training(config_file, tmp_path,
     *ends, last = _train(_settings(config_file, killed, count), KILLS, name)
     assert last == 0, killed.with_suffix(".log").read_text(encoding="utf-8")
     allowed = {0, -signal.SIGKILL} if name == "SIGKILL" else {0, 143, -signal.SIGTERM}
-    assert set(ends) <= allowed, killed.with_suffix(".log").read_text()
+    assert set(ends) <= allowed, killed.with_suffix(".log").read_text(encoding="utf-8")
     assert any(ends)  # one at least was killed
     assert epochs(killed) == epochs(whole)
     assert [int(row["epoch"]) for row in epochs(killed)] == list(range(count))
@@ -57,4 +57,4 @@ def test_killed_and_resumed_is_the_uninterrupted_training(config_file, tmp_path,
     assert all(torch.equal(value, models[1][key]) for key, value in models[0].items())
     assert not list(killed.glob("*.part"))
     if 143 in ends:
-        assert "ended by SIGTERM: " in killed.with_suffix(".log").read_text()
+        assert "ended by SIGTERM: " in killed.with_suffix(".log").read_text(encoding="utf-8")
