@@ -19,6 +19,7 @@ from safetensors.torch import save as _serialize
 
 from ..accelerators import resolve_device
 from ..errors import InputError, ModelFileError, describe
+from ..writing import replace_file
 from .config import ModelConfig
 from .potential import NequIPLRPotential
 
@@ -105,9 +106,7 @@ def save_model(
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_bytes(serialize_model(model, metadata))
-    os.replace(part, target)
+    replace_file(target, serialize_model(model, metadata))
 
 
 def read_model_file(path: Path) -> bytes:
