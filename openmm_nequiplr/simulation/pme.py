@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 _MAX_CONTEXTS = 3
+# Molecules of up to so many atoms are summed faster without the CPU platform's threads.
+_SMALL = 100
 # Single precision does not hold positions beyond this, Å, to a ten-thousandth of an Å.
 _FAR = 1000.0
 _PLATFORMS = {"single": ("CPU", "Reference"), "double": ("Reference", "CPU")}
@@ -141,7 +143,9 @@ class PointChargeCoulomb:
         self.cutoff = cutoff
         self.tolerance = tolerance
         self.direct_space = direct_space
-        self.platform, self._properties = coulomb_platform(platform, precision)
+        small = not periodic and num_atoms <= _SMALL
+        wanted = "double" if platform is None and small else precision
+        self.platform, self._properties = coulomb_platform(platform, wanted)
         self._reset()
 
     def _reset(self) -> None:
