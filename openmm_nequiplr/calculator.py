@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from .accelerators import resolve_device
+from .devices import resolve_device
 from .errors import InputError, describe
 from .model import NequIPLRPotential, load_model
 from .model.evaluation import Evaluator

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .accelerators import neighbor_search
 from .errors import InputError, describe
 from .jit import FEWEST_ATOMS, compiled
+from .neighbors import neighbor_list
 
-#: Finds ``(edge_index, edge_shift)`` for ``(positions, cell, periodic, cutoff)``; see
-#: :func:`openmm_nequiplr.neighbors.neighbor_list`.
-NeighborSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
 #: Å
 DEFAULT_SKIN = 1.0
 
@@ -67,8 +63,7 @@ class VerletList:
     full : bool
         Pairs in both directions, or once.
     device : torch.device or str
-        Where the pairs are held and chosen, and where the answers are; who searches them there is
-        the choice of :func:`openmm_nequiplr.accelerators.neighbor_search`.
+        Where the pairs are held and chosen. The search itself runs on the CPU.
 
     Attributes
     ----------
@@ -93,7 +88,6 @@ class VerletList:
         self.full = full
         self.device = torch.device(device)
         self.searches = 0
-        self._search = neighbor_search(self.device)
         self._held: _Held | None = None
 
     def __call__(
@@ -128,7 +122,8 @@ class VerletList:
             images = held.images_if_complete(points, box, periodic, cutoff)
         if held is None or images is None:
             reach = cutoff + self.skin
-            index, shift = self._search(points, box, periodic, reach, self.full)
+            found = neighbor_list(points, box, periodic, reach, self.full)
+            index, shift = (tensor.to(self.device) for tensor in found)
             self._held = held = _Held(index, shift, points.copy(), box.copy(), periodic, reach)
             self.searches += 1
             images = np.zeros_like(points)

@@ -14,11 +14,10 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"derivatives", "errors", "jit", "lattice", "locking", "operators"}
+    {"derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
     {"console", "paths", "total_charge", "whole"},
     {"files", "neighbors"},
-    {"accelerators"},
     {"verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},

@@ -38,6 +38,17 @@ def test_same_pairs_as_ase(rng, name):
     assert np.linalg.norm(vectors, axis=1).max() < 6.5
 
 
+@pytest.mark.parametrize("cell", [np.diag([11.0] * 3), [[12.0, 0, 0], [3, 11, 0], [-2, 2.5, 13]]])
+def test_same_pairs_as_mlipops(rng, cell):
+    mlipops = pytest.importorskip("mlipops")
+    cell = np.array(cell)
+    points = rng.uniform(-1.5, 2.5, size=(60, 3)) @ cell
+    search = mlipops.NeighborList(4.0, include_symmetric=True)
+    pairs = search(torch.tensor(points), torch.tensor(cell))
+    index, _ = neighbor_list(points, cell, True, 4.0)
+    assert sorted(map(tuple, pairs.tolist())) == list(zip(*index.tolist(), strict=True))
+
+
 def brute_force(positions, cell, cutoff, reach):
     """Centre, neighbour and image of every pair, over all images up to ``reach`` along an axis."""
     found = []

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ..accelerators import resolve_device
+from ..devices import resolve_device
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..timing import part

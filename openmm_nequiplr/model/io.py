@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as _deserialize
 from safetensors.torch import save as _serialize
 
-from ..accelerators import resolve_device
+from ..devices import resolve_device
 from ..errors import InputError, ModelFileError, describe
 from ..writing import replace_file
 from .config import ModelConfig

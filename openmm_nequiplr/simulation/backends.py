@@ -10,7 +10,7 @@ import numpy as np
 import openmm
 import torch
 
-from ..accelerators import resolve_device
+from ..devices import resolve_device
 from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .computation import FORCE_NAME, Computation, ComputationSettings

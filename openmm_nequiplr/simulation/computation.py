@@ -15,7 +15,7 @@ import numpy as np
 import openmm
 import torch
 
-from ..accelerators import resolve_device
+from ..devices import resolve_device
 from ..errors import InputError, InstabilityError, NequIPLRError
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder

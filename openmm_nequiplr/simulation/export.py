@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from openmm import app
 
-from ..accelerators import resolve_device
 from ..describe import describe_atoms, describe_charges
+from ..devices import resolve_device
 from ..model import NequIPLRPotential, load_model
 from ..model.scripted import script_model
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from openmm import app, unit
 
-from ..accelerators import resolve_device
+from ..devices import resolve_device
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
 from ..model.io import model_path, read_model_file, serialize_model, shared_models

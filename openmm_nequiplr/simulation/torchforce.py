@@ -23,7 +23,7 @@ import numpy as np
 import openmm
 import torch
 
-from ..accelerators import resolve_device
+from ..devices import resolve_device
 from ..errors import BackendError
 from ..model.io import serialize_model
 from ..model.scripted import script_model
