@@ -12,14 +12,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from .devices import resolve_device
 from .errors import InputError, describe
 from .model import NequIPLRPotential, load_model
 from .model.evaluation import Evaluator
-from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from .model.options import EvaluationOptions
+from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from .total_charge import assume_neutral, check_trained, told_charge, total_charge_of
-
-_PRECISIONS = {None: None, "single": torch.float32, "double": torch.float64}
 
 
 class NequIPLRCalculator(Calculator):
@@ -91,10 +89,7 @@ class NequIPLRCalculator(Calculator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(precision, str | None) or precision not in _PRECISIONS:
-            raise InputError(describe("precision", precision, "'single', 'double' or None"))
-        SolverOptions(solver, charge_tolerance, max_iterations)  # before a model is read or copied
-        device = None if device is None else resolve_device(device)
+        options = EvaluationOptions(solver, charge_tolerance, max_iterations, device, precision)
         if isinstance(model, str | PathLike):
             self.model = load_model(model)
         elif isinstance(model, NequIPLRPotential):
@@ -102,14 +97,7 @@ class NequIPLRCalculator(Calculator):
         else:
             expected = "a NequIPLRPotential, a path or the name of a shipped model"
             raise InputError(describe("model", type(model).__name__, expected))
-        self.evaluator = Evaluator(
-            self.model,
-            dtype=_PRECISIONS[precision],
-            device=device,
-            solver=solver,
-            charge_tolerance=charge_tolerance,
-            max_iterations=max_iterations,
-        )
+        self.evaluator = Evaluator(self.model, options.dtype, options.device, options)
         self._computed_charge: float | None = None
         self._charges_seen: set[float | None] = set()
 

@@ -454,9 +454,6 @@ def _md_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "openmm", "graph"),
         help="who sums the point charges: OpenMM's PME or torch (default: auto)",
     )
-    force.add_argument(
-        "--nonbonded-cutoff", type=float, metavar="ANGSTROM", help="of the PME's direct sum"
-    )
     force.add_argument("--ewald-tolerance", type=float, metavar="X", help="of the PME")
     force.add_argument(
         "--solver", choices=("auto", "dense", "iterative"), help="of the charges (default: auto)"

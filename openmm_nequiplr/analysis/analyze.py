@@ -15,7 +15,8 @@ from ..console import say
 from ..describe import describe_atoms, describe_charges, describe_threads
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..model.options import EvaluationOptions
+from ..model.solving import SolverOptions
 from ..threads import use_threads
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
 from .properties import TrajectoryProperties, recompute
@@ -65,13 +66,9 @@ def analyze_trajectory(
     r_max: float = 10.0,
     bin_width: float = 0.05,
     resume: bool = False,
-    device: str | None = None,
-    precision: str | None = None,
-    solver: str = "auto",
-    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-    max_iterations: int = DEFAULT_MAX_ITERATIONS,
     threads: int | None = None,
     quiet: bool = False,
+    **options: Any,
 ) -> TrajectoryAnalysis:
     """Recompute charges, dipoles and energies, count pairs, and write arrays and pictures.
 
@@ -87,8 +84,7 @@ def analyze_trajectory(
         See :func:`open_trajectory`.
     output : path, optional
         Directory for the results; by default ``analysis``, in the directory of a run.
-    stride, total_charge, forces, resume, device, precision, solver, charge_tolerance, \
-max_iterations
+    stride, total_charge, forces, resume, **options
         See :func:`recompute`.
     r_max, bin_width : float, Å
         See :func:`radial_distributions`.
@@ -115,7 +111,7 @@ max_iterations
     loaded = model if isinstance(model, NequIPLRPotential) else load_model(model)
     threads = threads or (1 if source.num_atoms < _SMALL else torch.get_num_threads())
     if not quiet:
-        say(_headline(loaded, source, total_charge, SolverOptions(solver), threads))
+        say(_headline(loaded, source, total_charge, EvaluationOptions(**options), threads))
     radial = radial_distributions(source, r_max=r_max, bin_width=bin_width)
     folder.mkdir(parents=True, exist_ok=True)
     with _threads(threads):
@@ -126,11 +122,7 @@ max_iterations
             forces=forces,
             output=results,
             resume=resume,
-            device=device,
-            precision=precision,
-            solver=solver,
-            charge_tolerance=charge_tolerance,
-            max_iterations=max_iterations,
+            **options,
         )
     charges = charge_distributions(properties.charges, properties.symbols)
     _write(folder, properties, radial, charges)

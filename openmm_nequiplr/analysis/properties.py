@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import InputError, NequIPLRError, describe
 from ..lattice import continued
 from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..model.options import EvaluationOptions
 from ..total_charge import assume_neutral, check_trained
 from ..verlet import DEFAULT_SKIN
 from .trajectories import Frame, StoredTrajectory, TrajectoryLike, open_trajectory
 
-_DTYPES = {None: None, "single": torch.float32, "double": torch.float64}
 _SECONDS_BETWEEN_SAVES = 60.0
 # Positions (Å) this close are the same frame: trajectories are stored in single precision.
 _SAME_POSITION = 1e-3
@@ -119,12 +117,8 @@ def recompute(
     forces: bool = False,
     output: str | Path | None = None,
     resume: bool = False,
-    device: str | None = None,
-    precision: str | None = None,
-    solver: str = "auto",
-    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-    max_iterations: int = DEFAULT_MAX_ITERATIONS,
     on_frame: Callable[[Frame, Evaluation], None] | None = None,
+    **options: Any,
 ) -> TrajectoryProperties:
     """Evaluate a model at every frame of a trajectory.
 
@@ -149,10 +143,11 @@ def recompute(
         ``.npz`` file for the results, written at the end, once a minute and when interrupted.
     resume : bool
         Keep what is in ``output`` and go on behind its last frame.
-    device, precision, solver, charge_tolerance, max_iterations
-        Of the evaluations, see :class:`~openmm_nequiplr.NequIPLRCalculator`.
     on_frame : callable, optional
         Called with every frame and its results.
+    **options
+        ``device``, ``precision``, ``solver``, ``charge_tolerance`` and ``max_iterations``, see
+        :class:`.model.options.EvaluationOptions`.
 
     Notes
     -----
@@ -172,8 +167,7 @@ def recompute(
         If model and trajectory do not fit together, a frame cannot be evaluated (the message
         names it), or the results to resume from belong to something else.
     """
-    if precision not in _DTYPES:
-        raise InputError(describe("precision", precision, "'single', 'double' or None"))
+    chosen = EvaluationOptions(**options)
     source = open_trajectory(trajectory, topology, stride)
     model = copy.deepcopy(model) if isinstance(model, NequIPLRPotential) else load_model(model)
     digest = model_digest(model)
@@ -186,14 +180,7 @@ def recompute(
     results = _Results(source, float(total_charge), digest, forces)
     if resume:
         results.take_up(_earlier(output))
-    evaluator = Evaluator(
-        model,
-        _DTYPES[precision],
-        device,
-        solver=solver,
-        charge_tolerance=charge_tolerance,
-        max_iterations=max_iterations,
-    )
+    evaluator = Evaluator(model, chosen.dtype, chosen.device, chosen)
     _evaluate(evaluator, results, None if output is None else Path(output), on_frame)
     return results.finished()
 

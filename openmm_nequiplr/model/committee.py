@@ -11,6 +11,7 @@ import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from .config import ModelConfig
 from .evaluation import Evaluation, Evaluator
 from .io import load_model, shipped_models
 from .potential import NequIPLRPotential
-from .solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 
 #: Where a committee's directory keeps its models.
 MEMBERS = "seed_*/model.safetensors"
@@ -100,8 +100,8 @@ class Committee:
     dtype : torch.dtype, optional
         Of the networks.
     device : torch.device or str, optional
-    solver, charge_tolerance, max_iterations
-        How charges are solved for, see :class:`.solving.SolverOptions`.
+    **options
+        How charges are solved for: fields of :class:`.solving.SolverOptions`.
 
     Raises
     ------
@@ -116,23 +116,10 @@ class Committee:
         models: Sequence[NequIPLRPotential | str | os.PathLike],
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        *,
-        solver: str = "auto",
-        charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-        max_iterations: int = DEFAULT_MAX_ITERATIONS,
+        **options: Any,
     ) -> None:
         self.models = load_members(models)
-        self.evaluators = [
-            Evaluator(
-                model,
-                dtype,
-                device,
-                solver=solver,
-                charge_tolerance=charge_tolerance,
-                max_iterations=max_iterations,
-            )
-            for model in self.models
-        ]
+        self.evaluators = [Evaluator(model, dtype, device, **options) for model in self.models]
 
     def __call__(
         self,

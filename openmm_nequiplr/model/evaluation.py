@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from ..timing import part
 from .building import with_lattice_sum
 from .memory import ChargeMemory
 from .potential import NequIPLRPotential
-from .solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from .solving import SolverOptions
 from .step import (
     Evaluation,
     PointChargeCoulomb,
@@ -45,10 +46,12 @@ class Evaluator:
     dtype : torch.dtype, optional
         Of the network.
     device : torch.device or str, optional
-    solver, charge_tolerance, max_iterations
-        How charges are solved for, see :class:`.solving.SolverOptions`. An iterative solver goes
-        on from the structure before, so use one evaluator for each run; its results depend on that
-        past within the tolerance. Of an evaluation that fails nothing is kept.
+    options : SolverOptions, optional
+        How charges are solved for. An iterative solver starts from the previous structure, so use
+        one evaluator for each run; its results depend on that past within the tolerance. Nothing is
+        kept of an evaluation that fails.
+    **fields
+        Fields of :class:`.solving.SolverOptions` instead of the object.
     """
 
     def __init__(
@@ -56,16 +59,14 @@ class Evaluator:
         model: NequIPLRPotential,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        *,
-        solver: str = "auto",
-        charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-        max_iterations: int = DEFAULT_MAX_ITERATIONS,
+        options: SolverOptions | None = None,
+        **fields: Any,
     ) -> None:
         where = None if device is None else resolve_device(device)
         self.model = model.to(dtype=dtype, device=where).eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        self.options = SolverOptions(solver, charge_tolerance, max_iterations)
+        self.options = options or SolverOptions(**fields)
         self.memory = ChargeMemory(self.model, self.options.mesh_accuracy)
 
     def iterative(self, count: int, periodic: bool) -> bool:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import uuid
 import warnings
 import weakref
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import openmm
-import torch
 
 from ..devices import resolve_device
 from ..errors import InputError, InstabilityError, NequIPLRError
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
+from ..model.options import DTYPES
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..pickling import reduction
 from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
@@ -32,7 +34,6 @@ from .serialization import ModelFile, pack, shared_embedded, unpack
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
-DTYPES = {"single": torch.float32, "double": torch.float64}
 
 # Enough for a rejected Monte Carlo move to find the state before it.
 _REMEMBERED = 3
@@ -63,8 +64,6 @@ class ComputationSettings:
         Of the network.
     device : str or None
         torch device; ``None`` chooses CUDA where there is one.
-    cutoff : float or None, Å
-        Longest direct-space cutoff of the delegated sum.
     tolerance : float
         Relative force error of the delegated sum.
     coulomb_platform : str or None
@@ -89,7 +88,6 @@ class ComputationSettings:
     long_range: str = "openmm"
     precision: str = "single"
     device: str | None = None
-    cutoff: float | None = None
     tolerance: float = DEFAULT_TOLERANCE
     coulomb_platform: str | None = None
     skin: float = DEFAULT_SKIN
@@ -98,6 +96,48 @@ class ComputationSettings:
     max_iterations: int = DEFAULT_MAX_ITERATIONS
     atoms: tuple[int, ...] | None = field(default=None, repr=False)
     whole: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
+
+    @property
+    def solver_options(self) -> SolverOptions:
+        """How charges are solved for."""
+        return SolverOptions(self.solver, self.charge_tolerance, self.max_iterations)
+
+    def delegated_sum(self) -> PointChargeCoulomb:
+        """The point-charge sum that OpenMM does.
+
+        Raises
+        ------
+        InputError, BackendError
+            If tolerance or platform make no sense.
+        """
+        return PointChargeCoulomb(
+            len(self.symbols),
+            self.periodic,
+            tolerance=self.tolerance,
+            precision=self.precision,
+            platform=self.coulomb_platform,
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """All fields but the model, as values that JSON can hold."""
+        names = (each.name for each in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names if name != "model"}
+
+    @classmethod
+    def of_plain(cls, values: Mapping[str, Any], **more: Any) -> ComputationSettings:
+        """Rebuild from :meth:`plain` and the model, also after a passage through JSON.
+
+        Raises
+        ------
+        TypeError
+            If a name is missing or unknown.
+        """
+        values = {**values, **more}
+        values.pop("cutoff", None)  # of earlier versions
+        for name in ("symbols", "atoms"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
+        return cls(**values)
 
 
 class Computation:
@@ -289,22 +329,9 @@ class Computation:
             model = shared_embedded(settings.model, DTYPES[settings.precision], device)
             self._limits = ChargeLimits.of(model.metadata, settings.symbols)
             if settings.long_range == "openmm":
-                self._coulomb = PointChargeCoulomb(
-                    self.num_atoms,
-                    settings.periodic,
-                    cutoff=settings.cutoff,
-                    tolerance=settings.tolerance,
-                    precision=settings.precision,
-                    platform=settings.coulomb_platform,
-                )
-            self._evaluator = Evaluator(
-                model,
-                dtype=DTYPES[settings.precision],
-                device=device,
-                solver=settings.solver,
-                charge_tolerance=settings.charge_tolerance,
-                max_iterations=settings.max_iterations,
-            )
+                self._coulomb = settings.delegated_sum()
+            dtype = DTYPES[settings.precision]
+            self._evaluator = Evaluator(model, dtype, device, settings.solver_options)
         return self._evaluator
 
     def _stay_warm(self) -> None:
@@ -370,7 +397,8 @@ def restore_computation(payload: dict[str, Any]) -> Computation:
     InputError
         If the payload was written by a newer version of the package.
     """
-    return _restore(payload["token"], ComputationSettings(**unpack(payload, ComputationSettings)))
+    values = unpack(payload, ComputationSettings)
+    return _restore(payload["token"], ComputationSettings.of_plain(values))
 
 
 def _restore(token: str, settings: ComputationSettings) -> Computation:

@@ -11,15 +11,14 @@ import torch
 from openmm import app
 
 from ..describe import describe_atoms, describe_charges
-from ..devices import resolve_device
 from ..model import NequIPLRPotential, load_model
+from ..model.options import DTYPES
 from ..model.scripted import script_model
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..model.solving import SolverOptions
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
-from .computation import DTYPES
 from .serialization import load_embedded
-from .settings import computation_settings
+from .settings import ForceOptions, computation_settings
 from .structure_files import read_structure
 from .topology import element_symbols
 
@@ -30,11 +29,7 @@ def export_torch_force(
     path: str | os.PathLike,
     *,
     total_charge: Any = None,
-    precision: str | None = None,
-    device: str | None = None,
-    solver: str = "auto",
-    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    **options: Any,
 ) -> None:
     """Write a model for the atoms of a topology as a TorchScript file for openmm-torch.
 
@@ -60,16 +55,13 @@ def export_torch_force(
     topology : openmm.app.Topology
         Its elements choose atom types; whether it has a box decides on periodicity.
     path : path
-        By custom it ends in ``.pt``.
+        It usually ends in ``.pt``.
     total_charge : float or Quantity, e
         If it is not given, 0 is assumed with a warning.
-    precision : {"single", "double"}, optional
-        Of the network; by default that of the model.
-    device : str, optional
-        Where the module lives; by default the processor, from where openmm-torch moves it to the
-        GPU on platform CUDA.
-    solver, charge_tolerance, max_iterations
-        As for :func:`~openmm_nequiplr.create_system`.
+    **options
+        ``precision``, ``solver``, ``charge_tolerance`` and ``max_iterations`` as for
+        :func:`~openmm_nequiplr.create_system`, and ``device``: where the module lives; by default
+        the CPU, from where openmm-torch moves it to the GPU on platform CUDA.
 
     Raises
     ------
@@ -79,17 +71,8 @@ def export_torch_force(
     UnknownElementError, BoxError, InputError
         As in :func:`~openmm_nequiplr.create_system`.
     """
-    settings = computation_settings(
-        topology,
-        model,
-        total_charge=total_charge,
-        long_range="graph",
-        device=device,
-        precision=precision,
-        solver=solver,
-        charge_tolerance=charge_tolerance,
-        max_iterations=max_iterations,
-    )
+    chosen = ForceOptions(long_range="graph", **options)
+    settings = computation_settings(topology, model, chosen, total_charge=total_charge)
     own = load_embedded(settings.model)
     graph = script_model(
         own,
@@ -97,8 +80,8 @@ def export_torch_force(
         settings.periodic,
         settings.total_charge,
         dtype=DTYPES[settings.precision],
-        device="cpu" if device is None else resolve_device(device),
-        options=SolverOptions(solver, charge_tolerance, max_iterations),
+        device=chosen.device or "cpu",
+        options=settings.solver_options,
         notes={
             "symbols": " ".join(settings.symbols),
             "periodic": str(settings.periodic),

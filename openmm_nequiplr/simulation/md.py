@@ -19,7 +19,6 @@ from ..errors import BackendError, InputError, Interrupted, describe
 from ..locking import directory_lock
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
 from ..model.committee import check_alike
-from ..model.solving import SolverOptions
 from ..threads import use_threads
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
@@ -31,6 +30,7 @@ from .pme import platform_names
 from .restart import compare_settings, find_checkpoint
 from .run import MDResult, Run
 from .runfiles import RunFiles, read_settings
+from .settings import ForceOptions
 from .signals import stop_signals
 from .structure_files import read_structure
 from .summary import rarest_element
@@ -185,7 +185,6 @@ def _headline(
 ) -> str:
     """One line on what runs."""
     settings = get_computation(simulation.system).settings
-    solver = SolverOptions(settings.solver, settings.charge_tolerance, settings.max_iterations)
     atoms = describe_atoms(
         settings.symbols,
         settings.total_charge,
@@ -194,7 +193,11 @@ def _headline(
         int(structure.frozen.sum()),
     )
     charges = describe_charges(
-        model.config, len(settings.symbols), settings.periodic, solver, settings.long_range
+        model.config,
+        len(settings.symbols),
+        settings.periodic,
+        settings.solver_options,
+        settings.long_range,
     )
     platform = simulation.context.getPlatform().getName()
     return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
@@ -229,20 +232,12 @@ def _make_simulation(
     structure: SimulationStructure,
     checkpoint: Checkpoint | None,
 ) -> app.Simulation:
-    cutoff = options.nonbonded_cutoff
     system = create_system(
         structure.topology,
         model,
         total_charge=options.total_charge,
         masses=structure.masses,
-        long_range=options.long_range,
-        nonbonded_cutoff=None if cutoff is None else cutoff / ANGSTROM_PER_NM,
-        ewald_tolerance=options.ewald_tolerance,
-        device=options.device,
-        precision=options.precision,
-        solver=options.solver,
-        charge_tolerance=options.charge_tolerance,
-        max_iterations=options.max_iterations,
+        **{each.name: getattr(options, each.name) for each in dataclasses.fields(ForceOptions)},
     )
     if options.ensemble == "npt":
         system.addForce(_make_barostat(options, structure))

@@ -6,8 +6,8 @@ is made. Names in camel case are openmm-ml's.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,13 @@ from openmmml.mlpotential import MLPotentialImpl
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from .embedding import EMBEDDING_OPTIONS, MECHANICAL, create_mixed_system, with_box
-from .settings import as_model
+from .settings import ForceOptions, as_model
 from .system import create_force
 
 #: The total charge: openmm-ml's potentials say ``charge``, :func:`create_system` its own name.
 CHARGE_NAMES = ("totalCharge", "charge", "total_charge")
 #: Options of :func:`create_force` that ``createSystem`` and ``createMixedSystem`` pass on.
-FORCE_OPTIONS = tuple(
-    name
-    for name, parameter in inspect.signature(create_force).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name not in ("atoms", "total_charge")
-)
+FORCE_OPTIONS = (*(each.name for each in dataclasses.fields(ForceOptions)), "embed_model")
 
 
 class NequIPLRPotentialImpl(MLPotentialImpl):
@@ -40,10 +36,8 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
 
     ``createSystem`` and ``createMixedSystem`` take, besides their own arguments, ``totalCharge``
     (or ``charge``; e, of the atoms that the model acts on; if it is left out and no
-    force field tells it, 0 is assumed with a warning) and the options of
-    :func:`openmm_nequiplr.create_system`: ``long_range``, ``backend``, ``nonbonded_cutoff``,
-    ``ewald_tolerance``, ``device``, ``precision``, ``coulomb_platform``, ``solver``,
-    ``charge_tolerance``, ``max_iterations``.
+    force field tells it, 0 is assumed with a warning) and the fields of
+    :class:`.settings.ForceOptions`.
 
     Parameters
     ----------
@@ -143,8 +137,6 @@ def force_options(args: dict[str, Any]) -> dict[str, Any]:
     if len(charges) > 1:
         raise InputError(describe("totalCharge", " and ".join(charges), "one of these names"))
     options = {name: args[name] for name in FORCE_OPTIONS if name in args}
-    if options.get("device") is not None:
-        options["device"] = str(options["device"])  # openmm-ml takes a torch.device as well
     if charges:
         options["total_charge"] = args[charges[0]]
     return options

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, describe
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from .committee import ON_SPREAD
 from .limits import ON_UNSTABLE
-from .pme import DEFAULT_TOLERANCE
+from .settings import ForceOptions
 
 ENSEMBLES = ("nve", "nvt", "npt")
 BAROSTATS = ("isotropic", "anisotropic", "flexible")
@@ -23,7 +22,6 @@ _WHOLE = (
     ("barostat_interval", 1, 2**31 - 1),
     ("report_interval", 1, 2**31 - 1),
     ("checkpoint_interval", 1, 10**12),
-    ("max_iterations", 1, 10**9),
     ("threads", 1, max(64, os.cpu_count() or 1)),
     ("seed", 0, 2**31 - 1),
 )
@@ -31,8 +29,8 @@ _WHOLE = (
 DEFAULT_REPORT_INTERVAL = 10
 
 
-@dataclass(frozen=True)
-class MDOptions:
+@dataclass(frozen=True, kw_only=True)
+class MDOptions(ForceOptions):
     """What a run should do.
 
     Parameters
@@ -67,10 +65,9 @@ class MDOptions:
         Of velocities, thermostat and barostat.
     platform : str, optional
         OpenMM platform; by default CUDA where torch has it too, else CPU.
-    long_range, nonbonded_cutoff, ewald_tolerance, device, precision
-        See :func:`~openmm_nequiplr.create_system`; the cutoff in Å here.
-    solver, charge_tolerance, max_iterations
-        How charges are solved for; see there too.
+    long_range, ewald_tolerance, device, precision, solver, charge_tolerance, max_iterations, \
+    backend, coulomb_platform
+        See :class:`.settings.ForceOptions`.
     output : str or path
         Directory for the results.
     report_interval : int, optional
@@ -82,9 +79,9 @@ class MDOptions:
     committee : sequence of str or path
         Other models whose spread with the driving one is reported; directories of committees too.
     spread_threshold : float, optional, eV/Å
-        What the force on no atom should be spread by.
+        Largest committee standard deviation of a force allowed.
     on_spread : {"save", "stop"}
-        What to do when it is: save the frame, or save it and end the run.
+        What to do beyond it: save the frame, or save it and end the run.
     on_unstable : {"stop", "warn"}
         What to do when the simulation leaves what its model can describe, see
         :class:`.stability.StabilityReporter`: stop with the last good checkpoint, or warn.
@@ -117,14 +114,6 @@ class MDOptions:
     minimize: bool = False
     seed: int | None = None
     platform: str | None = None
-    long_range: str = "auto"
-    nonbonded_cutoff: float | None = None
-    ewald_tolerance: float = DEFAULT_TOLERANCE
-    device: str | None = None
-    precision: str | None = None
-    solver: str = "auto"
-    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
-    max_iterations: int = DEFAULT_MAX_ITERATIONS
     output: str | Path = "md"
     report_interval: int | None = None
     checkpoint_interval: int | None = None
@@ -138,6 +127,7 @@ class MDOptions:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.committee, str | Path):
             raise InputError(describe("committee", self.committee, "a list of models"))
         object.__setattr__(self, "committee", tuple(map(str, self.committee)))
@@ -157,9 +147,6 @@ class MDOptions:
         for name, highest in (("timestep", 1e3), ("temperature", 1e5), ("friction", 1e6)):
             self._check_number(name, above=0.0, most=highest)
         self._check_number("pressure", most=1e8)
-        for name in ("nonbonded_cutoff", "ewald_tolerance", "charge_tolerance"):
-            if getattr(self, name) is not None:
-                self._check_number(name, above=0.0, most=1e6)
         if self.total_charge is not None:
             self._check_number("total_charge")
         if self.frame is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections import OrderedDict
 from typing import Any
 
@@ -13,14 +14,12 @@ import openmm
 from ..errors import BackendError, BoxError, InputError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
-from .charges import set_charges
 from .pme_plan import (
     DEFAULT_CUTOFF,
     DEFAULT_TOLERANCE,
     ROUNDING,
     SMALLEST_CUTOFF,
     PMEPlan,
-    check_cutoff,
     plan_pme,
     plan_smooth,
 )
@@ -31,8 +30,9 @@ __all__ = [
     "SMALLEST_CUTOFF",
     "PMEPlan",
     "PointChargeCoulomb",
-    "check_cutoff",
+    "check_tolerance",
     "coulomb_platform",
+    "is_number",
     "plan_pme",
     "plan_smooth",
     "platform_names",
@@ -79,8 +79,22 @@ def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, s
     return name, {}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+def is_number(value: object) -> bool:
+    """Whether a value is a finite real number, and no truth value."""
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # no NaN, nor a whole number beyond all floats
+
+
+def check_tolerance(value: object) -> None:
+    """Refuse a relative error of forces that no mesh aims at.
+
+    Raises
+    ------
+    InputError
+    """
+    if not (is_number(value) and 1e-12 < value < 1e-2):  # type: ignore[operator]
+        raise InputError(describe("ewald_tolerance", value, "a number between 1e-12 and 1e-2"))
 
 
 class PointChargeCoulomb:
@@ -130,13 +144,10 @@ class PointChargeCoulomb:
     ) -> None:
         if not (direct_space or periodic):
             raise InputError(describe("direct_space", direct_space, "True without a periodic box"))
-        if not (_is_number(tolerance) and 1e-12 < tolerance < 1e-2):
-            raise InputError(
-                describe("ewald_tolerance", tolerance, "a number between 1e-12 and 1e-2")
-            )
+        check_tolerance(tolerance)
         if cutoff is not None and not SMALLEST_CUTOFF <= cutoff < math.inf:
             raise InputError(
-                describe("nonbonded_cutoff", cutoff, f"a length of at least {SMALLEST_CUTOFF} Å")
+                describe("cutoff", cutoff, f"a length of at least {SMALLEST_CUTOFF} Å")
             )
         self.num_atoms = num_atoms
         self.periodic = periodic
@@ -349,6 +360,8 @@ class _InnerContext:
     def _set_charges(self, charges: np.ndarray) -> None:
         if np.array_equal(charges, self._charges):
             return
-        set_charges(self._force, charges)
+        set_parameters = self._force.setParticleParameters
+        for index, charge in enumerate(charges.tolist()):
+            set_parameters(index, charge, 1.0, 0.0)
         self._force.updateParametersInContext(self._context)
         self._charges = charges.copy()

@@ -98,23 +98,6 @@ def _mesh(box: ReducedBox, alpha: float, tolerance: float) -> tuple[int, int, in
     return a, b, c
 
 
-def check_cutoff(cutoff: float, box: ReducedBox) -> None:
-    """Refuse a cutoff that was asked for and does not fit into the box.
-
-    Raises
-    ------
-    BoxError
-        If ``cutoff`` (Å) is longer than half the smallest width of the box.
-    """
-    limit = 0.5 * box.smallest_width
-    if cutoff > limit * (1.0 + ROUNDING):
-        raise BoxError(
-            f"nonbonded_cutoff: expected at most half the smallest width of the periodic box "
-            f"({limit:.3f} Å), got {cutoff:.3f} Å; use a shorter cutoff, none at all (it is then "
-            'chosen to fit), a larger box, or long_range="graph"'
-        )
-
-
 def _mesh_size(points: float) -> int:
     """Smallest product of 2, 3, 5 and 7 that is not below ``points``."""
     size = max(math.ceil(points), _SPLINE_ORDER + 1)

@@ -142,7 +142,7 @@ def unpack(payload: dict[str, Any], known: type) -> dict[str, Any]:
     values, version = dict(payload["settings"]), payload["format"]
     if isinstance(version, bool) or not isinstance(version, int):
         raise InputError(describe("system", f"format {version!r}", "a whole number"))
-    foreign = sorted(set(values) - names)
+    foreign = sorted(set(values) - names - {"cutoff"})  # which earlier versions had
     if version > FORMAT_VERSION or foreign:
         settings = f" with the settings {', '.join(foreign)}" if foreign else ""
         got = f"format {version}{settings}, written by openmm-nequiplr {payload['version']}"

@@ -1,26 +1,24 @@
-"""What a computation is to be made of: a user's arguments, checked."""
+"""Options of a force, checked, and the settings of its computation."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from openmm import app, unit
 
-from ..devices import resolve_device
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
 from ..model.io import model_path, read_model_file, serialize_model, shared_models
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..model.options import DTYPES, EvaluationOptions, check_choice
 from ..total_charge import assume_neutral, check_trained
-from ..units import ANGSTROM_PER_NM
 from .box import ReducedBox, check_cell, compact_box, reduce_box
-from .computation import DTYPES, ComputationSettings
+from .computation import ComputationSettings
 from .mdtraj_topology import openmm_topology
-from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb, check_cutoff, plan_pme
+from .pme import DEFAULT_TOLERANCE, check_tolerance, is_number, plan_pme
 from .serialization import ModelFile
 
 if TYPE_CHECKING:
@@ -29,28 +27,76 @@ if TYPE_CHECKING:
 LONG_RANGE = ("auto", "openmm", "graph")
 
 
+@dataclass(frozen=True)
+class ForceOptions(EvaluationOptions):
+    """How OpenMM computes a model.
+
+    Parameters
+    ----------
+    long_range : {"auto", "openmm", "graph"}
+        Where the Coulomb energy is computed: in an OpenMM NonbondedForce (particle mesh Ewald when
+        periodic), or by the same sum in torch, which has no smallest box. OpenMM sums the
+        reciprocal part; the pairs are summed here, once for point charges and their Gaussian
+        correction. ``"auto"`` is OpenMM's sum, except where charges are solved for iteratively in a
+        cell: the mesh of the solver has their energy at a fraction of the cost.
+    backend : {"auto", "python", "torch", "python_torch"}
+        How OpenMM calls the model. ``"python"`` is a ``PythonForce``; ``"torch"`` a ``TorchForce``
+        of openmm-torch, with network, charges and energy in one TorchScript graph (with release
+        1.5 on platforms Reference and CPU, see also
+        :func:`~openmm_nequiplr.simulation.deserialize_system`);
+        ``"python_torch"`` the ``PythonTorchForce`` of its next release, whose positions and forces
+        stay on the GPU. ``"auto"`` takes the fastest that is installed
+        (:func:`~openmm_nequiplr.simulation.describe_backend` tells which).
+    ewald_tolerance : float
+        Relative error of the Coulomb forces that OpenMM's mesh aims at. Charges come from an exact
+        sum, so the error of the mesh appears as an inconsistency of energy and forces.
+    coulomb_platform : str, optional
+        OpenMM platform of the delegated sum. By default it runs on the CPU: on platform CPU, or on
+        Reference for double precision.
+    device : str, optional
+        torch device of the network; by default CUDA where it is available.
+    precision : {"single", "double"}, optional
+        Of the network and the delegated sum; by default that of the model.
+    solver : {"auto", "dense", "iterative"}
+        Of the charges. The dense solver is exact; the iterative one serves large systems: it sums
+        on a mesh and starts from the step before. ``"auto"`` chooses by the number of atoms.
+    charge_tolerance : float
+        Residual, relative to that of uniform charges, at which the iterative solver stops.
+    max_iterations : int
+        Of the iterative solver; if they do not suffice, the simulation stops with an error.
+
+    Raises
+    ------
+    InputError
+        If a value makes no sense.
+    BackendError
+        If the device does not exist.
+    """
+
+    long_range: str = "auto"
+    backend: str = "auto"
+    ewald_tolerance: float = DEFAULT_TOLERANCE
+    coulomb_platform: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("long_range", self.long_range, LONG_RANGE)
+        check_tolerance(self.ewald_tolerance)
+
+
 def computation_settings(
     topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
     model: NequIPLRPotential | str | Path,
+    options: ForceOptions,
     *,
     atoms: Sequence[int] | None = None,
     total_charge: Any = None,
-    long_range: str = "auto",
-    nonbonded_cutoff: Any = None,
-    ewald_tolerance: float = DEFAULT_TOLERANCE,
-    device: str | None = None,
-    precision: str | None = None,
-    coulomb_platform: str | None = None,
-    solver: str = "auto",
-    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-    max_iterations: int = DEFAULT_MAX_ITERATIONS,
     embed_model: bool = True,
 ) -> ComputationSettings:
-    """Check what a force is to be made of.
+    """Check what a force is made of.
 
     Arguments and errors as those of :func:`~openmm_nequiplr.simulation.create_force`.
     """
-    _check_choice("long_range", long_range, LONG_RANGE)
     if not isinstance(embed_model, bool):
         raise InputError(describe("embed_model", embed_model, "True or False"))
     reference = None if embed_model else ModelFile.of(model)
@@ -62,42 +108,37 @@ def computation_settings(
     whole = tuple(map(tuple, cell.vectors.tolist())) if alone and cell is not None else None
     box = None if alone else cell
     _check_periodic(box, model)
-    if precision is None:
-        precision = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
-    _check_choice("precision", precision, tuple(DTYPES))
-    if device is not None:
-        resolve_device(device)
-    choice = SolverOptions(solver, charge_tolerance, max_iterations)
+    own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
     settings = ComputationSettings(
         model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
         periodic=box is not None,
         total_charge=_check_charge(total_charge, symbols, model),
-        long_range=_summed_by(long_range, choice, model, len(symbols), box is not None),
-        precision=precision,
-        device=device,
-        cutoff=_cutoff_in_angstrom(nonbonded_cutoff),
-        tolerance=_plain_number("ewald_tolerance", ewald_tolerance),
-        coulomb_platform=coulomb_platform,
-        solver=solver,
-        charge_tolerance=float(choice.charge_tolerance),
-        max_iterations=int(choice.max_iterations),
+        long_range=_summed_by(options, model, len(symbols), box is not None),
+        precision=options.precision or own,
+        device=options.device,
+        tolerance=float(options.ewald_tolerance),
+        coulomb_platform=options.coulomb_platform,
+        solver=options.solver,
+        charge_tolerance=float(options.charge_tolerance),
+        max_iterations=int(options.max_iterations),
         atoms=chosen,
         whole=whole,
     )
-    _check_delegation(settings, box)
+    if settings.long_range == "openmm":  # fail now rather than at the first step
+        settings.delegated_sum()
+        if box is not None:
+            plan_pme(compact_box(box.vectors), None, settings.tolerance)
     return settings
 
 
-def _summed_by(
-    long_range: str, solver: SolverOptions, model: NequIPLRPotential, count: int, periodic: bool
-) -> str:
+def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:
     """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
-    iterative = solver.iterative(model.config, count, periodic)
+    iterative = options.iterative(model.config, count, periodic)
     if not has_coulomb_sum(model, periodic):
         return "graph"
-    if long_range != "auto":
-        return long_range
+    if options.long_range != "auto":
+        return options.long_range
     return "graph" if iterative and periodic else "openmm"
 
 
@@ -191,11 +232,6 @@ def as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
     )
 
 
-def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise InputError(describe(argument, value, "one of " + ", ".join(map(repr, choices))))
-
-
 def _check_periodic(box: ReducedBox | None, model: NequIPLRPotential) -> None:
     if box is None and model.metadata.get("periodic", "").lower() == "true":
         raise BoxError(
@@ -227,58 +263,26 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
     if value is None:
         where = "total_charge (openmm-ml: totalCharge) is not given"
         return assume_neutral(model.metadata, where)
-    value = _plain_number("total_charge", value, unit.elementary_charge)
+    value = _plain_charge(value)
     config = model.config
     limit = len(symbols) * max(1.0, abs(config.charge_min), abs(config.charge_max))
     if abs(value) > limit:
         raise InputError(
             describe("total_charge", value, f"at most {limit:g} e in size for {len(symbols)} atoms")
         )
-    check_trained(model.metadata, float(value))
-    return float(value)
+    check_trained(model.metadata, value)
+    return value
 
 
-def _plain_number(
-    argument: str, value: Any, of: unit.Unit | None = None, kind: str = "a number"
-) -> float:
-    """A finite number, or a Quantity in a unit; in that unit a number."""
+def _plain_charge(value: Any) -> float:
+    """A finite number, or a Quantity; in e."""
+    expected = "a number in units of elementary charge, finite"
     number = value
-    if of is not None and unit.is_quantity(value):
+    if unit.is_quantity(value):
         try:
-            number = value.value_in_unit(of)
+            number = value.value_in_unit(unit.elementary_charge)
         except (TypeError, AttributeError) as error:
-            expected = f"{kind} in units of {of.get_name()}"
-            raise InputError(describe(argument, value, expected)) from error
-    good = isinstance(number, int | float | np.number) and not isinstance(number, bool)
-    try:
-        if good and math.isfinite(number):
-            return float(number)
-    except (OverflowError, TypeError):
-        pass
-    what = "" if of is None else f" in units of {of.get_name()}"
-    raise InputError(describe(argument, value, f"{kind}{what}, finite"))
-
-
-def _cutoff_in_angstrom(value: Any) -> float | None:
-    if value is None:
-        return None
-    return _plain_number("nonbonded_cutoff", value, unit.nanometer, "a length") * ANGSTROM_PER_NM
-
-
-def _check_delegation(settings: ComputationSettings, box: ReducedBox | None) -> None:
-    """Fail now rather than at the first step."""
-    if settings.long_range != "openmm":
-        return
-    PointChargeCoulomb(
-        len(settings.symbols),
-        settings.periodic,
-        cutoff=settings.cutoff,
-        tolerance=settings.tolerance,
-        precision=settings.precision,
-        platform=settings.coulomb_platform,
-    )
-    if box is not None:
-        inner = compact_box(box.vectors)
-        if settings.cutoff is not None:
-            check_cutoff(settings.cutoff, inner)
-        plan_pme(inner, settings.cutoff, settings.tolerance)
+            raise InputError(describe("total_charge", value, expected)) from error
+    if not is_number(number):
+        raise InputError(describe("total_charge", value, expected))
+    return float(number)

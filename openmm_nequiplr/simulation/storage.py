@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import dataclasses
 import json
 import math
 import os
@@ -21,11 +20,11 @@ import openmm
 
 from .. import __version__
 from ..errors import InputError, UnknownElementError, describe
-from ..model.solving import SolverOptions
+from ..model.options import DTYPES
 from ..pickling import read_pickled, restore
 from ..writing import replace_file
 from .backends import BACKENDS, make_force, python_force, resolve_backend
-from .computation import DTYPES, FORCE_NAME, Computation, ComputationSettings
+from .computation import FORCE_NAME, Computation, ComputationSettings
 from .lookup import force_backend, force_computation
 from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
 from .torchforce import restored_graph
@@ -129,14 +128,13 @@ def _make_plain(element: ElementTree.Element, settings: ComputationSettings, bac
     element.clear()
     element.tag, element.tail = tag, tail
     element.attrib.update(type=_PLAIN_TYPE, name=FORCE_NAME, version="1", backend=backend, **kept)
-    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    model = values.pop("model")
+    model = settings.model
     child = ElementTree.SubElement(element, "Model")
     if isinstance(model, ModelFile):
         child.attrib.update(source=model.source, digest=model.digest)
     else:
         child.text = base64.b64encode(model).decode("ascii")
-    plain = {"format": FORMAT_VERSION, "version": __version__, "settings": values}
+    plain = {"format": FORMAT_VERSION, "version": __version__, "settings": settings.plain()}
     ElementTree.SubElement(element, "Settings").text = json.dumps(plain)
 
 
@@ -292,12 +290,8 @@ def _read_model(element: ElementTree.Element | None, folder: Path) -> bytes | Mo
 
 def _settings(values: dict[str, Any]) -> ComputationSettings:
     """Settings of unknown origin, checked one by one."""
-    values = dict(values)
-    for name in ("symbols", "atoms"):
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
     try:
-        settings = ComputationSettings(**values)
+        settings = ComputationSettings.of_plain(values)
     except TypeError as error:
         raise InputError(f"system: its settings are incomplete: {error}") from error
     symbols, atoms = settings.symbols, settings.atoms
@@ -308,7 +302,6 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
         "long_range": (settings.long_range in ("openmm", "graph"), "'openmm' or 'graph'"),
         "precision": (settings.precision in tuple(DTYPES), "'single' or 'double'"),
         "device": (isinstance(settings.device, str | None), "a name or nothing"),
-        "cutoff": (settings.cutoff is None or _number(settings.cutoff), "a number or nothing"),
         "tolerance": (_number(settings.tolerance), "a number"),
         "coulomb_platform": (isinstance(settings.coulomb_platform, str | None), "a name"),
         "skin": (_number(settings.skin) and 0 <= settings.skin <= 10, "a number from 0 to 10"),
@@ -321,7 +314,7 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
     for name, (right, expected) in good.items():
         if not right:
             raise InputError(describe(f"system: {name}", getattr(settings, name), expected))
-    SolverOptions(settings.solver, settings.charge_tolerance, settings.max_iterations)
+    _ = settings.solver_options  # checks them
     known = shared_embedded(settings.model).config.type_names
     if set(symbols) - set(known):
         strangers = sorted(set(symbols) - set(known))

@@ -12,12 +12,11 @@ from openmm import app, unit
 
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
-from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from ..units import ANGSTROM_PER_NM
 from .backends import make_force, resolve_backend
+from .computation import ComputationSettings
 from .mdtraj_topology import openmm_topology
-from .pme import DEFAULT_TOLERANCE
-from .settings import computation_settings, topology_box
+from .settings import ForceOptions, computation_settings, topology_box
 from .topology import element_masses
 
 if TYPE_CHECKING:
@@ -29,19 +28,10 @@ def create_system(
     model: NequIPLRPotential | str | Path,
     *,
     total_charge: Any = None,
-    long_range: str = "auto",
-    backend: str = "auto",
-    nonbonded_cutoff: Any = None,
-    ewald_tolerance: float = DEFAULT_TOLERANCE,
-    device: str | None = None,
-    precision: str | None = None,
-    remove_cm_motion: bool = True,
     masses: Any = None,
-    coulomb_platform: str | None = None,
-    solver: str = "auto",
-    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    remove_cm_motion: bool = True,
     embed_model: bool = True,
+    **options: Any,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
 
@@ -64,50 +54,19 @@ def create_system(
         A model, a model file, or the name of a shipped model.
     total_charge : float or Quantity, e
         Charge of the whole system. If it is not given, 0 is assumed with a warning.
-    long_range : {"auto", "openmm", "graph"}
-        Who sums the Coulomb energy: an OpenMM NonbondedForce (particle mesh Ewald when periodic),
-        or the same sum in torch, which has no smallest box. OpenMM sums the reciprocal part; the
-        pairs are summed here, once for point charges and their Gaussian correction. ``"auto"`` is
-        OpenMM's sum, except where charges are solved for iteratively in a cell: the mesh that
-        found them has their energy at a fraction of the cost.
-    backend : {"auto", "python", "torch", "python_torch"}
-        How OpenMM calls the model. ``"python"`` is a ``PythonForce``; ``"torch"`` a ``TorchForce``
-        of openmm-torch, with network, charges and energy in one TorchScript graph (with release
-        1.5 on platforms Reference and CPU, see also
-        :func:`~openmm_nequiplr.simulation.deserialize_system`);
-        ``"python_torch"`` the ``PythonTorchForce`` of its next release, whose positions and forces
-        stay on the GPU. ``"auto"`` takes the fastest that is there
-        (:func:`~openmm_nequiplr.simulation.describe_backend` tells which).
-    nonbonded_cutoff : float (nm) or Quantity, optional
-        Leaves the direct-space sum of the point charges to OpenMM as well, with this cutoff:
-        slower, and the accuracy does not depend on it. Iterative solvers and TorchForce graphs take
-        no notice.
-    ewald_tolerance : float
-        Relative error of the Coulomb forces that the mesh aims at. Charges come from an exact
-        sum, so what the mesh misses shows up as an inconsistency of energy and forces.
-    device : str, optional
-        torch device of the network; by default CUDA where there is one.
-    precision : {"single", "double"}, optional
-        Of the network and the delegated sum; by default that of the model.
-    remove_cm_motion : bool
-        Whether to add a CMMotionRemover. Where atoms are held fixed there is none.
     masses : sequence of float (Da) or Quantity, length N, optional
         By default those of the elements. Atoms of mass 0 are held fixed;
-        ``SimulationStructure.masses`` has what a structure file says.
-    coulomb_platform : str, optional
-        OpenMM platform of the delegated sum. By default the processor does it: platform CPU, or
-        Reference for double precision.
-    solver : {"auto", "dense", "iterative"}
-        Of the charges. The dense solver is exact; the iterative one serves large systems: it sums
-        on a mesh and starts from the step before. ``"auto"`` chooses by the number of atoms.
-    charge_tolerance : float
-        Residual, relative to that of uniform charges, at which the iterative solver stops.
-    max_iterations : int
-        Of the iterative solver; if they do not suffice, the simulation stops with an error.
+        ``SimulationStructure.masses`` has those of a structure file.
+    remove_cm_motion : bool
+        Whether to add a CMMotionRemover. Where atoms are held fixed there is none.
     embed_model : bool
         Whether a serialised System contains the model. Otherwise it holds the path of the model
         file (or the name of a shipped model) and its digest, and reads it when it is first
         evaluated; a file that is missing or has changed is then an error.
+    **options
+        Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
+        ``ewald_tolerance``, ``coulomb_platform``, ``device``, ``precision``, ``solver``,
+        ``charge_tolerance``, ``max_iterations``.
 
     Returns
     -------
@@ -125,23 +84,9 @@ def create_system(
         If another argument has a wrong value.
     """
     topology = openmm_topology(topology)
-    backend = resolve_backend(backend, device)
-    settings = computation_settings(
-        topology,
-        model,
-        total_charge=total_charge,
-        long_range=long_range,
-        nonbonded_cutoff=nonbonded_cutoff,
-        ewald_tolerance=ewald_tolerance,
-        device=device,
-        precision=precision,
-        coulomb_platform=coulomb_platform,
-        solver=solver,
-        charge_tolerance=charge_tolerance,
-        max_iterations=max_iterations,
-        embed_model=embed_model,
+    force, settings = _force(
+        topology, model, options, total_charge=total_charge, embed_model=embed_model
     )
-    force = make_force(settings, backend)
     if settings.whole is not None:  # nothing in this System has images
         force.setUsesPeriodicBoundaryConditions(False)
     system = openmm.System()
@@ -186,19 +131,10 @@ def create_force(
     *,
     atoms: Sequence[int] | None = None,
     total_charge: Any = None,
-    long_range: str = "auto",
-    backend: str = "auto",
-    nonbonded_cutoff: Any = None,
-    ewald_tolerance: float = DEFAULT_TOLERANCE,
-    device: str | None = None,
-    precision: str | None = None,
-    coulomb_platform: str | None = None,
-    solver: str = "auto",
-    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
-    max_iterations: int = DEFAULT_MAX_ITERATIONS,
     embed_model: bool = True,
+    **options: Any,
 ) -> openmm.Force:
-    """Make the force of :func:`create_system`, for a System of one's own.
+    """Make the force of :func:`create_system`, for your own System.
 
     Parameters
     ----------
@@ -208,8 +144,7 @@ def create_force(
         atoms do not matter.
     total_charge : float or Quantity, e
         Charge of these atoms.
-    topology, model, long_range, backend, nonbonded_cutoff, ewald_tolerance, device, precision, \
-    coulomb_platform, solver, charge_tolerance, max_iterations, embed_model
+    topology, model, embed_model, **options
         As for :func:`create_system`.
 
     Returns
@@ -222,21 +157,16 @@ def create_force(
         As :func:`create_system` does; a BackendError also if this OpenMM knows no forces on a part
         of the particles (before 8.6), an InputError also if ``atoms`` is not a list of indices.
     """
-    backend = resolve_backend(backend, device)
-    settings = computation_settings(
-        topology,
-        model,
-        atoms=atoms,
-        total_charge=total_charge,
-        long_range=long_range,
-        nonbonded_cutoff=nonbonded_cutoff,
-        ewald_tolerance=ewald_tolerance,
-        device=device,
-        precision=precision,
-        coulomb_platform=coulomb_platform,
-        solver=solver,
-        charge_tolerance=charge_tolerance,
-        max_iterations=max_iterations,
-        embed_model=embed_model,
-    )
-    return make_force(settings, backend)
+    return _force(
+        topology, model, options, atoms=atoms, total_charge=total_charge, embed_model=embed_model
+    )[0]
+
+
+def _force(
+    topology: Any, model: Any, options: dict[str, Any], **others: Any
+) -> tuple[openmm.Force, ComputationSettings]:
+    """The force, and its settings."""
+    chosen = ForceOptions(**options)
+    backend = resolve_backend(chosen.backend, chosen.device)
+    settings = computation_settings(topology, model, chosen, **others)
+    return make_force(settings, backend), settings

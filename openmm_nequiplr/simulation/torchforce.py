@@ -6,7 +6,6 @@ to OpenMM's particle mesh Ewald by an operator (:mod:`openmm_nequiplr.operators`
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import logging
@@ -26,10 +25,10 @@ import torch
 from ..devices import resolve_device
 from ..errors import BackendError
 from ..model.io import serialize_model
+from ..model.options import DTYPES
 from ..model.scripted import script_model
-from ..model.solving import SolverOptions
 from ..operators import provide
-from .computation import DTYPES, FORCE_NAME, Computation, ComputationSettings
+from .computation import FORCE_NAME, Computation, ComputationSettings
 from .pme import PointChargeCoulomb
 from .serialization import ModelFile, load_embedded
 
@@ -144,13 +143,6 @@ def compile_settings(
                 }
             )
         )
-    plain = {
-        name: value
-        for name, value in dataclasses.asdict(settings).items()
-        if name not in ("model", "symbols", "atoms")
-    }
-    plain["symbols"] = list(settings.symbols)
-    plain["atoms"] = None if settings.atoms is None else list(settings.atoms)
     model = load_embedded(settings.model)
     # the graph embeds the model in any case
     stored = serialize_model(model) if isinstance(settings.model, ModelFile) else settings.model
@@ -162,16 +154,12 @@ def compile_settings(
         settings.total_charge,
         dtype=DTYPES[settings.precision],
         device="cpu" if where is None else resolve_device(str(where)),
-        options=_options(settings),
+        options=settings.solver_options,
         external=external,
-        notes={"token": uuid.uuid4().hex, "settings": json.dumps(plain)},
+        notes={"token": uuid.uuid4().hex, "settings": json.dumps(settings.plain())},
         model_file=stored,
         atoms=settings.atoms,
     )
-
-
-def _options(settings: ComputationSettings) -> SolverOptions:
-    return SolverOptions(settings.solver, settings.charge_tolerance, settings.max_iterations)
 
 
 def _point_charge_difference(
@@ -239,11 +227,9 @@ def companion(force: openmm.Force) -> Computation | None:
         if token not in _companions:
             while len(_companions) >= _MOST_COMPANIONS:
                 _companions.popitem(last=False)
-            plain = json.loads(notes["settings"])
-            for name in ("symbols", "atoms"):
-                plain[name] = None if plain[name] is None else tuple(plain[name])
             model = bytes(graph.model_file.cpu().numpy())
-            _companions[token] = Computation(ComputationSettings(model=model, **plain))
+            settings = ComputationSettings.of_plain(json.loads(notes["settings"]), model=model)
+            _companions[token] = Computation(settings)
         _companions.move_to_end(token)
         return _companions[token]
 

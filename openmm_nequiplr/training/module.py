@@ -7,12 +7,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
 from ..model.potential import NequIPLRPotential
 from .config import TrainingConfig
-from .ema import WeightAverage
 from .loss import Errors, ErrorSums, balance_species, residuals, weigh_structures, weighted_loss
 from .schedule import LearningRate
 
@@ -43,7 +43,8 @@ class TrainingModule(pl.LightningModule):
         self.config = config
         self.train_data = train_data
         self.validation_data = validation_data
-        self.average = WeightAverage(model, config.ema_decay)
+        #: The model with averaged weights; None without an average.
+        self.average = averaged(model, config.ema_decay) if config.ema_decay > 0 else None
         self.learning_rate: LearningRate | None = None
         self._saved: dict[str, Any] = {}
         self.train_errors: dict[str, Errors] = {}
@@ -58,6 +59,11 @@ class TrainingModule(pl.LightningModule):
         weights = config.loss.weights()
         self._forces = weights["forces"] > 0
         self._stress = weights["stress"] > 0
+
+    @property
+    def best_model(self) -> NequIPLRPotential:
+        """The model to validate and export: with averaged weights where there is an average."""
+        return self.model if self.average is None else self.average.module
 
     # ------------------------------------------------------------------------------- training
 
@@ -114,13 +120,14 @@ class TrainingModule(pl.LightningModule):
         return weighted_loss(weigh_structures(errors, batch.labels), self._loss)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]
-        """One step at the scheduled learning rate, then the average."""
+        """Take one step at the scheduled learning rate, then update the average."""
         assert self.learning_rate is not None
         lr = self.config.optimizer.lr * self.learning_rate.factor(self.trainer.global_step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step(closure=closure)
-        self.average.update(self.model)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
     def _elapsed(self) -> float:
         """Minutes of training in this process, those before a resumption included."""
@@ -148,21 +155,19 @@ class TrainingModule(pl.LightningModule):
     # ----------------------------------------------------------------------------- validation
 
     def on_validation_epoch_start(self) -> None:
-        """Put the averaged weights in place."""
-        self.average.swap(self.model)
+        """Begin the sums of the validation errors."""
         self._validation_sums = ErrorSums(self.device)
 
     def validation_step(self, batch: LabelledGraph, batch_index: int) -> None:
-        """Errors of one batch; forces need gradients, which Lightning has switched off."""
+        """Errors of one batch; forces need gradients, which Lightning switches off."""
         with torch.enable_grad():
-            output = self.model(
+            output = self.best_model(
                 batch.graph, compute_forces=self._forces, compute_stress=self._stress
             )
             self._validation_sums.add(residuals(output, batch.labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Put the weights back and compute the errors."""
-        self.average.swap(self.model)
+        """Compute the errors."""
         sums = self._reduced(self._validation_sums)
         self.validation_errors = sums.errors()
         self.validation_loss = sums.loss(self._final_loss)
@@ -212,6 +217,28 @@ class TrainingModule(pl.LightningModule):
         self.minutes_before = self._saved["minutes"]
         if self.learning_rate is not None:
             self.learning_rate.load_state_dict(self._saved["learning_rate"])
+
+
+def averaged(model: NequIPLRPotential, decay: float) -> AveragedModel:
+    """A copy of a model for the exponential moving average of its weights.
+
+    In update n the decay is min(decay, (1 + n) / (10 + n)), so that the random initial weights are
+    soon forgotten.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+    decay : float
+        In (0, 1).
+    """
+
+    def update(averages: list, weights: list, number: torch.Tensor) -> None:
+        n = float(number)
+        torch._foreach_lerp_(averages, weights, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    average = AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
+    average.n_averaged.fill_(1)  # the initial weights count as the first ones
+    return average.requires_grad_(False)
 
 
 def _itself(item: LabelledGraph) -> LabelledGraph:

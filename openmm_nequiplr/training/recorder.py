@@ -143,8 +143,7 @@ class Recorder(Checkpoint):
         metadata = dict(self.metadata)
         metadata["epoch"] = str(epoch)
         metadata["validation"] = json.dumps(_figures(module.validation_errors))
-        with module.average.applied(module.model):
-            save_model(module.model, self.output / name, metadata)
+        save_model(module.best_model, self.output / name, metadata)
 
     def _record(self, trainer: pl.Trainer, module: TrainingModule, lr: float) -> None:
         row: dict[str, Any] = {

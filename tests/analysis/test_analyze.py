@@ -38,7 +38,7 @@ def assert_png(path):
 def run(request, tmp_path_factory):
     """A short run of each shipped model, a periodic and a charged one."""
     options = MDOptions(
-        request.param,
+        model=request.param,
         steps=8,
         report_interval=2,
         seed=1,

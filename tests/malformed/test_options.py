@@ -168,7 +168,6 @@ FORCE_RULES: dict[str, Rule] = {
     "total_charge": _or_none(_real(-4.1, 4.0)),
     "long_range": _text("auto", "openmm", "graph"),
     "backend": _text("auto", "python"),
-    "nonbonded_cutoff": _or_none(_real(0.2999, 1e300)),
     "ewald_tolerance": _real(1e-12, 9.99e-3),
     "device": lambda x: x is None or x == "cpu",
     "precision": lambda x: x is None or x in ("single", "double"),

@@ -91,9 +91,7 @@ def test_barostats_change_the_box(ionic_model, rock_salt, platform, barostat):
 
 
 def test_a_box_may_shrink_below_twice_the_cutoff(ionic_model, rock_salt):
-    context = context_with(
-        rock_salt, ionic_model, openmm.VerletIntegrator(0.001), nonbonded_cutoff=0.56
-    )
+    context = context_with(rock_salt, ionic_model, openmm.VerletIntegrator(0.001))
     atoms = rock_salt.copy()
     for scale in (0.97, 0.9, 1.05):
         scaled = atoms.copy()

@@ -36,7 +36,7 @@ def held(cluster):
 def options(ionic_model, tmp_path):
     save_model(ionic_model, tmp_path / "salt.safetensors")
     return MDOptions(
-        tmp_path / "salt.safetensors", ensemble="nve", steps=2, seed=1, platform="Reference",
+        model=tmp_path / "salt.safetensors", ensemble="nve", steps=2, seed=1, platform="Reference",
         report_interval=2, output=tmp_path / "run", quiet=True,
     )  # fmt: skip
 

@@ -271,8 +271,9 @@ def test_a_restart_of_something_else(options, inputs):
 LONG_RUN = """
 import sys
 from openmm_nequiplr.simulation.md import MDOptions, run_md
-run_md(MDOptions(sys.argv[1], sys.argv[2], output=sys.argv[3], ensemble="nve", steps=100000,
-                 report_interval=2, checkpoint_interval=10, seed=1, platform="Reference"))
+run_md(MDOptions(model=sys.argv[1], structure=sys.argv[2], output=sys.argv[3], ensemble="nve",
+                 steps=100000, report_interval=2, checkpoint_interval=10, seed=1,
+                 platform="Reference"))
 """
 
 

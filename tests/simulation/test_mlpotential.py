@@ -159,7 +159,6 @@ def test_options_are_passed_on(make_model, rock_salt):
     options = {
         "long_range": "graph",
         "backend": "python",
-        "nonbonded_cutoff": 0.5,
         "ewald_tolerance": 1e-6,
         "precision": "single",
         "coulomb_platform": "Reference",

@@ -22,7 +22,7 @@ WHOLE = ("steps", "report_interval", "checkpoint_interval", "barostat_interval",
 )
 def test_numbers_that_are_none(name, value):
     with pytest.raises(InputError, match=f"{name}: expected"):
-        MDOptions("carbon-chain", **{name: value})
+        MDOptions(model="carbon-chain", **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -32,19 +32,19 @@ def test_numbers_that_are_none(name, value):
         ("friction", 0.0), ("steps", -1), ("report_interval", 0), ("checkpoint_interval", 0),
         ("barostat_interval", 0), ("threads", 0), ("threads", 1000000), ("threads", -1),
         ("seed", 2**31), ("seed", -1), ("barostat_axes", "zzz"), ("barostat_axes", ""),
-        ("barostat_axes", "xyza"), ("nonbonded_cutoff", -1.0), ("nonbonded_cutoff", math.nan),
+        ("barostat_axes", "xyza"), ("ewald_tolerance", -1.0), ("ewald_tolerance", math.nan),
         ("total_charge", math.nan), ("total_charge", "one"), ("on_unstable", "hope"),
         ("ensemble", "nvt "), ("ensemble", None), ("max_iterations", 0),
     ],
 )  # fmt: skip
 def test_values_out_of_range(name, value):
     with pytest.raises(InputError, match=f"{name}: expected"):
-        MDOptions("carbon-chain", **{name: value})
+        MDOptions(model="carbon-chain", **{name: value})
 
 
 def test_values_at_the_limits_are_taken():
     options = MDOptions(
-        "carbon-chain",
+        model="carbon-chain",
         seed=2**31 - 1,
         steps=np.int64(5),
         threads=1,

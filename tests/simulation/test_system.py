@@ -197,16 +197,8 @@ def test_energies_per_part(ionic_model, rock_salt):
 
 def test_units_are_understood(ionic_model, rock_salt):
     topology = from_atoms(rock_salt).topology
-    for cutoff in (0.5, 0.5 * unit.nanometer, 5.0 * unit.angstrom):
-        system = create_system(
-            topology,
-            ionic_model,
-            nonbonded_cutoff=cutoff,
-            total_charge=1 * unit.elementary_charge,
-        )
-        settings = get_computation(system).settings
-        assert settings.cutoff == pytest.approx(5.0)
-        assert settings.total_charge == 1.0
+    system = create_system(topology, ionic_model, total_charge=1 * unit.elementary_charge)
+    assert get_computation(system).settings.total_charge == 1.0
 
 
 def test_remembered_results_cost_nothing(ionic_model, rock_salt):
@@ -276,12 +268,6 @@ def test_a_box_that_is_too_small(ionic_model):
     assert np.isfinite(energy_and_forces(context)[0])
 
 
-def test_a_cutoff_that_does_not_fit(ionic_model, rock_salt):
-    topology = from_atoms(rock_salt).topology
-    with pytest.raises(BoxError, match=r"nonbonded_cutoff.*5\.640 Å.*got 9\.000"):
-        create_system(topology, ionic_model, nonbonded_cutoff=0.9)
-
-
 def test_a_degenerate_box(ionic_model):
     flat = np.array([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 1.0, 0.0]])
     with pytest.raises(BoxError, match="span a volume"):
@@ -325,8 +311,6 @@ def test_a_wrong_total_charge(ionic_model, charge):
         ({"backend": "abacus"}, BackendError, "backend: expected 'auto' or 'python' or 'torch'"),
         ({"device": "abacus"}, BackendError, "device: expected one that torch can use"),
         ({"ewald_tolerance": -1.0}, InputError, "ewald_tolerance: expected"),
-        ({"nonbonded_cutoff": "long"}, InputError, "nonbonded_cutoff: expected a length"),
-        ({"nonbonded_cutoff": 0.0}, InputError, "nonbonded_cutoff: expected a length"),
         ({"coulomb_platform": "Abacus"}, BackendError, "coulomb_platform: expected one of"),
     ],
 )

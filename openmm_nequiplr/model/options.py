@@ -1,0 +1,62 @@
+"""Options of an evaluation, declared once for calculators, trajectories and OpenMM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..devices import resolve_device
+from ..errors import InputError, describe
+from .solving import SolverOptions
+
+#: Precisions of a network by name.
+DTYPES = {"single": torch.float32, "double": torch.float64}
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(SolverOptions):
+    """How a model is evaluated.
+
+    Parameters
+    ----------
+    solver, charge_tolerance, max_iterations
+        See :class:`.solving.SolverOptions`.
+    device : str, optional
+        torch device of the network.
+    precision : {"single", "double"}, optional
+        Of the network; by default that of the model.
+
+    Raises
+    ------
+    InputError
+        If a value makes no sense.
+    BackendError
+        If the device does not exist.
+    """
+
+    device: torch.device | str | None = None
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("precision", self.precision, (*DTYPES, None))
+        if self.device is not None:
+            object.__setattr__(self, "device", resolve_device(self.device))
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The precision as a type; None for that of the model."""
+        return None if self.precision is None else DTYPES[self.precision]
+
+
+def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
+    """Refuse what is not one of a few texts (or None).
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(value, str | None) or value not in choices:
+        shown = ", ".join(repr(each) for each in choices if each is not None)
+        raise InputError(describe(name, value, f"one of {shown}"))
