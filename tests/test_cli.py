@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from openmm_nequiplr import __version__, cli, shipped_structure
+from openmm_nequiplr.cli.arguments import given
+from openmm_nequiplr.cli.models import info_arguments
+from openmm_nequiplr.cli.training import parse_overrides
 from openmm_nequiplr.errors import InputError, NequIPLRError
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +36,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def parse():
-    return lambda *arguments: cli._given(cli.build_parser().parse_args(arguments))
+    return lambda *arguments: given(cli.build_parser().parse_args(arguments))
 
 
 # -------------------------------------------------------------------------------------- parsing
@@ -73,7 +76,7 @@ def test_options_that_are_not_given_are_not_passed_on(parse):
 
 def test_overrides_are_yaml():
     assignments = ["optimizer.lr=5e-3", "max_epochs=10", "data.keys={energy: E}", "output=a=b"]
-    assert cli.parse_overrides(assignments) == {
+    assert parse_overrides(assignments) == {
         "optimizer.lr": "5e-3",  # YAML 1.1 calls this text; the configuration converts it
         "max_epochs": 10,
         "data.keys": {"energy": "E"},
@@ -84,7 +87,7 @@ def test_overrides_are_yaml():
 @pytest.mark.parametrize("assignment", ["max_epochs", "=3", "a=[1"])
 def test_bad_overrides_are_named(assignment):
     with pytest.raises(InputError, match="--set: expected"):
-        cli.parse_overrides([assignment])
+        parse_overrides([assignment])
 
 
 def test_periodic_flags_of_convert_exclude_one_another(capsys):
@@ -176,7 +179,7 @@ def failing(monkeypatch):
         def call(arguments):
             raise error
 
-        table = {**cli._COMMANDS, "info": (cli._info_arguments, call, "fails")}
+        table = {**cli._COMMANDS, "info": (info_arguments, call, "fails")}
         monkeypatch.setattr(cli, "_COMMANDS", table)
 
     return install

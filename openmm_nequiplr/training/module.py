@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -63,7 +63,9 @@ class TrainingModule(pl.LightningModule):
     @property
     def best_model(self) -> NequIPLRPotential:
         """The model to validate and export: with averaged weights where there is an average."""
-        return self.model if self.average is None else self.average.module
+        if self.average is None:
+            return self.model
+        return cast(NequIPLRPotential, self.average.module)
 
     # ------------------------------------------------------------------------------- training
 
@@ -232,7 +234,7 @@ def averaged(model: NequIPLRPotential, decay: float) -> AveragedModel:
         In (0, 1).
     """
 
-    def update(averages: list, weights: list, number: torch.Tensor) -> None:
+    def update(averages: Any, weights: Any, number: Any) -> None:
         n = float(number)
         torch._foreach_lerp_(averages, weights, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 

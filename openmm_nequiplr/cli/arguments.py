@@ -1,0 +1,82 @@
+"""Arguments that several commands share, and a short way of declaring one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_PLUMBING = {"command", "call", "traceback"}
+_STRUCTURE = "extended XYZ, PDB, CIF, GRO, POSCAR or another file that ASE reads"
+
+Parser = argparse._ActionsContainer
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, by the names under which the library knows them."""
+    return {name: value for name, value in vars(arguments).items() if name not in _PLUMBING}
+
+
+def option(parser: Parser, name: str, metavar: str | None, help: str, **more: Any) -> None:
+    """An option with a value; ``N`` stands for a whole number, a unit for a real one."""
+    kinds: dict[str, Any] = {"N": int, "DIR": Path}
+    units = ("FS", "K", "PER_PS", "BAR", "E", "X", "ANGSTROM", "EV_PER_ANGSTROM", "PS")
+    kinds |= dict.fromkeys(units, float)
+    if metavar in kinds:
+        more.setdefault("type", kinds[metavar])
+    parser.add_argument(name, metavar=metavar, help=help, **more)
+
+
+def choice(parser: Parser, name: str, choices: tuple[str, ...], help: str) -> None:
+    """An option with one of a few values."""
+    parser.add_argument(name, choices=choices, help=help)
+
+
+def flag(parser: Parser, name: str, help: str, **more: Any) -> None:
+    """An option without a value."""
+    parser.add_argument(name, action="store_true", help=help, **more)
+
+
+def model_argument(parser: Parser) -> None:
+    option(parser, "model", "MODEL", "model file or name of a shipped model")
+
+
+def structure_argument(parser: Parser, more: str = "", **options: Any) -> None:
+    option(parser, "structure", "STRUCTURE", _STRUCTURE + more, **options)
+    option(parser, "--frame", "N", "of several in STRUCTURE, from 0; -1 is the last one")
+
+
+def total_charge_argument(parser: Parser, whose: str) -> None:
+    option(parser, "--total-charge", "E", f"in e; else the {whose}'s")
+
+
+def device_arguments(parser: Parser) -> None:
+    option(parser, "--device", "DEVICE", "torch device of the network")
+    choice(parser, "--precision", ("single", "double"), "precision of the network")
+
+
+def solver_argument(parser: Parser) -> None:
+    choices = ("auto", "dense", "iterative")
+    choice(parser, "--solver", choices, "of the charges (default: auto)")
+
+
+def evaluation_arguments(parser: Parser, threads: str = "of torch") -> None:
+    """Fields of ``EvaluationOptions``, and threads."""
+    solver_argument(parser)
+    option(parser, "--charge-tolerance", "X", "of the iterative solver")
+    option(parser, "--max-iterations", "N", "of the iterative solver")
+    device_arguments(parser)
+    option(parser, "--threads", "N", threads)
+
+
+def data_arguments(
+    parser: Parser, help: str, units: tuple[str, ...], keys: tuple[str, ...]
+) -> None:
+    """A data file, its format and units, and the keys of its labels."""
+    option(parser, "data", "DATA", help)
+    choice(parser, "--format", ("extxyz", "runner"), "of DATA")
+    names = {"length": "angstrom, bohr, nm, pm", "energy": "eV, hartree, kcal/mol …"}
+    for unit in units:
+        option(parser, f"--{unit}-unit", "UNIT", f"of DATA: {names[unit]}")
+    for key in keys:
+        option(parser, f"--{key}-key", "NAME", f"name of the {key.replace('-', ' ')} in DATA")

@@ -1,0 +1,178 @@
+"""The commands ``train``, ``evaluate`` and ``check``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import BackendError, InputError, NequIPLRError, describe
+from .arguments import data_arguments, device_arguments, flag, given, model_argument, option
+
+EXIT_UNFIT = 1
+
+_TRAIN_CONFIG = (
+    "training YAML file; units of its data: Å and eV in extended XYZ, Bohr and Hartree in RuNNer "
+    "files, or as data.units says, e.g. {length: angstrom, energy: eV}"
+)
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> None:
+    option(parser, "config_path", "CONFIG", _TRAIN_CONFIG, type=Path)
+    resume = "continue from the last checkpoint; refused if data or settings are others"
+    flag(parser, "--resume", resume, default=False)
+    flag(parser, "--accept-changes", "with --resume: continue although data or settings are others")
+    seeds = "train a committee, one model for each seed; one number N stands for 0 … N−1"
+    option(parser, "--seeds", "SEED", seeds, type=int, nargs="+")
+    option(
+        parser,
+        "--set",
+        "KEY=VALUE",
+        "override entries of CONFIG, e.g. --set optimizer.lr=0.005 max_epochs=10",
+        dest="overrides",
+        action="extend",
+        nargs="+",
+        default=[],
+    )
+    parser.add_argument(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        default=True,
+        help="leave out the quick stability check at the end (see nequiplr check)",
+    )
+
+
+def train(arguments: argparse.Namespace) -> None:
+    options = given(arguments)
+    options["overrides"] = parse_overrides(options["overrides"])
+    check_it = options.pop("check")
+    if "seeds" in options:
+        run = _needs_lightning("openmm_nequiplr.training.committee", "train_committee")
+    else:
+        run = _needs_lightning("openmm_nequiplr.training.run", "train")
+    result = run(**options)
+    if check_it and result is not None:
+        _check_trained(result)
+
+
+def _check_trained(result: Any) -> None:
+    """Check the models of a training; its success does not depend on the outcome."""
+    try:
+        from ..checking import check_trained
+
+        reports = check_trained(result.model_paths, result.validation_structures)
+    except (NequIPLRError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != "openmm":
+            raise
+        print(f"check: not done ({' '.join(str(error).split())})")
+        return
+    for path, report in zip(result.model_paths, reports, strict=True):
+        print(f"{path}: {report.verdict}")
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Parse ``key=value`` assignments; the values are YAML.
+
+    Parameters
+    ----------
+    assignments : sequence of str
+        For example ``["model.l_max=2", "trainer.devices=[0, 1]"]``.
+
+    Returns
+    -------
+    dict of str to object
+        Dotted keys and their values.
+
+    Raises
+    ------
+    InputError
+        If an assignment has no key or no ``=``, or its value is not YAML.
+    """
+    from ..yaml_files import parse_yaml
+
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(describe("--set", assignment, "KEY=VALUE"))
+        try:
+            overrides[key.strip()] = parse_yaml(value)
+        except (ValueError, RecursionError) as error:
+            raise InputError(describe("--set", assignment, "a YAML value after '='")) from error
+    return overrides
+
+
+def _needs_lightning(module: str, name: str) -> Any:
+    """Import a training function, or say how to install what it needs."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in {"lightning", "torchmetrics"}:
+            raise
+        raise BackendError(
+            f"training needs {str(error.name).partition('.')[0]}, which is not installed: "
+            'pip install "openmm-nequiplr[train]"'
+        ) from error
+
+
+def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    models = "model file, name of a shipped model, committee's directory"
+    option(parser, "model", "MODEL", models)
+    committee = "more models: judge the mean of all, each of them, and what their spread tells"
+    option(parser, "--committee", "MODEL", committee, nargs="+")
+    data = "extended XYZ (Å, eV) or RuNNer input.data (Bohr, Hartree), unless units are given"
+    keys = ("energy", "forces", "charges", "dipole", "stress", "total-charge")
+    data_arguments(parser, data, ("length", "energy"), keys)
+    option(parser, "--output", "DIR", "write parity plots here")
+    option(parser, "--batch-size", "N", "structures per batch")
+    device_arguments(parser)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    options = given(arguments)
+    from ..model.committee import is_committee
+
+    model, others = options.pop("model"), options.pop("committee", [])
+    if others or is_committee(model):
+        from ..training.spread import evaluate_committee
+
+        evaluate_committee([model, *others], options.pop("data"), **options)
+        return
+    from ..training.evaluate import evaluate_model
+
+    evaluate_model(model, options.pop("data"), **options)
+
+
+def check_arguments(parser: argparse.ArgumentParser) -> None:
+    model_argument(parser)
+    data = "extended XYZ (Å) or RuNNer input.data (Bohr), unless the unit is given"
+    data_arguments(parser, data, ("length",), ("total-charge",))
+    flag(parser, "--quick", "fewer structures, shorter runs")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write check.json and check.png here"
+    )
+    flag(parser, "--record", "write the figures into the card of MODEL")
+    option(parser, "--frames", "N", "structures to use (default: 50)")
+    option(parser, "--minimisations", "N", "for each displacement (default: 30)")
+    several: dict[str, Any] = {"type": float, "nargs": "+"}
+    spread = "standard deviations of a component, 0.15 and 0.3 if not given"
+    option(parser, "--displacement", "ANGSTROM", spread, dest="displacements", **several)
+    option(parser, "--steps", "N", "of a minimisation, at most (default: 150)")
+    option(parser, "--runs", "N", "of dynamics at each temperature (default: 5)")
+    option(parser, "--ps", "PS", "length of a run in ps (default: 2)")
+    option(parser, "--fs", "FS", "time step in fs (default: 0.5)")
+    kelvin = "in K; if not given, 300, and 600 as well without a cell"
+    option(parser, "--temperature", "K", kelvin, dest="temperatures", **several)
+    option(parser, "--seed", "N", "of all random numbers (default: 0)")
+    option(parser, "--threads", "N", "of torch and platform CPU (default: 1)")
+
+
+def check(arguments: argparse.Namespace) -> int:
+    from ..checking import check_file
+
+    report = check_file(**given(arguments))
+    print(report.verdict)
+    return 0 if report.fit else EXIT_UNFIT
