@@ -123,17 +123,18 @@ def test_evaluate_options_are_those_of_the_library():
     from inspect import signature
 
     from openmm_nequiplr.data import DataKeys
-    from openmm_nequiplr.training.evaluate import evaluate_model
+    from openmm_nequiplr.training.evaluate import data_of, evaluate_model
     from openmm_nequiplr.training.spread import evaluate_committee
 
     commands = next(a for a in cli.build_parser()._actions if a.dest == "command").choices
     names = {a.dest for a in commands["evaluate"]._actions} - {"help", "traceback"}
     keys = {f"{field.name}_key" for field in dataclasses.fields(DataKeys)}
+    of_data = set(signature(data_of).parameters)
     keys.remove("weight_key")  # weights of structures are the training's business
     assert keys <= names
-    assert names - keys - {"committee"} <= set(signature(evaluate_model).parameters)
+    assert names - keys - {"committee"} <= {*signature(evaluate_model).parameters, *of_data}
     shared = names - keys - {"committee", "model"}
-    assert shared <= set(signature(evaluate_committee).parameters)
+    assert shared <= {*signature(evaluate_committee).parameters, *of_data}
 
 
 def test_analyze_options_are_those_of_the_library():

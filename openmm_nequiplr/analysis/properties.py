@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from ..model.evaluation import Evaluation, Evaluator
 from ..model.options import EvaluationOptions
 from ..total_charge import assume_neutral, check_trained
 from ..verlet import DEFAULT_SKIN
+from ..writing import replace_file
 from .trajectories import Frame, StoredTrajectory, TrajectoryLike, open_trajectory
 
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -80,11 +81,9 @@ class TrajectoryProperties:
         """Write a compressed ``.npz`` file with the fields as arrays; it replaces an old one."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values = {name: np.asarray(v) for name, v in values.items() if v is not None}
-        target = Path(path)
-        part = target.with_name(target.name + ".part")
-        with open(part, "wb") as handle:
-            np.savez_compressed(handle, **values)
-        os.replace(part, target)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **values)
+        replace_file(path, buffer.getbuffer())
 
     @classmethod
     def load(cls, path: str | Path) -> TrajectoryProperties:

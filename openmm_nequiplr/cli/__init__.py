@@ -39,7 +39,9 @@ _COMMANDS = {
         "recompute charges and energies of a trajectory",
     ),
     "export": (
-        models.export_arguments, models.export, "write a model as TorchScript for OpenMM's TorchForce"
+        models.export_arguments,
+        models.export,
+        "write a model as TorchScript for OpenMM's TorchForce",
     ),
     "info": (models.info_arguments, models.info, "describe a model, or list the shipped ones"),
 }  # fmt: skip

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from ..errors import InputError, ModelFileError, describe
 from ..units import COULOMB_CONSTANT
+from ..yaml_files import read_yaml
 from .config import ModelConfig
 from .io import load_weights, save_model
 from .potential import NequIPLRPotential
@@ -165,10 +165,7 @@ def _deviation(model: NequIPLRPotential, record: dict[str, Any]) -> float:
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"config: {path} cannot be read: {error}") from error
+    values = read_yaml(path, "config")
     records: list[dict[str, Any]] = []
     if isinstance(values, dict) and isinstance(values.get("config"), dict):
         records = values.get("records") or []

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..model.building import type_indices
 from ..model.committee import Spread, check_alike, member_sources
 from ..model.evaluation import Evaluation
 from ..model.io import serialize_model
+from ..writing import replace_file
 from .computation import Computation
 from .lookup import get_computation
 from .reporters import RecordFile
@@ -287,9 +289,9 @@ def cut_frames(path: Path, step: int) -> int:
         dropped = True  # the last one was cut off by a kill; it is reported again
     if not dropped:
         return len(kept)
-    part = path.with_name(path.name + ".part")
-    write(str(part), kept, format="extxyz")
-    os.replace(part, path)
+    text = StringIO()
+    write(text, kept, format="extxyz")
+    replace_file(path, text.getvalue())
     return len(kept)
 
 

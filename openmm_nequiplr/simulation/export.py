@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..model.scripted import script_model
 from ..model.solving import SolverOptions
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
+from ..writing import replace_file
 from .serialization import load_embedded
 from .settings import ForceOptions, computation_settings
 from .structure_files import read_structure
@@ -89,7 +91,10 @@ def export_torch_force(
             "model": json.dumps(own.metadata),
         },
     )
-    _save(graph, Path(path))
+    buffer = BytesIO()
+    torch.jit.save(graph, buffer)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, buffer.getbuffer())
 
 
 def export_structure(
@@ -135,11 +140,3 @@ def export_structure(
     atoms = describe_atoms(element_symbols(start.topology), total_charge, box, assumed)
     charges = describe_charges(loaded.config, start.num_atoms, periodic, SolverOptions(solver))
     return f"{atoms}, {charges}"
-
-
-def _save(graph: torch.jit.ScriptModule, target: Path) -> None:
-    """Write the file; it is replaced in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    torch.jit.save(graph, str(part))
-    os.replace(part, target)

@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase.data import atomic_numbers
+from scipy.stats import chi2
 
 from ..analysis.contacts import CHARGE_RANGE, closest_contact, known_charges, widened
+from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
 
 #: What may be done about an unstable simulation.
 ON_UNSTABLE = ("stop", "warn")
-# Temperatures up to twice the target with so many standard deviations, and what a strained start
-# may release (K).
-_HOT, _DEVIATIONS, _RELEASED = 2.0, 4.0, 500.0
+# Temperatures up to twice the target, or what a canonical ensemble exceeds with this probability,
+# and what a strained start may release (K).
+_HOT, _CHANCE, _RELEASED = 2.0, 1e-7, 500.0
 # What the potential energy may fall by (eV an atom, and eV in all).
 _FALL_IN_DYNAMICS, _FALL_IN_MINIMISATION, _FALL = 2.0, 5.0, 5.0
-# Atoms are too close at this part of the sum of their covalent radii.
-_HALF_BOND = 0.5
+#: Atoms are too close at this part of the sum of their covalent radii.
+HALF_BOND = 0.5
 
 
 class ChargeLimits:
@@ -96,25 +98,32 @@ class HalfBonds:
     ) -> str | None:
         """What is wrong with positions, shape (N, 3), Å, in a cell, shape (3, 3), Å, if any."""
         contact = closest_contact(self._numbers, positions, cell)
-        if contact.ratio >= _HALF_BOND:
+        if contact.ratio >= HALF_BOND:
             return None
         names = [
             f"{k if indices is None else indices[k]} ({self._symbols[k]})" for k in contact.atoms
         ]
-        half = _HALF_BOND * contact.distance / contact.ratio
+        half = HALF_BOND * contact.distance / contact.ratio
         return (
             f"atoms {names[0]} and {names[1]} are {contact.distance:.2f} Å apart, nearer than half "
             f"a bond ({half:.2f} Å)"
         )
 
 
-def hottest(target: float, degrees_of_freedom: int) -> float:
-    """Temperature (K) that no sound simulation at a target (K) reaches.
+def temperature_of(kinetic_energy: float, degrees_of_freedom: int) -> float:
+    """Temperature (K) of a kinetic energy (kJ/mol)."""
+    return 2.0 * kinetic_energy / (max(degrees_of_freedom, 1) * BOLTZMANN * EV_TO_KJ_PER_MOL)
 
-    Small systems fluctuate: the standard deviation of T is T √(2/f) for f degrees of freedom.
+
+def hottest(target: float, degrees_of_freedom: int, strained: bool = True) -> float:
+    """Highest temperature (K) of a sound simulation at a target (K).
+
+    Twice the target or, for few degrees of freedom, the temperature that a canonical ensemble
+    exceeds with a probability of 1e-7. A strained start may release 500 K on top.
     """
-    deviation = math.sqrt(2.0 / max(degrees_of_freedom, 1))
-    return _HOT * target * (1.0 + _DEVIATIONS * deviation) + _RELEASED
+    freedom = max(degrees_of_freedom, 1)
+    limit = target * max(_HOT, float(chi2.isf(_CHANCE, freedom)) / freedom)
+    return limit + (_RELEASED if strained else 0.0)
 
 
 def deepest_fall(num_atoms: int, minimisation: bool = False) -> float:

@@ -27,7 +27,7 @@ from .committee import load_others
 from .lookup import get_computation
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .pme import platform_names
-from .restart import compare_settings, find_checkpoint
+from .restart import OF_ONE_CALL, compare_settings, find_checkpoint
 from .run import MDResult, Run
 from .runfiles import RunFiles, read_settings
 from .settings import ForceOptions
@@ -41,8 +41,6 @@ __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
 
 # Below this many atoms several threads cost more than they gain: they wait for one another.
 _SMALL = 500
-# What belongs to one call and not to the run that a restart continues.
-_OF_ONE_CALL = {"steps", "structure", "frame", "minimize", "restart", "quiet", "output"}
 
 
 def run_md(options: MDOptions) -> MDResult:
@@ -115,7 +113,7 @@ def continued_options(**given: Any) -> MDOptions:
     """
     kept: dict[str, Any] = {}
     if given.get("restart"):
-        known = {field.name for field in dataclasses.fields(MDOptions)} - _OF_ONE_CALL
+        known = {field.name for field in dataclasses.fields(MDOptions)} - OF_ONE_CALL
         files = RunFiles(Path(given.get("output", MDOptions.output)))
         files.require()
         earlier = read_settings(files.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,22 @@ _PHYSICAL = (
     "precision", "solver", "charge_tolerance",
 )  # fmt: skip
 _DIGEST = "model_sha256"
+#: Options of one call and not of the run that a restart continues.
+OF_ONE_CALL = {"steps", "structure", "frame", "minimize", "restart", "quiet", "output"}
 
 
 def settings_of(options: MDOptions) -> dict[str, Any]:
-    """The options as plain values for the settings file, with the digest of the model file."""
+    """The options as values of JSON for the settings file, with the digest of the model file."""
     values = dataclasses.asdict(options)
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
-    return {**plain, _DIGEST: ModelFile.of(options.model).digest, "version": __version__}
+    values |= {_DIGEST: ModelFile.of(options.model).digest, "version": __version__}
+    plain = lambda value: str(value) if isinstance(value, Path) else value.item()  # noqa: E731
+    return json.loads(json.dumps(values, default=plain))
+
+
+def continued_settings(options: MDOptions, earlier: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that is continued with other options."""
+    now = settings_of(options)
+    return {**earlier, **{name: now[name] for name in now if name not in OF_ONE_CALL}}
 
 
 def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openmm
@@ -28,8 +28,8 @@ from .lookup import get_computation
 from .marks import FileMark
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .reporters import ChargeReporter
-from .restart import settings_of
-from .runfiles import LogReporter, RunFiles
+from .restart import continued_settings, settings_of
+from .runfiles import LogReporter, RunFiles, read_settings
 from .signals import StoppingMinimization, StopRequest
 from .stability import StabilityReporter, degrees_of_freedom
 from .summary import draw_summary, rarest_element
@@ -180,6 +180,10 @@ class Run:
             self.say("note: the barostat counts its steps and finds their size anew")
         self._marks = checkpoint.marks
         self.files.cut_back(checkpoint.marks)
+        earlier = read_settings(self.files.settings)
+        settings = continued_settings(self.options, earlier)
+        if settings != earlier:
+            self._write_settings(settings)
 
     def _write_start(self) -> None:
         state = self.simulation.context.getState(positions=True)
@@ -188,8 +192,12 @@ class Run:
         settings = settings_of(self.options)
         if not np.allclose(self.masses, element_masses(self.simulation.topology), rtol=1e-6):
             settings["masses"] = self.masses.tolist()  # the topology cannot hold them
-        text = json.dumps(settings, indent=2, default=lambda number: number.item())
-        replace_file(self.files.settings, text + "\n")
+        self._write_settings(settings)
+
+    def _write_settings(self, settings: dict[str, Any]) -> None:
+        """Write the settings, and the checkpoint that belongs to them."""
+        replace_file(self.files.settings, json.dumps(settings, indent=2) + "\n")
+        self._marks.pop(self.files.settings.name, None)
         self.save_checkpoint()
 
     def _open_reporters(self) -> None:

@@ -13,7 +13,8 @@ import openmm
 from openmm import app, unit
 
 from ..errors import InputError, describe
-from ..units import ANGSTROM_PER_NM, BOLTZMANN, EV_TO_KJ_PER_MOL
+from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
+from .limits import temperature_of
 from .marks import FileMark, compare, cut_to, extend_mark
 
 LOG_COLUMNS = (
@@ -257,7 +258,7 @@ class LogReporter:
             potential,
             kinetic,
             potential + kinetic,
-            2.0 * kinetic / (max(self._freedom, 1) * BOLTZMANN),
+            temperature_of(state.getKineticEnergy()._value, self._freedom),
             volume,
             self._clock(step),
         )

@@ -12,9 +12,9 @@ import openmm
 from openmm import app, unit
 
 from ..errors import InputError, InstabilityError, describe
-from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
+from ..units import EV_TO_KJ_PER_MOL
 from .computation import Computation
-from .limits import ON_UNSTABLE, HalfBonds, deepest_fall, hottest
+from .limits import ON_UNSTABLE, HalfBonds, deepest_fall, hottest, temperature_of
 from .lookup import get_computation
 
 
@@ -23,9 +23,9 @@ class StabilityReporter:
 
     Checked are: a potential energy that is not a number or has fallen by more than 2 eV an atom
     (and 5 eV) below that of the first frame; atoms nearer than half a bond (half the sum of their
-    covalent radii); a temperature above twice the target, with what small systems fluctuate by and
-    500 K for a strained start; and charges far outside those of the training data, where the model
-    file states them (metadata ``charge_range``).
+    covalent radii); a temperature above twice the target, with the fluctuations of small systems
+    and 500 K for a strained start; and charges far outside those of the training data, where the
+    model file states them (metadata ``charge_range``).
 
     Between the reports the force itself checks for numbers that are not finite, and for charges
     (:attr:`.Computation.on_unstable`).
@@ -146,8 +146,7 @@ class StabilityReporter:
     def _heat(self, state: openmm.State) -> str | None:
         if self.target is None:
             return None
-        kinetic = state.getKineticEnergy()._value / EV_TO_KJ_PER_MOL
-        temperature = 2.0 * kinetic / (max(self._freedom, 1) * BOLTZMANN)
+        temperature = temperature_of(state.getKineticEnergy()._value, self._freedom)
         limit = hottest(self.target, self._freedom)
         if temperature <= limit:
             return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import openmm
 from openmm import unit
-from scipy.stats import chi2
 
 from ..analysis.contacts import (
     ChargeRange,
@@ -20,23 +19,18 @@ from ..analysis.minimisation import to_ase
 from ..data.structure import Structure
 from ..model import NequIPLRPotential
 from ..neighbors import cell_heights
-from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
+from .limits import HALF_BOND, hottest, temperature_of
 from .lookup import get_computation
 from .pme_plan import SMALLEST_CUTOFF
+from .stability import degrees_of_freedom
 from .system import create_system
 from .topology import from_atoms
 
-#: A run has failed when two atoms are closer than this part of their covalent radii, …
-CLOSEST = 0.5
-#: … when it is hotter than this many times the target, chance apart, after so long (ps), or after
-#: half of a shorter run, …
-HOT, WARM_UP = 2.0, 0.5
-#: … or, at any time, hotter than so many times the target.
-VERY_HOT = 20.0
+#: So long (ps), or half of a shorter run, a strained start may be hotter.
+WARM_UP = 0.5
 
 _INTERVAL = 0.05  # ps from one look to the next
 _FRICTION = 1.0  # 1/ps
-_CHANCE = 1e-7  # of a temperature above the limit in a run where nothing is wrong
 
 
 @dataclass(frozen=True)
@@ -62,15 +56,6 @@ class DynamicsRun:
     times: np.ndarray
     temperatures: np.ndarray
     charges: ChargeWatch
-
-
-def temperature_limit(target: float, freedom: int) -> float:
-    """The highest temperature (K) that is not too hot.
-
-    Twice the target, or, for the few degrees of freedom of small molecules, what a canonical
-    ensemble exceeds with a probability of 1e-7.
-    """
-    return target * max(HOT, float(chi2.isf(_CHANCE, freedom)) / freedom)
 
 
 def run_dynamics(
@@ -162,11 +147,10 @@ class _Watch:
         self.context, self.symbols = context, structure.symbols
         self.charges = ChargeWatch(structure.symbols, charges)
         self.computation = get_computation(context.getSystem())
-        self.freedom = max(3 * structure.num_atoms - 3, 3)  # without the motion of the centre
-        self.target, self.limit = temperature, temperature_limit(temperature, self.freedom)
+        self.freedom, self.target = degrees_of_freedom(context.getSystem()), temperature
         self.numbers = to_ase(structure).numbers
         at_first = closest_contact(self.numbers, structure.positions, structure.cell)
-        self.closest = contact_limit(CLOSEST, at_first)
+        self.closest = contact_limit(HALF_BOND, at_first)
         self.times: list[float] = []
         self.temperatures: list[float] = []
 
@@ -175,7 +159,7 @@ class _Watch:
         state = self.context.getState(energy=True, positions=True)
         time = state.getTime().value_in_unit(unit.picosecond)
         kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-        temperature = 2.0 * kinetic / (self.freedom * BOLTZMANN * EV_TO_KJ_PER_MOL)
+        temperature = temperature_of(kinetic, self.freedom)
         self.times.append(time)
         self.temperatures.append(temperature)
         positions, cell = self.computation.geometry(state)
@@ -185,8 +169,7 @@ class _Watch:
         contact = closest_contact(self.numbers, positions, cell)
         if contact.ratio < self.closest:
             return describe_contact(self.symbols, contact)
-        limit = self.limit if time > self.warm_up else max(VERY_HOT * self.target, self.limit)
-        if temperature > limit:
+        if temperature > hottest(self.target, self.freedom, strained=time <= self.warm_up):
             return f"{temperature:.0f} K"
         self.charges.look(self.computation.charges(positions, cell))
         return ""

@@ -152,7 +152,6 @@ class EquilibrationConfig:
         if self.charges and not self.fit_electronegativity:
             expected = "nothing without equilibration.fit_electronegativity"
             raise InputError(describe("equilibration.charges", dict(self.charges), expected))
-        _at_least("equilibration.charge_epochs", self.charge_epochs, 0)
         _above("equilibration.charge_lr", self.charge_lr, 0.0)
 
 
@@ -211,7 +210,6 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         _one_of("schedule.name", self.name, ("constant", "cosine", "exponential", "plateau"))
-        _at_least("schedule.warmup_epochs", self.warmup_epochs, 0.0)
         _at_least("schedule.patience", self.patience, 1)
         for name in ("final_factor", "factor"):
             value = getattr(self, name)
@@ -294,15 +292,13 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not self.model and self.start_from is None:
             raise InputError(describe("model", "nothing", "an entry"))
-        for name in ("batch_size", "validation_batch_size", "validation_interval", "max_epochs"):
-            _at_least(name, getattr(self, name), 1)
-        if self.validation_interval > self.max_epochs:  # there would be no best model
+        if self.validation_interval > self.max_epochs >= 1:  # there would be no best model
             expected = f"at most max_epochs = {self.max_epochs}"
             raise InputError(describe("validation_interval", self.validation_interval, expected))
         _one_of("precision", self.precision, ("single", "double"))
         if not 0 <= self.ema_decay < 1:
             raise InputError(describe("ema_decay", self.ema_decay, "a number in [0, 1)"))
-        for name in ("max_time", "gradient_clip", "num_threads"):
+        for name in ("max_time", "gradient_clip"):
             if getattr(self, name) is not None:
                 _above(name, getattr(self, name), 0)
         taken = _RESERVED.intersection(self.trainer)

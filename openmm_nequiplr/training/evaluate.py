@@ -52,6 +52,23 @@ class Metrics:
     dipole: Errors | None = None
     stress: Errors | None = None
 
+    @classmethod
+    def of(cls, sums: ErrorSums, data: Sequence[Structure]) -> Metrics:
+        """The errors of structures out of their sums.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        errors = sums.errors()
+        if not errors:
+            raise InputError(describe("data", "no labels", "energies, forces or charges"))
+        figures = {
+            name: replace(e, rmse=scaled(e.rmse), mae=scaled(e.mae)) for name, e in errors.items()
+        }
+        return cls(len(data), sum(s.num_atoms for s in data), **figures)
+
     def quantities(self) -> dict[str, Errors]:
         """The quantities that had labels."""
         found = {name: getattr(self, name) for name in QUANTITIES}
@@ -75,14 +92,11 @@ def evaluate_model(
     data: str | Path | Sequence[Structure],
     output: str | Path | None = None,
     batch_size: int = 8,
-    keys: DataKeys | None = None,
-    format: str | None = None,
+    *,
     device: str | torch.device | None = None,
     precision: str | None = None,
     verbose: bool = True,
-    length_unit: str | None = None,
-    energy_unit: str | None = None,
-    **key_names: str | None,
+    **reading: Any,
 ) -> Metrics:
     """Compare a model with reference data.
 
@@ -94,20 +108,14 @@ def evaluate_model(
         Directory that receives ``parity_*.png``, ``metrics.json`` and ``metrics.csv``.
     batch_size : int
         Structures evaluated at a time.
-    keys : DataKeys, optional
-        Key names of the data file.
-    format : str, optional
-        Format of the data file.
     device : str or torch.device, optional
         Where the network runs; where the model is when not given.
     precision : {"single", "double"}, optional
         Of the network; as it is when not given.
     verbose : bool
         Print the table, and what is worth knowing of the data file.
-    length_unit, energy_unit : str, optional
-        Of the data file, see `DataUnits`.
-    **key_names : str
-        ``energy_key``, ``forces_key``, … instead of `keys`.
+    **reading
+        Options of `data_of`.
 
     Returns
     -------
@@ -118,12 +126,7 @@ def evaluate_model(
     InputError
         If nothing in the data can be compared.
     """
-    keys = with_names(keys or DataKeys(), key_names)
-    if isinstance(data, (str, Path)):
-        units = DataUnits(length_unit, energy_unit)
-        data = read_structures(data, keys, format, units, say=print if verbose else unsaid)
-    if batch_size < 1:
-        raise InputError(describe("batch_size", batch_size, "at least 1"))
+    data = data_of(data, batch_size, verbose, **reading)
     model = prepared(model, device, precision)
     for charge in sorted({structure.total_charge for structure in data}):
         check_trained(model.metadata, charge)
@@ -139,16 +142,7 @@ def evaluate_model(
             shifts = dict(model.named_buffers())["energy_shifts"][batch.graph.types]
             shifts = torch.zeros_like(result.energy).index_add(0, batch.graph.batch, shifts)
             _collect(pairs, result, batch.labels, shifts)
-    if not sums.errors():
-        raise InputError(describe("data", "no labels", "energies, forces or charges"))
-    metrics = Metrics(
-        num_structures=len(data),
-        num_atoms=sum(s.num_atoms for s in data),
-        **{
-            name: replace(e, rmse=scaled(e.rmse), mae=scaled(e.mae))
-            for name, e in sums.errors().items()
-        },
-    )
+    metrics = Metrics.of(sums, data)
     if output is not None:
         _write(Path(output), metrics, pairs)
     if verbose:
@@ -167,7 +161,49 @@ def format_table(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:
+def data_of(
+    data: str | Path | Sequence[Structure],
+    batch_size: int,
+    verbose: bool,
+    keys: DataKeys | None = None,
+    format: str | None = None,
+    length_unit: str | None = None,
+    energy_unit: str | None = None,
+    **key_names: str | None,
+) -> Sequence[Structure]:
+    """The structures to evaluate.
+
+    Parameters
+    ----------
+    data : path or sequence of Structure
+    batch_size : int
+        Checked here.
+    verbose : bool
+        Print what is worth knowing of a data file.
+    keys : DataKeys, optional
+        Key names of the data file.
+    format : str, optional
+        Format of the data file.
+    length_unit, energy_unit : str, optional
+        Of the data file, see `DataUnits`.
+    **key_names : str
+        ``energy_key``, ``forces_key``, … instead of `keys`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or an option makes no sense.
+    """
+    keys = _with_names(keys or DataKeys(), key_names)
+    if batch_size < 1:
+        raise InputError(describe("batch_size", batch_size, "at least 1"))
+    if not isinstance(data, (str, Path)):
+        return data
+    units = DataUnits(length_unit, energy_unit)
+    return read_structures(data, keys, format, units, say=print if verbose else unsaid)
+
+
+def _with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:
     """The key names, with those given as ``energy_key``, ``forces_key``, … put in."""
     changes = {}
     for name, value in names.items():

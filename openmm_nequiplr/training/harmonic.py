@@ -45,8 +45,6 @@ class HarmonicConfig:
     cutoff: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.copies < 0:
-            raise InputError(describe("harmonic.copies", self.copies, "at least 0"))
         for name in ("displacement", "weight", "cutoff"):
             if not getattr(self, name) > 0:
                 raise InputError(describe(f"harmonic.{name}", getattr(self, name), "above 0"))

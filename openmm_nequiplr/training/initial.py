@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import ModelConfig, NequIPLRPotential, load_model
 from .config import EquilibrationConfig, TrainingConfig, file_or_name, load_config, resolve
-from .parsing import check_keys
 from .statistics import (
     charge_range,
     elements_of,
@@ -54,7 +52,7 @@ def new_model(
     InputError
         If an entry of ``model`` is unknown or missing.
     """
-    options = _checked(config.model)
+    options = dict(config.model)
     if "r_max" not in options:
         raise InputError(describe("model.r_max", "nothing", "a cutoff in Å"))
     for name, value in SAFE_DEFAULTS.items():
@@ -106,7 +104,7 @@ def earlier_model(config: TrainingConfig, config_path: str | Path) -> NequIPLRPo
     assert config.start_from is not None
     model = load_model(file_or_name(config.start_from, config_path))
     own = model.config.to_dict()
-    for name, value in _checked(config.model).items():
+    for name, value in config.model.items():
         if value != "auto" and ModelConfig.from_dict({**own, name: value}) != model.config:
             raise InputError(describe(f"model.{name}", value, f"{own[name]}, as in start_from"))
     if config.equilibration != EquilibrationConfig():
@@ -114,12 +112,6 @@ def earlier_model(config: TrainingConfig, config_path: str | Path) -> NequIPLRPo
         raise InputError(describe("equilibration", config.equilibration, expected))
     torch.manual_seed(config.seed)
     return model
-
-
-def _checked(given) -> dict[str, Any]:
-    options = dict(given)
-    check_keys(options, [f.name for f in dataclasses.fields(ModelConfig)], "model.")
-    return options
 
 
 def fit_energies(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError, describe
+from ..model import ModelConfig
+from .parsing import check_keys
 
 #: Smallest and largest value of entries, by their dotted names.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -21,17 +24,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "equilibration.charge_epochs": (0, 1e7),
     "harmonic.copies": (0, 1e4),
     "harmonic.cutoff": (0, 100),
-    "model.r_max": (0, 100),
-    "model.r_max_charge": (0, 100),
-    "model.l_max": (0, 12),
-    "model.num_layers": (0, 100),
-    "model.num_layers_charge": (0, 100),
-    "model.num_features": (1, 10_000),
-    "model.num_bessels": (1, 10_000),
-    "model.num_charge_basis": (1, 10_000),
-    "model.invariant_neurons": (1, 100_000),
-    "model.invariant_layers": (0, 100),
 }
+
+# Entries of the model that depend on its elements, or are completed by the data.
+_OF_DATA = (
+    "type_names", "gaussian_widths", "shortest_distances", "avg_num_neighbors", "charge_min",
+    "charge_max",
+)  # fmt: skip
 
 
 def check_ranges(config: Any) -> None:
@@ -40,7 +39,6 @@ def check_ranges(config: Any) -> None:
     Parameters
     ----------
     config : TrainingConfig
-        Entries of ``model`` that are not numbers are left to `ModelConfig`.
 
     Raises
     ------
@@ -50,7 +48,20 @@ def check_ranges(config: Any) -> None:
     for name, (least, most) in _RANGES.items():
         value: Any = config
         for part in name.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and not least <= value <= most:
-            raise InputError(describe(name, value, f"a number from {least:g} to {most:g}"))
+            value = getattr(value, part)
+        if value is not None and not least <= value <= most:
+            raise InputError(describe(name, value, f"at least {least:g} and at most {most:g}"))
+    _check_model(config.model)
+
+
+def _check_model(entries: Mapping[str, Any]) -> None:
+    """Refuse entries that `ModelConfig` would refuse, but for those that follow from the data."""
+    check_keys(entries, [each.name for each in dataclasses.fields(ModelConfig)], "model.")
+    known = {name: value for name, value in entries.items() if name not in _OF_DATA}
+    if "r_max" not in known:  # it comes with start_from
+        known.pop("r_max_charge", None)
+    if entries:
+        try:
+            ModelConfig.from_dict({"type_names": ("H",), "r_max": 1.0, **known})
+        except InputError as error:
+            raise InputError(f"model.{error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,10 @@ import torch
 
 from ..console import say
 from ..data.dataset import GraphDataset, LabelledGraph, Labels
-from ..data.keys import DataKeys
-from ..data.reading import read_structures, unsaid
 from ..data.structure import Structure
-from ..data.units import DataUnits
-from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput
 from ..model.committee import deviation, graph_key, load_members
-from .evaluate import Metrics, format_table, prepared, with_names
+from .evaluate import Metrics, data_of, format_table, prepared
 from .loss import ErrorSums, residuals
 from .report import LABELS, UNITS, scaled
 
@@ -92,14 +88,11 @@ def evaluate_committee(
     data: str | Path | Sequence[Structure],
     output: str | Path | None = None,
     batch_size: int = 8,
-    keys: DataKeys | None = None,
-    format: str | None = None,
+    *,
     device: str | torch.device | None = None,
     precision: str | None = None,
     verbose: bool = True,
-    length_unit: str | None = None,
-    energy_unit: str | None = None,
-    **key_names: str | None,
+    **reading: Any,
 ) -> CommitteeMetrics:
     """Compare the mean of several models with reference data, and its errors with their spread.
 
@@ -107,7 +100,7 @@ def evaluate_committee(
     ----------
     models : sequence of NequIPLRPotential, path or str
         Two or more models, or the directory of a committee.
-    data, batch_size, keys, format, device, precision, length_unit, energy_unit, **key_names
+    data, batch_size, device, precision, **reading
         As in :func:`.evaluate.evaluate_model`.
     output : path, optional
         Directory that receives ``committee.json`` and ``spread_*.png``.
@@ -126,12 +119,7 @@ def evaluate_committee(
     ModelFileError
         If a model cannot be read.
     """
-    keys = with_names(keys or DataKeys(), key_names)
-    if isinstance(data, (str, Path)):
-        units = DataUnits(length_unit, energy_unit)
-        data = read_structures(data, keys, format, units, say=print if verbose else unsaid)
-    if batch_size < 1:
-        raise InputError(describe("batch_size", batch_size, "at least 1"))
+    data = data_of(data, batch_size, verbose, **reading)
     members = [prepared(model, device, precision) for model in load_members(models)]
     sums = [ErrorSums() for _ in range(len(members) + 1)]
     values = _Values()
@@ -146,11 +134,9 @@ def evaluate_committee(
         for each, result in zip(sums, [mean, *outputs], strict=True):
             each.add(residuals(result, labels))
         values.add(outputs, mean, labels)
-    if not sums[0].errors():
-        raise InputError(describe("data", "no labels", "energies, forces or charges"))
     with_charges = members[0].config.equilibration
     pairs = {n: p for n, p in values.joined().items() if with_charges or n != "charges"}
-    mean_metrics, *member_metrics = [_metrics(each, data) for each in sums]
+    mean_metrics, *member_metrics = [Metrics.of(each, data) for each in sums]
     spread = {name: _figures(*pair) for name, pair in pairs.items()}
     metrics = CommitteeMetrics(mean_metrics, tuple(member_metrics), spread)
     if output is not None:
@@ -265,17 +251,6 @@ def _figures(spread: np.ndarray, error: np.ndarray) -> SpreadFigures:
         calibration=factor,
         correlation=correlation,
         count=len(spread),
-    )
-
-
-def _metrics(sums: ErrorSums, data: Sequence[Structure]) -> Metrics:
-    return Metrics(
-        num_structures=len(data),
-        num_atoms=sum(s.num_atoms for s in data),
-        **{
-            name: replace(e, rmse=scaled(e.rmse), mae=scaled(e.mae))
-            for name, e in sums.errors().items()
-        },
     )
 
 

@@ -58,7 +58,9 @@ def test_images_count_as_neighbours():
 
 
 def test_small_systems_may_fluctuate_more():
-    assert hottest(300.0, 3) > hottest(300.0, 300) > hottest(300.0, 30000) > 2 * 300.0
+    assert hottest(300.0, 3) > hottest(300.0, 30) > hottest(300.0, 3000) == 2 * 300.0 + 500.0
+    assert hottest(300.0, 3000, strained=False) == 600.0
+    assert 3000.0 < hottest(300.0, 3, strained=False) < 4000.0
     draws = np.random.default_rng(1).chisquare(9, size=200000) / 9 * 300.0
     assert draws.max() < hottest(300.0, 9)
 
