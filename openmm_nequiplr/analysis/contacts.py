@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from ase.data import covalent_radii
 
+from ..data.distances import Contact, closest_contact
 from ..errors import ModelFileError, describe
-from ..neighbors import neighbor_list
+
+__all__ = [
+    "ChargeRange",
+    "ChargeWatch",
+    "Contact",
+    "closest_contact",
+    "contact_limit",
+    "describe_contact",
+    "known_charges",
+    "widened",
+    "widest",
+]
 
 #: Least and most charge (e) of the atoms of each element.
 ChargeRange = Mapping[str, tuple[float, float]]
@@ -52,54 +62,6 @@ def widened(least: float, most: float) -> tuple[float, float]:
     """The range of charges (e) that is allowed where this one is known."""
     margin = _WIDER * (most - least) + _FARTHER
     return least - margin, most + margin
-
-
-@dataclass(frozen=True)
-class Contact:
-    """The two atoms that are closest in terms of their covalent radii.
-
-    Parameters
-    ----------
-    ratio : float
-        Distance over the sum of covalent radii; infinite where no two atoms touch.
-    distance : float, Å
-    atoms : tuple of int
-    """
-
-    ratio: float = float("inf")
-    distance: float = float("inf")
-    atoms: tuple[int, ...] = ()
-
-
-def closest_contact(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None) -> Contact:
-    """The two atoms (or images) that are closest in terms of their covalent radii.
-
-    Parameters
-    ----------
-    numbers : numpy.ndarray, int, shape (N,)
-        Atomic numbers.
-    positions : numpy.ndarray, shape (N, 3), Å
-    cell : numpy.ndarray, shape (3, 3), Å, or None
-        None without periodicity.
-
-    Returns
-    -------
-    Contact
-        Without atoms where all are farther apart than the radii of the largest.
-    """
-    radii = covalent_radii[numbers]
-    box = np.zeros((3, 3)) if cell is None else np.asarray(cell)
-    edges, shift = neighbor_list(
-        positions, box, cell is not None, 2.0 * float(radii.max()), full=False
-    )
-    first, second = edges.numpy()
-    if len(first) == 0:
-        return Contact()
-    vectors = positions[second] - positions[first] + shift.numpy() @ box
-    distances = np.linalg.norm(vectors, axis=1)
-    ratios = distances / (radii[first] + radii[second])
-    k = int(np.argmin(ratios))
-    return Contact(float(ratios[k]), float(distances[k]), (int(first[k]), int(second[k])))
 
 
 def contact_limit(limit: float, at_first: Contact) -> float:

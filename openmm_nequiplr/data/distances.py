@@ -23,6 +23,8 @@ _SHORTEST_ELSE = 0.6
 _LONGEST = 1.35
 #: Ratios that look like bonds, for suggestions.
 _BONDS = (0.65, 1.3)
+#: Contacts are searched up to so many covalent diameters.
+_FARTHEST = 3.0
 #: Nearer than this part of a bond, atoms are named.
 _OVERLAP = 0.35
 _NOBLE = frozenset({"He", "Ne", "Ar", "Kr", "Xe", "Rn"})
@@ -30,67 +32,75 @@ _NOBLE = frozenset({"He", "Ne", "Ar", "Kr", "Xe", "Rn"})
 
 @dataclass(frozen=True)
 class Contact:
-    """The two atoms of a structure that are nearest in units of a bond.
+    """The two atoms that are nearest in units of a bond.
 
     Parameters
     ----------
-    atoms : pair of int
-    distance : float, Å
     ratio : float
-        Distance over the sum of the covalent radii.
+        Distance over the sum of the covalent radii; infinite without a contact.
+    distance : float, Å
+    atoms : tuple of int
     """
 
-    atoms: tuple[int, int]
-    distance: float
-    ratio: float
+    ratio: float = float("inf")
+    distance: float = float("inf")
+    atoms: tuple[int, ...] = ()
 
 
-def nearest_contact(structure: Structure, longest: float = 3.0) -> Contact | None:
-    """The nearest contact of a structure, images included.
+def closest_contact(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, longest: float = 1.0
+) -> Contact:
+    """The two atoms (or images) that are nearest in terms of their covalent radii.
 
     Parameters
     ----------
-    structure : Structure
+    numbers : numpy.ndarray, int, shape (N,)
+        Atomic numbers.
+    positions : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), Å, or None
+        None without periodicity.
     longest : float
-        In sums of covalent radii; None is returned if no pair is that near, or an element is
-        unknown.
-    """
-    from ase.data import atomic_numbers, covalent_radii
+        How far to search, in covalent diameters of the largest atom.
 
-    numbers = [atomic_numbers.get(symbol, 0) for symbol in structure.symbols]
-    if min(numbers) < 1:
-        return None
+    Returns
+    -------
+    Contact
+        Without atoms if no pair is that near.
+    """
+    from ase.data import covalent_radii
+
     radii = covalent_radii[numbers]
     diameter = 2.0 * float(radii.max())
     cutoff, last = diameter, longest * diameter
-    if structure.cell is not None:  # a few neighbours at first, however small the cell is
-        volume = abs(float(np.linalg.det(structure.cell)))
-        cutoff = min(cutoff, 1.2 * (volume / structure.num_atoms) ** (1.0 / 3.0))
+    if cell is not None:  # a few neighbours at first, however small the cell is
+        volume = abs(float(np.linalg.det(cell)))
+        cutoff = min(cutoff, 1.2 * (volume / len(positions)) ** (1.0 / 3.0))
     while True:
-        first, second, lengths = _pairs(structure, cutoff)
+        first, second, lengths = _pairs(positions, cell, cutoff)
         if len(first):
             ratios = lengths / (radii[first] + radii[second])
             best = int(ratios.argmin())
             ratio = float(ratios[best])
             if ratio * diameter <= cutoff:  # pairs beyond the cutoff have larger ratios
                 pair = (int(first[best]), int(second[best]))
-                return Contact(pair, float(lengths[best]), ratio)
+                return Contact(ratio, float(lengths[best]), pair)
             cutoff = ratio * diameter * (1.0 + 1e-9)
         elif cutoff >= last:
-            return None
+            return Contact()
         else:
             cutoff = min(2.0 * cutoff, last)
 
 
-def _pairs(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs(
+    positions: np.ndarray, cell: np.ndarray | None, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First and second atom and distance (Å) of all pairs within a cutoff."""
-    positions = structure.positions
-    if structure.cell is None:
+    if cell is None:
         first, second = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").T
         return first, second, np.linalg.norm(positions[second] - positions[first], axis=1)
-    edges, images = neighbor_list(positions, structure.cell, True, cutoff, full=False)
+    edges, images = neighbor_list(positions, cell, True, cutoff, full=False)
     first, second = edges.numpy()
-    vectors = positions[second] - positions[first] + images.numpy() @ structure.cell
+    vectors = positions[second] - positions[first] + images.numpy() @ cell
     return first, second, np.linalg.norm(vectors, axis=1)
 
 
@@ -116,12 +126,16 @@ def check_distances(
         If half of the structures have atoms far nearer than a bond, or nearly all lack a bond that
         they would have in Bohr.
     """
+    from ase.data import atomic_numbers
+
     step = max(1, -(-len(structures) // _SAMPLE))
     found: list[tuple[int, Contact]] = []
     for index in range(0, len(structures), step):
-        if len(structures[index].symbols) > 1 or structures[index].pbc:
-            contact = nearest_contact(structures[index])
-            if contact is not None:
+        each = structures[index]
+        numbers = np.array([atomic_numbers.get(symbol, 0) for symbol in each.symbols])
+        if numbers.min() > 0 and (each.num_atoms > 1 or each.pbc):
+            contact = closest_contact(numbers, each.positions, each.cell, _FARTHEST)
+            if contact.atoms:
                 found.append((index, contact))
     if not found:
         return

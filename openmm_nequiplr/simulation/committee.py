@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openmm
 from ase import Atoms
-from openmm import app, unit
+from openmm import app
 
 from ..errors import InputError, UncertaintyError, describe
 from ..model import NequIPLRPotential, load_model
@@ -28,7 +27,7 @@ from ..model.io import serialize_model
 from ..writing import replace_file
 from .computation import Computation
 from .lookup import get_computation
-from .reporters import RecordFile
+from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
 from .settings import has_coulomb_sum
 
@@ -79,16 +78,10 @@ def load_spread(file: str | Path) -> SpreadTrajectory:
     InputError
         If it is not one.
     """
-    try:
-        records = np.load(file)
-        names = ("step", "time", "energy", "forces", "charges")
-        return SpreadTrajectory(*(records[name] for name in names))
-    except (ValueError, IndexError, EOFError) as error:
-        expected = f"a file written by CommitteeReporter ({error})"
-        raise InputError(describe("file", str(file), expected)) from error
+    return SpreadTrajectory(*load_records(file, "CommitteeReporter", spread_dtype(1)))
 
 
-class CommitteeReporter:
+class CommitteeReporter(RecordReporter):
     """Writes how far the models of a committee are apart in every reported frame.
 
     The model of the System, which drives the simulation, is the first member. The file is a NumPy
@@ -105,9 +98,9 @@ class CommitteeReporter:
         The other members: models, model files, names of shipped models, or directories of
         committees.
     threshold : float, optional, eV/Å
-        What the force on no atom should be spread by.
+        Largest committee standard deviation of a force allowed.
     action : {"save", "stop"}
-        What to do when it is: save the frame, or save it and raise :class:`UncertaintyError`. The
+        What to do beyond it: save the frame, or save it and raise :class:`UncertaintyError`. The
         Context is left at that frame, and everything of it has been written.
     frames : str or path, optional
         Extended XYZ file for saved frames; by default ``file`` with the suffix ``.extxyz``.
@@ -139,8 +132,7 @@ class CommitteeReporter:
         frames: str | Path | None = None,
         append: bool = False,
     ) -> None:
-        if reportInterval < 1:
-            raise InputError(describe("reportInterval", reportInterval, "a positive number"))
+        super().__init__(file, reportInterval, append)
         check_threshold("threshold", threshold)
         if action not in ON_SPREAD:
             expected = "one of " + ", ".join(map(repr, ON_SPREAD))
@@ -148,18 +140,8 @@ class CommitteeReporter:
         self.threshold, self.action = threshold, action
         self.largest, self.saved = 0.0, 0
         self._models = load_others(models)
-        self._path = Path(file)
         self._frames = self._path.with_suffix(".extxyz") if frames is None else Path(frames)
-        self._interval = int(reportInterval)
-        self._append = append
-        self._file: RecordFile | None = None
         self._members: list[Computation] = []
-
-    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """Say when the next report is due, and that it needs unwrapped positions."""
-        self._open(simulation)
-        steps = self._interval - simulation.currentStep % self._interval
-        return {"steps": steps, "periodic": False, "include": ["positions"]}
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one frame.
@@ -174,9 +156,7 @@ class CommitteeReporter:
         positions, cell = driver.geometry(state)
         results = [member.evaluate(positions, cell) for member in self._members]
         spread = Spread.of(results)
-        frame = np.zeros((), dtype=file.dtype)
-        frame["step"] = simulation.currentStep
-        frame["time"] = state.getTime().value_in_unit(unit.picosecond)
+        frame = self._frame(file, simulation, state)
         frame["energy"] = spread.energy
         frame["forces"] = spread.forces
         frame["charges"] = spread.charges
@@ -187,25 +167,19 @@ class CommitteeReporter:
             if self.action == "stop":
                 raise UncertaintyError(_message(driver, simulation, spread, self.threshold))
 
-    def close(self) -> None:
-        """Close the file; a later report would open it again to append."""
-        if self._file is not None:
-            self._file.close()
-            self._file, self._append = None, True
-
     def _open(self, simulation: app.Simulation) -> RecordFile:
-        if not self._members:
-            self._members = _computations(get_computation(simulation.system), self._models)
         if self._file is None:
-            self._file = RecordFile(
-                self._path, spread_dtype(self._members[0].num_atoms), append=self._append
-            )
+            super()._open(simulation)
             if self._append:
-                self._file.truncate_after(simulation.currentStep)
                 self.saved = cut_frames(self._frames, simulation.currentStep)
             else:
                 self._frames.unlink(missing_ok=True)
-        return self._file
+        return super()._open(simulation)
+
+    def _dtype(self, simulation: app.Simulation) -> np.dtype:
+        if not self._members:
+            self._members = _computations(get_computation(simulation.system), self._models)
+        return spread_dtype(self._members[0].num_atoms)
 
     def _save(
         self,

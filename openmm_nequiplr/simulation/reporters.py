@@ -38,17 +38,98 @@ class ChargeTrajectory:
     ----------
     steps : numpy.ndarray, int64, shape (F,)
     times : numpy.ndarray, shape (F,), ps
-    charges : numpy.ndarray, shape (F, N), e
     dipoles : numpy.ndarray, shape (F, 3), e Å
+    charges : numpy.ndarray, shape (F, N), e
     """
 
     steps: np.ndarray
     times: np.ndarray
-    charges: np.ndarray
     dipoles: np.ndarray
+    charges: np.ndarray
 
 
-class ChargeReporter:
+class Reporter:
+    """An OpenMM reporter at fixed intervals.
+
+    Parameters
+    ----------
+    reportInterval : int
+        Steps between reports.
+
+    Raises
+    ------
+    InputError
+        If it is not a whole number of at least 1.
+    """
+
+    #: What a report needs of the State. Positions are unwrapped: one State serves all reporters.
+    include: tuple[str, ...] = ("positions",)
+
+    def __init__(self, reportInterval: int) -> None:
+        whole = isinstance(reportInterval, int | np.integer)
+        if not whole or isinstance(reportInterval, bool) or reportInterval < 1:
+            expected = "a whole number of steps, at least 1"
+            raise InputError(describe("reportInterval", reportInterval, expected))
+        self._interval = int(reportInterval)
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """Say when the next report is due, and what it needs."""
+        steps = self._interval - simulation.currentStep % self._interval
+        return {"steps": steps, "periodic": False, "include": list(self.include)}
+
+
+class RecordReporter(Reporter):
+    """A reporter that writes a :class:`RecordFile`.
+
+    Parameters
+    ----------
+    file : str or path
+    reportInterval : int
+        Steps between frames.
+    append : bool
+        Continue an existing file.
+    """
+
+    def __init__(self, file: str | Path, reportInterval: int, append: bool = False) -> None:
+        super().__init__(reportInterval)
+        if not isinstance(file, str | os.PathLike):
+            raise InputError(describe("file", file, "a path"))
+        self._path = Path(file)
+        self._append = append
+        self._file: RecordFile | None = None
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """Say when the next report is due, and what it needs; opens the file."""
+        self._open(simulation)
+        return super().describeNextReport(simulation)
+
+    def close(self) -> None:
+        """Close the file; a later report opens it again to append."""
+        if self._file is not None:
+            self._file.close()
+            self._file, self._append = None, True
+
+    def _open(self, simulation: app.Simulation) -> RecordFile:
+        """The file, without the records of steps that the simulation has not reached."""
+        if self._file is None:
+            self._file = RecordFile(self._path, self._dtype(simulation), append=self._append)
+            if self._append:
+                self._file.truncate_after(simulation.currentStep)
+        return self._file
+
+    def _dtype(self, simulation: app.Simulation) -> np.dtype:
+        raise NotImplementedError
+
+    @staticmethod
+    def _frame(file: RecordFile, simulation: app.Simulation, state: openmm.State) -> np.ndarray:
+        """A record with step and time."""
+        frame = np.zeros((), dtype=file.dtype)
+        frame["step"] = simulation.currentStep
+        frame["time"] = state.getTime().value_in_unit(unit.picosecond)
+        return frame
+
+
+class ChargeReporter(RecordReporter):
     """Writes charges and dipole of every reported frame.
 
     The file is a NumPy ``.npy`` of records (``step``, ``time``, ``dipole``, ``charges``) that
@@ -58,7 +139,7 @@ class ChargeReporter:
     :func:`load_charges` returns it as arrays.
 
     Charges always belong to the positions of the frame. The dipole is Σ q r with unwrapped
-    positions, also where a barostat wraps atoms or writes the box by other vectors (a reporter
+    positions, even where a barostat wraps atoms or writes the box by other vectors (a reporter
     follows them from its first frame). In a periodic box it depends on which images they are; as
     charges change, so do its changes: they mean something for neutral molecules that keep their
     charge to themselves.
@@ -79,35 +160,16 @@ class ChargeReporter:
     """
 
     def __init__(self, file: str | Path, reportInterval: int, append: bool = False) -> None:
-        whole = isinstance(reportInterval, int | np.integer) and not isinstance(
-            reportInterval, bool
-        )
-        if not whole or reportInterval < 1:
-            expected = "a whole number of steps, at least 1"
-            raise InputError(describe("reportInterval", reportInterval, expected))
-        if not isinstance(file, str | os.PathLike):
-            raise InputError(describe("file", file, "a path"))
-        self._path = Path(file)
-        self._interval = int(reportInterval)
-        self._append = append
-        self._file: RecordFile | None = None
+        super().__init__(file, reportInterval, append)
         self._computation: Computation | None = None
         self._last: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
 
-    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """Say when the next report is due, and that it needs unwrapped positions."""
-        self._open(simulation)
-        steps = self._interval - simulation.currentStep % self._interval
-        return {"steps": steps, "periodic": False, "include": ["positions"]}
-
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one frame."""
-        file, computation = self._open(simulation)
+        file, computation = self._open(simulation), self._own(simulation)
         positions, cell = computation.geometry(state)
         charges = computation.charges(positions, cell)
-        frame = np.zeros((), dtype=file.dtype)
-        frame["step"] = simulation.currentStep
-        frame["time"] = state.getTime().value_in_unit(unit.picosecond)
+        frame = self._frame(file, simulation, state)
         frame["dipole"] = charges @ self._followed(positions, cell)
         frame["charges"] = charges
         file.write(frame)
@@ -127,21 +189,13 @@ class ChargeReporter:
         self._last = positions, followed, cell
         return followed
 
-    def close(self) -> None:
-        """Close the file; a later report would open it again to append."""
-        if self._file is not None:
-            self._file.close()
-            self._file, self._append = None, True
-
-    def _open(self, simulation: app.Simulation) -> tuple[RecordFile, Computation]:
+    def _own(self, simulation: app.Simulation) -> Computation:
         if self._computation is None:
             self._computation = get_computation(simulation.system)
-        if self._file is None:
-            dtype = record_dtype(self._computation.num_atoms)
-            self._file = RecordFile(self._path, dtype, append=self._append)
-            if self._append:
-                self._file.truncate_after(simulation.currentStep)
-        return self._file, self._computation
+        return self._computation
+
+    def _dtype(self, simulation: app.Simulation) -> np.dtype:
+        return record_dtype(self._own(simulation).num_atoms)
 
 
 def load_charges(file: str | Path) -> ChargeTrajectory:
@@ -152,17 +206,25 @@ def load_charges(file: str | Path) -> ChargeTrajectory:
     InputError
         If it is not one.
     """
+    return ChargeTrajectory(*load_records(file, "ChargeReporter", record_dtype(1)))
+
+
+def load_records(file: str | Path, writer: str, layout: np.dtype) -> list[np.ndarray]:
+    """The fields of a file of records, in the order of a layout.
+
+    Raises
+    ------
+    InputError
+        If it is another file.
+    """
     try:
         records = np.load(file)
-        return ChargeTrajectory(
-            records["step"], records["time"], records["charges"], records["dipole"]
-        )
+        return [records[name] for name in layout.names or ()]
     except OSError:
         raise
     except Exception as error:  # numpy parses headers, and raises what its parser does
-        raise InputError(
-            describe("file", str(file), f"a file written by ChargeReporter ({error})")
-        ) from error
+        expected = f"a file written by {writer} ({error})"
+        raise InputError(describe("file", str(file), expected)) from error
 
 
 class RecordFile:

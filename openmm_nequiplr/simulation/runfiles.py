@@ -16,6 +16,7 @@ from ..errors import InputError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .limits import temperature_of
 from .marks import FileMark, compare, cut_to, extend_mark
+from .reporters import Reporter
 
 LOG_COLUMNS = (
     "step",
@@ -208,7 +209,7 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(LOG_COLUMNS, values.T, strict=True))
 
 
-class LogReporter:
+class LogReporter(Reporter):
     """Writes one row of :data:`LOG_COLUMNS` per report.
 
     Parameters
@@ -224,10 +225,12 @@ class LogReporter:
         Continue an existing file.
     """
 
+    include = ("positions", "energy")
+
     def __init__(
         self, file: Path, interval: int, degrees_of_freedom: int, clock: Any, append: bool
     ) -> None:
-        self._interval = interval
+        super().__init__(interval)
         self._freedom = degrees_of_freedom
         self._clock = clock
         self._file: TextIO = open(  # noqa: SIM115
@@ -238,12 +241,6 @@ class LogReporter:
         if not append:
             self._file.write(",".join(LOG_COLUMNS) + "\n")
             self._file.flush()
-
-    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """Say when the next report is due."""
-        steps = self._interval - simulation.currentStep % self._interval
-        # positions of the same kind as the charge reporter's: one State serves both
-        return {"steps": steps, "periodic": False, "include": ["positions", "energy"]}
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one row."""

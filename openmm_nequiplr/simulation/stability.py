@@ -16,9 +16,10 @@ from ..units import EV_TO_KJ_PER_MOL
 from .computation import Computation
 from .limits import ON_UNSTABLE, HalfBonds, deepest_fall, hottest, temperature_of
 from .lookup import get_computation
+from .reporters import Reporter
 
 
-class StabilityReporter:
+class StabilityReporter(Reporter):
     """Checks every reported frame, and raises or warns when the simulation has become unstable.
 
     Checked are: a potential energy that is not a number or has fallen by more than 2 eV an atom
@@ -48,6 +49,8 @@ class StabilityReporter:
         If an argument has a wrong value.
     """
 
+    include = ("positions", "velocities", "energy")
+
     def __init__(
         self,
         reportInterval: int,
@@ -55,8 +58,7 @@ class StabilityReporter:
         action: str = "stop",
         say: Callable[[str], None] | None = None,
     ) -> None:
-        if reportInterval < 1:
-            raise InputError(describe("reportInterval", reportInterval, "a positive number"))
+        super().__init__(reportInterval)
         if action not in ON_UNSTABLE:
             raise InputError(describe("action", action, "one of 'stop', 'warn'"))
         if unit.is_quantity(temperature):
@@ -64,19 +66,12 @@ class StabilityReporter:
         if temperature is not None and not 0 <= temperature < math.inf:
             raise InputError(describe("temperature", temperature, "a number of at least 0"))
         self.target, self.action = temperature, action
-        self._interval = int(reportInterval)
         self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
         self._computation: Computation | None = None
         self._reference: float | None = None
         self._troubled: set[str] = set()
         #: Step of the last frame that was checked and found sound; -1 before the first.
         self.sound_step = -1
-
-    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """Say when the next check is due, and what it needs."""
-        steps = self._interval - simulation.currentStep % self._interval
-        include = ["positions", "velocities", "energy"]
-        return {"steps": steps, "periodic": False, "include": include}
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Check one frame.
