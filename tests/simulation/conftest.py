@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +111,38 @@ def cluster() -> Atoms:
     atoms.pbc = False
     atoms.cell = None
     return atoms
+
+
+@pytest.fixture(scope="session")
+def inputs(
+    tmp_path_factory: Any, ionic_model: NequIPLRPotential, rock_salt: Atoms, cluster: Atoms
+) -> Path:
+    """A folder with a model file, a periodic and a non-periodic structure."""
+    from openmm_nequiplr import save_model
+
+    folder = tmp_path_factory.mktemp("inputs")
+    save_model(ionic_model, folder / "salt.safetensors")
+    rock_salt.write(folder / "salt.extxyz")
+    cluster.write(folder / "cluster.extxyz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_options(inputs: Path) -> Any:
+    """Factory of options of a short run of the cluster, with some of them changed."""
+    from openmm_nequiplr.simulation.md import MDOptions
+
+    given: dict[str, Any] = {
+        "model": inputs / "salt.safetensors",
+        "structure": inputs / "cluster.extxyz",
+        "ensemble": "nve",
+        "report_interval": 2,
+        "checkpoint_interval": 4,
+        "seed": 1,
+        "quiet": True,
+        "platform": "Reference",
+    }
+    return lambda output, **changes: MDOptions(**{**given, "output": output, **changes})
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from openmm_nequiplr import CommitteeReporter, create_system, save_model
 from openmm_nequiplr.errors import InputError, UncertaintyError, UnknownElementError
 from openmm_nequiplr.model.committee import Committee
 from openmm_nequiplr.simulation import from_atoms, get_computation, load_charges, load_spread
-from openmm_nequiplr.simulation.md import MDOptions, continued_options, run_md
+from openmm_nequiplr.simulation.md import continued_options, run_md
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log
 
 
@@ -192,24 +192,13 @@ def test_wrong_use(tmp_path, ionic_model, others, cluster, make_model):
 
 
 @pytest.fixture
-def options(ionic_model, others, cluster, tmp_path):
+def options(ionic_model, others, run_options, tmp_path):
     """A short run of the cluster with a committee in a directory that holds its driver too."""
     folder = tmp_path / "committee"
     for seed, model in enumerate((ionic_model, *others)):
         save_model(model, folder / f"seed_{seed}" / "model.safetensors")
-    cluster.write(tmp_path / "cluster.extxyz")
-    return MDOptions(
-        model=folder / "seed_0" / "model.safetensors",
-        structure=tmp_path / "cluster.extxyz",
-        ensemble="nve",
-        steps=8,
-        report_interval=2,
-        checkpoint_interval=4,
-        seed=1,
-        output=tmp_path / "run",
-        platform="Reference",
-        committee=(folder,),
-    )
+    model = folder / "seed_0" / "model.safetensors"
+    return run_options(tmp_path / "run", steps=8, model=model, committee=(folder,), quiet=False)
 
 
 def test_a_run_with_a_committee(options, capsys):

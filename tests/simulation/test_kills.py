@@ -16,7 +16,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from openmm_nequiplr import cli, save_model
+from openmm_nequiplr import cli
 from openmm_nequiplr.simulation import load_charges, read_structure
 from openmm_nequiplr.simulation.md import MDOptions, run_md
 from openmm_nequiplr.simulation.restart import find_checkpoint
@@ -26,15 +26,6 @@ KILLS = int(os.environ.get("NEQUIPLR_KILLS", "2"))
 # Children of a server that has imported everything and computed nothing: they start at once.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["openmm_nequiplr.simulation.md", "matplotlib.figure"])
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory, ionic_model, rock_salt):
-    """A model file, and a start structure for it with a box."""
-    folder = tmp_path_factory.mktemp("inputs")
-    save_model(ionic_model, folder / "salt.safetensors")
-    rock_salt.write(folder / "salt.extxyz")
-    return folder
 
 
 def options_of(ensemble, inputs, output):

@@ -19,38 +19,15 @@ from ase.io import read
 from openmm import app
 
 import openmm_nequiplr
-from openmm_nequiplr import save_model
 from openmm_nequiplr.errors import BackendError, InputError, ModelFileError
 from openmm_nequiplr.simulation import load_charges, md
-from openmm_nequiplr.simulation.md import MDOptions, continued_options, run_md
+from openmm_nequiplr.simulation.md import continued_options, run_md
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory, ionic_model, rock_salt, cluster):
-    """A model file, a periodic and a non-periodic structure."""
-    folder = tmp_path_factory.mktemp("inputs")
-    save_model(ionic_model, folder / "salt.safetensors")
-    rock_salt.write(folder / "salt.extxyz")
-    cluster.write(folder / "cluster.extxyz")
-    return folder
-
-
 @pytest.fixture
-def options(inputs, tmp_path):
-    """Options of a short run of the cluster."""
-    return MDOptions(
-        model=inputs / "salt.safetensors",
-        structure=inputs / "cluster.extxyz",
-        ensemble="nve",
-        steps=8,
-        report_interval=2,
-        checkpoint_interval=4,
-        seed=1,
-        output=tmp_path / "run",
-        quiet=True,
-        platform="Reference",
-    )
+def options(run_options, tmp_path):
+    return run_options(tmp_path / "run", steps=8)
 
 
 def frames_of(files):

@@ -15,7 +15,7 @@ from openmm_nequiplr import save_model
 from openmm_nequiplr.errors import DirectoryInUseError, InputError, NequIPLRError
 from openmm_nequiplr.locking import directory_lock
 from openmm_nequiplr.simulation import load_charges, read_structure
-from openmm_nequiplr.simulation.md import MDOptions, continued_options, run_md
+from openmm_nequiplr.simulation.md import continued_options, run_md
 from openmm_nequiplr.simulation.reporters import RecordFile
 from openmm_nequiplr.simulation.restart import compare_settings, find_checkpoint
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log, read_settings
@@ -27,29 +27,9 @@ DAMAGES = ("empty", "deleted", "half", "end off", "flipped", "twice", "other run
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory, ionic_model, rock_salt, cluster):
-    """A model file, a periodic and a non-periodic structure."""
-    folder = tmp_path_factory.mktemp("inputs")
-    save_model(ionic_model, folder / "salt.safetensors")
-    rock_salt.write(folder / "salt.extxyz")
-    cluster.write(folder / "cluster.extxyz")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def options(inputs, tmp_path_factory):
-    """Options of a short run of the cluster, in a directory that is copied."""
-    return MDOptions(
-        model=inputs / "salt.safetensors",
-        structure=inputs / "cluster.extxyz",
-        ensemble="nve",
-        report_interval=2,
-        checkpoint_interval=4,
-        seed=1,
-        output=tmp_path_factory.mktemp("runs") / "run",
-        quiet=True,
-        platform="Reference",
-    )
+def options(run_options, tmp_path_factory):
+    """Options of a short run, in a directory that is copied."""
+    return run_options(tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture(scope="module")
