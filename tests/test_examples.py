@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import multiprocessing
 import os
-import subprocess
+import runpy
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -26,24 +30,53 @@ def _needs_openmmtorch():
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="module")
+def server():
+    """Processes that have imported everything and computed nothing: they start at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["openmm_nequiplr.simulation.md", "openmm_nequiplr.calculator", "matplotlib.figure"]
+    )
+    return context
+
+
+def run(example, folder, output):
+    """Run a script as a program of its own; its output, and the error that ended it."""
+    os.chdir(folder)
+    os.environ["OPENMM_DEFAULT_PLATFORM"] = "CPU"
+    sys.argv = [str(example), *ARGUMENTS.get(example.stem, [])]
+    sys.path.insert(0, str(example.parent))
+    shown, error = io.StringIO(), ""
+    with contextlib.redirect_stdout(shown):
+        try:
+            runpy.run_path(str(example), run_name="__main__")
+        except BaseException:
+            error = traceback.format_exc()
+    output.send((shown.getvalue(), error))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(example, tmp_path):
+def test_example_runs(server, example, tmp_path):
     if "import MLPotential" in example.read_text(encoding="utf-8"):
         pytest.importorskip("openmmml", reason="openmm-ml is not installed")
     if example.stem.startswith("torchforce"):
         _needs_openmmtorch()
-    done = subprocess.run(
-        [sys.executable, str(example), *ARGUMENTS.get(example.stem, [])],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENMM_DEFAULT_PLATFORM": "CPU"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    here, there = server.Pipe(duplex=False)
+    process = server.Process(target=run, args=(example, tmp_path, there))
+    process.start()
+    there.close()
+    try:
+        assert here.poll(300), "it does not end"
+        shown, error = here.recv()
+    except EOFError:
+        process.join()
+        pytest.fail(f"the process ended with status {process.exitcode}")
+    finally:
+        process.kill()
+        process.join()
+    assert not error, error
+    assert shown.strip()
 
 
 def test_there_are_examples():

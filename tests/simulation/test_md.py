@@ -254,7 +254,7 @@ run_md(MDOptions(model=sys.argv[1], structure=sys.argv[2], output=sys.argv[3], e
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_can_go_on(options, inputs, number):
     files = RunFiles(Path(options.output))
     root = str(Path(openmm_nequiplr.__file__).parents[1])
@@ -278,7 +278,7 @@ def test_an_interrupted_run_can_go_on(options, inputs, number):
     finally:
         process.kill()
         process.wait()
-    assert files.summary.exists() == (number != signal.SIGKILL)
+    assert files.summary.exists()
     result = run_md(dataclasses.replace(options, steps=4, restart=True))
     assert result.steps > 20
     log, _, _ = assert_consistent(files, np.arange(2, result.steps + 1, 2))

@@ -7,7 +7,7 @@ import openmm
 import pytest
 
 from openmm_nequiplr import ChargeReporter, create_system
-from openmm_nequiplr.errors import InputError, UnknownElementError
+from openmm_nequiplr.errors import UnknownElementError
 from openmm_nequiplr.simulation import (
     create_force,
     current_evaluation,
@@ -51,10 +51,8 @@ def part_of(structure, force):
     return system
 
 
-@pytest.mark.parametrize("periodic", [False, True])
-def test_the_chosen_atoms_are_as_if_alone(make_model, molecule, platform, periodic):
-    if periodic:
-        molecule.cell, molecule.pbc = 11.0 * np.eye(3), True
+def test_the_chosen_atoms_are_as_if_alone(make_model, molecule, platform):
+    """Without a box; conformance.py has a periodic one."""
     alone, among = from_atoms(molecule), from_atoms(with_others(molecule))
     expected = context_of(
         create_system(alone.topology, make_model(), total_charge=1), alone.positions
@@ -101,23 +99,6 @@ def test_only_the_chosen_elements_matter(make_model, molecule):
     topology = from_atoms(with_others(molecule)).topology
     with pytest.raises(UnknownElementError, match=r"Ne \(1 atoms, first index 4\)"):
         create_force(topology, make_model(), atoms=[1, 4])
-
-
-@pytest.mark.parametrize(
-    ("atoms", "match"),
-    [
-        ([], "at least one atom"),
-        ([1, 10], "atoms: expected indices from 0 to 9, got 10"),
-        ([-1], "got -1"),
-        ([1.0], "got 1.0"),
-        ([True], "got True"),
-        ([1, 2, 1], "1 more than once"),
-    ],
-)
-def test_wrong_indices(make_model, molecule, atoms, match):
-    topology = from_atoms(with_others(molecule)).topology
-    with pytest.raises(InputError, match=match):
-        create_force(topology, make_model(), atoms=atoms)
 
 
 def test_the_atom_of_a_wrong_position_is_named(make_model, molecule):

@@ -39,11 +39,15 @@ def _train(config: Path, kills: int, name: str = "SIGKILL", seed: int = 0) -> li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_killed_and_resumed_is_the_uninterrupted_training(config_file, tmp_path, name):
+def test_killed_and_resumed_is_the_uninterrupted_training(config_file, tmp_path):
     count = 6 + 2 * KILLS
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
     assert _train(_settings(config_file, whole, count), 0) == [0]
+    for name in ("SIGKILL", "SIGTERM"):
+        _compare_with_killed(config_file, whole, tmp_path / name, count, name)
+
+
+def _compare_with_killed(config_file, whole, killed, count, name):
     *ends, last = _train(_settings(config_file, killed, count), KILLS, name)
     assert last == 0, killed.with_suffix(".log").read_text(encoding="utf-8")
     allowed = {0, -signal.SIGKILL} if name == "SIGKILL" else {0, 143, -signal.SIGTERM}
