@@ -13,7 +13,8 @@ import torch
 from ..devices import resolve_device
 from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
-from .computation import FORCE_NAME, Computation, ComputationSettings
+from .computation import FORCE_NAME, Computation
+from .computation_settings import ComputationSettings
 from .lookup import force_backend, inner_forces
 from .torchforce import compile_settings, load_openmmtorch
 

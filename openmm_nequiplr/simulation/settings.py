@@ -16,7 +16,7 @@ from ..model.io import model_path, read_model_file, serialize_model, shared_mode
 from ..model.options import DTYPES, EvaluationOptions, check_choice
 from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
-from .computation import ComputationSettings
+from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .pme import DEFAULT_TOLERANCE, check_tolerance, is_number, plan_pme
 from .serialization import ModelFile

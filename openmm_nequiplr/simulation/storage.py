@@ -24,7 +24,8 @@ from ..model.options import DTYPES
 from ..pickling import read_pickled, restore
 from ..writing import replace_file
 from .backends import BACKENDS, make_force, python_force, resolve_backend
-from .computation import FORCE_NAME, Computation, ComputationSettings
+from .computation import FORCE_NAME, Computation
+from .computation_settings import ComputationSettings
 from .lookup import force_backend, force_computation
 from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
 from .torchforce import restored_graph

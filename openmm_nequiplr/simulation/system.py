@@ -14,7 +14,7 @@ from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from .backends import make_force, resolve_backend
-from .computation import ComputationSettings
+from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .settings import ForceOptions, computation_settings, topology_box
 from .topology import element_masses

@@ -28,7 +28,8 @@ from ..model.io import serialize_model
 from ..model.options import DTYPES
 from ..model.scripted import script_model
 from ..operators import provide
-from .computation import FORCE_NAME, Computation, ComputationSettings
+from .computation import FORCE_NAME, Computation
+from .computation_settings import ComputationSettings
 from .pme import PointChargeCoulomb
 from .serialization import ModelFile, load_embedded
 

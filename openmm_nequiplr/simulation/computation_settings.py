@@ -1,0 +1,105 @@
+"""Everything that defines the computation of a force, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..verlet import DEFAULT_SKIN
+from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
+from .serialization import ModelFile
+
+
+@dataclass(frozen=True)
+class ComputationSettings:
+    """Everything that defines a :class:`Computation`; plain values, so that it can be pickled.
+
+    Parameters
+    ----------
+    model : bytes or ModelFile
+        A model file (safetensors), or where it is.
+    symbols : tuple of str, length N
+    periodic : bool
+    total_charge : float, e
+    long_range : {"openmm", "graph"}
+    precision : {"single", "double"}
+        Of the network.
+    device : str or None
+        torch device; ``None`` chooses CUDA where there is one.
+    tolerance : float
+        Relative force error of the delegated sum.
+    coulomb_platform : str or None
+        OpenMM platform of the delegated sum.
+    skin : float, Å
+        How much farther than needed neighbours are searched; it decides how long their list
+        lasts, and no result.
+    solver, charge_tolerance, max_iterations
+        How charges are solved for, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
+    atoms : tuple of int, length N, or None
+        Particles of the System that the model acts on; ``None`` stands for all.
+    whole : tuple of tuple of float, shape (3, 3), Å, or None
+        Rows are box vectors, if the model is one of isolated molecules and there is a box: atoms
+        are taken at the images that belong together, whichever the State has. A State's own box
+        counts where it tells one.
+    """
+
+    model: bytes | ModelFile = field(repr=False)
+    symbols: tuple[str, ...] = field(repr=False)
+    periodic: bool
+    total_charge: float = 0.0
+    long_range: str = "openmm"
+    precision: str = "single"
+    device: str | None = None
+    tolerance: float = DEFAULT_TOLERANCE
+    coulomb_platform: str | None = None
+    skin: float = DEFAULT_SKIN
+    solver: str = "auto"
+    charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
+    atoms: tuple[int, ...] | None = field(default=None, repr=False)
+    whole: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
+
+    @property
+    def solver_options(self) -> SolverOptions:
+        """How charges are solved for."""
+        return SolverOptions(self.solver, self.charge_tolerance, self.max_iterations)
+
+    def delegated_sum(self) -> PointChargeCoulomb:
+        """The point-charge sum that OpenMM does.
+
+        Raises
+        ------
+        InputError, BackendError
+            If tolerance or platform make no sense.
+        """
+        return PointChargeCoulomb(
+            len(self.symbols),
+            self.periodic,
+            tolerance=self.tolerance,
+            precision=self.precision,
+            platform=self.coulomb_platform,
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """All fields but the model, as values that JSON can hold."""
+        names = (each.name for each in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names if name != "model"}
+
+    @classmethod
+    def of_plain(cls, values: Mapping[str, Any], **more: Any) -> ComputationSettings:
+        """Rebuild from :meth:`plain` and the model, also after a passage through JSON.
+
+        Raises
+        ------
+        TypeError
+            If a name is missing or unknown.
+        """
+        values = {**values, **more}
+        values.pop("cutoff", None)  # of earlier versions
+        for name in ("symbols", "atoms"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
+        return cls(**values)
