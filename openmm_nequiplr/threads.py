@@ -14,14 +14,18 @@ import ctypes
 import functools
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
+
+#: Below this many atoms several threads cost more than they gain: they wait for one another.
+SMALL = 500
 
 _pool = ThreadPoolExecutor(thread_name_prefix="nequiplr")
 _forked: list[int] = []
@@ -37,6 +41,17 @@ def use_threads(count: int) -> None:
     count : int
     """
     torch.set_num_threads(1 if _forked else count)
+
+
+@contextmanager
+def limited_threads(count: int | None) -> Iterator[None]:
+    """Limit the threads of torch inside a ``with`` block; not at all for ``None``."""
+    before = torch.get_num_threads()
+    use_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _in_forked_child() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.options import EvaluationOptions
 from ..model.solving import SolverOptions
-from ..threads import use_threads
+from ..threads import SMALL, limited_threads
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
 from .properties import TrajectoryProperties, recompute
 from .radial import RadialDistributions, radial_distributions, save_radial
@@ -27,9 +25,6 @@ from .trajectory_plots import (
     plot_properties,
     plot_radial_distributions,
 )
-
-# Below this many atoms several threads cost more than they gain: they wait for one another.
-_SMALL = 500
 
 
 @dataclass(frozen=True)
@@ -109,12 +104,12 @@ def analyze_trajectory(
         expected = "a directory without results, or resume"
         raise InputError(describe("output", str(folder), expected))
     loaded = model if isinstance(model, NequIPLRPotential) else load_model(model)
-    threads = threads or (1 if source.num_atoms < _SMALL else torch.get_num_threads())
+    threads = threads or (1 if source.num_atoms < SMALL else torch.get_num_threads())
     if not quiet:
         say(_headline(loaded, source, total_charge, EvaluationOptions(**options), threads))
     radial = radial_distributions(source, r_max=r_max, bin_width=bin_width)
     folder.mkdir(parents=True, exist_ok=True)
-    with _threads(threads):
+    with limited_threads(threads):
         properties = recompute(
             loaded,
             source,
@@ -210,14 +205,3 @@ def _report(analysis: TrajectoryAnalysis) -> list[str]:
             f"{analysis.recorded_difference:.1e} e"
         )
     return [*lines, f"arrays and pictures in {analysis.output}"]
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Limit the threads of torch for a while."""
-    before = torch.get_num_threads()
-    use_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -19,7 +19,7 @@ from ..data.units import DataUnits
 from ..errors import ConvergenceError, InputError, describe
 from ..model import NequIPLRPotential, load_model, save_model
 from ..model.building import type_indices
-from ..simulation.md import limited_threads
+from ..simulation.md import limited_platform
 from ..simulation.trial import DynamicsRun, run_dynamics
 from ..writing import replace_file
 from .forces import check_forces
@@ -95,7 +95,7 @@ def check_model(
     if model.config.isolated:
         structures = [structure.in_free_space() for structure in structures]
     type_indices(model.config, sorted({s for each in structures for s in each.symbols}))
-    with limited_threads(settings.threads):
+    with limited_platform(settings.threads):
         check = _Check(model, structures, settings, progress)
         return check.run(name, data_name)
 

@@ -19,7 +19,7 @@ from ..errors import BackendError, InputError, Interrupted, describe
 from ..locking import directory_lock
 from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
 from ..model.committee import check_alike
-from ..threads import use_threads
+from ..threads import SMALL, limited_threads
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
 from .checkpoint import Checkpoint
@@ -38,9 +38,6 @@ from .system import create_system
 from .topology import SimulationStructure, element_symbols
 
 __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
-
-# Below this many atoms several threads cost more than they gain: they wait for one another.
-_SMALL = 500
 
 
 def run_md(options: MDOptions) -> MDResult:
@@ -83,8 +80,8 @@ def run_md(options: MDOptions) -> MDResult:
             checkpoint = find_checkpoint(files, structure.num_atoms, periodic)
             if options.seed != earlier.get("seed", options.seed):
                 checkpoint = dataclasses.replace(checkpoint, random=None)
-        threads = options.threads or (1 if structure.num_atoms < _SMALL else None)
-        stack.enter_context(limited_threads(threads))
+        threads = options.threads or (1 if structure.num_atoms < SMALL else None)
+        stack.enter_context(limited_platform(threads))
         simulation = _make_simulation(options, model, structure, checkpoint)
         others = load_others(options.committee, options.model) if options.committee else []
         check_alike([model.config, *(other.config for other in others)])
@@ -297,23 +294,19 @@ def _choose_platform(options: MDOptions) -> tuple[openmm.Platform, dict[str, str
 
 
 @contextmanager
-def limited_threads(count: int | None) -> Iterator[None]:
+def limited_platform(count: int | None) -> Iterator[None]:
     """Limit the threads of torch and of OpenMM's CPU platform, inner Contexts too, for a while."""
-    if count is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    use_threads(count)
-    cpu = openmm.Platform.getPlatform("CPU") if "CPU" in platform_names() else None
+    there = count is not None and "CPU" in platform_names()
+    cpu = openmm.Platform.getPlatform("CPU") if there else None
     default = cpu.getPropertyDefaultValue("Threads") if cpu else ""
-    if cpu:
-        cpu.setPropertyDefaultValue("Threads", str(count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with limited_threads(count):
         if cpu:
-            cpu.setPropertyDefaultValue("Threads", default)
+            cpu.setPropertyDefaultValue("Threads", str(count))
+        try:
+            yield
+        finally:
+            if cpu:
+                cpu.setPropertyDefaultValue("Threads", default)
 
 
 def _busy(threads: int | None) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,16 +16,18 @@ import openmm
 from openmm import app, unit
 
 from ..console import say
-from ..errors import InputError, InstabilityError, Interrupted, NequIPLRError, UncertaintyError
+from ..errors import InstabilityError, Interrupted, NequIPLRError, UncertaintyError
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from ..writing import replace_file
 from .checkpoint import Checkpoint, RandomState
 from .committee import CommitteeReporter
+from .failures import cause_of, described
 from .limits import HalfBonds, deepest_fall
 from .lookup import get_computation
 from .marks import FileMark
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
+from .progress import Progress
 from .reporters import ChargeReporter
 from .restart import continued_settings, settings_of
 from .runfiles import LogReporter, RunFiles, read_settings
@@ -38,7 +39,6 @@ from .topology import SimulationStructure, element_masses, element_symbols, to_a
 if TYPE_CHECKING:
     from ase import Atoms
 
-_SECONDS_PER_DAY = 86400.0
 _STEPS_AT_ONCE = 10  # between two looks at signals and the clock
 
 
@@ -102,10 +102,9 @@ class Run:
         self.guard = StabilityReporter(
             self.interval, options.temperature, options.on_unstable, _warn
         )
-        self._started = time.perf_counter()
+        self.progress = Progress(options.timestep, options.quiet)
         self._first_step = 0
         self._saved_step = 0
-        self._printed = 0.0
         self._marks: dict[str, FileMark] = {}
         self.committee: CommitteeReporter | None = None
 
@@ -207,7 +206,7 @@ class Run:
             path.name in self._marks for path in (files.log, files.charges, files.trajectory)
         )
         freedom = degrees_of_freedom(self.simulation.system)
-        self.log = LogReporter(files.log, interval, freedom, self.speed, log)
+        self.log = LogReporter(files.log, interval, freedom, self.progress.speed, log)
         self.charges = ChargeReporter(files.charges, interval, append=charges)
         self.trajectory = app.DCDReporter(
             str(files.trajectory), interval, append=trajectory, enforcePeriodicBox=False
@@ -231,7 +230,7 @@ class Run:
     def go(self) -> MDResult:
         """Do the steps, then write what belongs at the end."""
         last = self._first_step + self.options.steps
-        self._started = time.perf_counter()
+        self.progress.start(self._first_step)
         uncertain: UncertaintyError | None = None
         try:
             while self.simulation.currentStep < last and not self.stop:
@@ -271,33 +270,7 @@ class Run:
         step = self.simulation.currentStep
         if step % every == 0:
             self.save_checkpoint()
-        now = time.perf_counter()
-        if now - self._printed >= (1.0 if sys.stdout.isatty() else 10.0) or step == last:
-            self._printed = now
-            self._progress(step, last)
-
-    def _progress(self, step: int, last: int) -> None:
-        speed = self.speed(step)
-        left = (last - step) * self.options.timestep * 1e-6 / speed * _SECONDS_PER_DAY
-        temperature = self.log.last.get("temperature_K")
-        heat = "" if temperature is None else f"T {temperature:.0f} K  "
-        minutes, seconds = divmod(int(left), 60)
-        text = (
-            f"step {step}/{last}  {step * self.options.timestep / 1000:.3f} ps  "
-            f"{heat}{speed:.3g} ns/day  {minutes}:{seconds:02d} left"
-        )
-        if self.options.quiet:
-            return
-        if sys.stdout.isatty():
-            say("\r" + text.ljust(79), end="\n" if step == last else "")
-        else:
-            say(text)
-
-    def speed(self, step: int) -> float:
-        """Speed of this run so far, ns/day."""
-        elapsed = max(time.perf_counter() - self._started, 1e-9)
-        nanoseconds = max(step - self._first_step, 0) * self.options.timestep * 1e-6
-        return nanoseconds / elapsed * _SECONDS_PER_DAY or float("nan")
+        self.progress.show(step, last, self.log.last.get("temperature_K"))
 
     def save_checkpoint(self) -> None:
         """Write the state to continue from, after it was evaluated and found sound.
@@ -331,38 +304,20 @@ class Run:
     # --------------------------------------------------------------- failures
 
     def _cause(self, error: Exception) -> BaseException:
-        """The error behind one of OpenMM, which keeps no more than the message of ours."""
-        failure = self.computation.failure
-        if failure is None or str(failure) not in str(error):
-            return error
-        if "interrupted" in str(failure) and self.stop:
-            text = f"{self.stop.name} in an evaluation"
-            if not self.files.checkpoint.is_file():
-                return Interrupted(f"{text}; nothing was written", self.stop.number)
-            return Interrupted(f"{text}; {self._hint()}", self.stop.number)
-        return failure
+        there = self.files.checkpoint.is_file()
+        advice = self._hint() if there else "nothing was written"
+        return cause_of(error, self.computation.failure, self.stop, advice)
 
     def _hint(self) -> str:
         return f"--restart continues from the last good checkpoint, at step {self._saved_step}"
 
     def _failed(self, error: Exception) -> BaseException:
-        """What to raise when the steps have failed: what happened, and how to go on."""
-        cause = self._cause(error) if isinstance(error, openmm.OpenMMException) else error
-        if isinstance(cause, Interrupted):
-            return cause
-        if isinstance(cause, OSError):
-            return NequIPLRError(f"the files of the run cannot be written: {cause}; {self._hint()}")
-        step = self.simulation.currentStep
-        unstable = isinstance(cause, InstabilityError | InputError) or "NaN" in str(cause)
-        if not unstable:
-            kind = type(cause) if isinstance(cause, NequIPLRError) else NequIPLRError
-            return kind(f"step {step}: {cause}; {self._hint()}")
-        text = str(cause)
-        if not text.startswith("unstable at step"):
-            text = f"unstable after step {step}: {text.removeprefix('unstable: ')}"
-        with suppress(Exception):  # the file is no more than a help
-            self._write_unstable()
-        return InstabilityError(f"{text}; {self._hint()}")
+        """The error to raise when the steps have failed."""
+        found = described(self._cause(error), self.simulation.currentStep, self._hint())
+        if isinstance(found, InstabilityError):
+            with suppress(Exception):  # the file is no more than a help
+                self._write_unstable()
+        return found
 
     def _write_unstable(self) -> None:
         state = self.simulation.context.getState(positions=True)
@@ -377,7 +332,7 @@ class Run:
         return self.computation.evaluate(*self.computation.geometry(state)).energy
 
     def _finish(self) -> MDResult:
-        speed = self.speed(self.simulation.currentStep)
+        speed = self.progress.speed(self.simulation.currentStep)
         state = self.simulation.context.getState(positions=True)
         positions, cell = self.computation.geometry(state)
         evaluation = self.computation.evaluate(positions, cell)

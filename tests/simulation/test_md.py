@@ -288,26 +288,6 @@ def test_an_interrupted_run_can_go_on(options, inputs, number):
 # ---------------------------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"ensemble": "nph"}, "ensemble: expected one of 'nve', 'nvt', 'npt', got 'nph'"),
-        ({"barostat": "cubic"}, "barostat: expected"),
-        ({"barostat_axes": "w"}, "barostat_axes: expected"),
-        ({"steps": -1}, "steps: expected a whole number of at least 0, got -1"),
-        ({"steps": 1.5}, "steps: expected a whole number"),
-        ({"timestep": 0.0}, "timestep: expected a finite number above 0"),
-        ({"temperature": -5.0}, "temperature: expected"),
-        ({"pressure": float("nan")}, "pressure: expected a finite number"),
-        ({"report_interval": 0}, "report_interval: expected"),
-        ({"seed": -1}, "seed: expected"),
-    ],
-)
-def test_options_that_make_no_sense(options, change, match):
-    with pytest.raises(InputError, match=match):
-        dataclasses.replace(options, **change)
-
-
 def test_inputs_that_do_not_fit(options, tmp_path):
     with pytest.raises(ModelFileError):
         run_md(dataclasses.replace(options, model="absent"))

@@ -34,7 +34,7 @@ def test_numbers_that_are_none(name, value):
         ("seed", 2**31), ("seed", -1), ("barostat_axes", "zzz"), ("barostat_axes", ""),
         ("barostat_axes", "xyza"), ("ewald_tolerance", -1.0), ("ewald_tolerance", math.nan),
         ("total_charge", math.nan), ("total_charge", "one"), ("on_unstable", "hope"),
-        ("ensemble", "nvt "), ("ensemble", None), ("max_iterations", 0),
+        ("ensemble", "nvt "), ("barostat", "cubic"), ("ensemble", None), ("max_iterations", 0),
     ],
 )  # fmt: skip
 def test_values_out_of_range(name, value):
