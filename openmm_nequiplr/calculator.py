@@ -23,9 +23,9 @@ from .total_charge import assume_neutral, check_trained, told_charge, total_char
 class NequIPLRCalculator(Calculator):
     """ASE calculator of a NequIP-LR model.
 
-    The total charge comes from ``atoms.info["total_charge"]`` or what else tells it
-    (:func:`openmm_nequiplr.total_charge.told_charge`); where nothing does, 0 is assumed with a
-    warning. Changing it makes the results stale, as moving an atom does.
+    The total charge comes from ``atoms.info["total_charge"]`` or another source
+    (:func:`openmm_nequiplr.total_charge.told_charge`); without one, 0 is assumed with a warning.
+    Changing it invalidates the results, as moving an atom does.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class NequIPLRCalculator(Calculator):
         return changes
 
     def _charge_of(self, atoms: Atoms) -> float:
-        """The total charge, e; doubts about it are told once for each value."""
+        """The total charge, e; warns about a doubtful value once."""
         told, metadata = told_charge(atoms), self.model.metadata
         if told not in self._charges_seen:
             self._charges_seen.add(told)
@@ -134,7 +134,7 @@ class NequIPLRCalculator(Calculator):
         properties : sequence of str
             Names out of ``implemented_properties``.
         system_changes : sequence of str
-            Ignored: what an iterative solver keeps between structures looks after itself.
+            Ignored: an iterative solver checks itself what it can keep between structures.
         """
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:

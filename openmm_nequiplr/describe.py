@@ -1,4 +1,4 @@
-"""One line on what is computed: atoms, charge, box, and how the charges and their energy are."""
+"""One line on a computation: atoms, charge, box, charge solver and Coulomb sum."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def describe_charges(
     solver: SolverOptions,
     long_range: str | None = None,
 ) -> str:
-    """How charges are found and who sums their energy.
+    """How charges are solved for, and where the Coulomb energy is computed.
 
     Parameters
     ----------

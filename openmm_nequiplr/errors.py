@@ -32,7 +32,7 @@ class ConvergenceError(NequIPLRError, RuntimeError):
 
 
 class UncertaintyError(NequIPLRError, RuntimeError):
-    """The models of a committee are farther apart than is allowed."""
+    """The models of a committee disagree by more than is allowed."""
 
 
 class DirectoryInUseError(NequIPLRError, RuntimeError):
@@ -60,11 +60,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class BackendError(NequIPLRError, RuntimeError):
-    """A backend was asked for that is not there."""
+    """A backend, device or platform is not available."""
 
 
 class NequIPLRWarning(UserWarning):
-    """Something that was assumed, left out or is doubtful; the command line prints it as a line."""
+    """An assumption, an omission or a doubt; the command line prints it as a line."""
 
 
 def notify(message: str) -> None:

@@ -28,7 +28,7 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     Parameters
     ----------
     path : path
-        Made if it is not there.
+        Created if it does not exist.
 
     Yields
     ------

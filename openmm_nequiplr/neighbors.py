@@ -199,7 +199,7 @@ def _pairs_of(
     full: bool,
     heights: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs, shifts and distances, by whoever can cope with the shape of the cell."""
+    """Pairs, shifts and distances, by vesin or, where its bins fail, by a k-d tree."""
     bins = np.prod(np.maximum(heights / cutoff, 1.0))
     visits = bins * np.prod(2.0 * np.ceil(cutoff / heights) + 1.0)
     if bins > _MOST_BINS or visits > _MOST_VISITS:
@@ -252,7 +252,7 @@ def _images_near(
 
 
 def _is_backward(pairs: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Which pairs the half list wants the other way round, bool, shape (E,)."""
+    """Pairs to reverse for the half list, bool, shape (E,)."""
     a, b, c = shifts.T
     leading = np.where(a != 0, a, np.where(b != 0, b, c))
     first, second = pairs.T

@@ -1,7 +1,8 @@
 """The operator through which a TorchScript graph hands its Coulomb sum to OpenMM.
 
-A saved graph names it, so it must be known before such a graph is loaded. It is light to register;
-who does the sum, :mod:`openmm_nequiplr.simulation`, is imported when it is first called.
+A saved graph refers to it by name, so it must be registered before such a graph is loaded.
+Registering is cheap; :mod:`openmm_nequiplr.simulation`, which does the sum, is imported at the
+first call.
 """
 
 # torch reads the annotations of the operator: no postponed ones here
@@ -18,7 +19,7 @@ _sums: list[Callable[..., tuple[Any, Any]]] = []
 
 
 def provide(function: Callable[..., tuple[Any, Any]]) -> None:
-    """Say who does the sum: a function with the operator's arguments, arrays in and out."""
+    """Set the function behind the operator: the same arguments, arrays in and out."""
     _sums[:] = [function]
 
 

@@ -1,4 +1,4 @@
-"""Names of files for libraries that do not take every name."""
+"""ASCII paths for libraries that cannot open others."""
 
 from __future__ import annotations
 

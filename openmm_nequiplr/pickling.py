@@ -1,4 +1,4 @@
-"""Pickled forces that can always be unpickled, and say what is missing when they are called.
+"""Pickled forces that can always be unpickled, and name what is missing when they are called.
 
 OpenMM 8.6 ends the process, without a word, if the function of a ``PythonForce`` cannot be
 unpickled. So what is pickled here needs nothing but the standard library at that moment: it looks

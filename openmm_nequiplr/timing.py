@@ -1,4 +1,4 @@
-"""Where the time of an evaluation goes: named parts, measured only when somebody asks."""
+"""Time of the named parts of an evaluation, measured on request."""
 
 from __future__ import annotations
 

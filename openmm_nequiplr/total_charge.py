@@ -1,4 +1,4 @@
-"""Total charges: what structures tell, what models were trained on, what has to be assumed."""
+"""Total charges: of structures, of the training data of models, and assumed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neighbour lists that outlive a step: Verlet's list with a skin, exact at every geometry."""
+"""Verlet lists: neighbour lists with a skin, kept from step to step, exact at every geometry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUNDING = 1e-9  # Å; how far the bound on displacements is kept from its limi
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs among which are all within a cutoff, for sums that look at distances themselves.
+    """All pairs within a cutoff and some longer ones, for sums that check distances themselves.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Molecules that a periodic boundary cuts, put together again."""
+"""Molecules made whole across periodic boundaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing files so that a full disk or a killed process leaves what was there."""
+"""Atomic writing: a full disk or a killed process leaves the old file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML files of users: plain values alone, no key twice, no aliases that grow without end."""
+"""YAML files of users: plain values, no duplicate keys, no exponential aliases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures and trajectories: looking at what came out.
+"""Analysis of trajectories, and pictures of results.
 
 The public names are loaded on first use (PEP 562): mdtraj and ASE cost nothing before.
 """

@@ -29,7 +29,7 @@ from .trajectory_plots import (
 
 @dataclass(frozen=True)
 class TrajectoryAnalysis:
-    """What came out of :func:`analyze_trajectory`.
+    """Results of :func:`analyze_trajectory`.
 
     Parameters
     ----------

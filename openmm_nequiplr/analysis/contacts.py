@@ -1,4 +1,4 @@
-"""What tells that a structure is no longer a real one: atoms too close, charges out of range."""
+"""Signs of an unphysical structure: atoms too close, charges out of range."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Minimisation of displaced structures: does a model lead them back, or do they fall into a hole?
+"""Minimisation of displaced structures: does a model restore them, or do they fall into a hole?
 
-A potential that was never told what is wrong with a structure may find it better than any real one.
+A potential may give an unphysical structure a lower energy than any real one where it has no data.
 Displacing the atoms of a real structure at random and minimising the energy shows where.
 """
 
@@ -153,7 +153,7 @@ class _Run:
         self.positions = atoms.positions.copy()
 
     def fallen(self, settled: bool) -> bool:
-        """Look at a step; whether the structure has fallen."""
+        """Check a step; whether the structure has fallen."""
         energy = (self.atoms.get_potential_energy() - self.reference) / len(self.atoms)
         if not np.isfinite(energy) or not np.isfinite(self.atoms.get_forces()).all():
             self.outcome, self.message = "evaluation", "energy or forces are not finite"

@@ -34,7 +34,7 @@ _SAME_POSITION = 1e-3
 
 @dataclass(frozen=True)
 class TrajectoryProperties:
-    """What a model says of F frames of N atoms.
+    """Results of a model for F frames of N atoms.
 
     Parameters
     ----------

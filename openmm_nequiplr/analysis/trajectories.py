@@ -1,4 +1,4 @@
-"""Stored trajectories as frames in Å, whoever wrote and whoever reads them."""
+"""Stored trajectories as frames in Å, from files of mdtraj and ASE or from memory."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class StoredTrajectory:
             yield from islice(self._read(), skip * self.stride, None, self.stride)
         except (InputError, FileNotFoundError, PermissionError):
             raise
-        except Exception as error:  # readers raise whatever they please
+        except Exception as error:  # readers raise errors of any type
             raise InputError(
                 describe("trajectory", f"{self.source} ({error})", "a readable trajectory")
             ) from error
@@ -134,7 +134,7 @@ def open_trajectory(
     Raises
     ------
     FileNotFoundError
-        If a file is not there.
+        If a file does not exist.
     InputError
         If it cannot be read, a topology is missing, or atoms have no element.
     """
@@ -142,7 +142,7 @@ def open_trajectory(
         raise InputError(describe("stride", stride, "a whole number of at least 1"))
     if isinstance(trajectory, StoredTrajectory):
         return replace(trajectory, stride=stride * trajectory.stride)
-    mdtraj = sys.modules.get("mdtraj")  # nobody has an object of it without importing it
+    mdtraj = sys.modules.get("mdtraj")  # an object of it exists only if it was imported
     if mdtraj is not None and isinstance(trajectory, mdtraj.Trajectory):
         return _in_memory(trajectory, stride)
     if not isinstance(trajectory, str | Path):
@@ -271,7 +271,7 @@ def _readable_topology(topology: Any) -> Any:
         return mdtraj.load_topology(AsciiPath(path).path)
     except InputError:
         raise
-    except Exception as error:  # readers raise whatever they please
+    except Exception as error:  # readers raise errors of any type
         expected = "a file from which mdtraj reads a topology"
         raise InputError(describe("topology", f"{topology} ({error})", expected)) from error
 
@@ -318,7 +318,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
         first = next(iter(read()), None)
     except (FileNotFoundError, PermissionError):
         raise
-    except Exception as error:  # readers raise whatever they please
+    except Exception as error:  # readers raise errors of any type
         expected = "a trajectory that mdtraj or ASE reads"
         raise InputError(describe("trajectory", f"{source} ({error})", expected)) from error
     if first is None or len(first) == 0:

@@ -1,4 +1,4 @@
-"""Pictures of what was computed along a trajectory."""
+"""Plots of properties along a trajectory."""
 
 from __future__ import annotations
 

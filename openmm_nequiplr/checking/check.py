@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ..analysis.minimisation import Minimisation, minimise_displaced, to_ase
 from ..calculator import NequIPLRCalculator
 from ..console import say
 from ..data import DataKeys, Structure, read_structures
+from ..data.checking import Say
+from ..data.reading import unsaid
 from ..data.units import DataUnits
 from ..errors import ConvergenceError, InputError, describe
 from ..model import NequIPLRPotential, load_model, save_model
@@ -32,12 +34,6 @@ from .scans import scan_pairs
 REPORT, PICTURE, CARD_ENTRY = "check.json", "check.png", "check"
 _FORCE_FRAMES, _FORCE_ATOMS = 5, 3
 
-Say = Callable[[str], None]
-
-
-def _silent(text: str) -> None:
-    """Say nothing."""
-
 
 def to_stderr(text: str) -> None:
     """Show a line of progress."""
@@ -49,7 +45,7 @@ def check_model(
     structures: Sequence[Structure],
     *,
     quick: bool = False,
-    progress: Say = _silent,
+    progress: Say = unsaid,
     model_name: str | None = None,
     data_name: str = "structures",
     **options: Any,
@@ -101,7 +97,7 @@ def check_model(
 
 
 class _Check:
-    """The parts of a check; each has random numbers of its own."""
+    """The parts of a check, each with a separate random number generator."""
 
     def __init__(
         self,

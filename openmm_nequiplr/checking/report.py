@@ -1,4 +1,4 @@
-"""What a check found: the verdict in one line, everything as JSON, the figures of a model card."""
+"""Results of a check: the verdict in one line, everything as JSON, the figures of a model card."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class StabilityReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the curves, as plain values for JSON; numbers that are none are null."""
+        """Everything but the curves, as plain values for JSON; NaN and infinity become null."""
         return _plain(
             {
                 "fit": self.fit,

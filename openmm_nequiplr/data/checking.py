@@ -1,4 +1,4 @@
-"""What a reader does with the structures of a file: units, labels that are none, contradictions."""
+"""Checks of the structures of a file: units, labels that are only zeros, contradictions."""
 
 from __future__ import annotations
 

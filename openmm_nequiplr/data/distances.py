@@ -1,4 +1,4 @@
-"""Whether lengths are what they are taken for: shortest distances against covalent radii."""
+"""Plausibility of the unit of length: shortest distances against covalent radii."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..neighbors import neighbor_list
 from .structure import Structure
 from .units import LENGTHS, DataUnits
 
-#: Structures that are looked at, spread evenly over a file.
+#: Structures that are checked, spread evenly over a file.
 _SAMPLE = 200
 #: Below this part of a bond, half of the structures cannot be in the unit they are read in. Bohr
 #: and Å differ by a factor of 0.53; metal oxides in the gas have bonds of 0.67.

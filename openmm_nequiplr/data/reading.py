@@ -48,7 +48,7 @@ def read_structures(
     Raises
     ------
     FileNotFoundError
-        If a file is not there.
+        If a file does not exist.
     InputError
         If a file cannot be understood, or distances are far from bonds in the unit of length
         and the user did not state it.

@@ -1,4 +1,4 @@
-"""What a structure file holds, before it becomes a structure for a simulation."""
+"""Contents of a structure file, before it becomes a structure for a simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Elements of atoms in files that give names alone, or nearly so."""
+"""Elements of atoms from their names, for files without element symbols."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ def load_weights(potential: NequIPLRPotential, tensors: dict[str, torch.Tensor])
 
 
 class SharedModels:
-    """Models for evaluation by their file's contents; whoever asks for the same gets the same.
+    """Models for evaluation by the contents of their files; equal files share one model.
 
     A model takes long to build, and each one that e3nn and TorchScript build keeps about 1 MB of
     the process for good. The few asked for last are kept. Nobody may change one.

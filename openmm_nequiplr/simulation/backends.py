@@ -33,7 +33,7 @@ def resolve_backend(backend: str, device: str | None) -> str:
     Raises
     ------
     BackendError
-        If the backend is unknown or not there.
+        If the backend is unknown or not installed.
     """
     if backend not in BACKENDS:
         raise BackendError(describe("backend", backend, " or ".join(map(repr, BACKENDS))))

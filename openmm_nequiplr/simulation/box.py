@@ -1,4 +1,4 @@
-"""Periodic boxes as OpenMM wants them: lower triangular and reduced."""
+"""Periodic boxes in OpenMM's form: lower triangular and reduced."""
 
 from __future__ import annotations
 

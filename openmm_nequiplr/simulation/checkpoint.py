@@ -1,4 +1,4 @@
-"""Checkpoints of a run: state, random numbers, and how far the other files belong to it.
+"""Checkpoints of a run: state, random numbers, and marks of the other files.
 
 A checkpoint is the State that OpenMM writes as XML, followed by a comment with the rest and a
 digest of everything before it. It is written beside the old one and takes its place when it is

@@ -1,4 +1,4 @@
-"""A committee along a trajectory: one model drives, the others say how sure it may be.
+"""A committee along a trajectory: one model drives, the others give its uncertainty.
 
 Forces are those of the first model alone, so energy is conserved; the others are evaluated at
 report steps only.
@@ -31,7 +31,7 @@ from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
 from .settings import has_coulomb_sum
 
-#: What happens when the threshold is passed.
+#: Reactions to a spread beyond the threshold.
 ON_SPREAD = ("save", "stop")
 
 

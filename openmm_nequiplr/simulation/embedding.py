@@ -45,7 +45,7 @@ _LATTICE_SUMS = (
     openmm.NonbondedForce.PME,
     openmm.NonbondedForce.LJPME,
 )
-# Their energy has a part among the ML atoms which nobody would take out.
+# Their energy among the ML atoms cannot be removed.
 _INSEPARABLE = {
     "AmoebaMultipoleForce",
     "AmoebaVdwForce",

@@ -1,4 +1,4 @@
-"""What a frame of a sound simulation looks like: distances, temperature, energy and charges."""
+"""Bounds of a stable simulation: distances, temperature, energy and charges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.stats import chi2
 from ..analysis.contacts import CHARGE_RANGE, closest_contact, known_charges, widened
 from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
 
-#: What may be done about an unstable simulation.
+#: Reactions to an unstable simulation.
 ON_UNSTABLE = ("stop", "warn")
 # Temperatures up to twice the target, or what a canonical ensemble exceeds with this probability,
 # and what a strained start may release (K).
@@ -127,6 +127,6 @@ def hottest(target: float, degrees_of_freedom: int, strained: bool = True) -> fl
 
 
 def deepest_fall(num_atoms: int, minimisation: bool = False) -> float:
-    """What the potential energy (eV) may fall by without a hole in the potential."""
+    """Largest fall of the potential energy (eV) that does not point to a hole in the potential."""
     each = _FALL_IN_MINIMISATION if minimisation else _FALL_IN_DYNAMICS
     return each * num_atoms + _FALL

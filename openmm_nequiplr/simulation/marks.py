@@ -1,4 +1,4 @@
-"""How far the files of a run belong to a checkpoint, and how they are compared and cut back.
+"""Sizes and checksums of the files of a run at a checkpoint, to compare and truncate them.
 
 A checkpoint holds a mark of each file: its size and a checksum of what it held then. Files only
 grow, so a file belongs to the checkpoint if it still begins with that; what lies behind is of later

@@ -1,4 +1,4 @@
-"""Topologies and structures of mdtraj on their way to OpenMM."""
+"""Topologies and structures of mdtraj in OpenMM's form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 5
 
 
 def openmm_topology(topology: Any) -> app.Topology:
-    """An OpenMM topology, whatever it was.
+    """Convert to an OpenMM topology.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def openmm_topology(topology: Any) -> app.Topology:
     """
     if isinstance(topology, app.Topology):
         return topology
-    mdtraj = sys.modules.get("mdtraj")  # nobody has an object of it without importing it
+    mdtraj = sys.modules.get("mdtraj")  # an object of it exists only if it was imported
     if mdtraj is not None and isinstance(topology, mdtraj.Topology):
         return _converted(topology)
     if mdtraj is not None and isinstance(topology, mdtraj.Trajectory):

@@ -1,4 +1,4 @@
-"""The point-charge Coulomb sum, delegated to an OpenMM Context of its own."""
+"""The point-charge Coulomb sum, delegated to a separate OpenMM Context."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def check_tolerance(value: object) -> None:
 
 
 class PointChargeCoulomb:
-    """Energy and forces of point charges, summed by a NonbondedForce in a Context of its own.
+    """Energy and forces of point charges, summed by a NonbondedForce in a separate Context.
 
     Periodic: particle mesh Ewald with tin-foil boundary and a uniform neutralising background,
     for a box of any shape. Otherwise: the direct sum over all pairs. The parameters of the mesh

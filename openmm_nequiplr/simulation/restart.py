@@ -1,4 +1,4 @@
-"""What a restart continues: settings, checkpoint and files that belong together."""
+"""Settings, checkpoint and files that a restart continues."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ from .topology import SimulationStructure, element_masses, element_symbols, to_a
 if TYPE_CHECKING:
     from ase import Atoms
 
-_STEPS_AT_ONCE = 10  # between two looks at signals and the clock
+_STEPS_AT_ONCE = 10  # between two checks of signals and clock
 
 
 @dataclass(frozen=True)
 class MDResult:
-    """What came out of a run.
+    """Results of a run.
 
     Parameters
     ----------

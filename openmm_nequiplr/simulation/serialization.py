@@ -1,4 +1,4 @@
-"""What a serialised System holds of a model: the model itself, or where it is."""
+"""The model in a serialised System: its contents, or a reference to its file."""
 
 from __future__ import annotations
 

@@ -143,10 +143,7 @@ def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, peri
 
 
 def has_coulomb_sum(model: NequIPLRPotential, periodic: bool) -> bool:
-    """Whether there is a sum to hand over: charges, and such that interact.
-
-    Those of the published periodic code do not.
-    """
+    """Whether there is a Coulomb sum to delegate; in the published periodic code there is none."""
     return model.config.equilibration and not (model.config.legacy_periodic and periodic)
 
 

@@ -1,4 +1,4 @@
-"""Watches a simulation: stops it, or says so, when it leaves what its model can describe."""
+"""Stops a simulation, or warns, when it leaves what its model can describe."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
     Raises
     ------
     FileNotFoundError
-        If the file is not there.
+        If the file does not exist.
     InputError
         If it cannot be read, or not without loss.
     BoxError
@@ -66,7 +66,7 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
         return _structure(path, reader(path, frame))
     except (NequIPLRError, NequIPLRWarning, PermissionError):
         raise
-    except Exception as error:  # readers raise whatever they please
+    except Exception as error:  # readers raise errors of any type
         raise _unreadable(path, error) from error
 
 

@@ -19,7 +19,7 @@ _HARMLESS = {"FixCom"}
 
 @dataclass(frozen=True)
 class SimulationStructure:
-    """What OpenMM needs to know of a structure.
+    """A structure in OpenMM's form.
 
     Parameters
     ----------

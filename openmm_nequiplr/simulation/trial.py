@@ -1,4 +1,4 @@
-"""Short Langevin dynamics in OpenMM: do structures stay whole?"""
+"""Short Langevin dynamics in OpenMM: do structures stay intact?"""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from .topology import from_atoms
 #: So long (ps), or half of a shorter run, a strained start may be hotter.
 WARM_UP = 0.5
 
-_INTERVAL = 0.05  # ps from one look to the next
+_INTERVAL = 0.05  # ps between checks
 _FRICTION = 1.0  # 1/ps
 
 
 @dataclass(frozen=True)
 class DynamicsRun:
-    """One run of N atoms, with L looks at it.
+    """One run of N atoms, with L checks.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def run_dynamics(
     seed: int,
     charges: ChargeRange | None = None,
 ) -> DynamicsRun:
-    """Start from a structure with random velocities and look at it every 50 fs until it fails.
+    """Start from a structure with random velocities and check it every 50 fs until it fails.
 
     Langevin dynamics (1/ps) on OpenMM's CPU platform.
 
@@ -133,7 +133,7 @@ def _long_range(structure: Structure) -> str:
 
 
 class _Watch:
-    """What is looked at during a run."""
+    """Checks during a run."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Whether a training that is resumed is still the same: its data and settings, as recorded."""
+"""Comparison of a resumed training with its record of data and settings."""
 
 from __future__ import annotations
 

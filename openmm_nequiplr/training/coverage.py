@@ -1,4 +1,4 @@
-"""What a training set covers, for the model's card: the range of the charges of each element."""
+"""Range of the charges of each element in a training set, for the model card."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Harmonic copies: they keep a model in shape beyond the small displacements of its data.
+"""Data augmentation by harmonic copies, beyond the small displacements of the data.
 
-Reference data near one minimum say nothing of the displacements that molecular dynamics reaches
-in every period, and there a network finds soft modes that do not exist. Springs between
-neighbours, fitted to how the forces of the data change with the displacements, are a crude but
-safe guide. A copy is a structure moved at random by δ, with the forces F(R) − Φ δ; copies take
-part in training with a small weight and in nothing else.
+Reference data near one minimum do not cover the displacements that molecular dynamics reaches in
+every period, where a network may have spurious soft modes. Springs between neighbours, fitted to
+the change of the forces with the displacements in the data, are a crude but safe model. A copy is
+a structure displaced at random by δ, with the forces F(R) − Φ δ; copies take part in training with
+a small weight, and nowhere else.
 """
 
 from __future__ import annotations

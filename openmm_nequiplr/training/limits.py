@@ -1,4 +1,4 @@
-"""Largest values of settings: what is beyond them is a slip, and would take all memory or hang."""
+"""Ranges of settings: values beyond them are mistakes that would exhaust memory or time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training needs before it begins: structures, divided; the model; graphs and labels."""
+"""Preparation of a training: structures and their split, the model, graphs and labels."""
 
 from __future__ import annotations
 

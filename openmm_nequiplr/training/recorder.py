@@ -1,4 +1,4 @@
-"""What a training run leaves behind: log, picture, models, checkpoint, progress line."""
+"""Outputs of a training: log, picture, models, checkpoint, progress line."""
 
 from __future__ import annotations
 

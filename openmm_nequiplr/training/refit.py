@@ -1,4 +1,4 @@
-"""Last correction of a trained model: its energy shifts, fitted anew."""
+"""Refit of the energy shifts of a trained model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that end a training: an exception at once, whatever Lightning makes of them."""
+"""Signals that end a training by an exception, before Lightning handles them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A committee on reference data: errors of the mean and of each model, spread, calibration."""
+"""Evaluation of a committee: errors of the mean and of each model, spread, calibration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPREAD_QUANTITIES = ("energy_per_atom", "forces", "charges")
 
 @dataclass(frozen=True)
 class SpreadFigures:
-    """Spread of a committee and what it tells of the errors of its mean.
+    """Spread of a committee, and whether it correlates with the errors of its mean.
 
     Both are counted for each structure (energy per atom) or each atom (charges; forces, as lengths
     of vectors).

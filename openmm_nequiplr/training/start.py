@@ -1,4 +1,4 @@
-"""Where the charge equilibration of a new model starts: hardness, scale of χ, charges first."""
+"""Initial charge equilibration of a new model: hardness, scale of χ, pretrained charges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a data set that a model starts from."""
+"""Statistics of a data set that initialise a model."""
 
 from __future__ import annotations
 
