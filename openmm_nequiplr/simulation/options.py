@@ -21,6 +21,7 @@ _WHOLE = (
     ("steps", 0, 10**12),
     ("barostat_interval", 1, 2**31 - 1),
     ("report_interval", 1, 2**31 - 1),
+    ("max_iterations", 1, 10**9),
     ("checkpoint_interval", 1, 10**12),
     ("threads", 1, max(64, os.cpu_count() or 1)),
     ("seed", 0, 2**31 - 1),
