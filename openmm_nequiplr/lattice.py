@@ -104,6 +104,31 @@ def reduced(cell: np.ndarray, slack: float = SLACK) -> np.ndarray:
     return cell if basis is None else basis @ cell
 
 
+def displacements(
+    positions: np.ndarray, before: np.ndarray, cell: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far atoms have moved, modulo lattice vectors, and how many of these they have jumped by.
+
+    Parameters
+    ----------
+    positions, before : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), Å
+        Rows are lattice vectors.
+
+    Returns
+    -------
+    moved : numpy.ndarray, shape (N, 3), Å
+        Right while no atom really moves by more than half a cell.
+    images : numpy.ndarray, shape (N, 3)
+        Whole numbers.
+    """
+    moved = positions - before
+    images = np.rint(moved @ np.linalg.inv(cell))
+    if images.any():
+        moved -= images @ cell
+    return moved, images
+
+
 def matched(cell: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The lattice of a cell in the basis that is nearest to another cell.
 
@@ -145,5 +170,5 @@ def continued(
     -------
     numpy.ndarray, shape (N, 3), Å
     """
-    moved = positions - before @ np.linalg.solve(matched(cell_before, cell), cell)
-    return positions - np.rint(moved @ np.linalg.inv(cell)) @ cell
+    strained = before @ np.linalg.solve(matched(cell_before, cell), cell)
+    return strained + displacements(positions, strained, cell)[0]

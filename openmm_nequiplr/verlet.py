@@ -9,6 +9,7 @@ import torch
 
 from .errors import InputError, describe
 from .jit import FEWEST_ATOMS, compiled
+from .lattice import displacements
 from .neighbors import neighbor_list
 
 #: Å
@@ -163,12 +164,10 @@ class _Held:
         allowed = 0.5 * (shrunk * self.reach - cutoff) - _ROUNDING
         if not allowed > 0.0:
             return None
-        moved = points - expected
-        images = np.zeros_like(points)
         if periodic:
-            images = np.rint(moved @ np.linalg.inv(box))
-            if images.any():
-                moved -= images @ box
+            moved, images = displacements(points, expected, box)
+        else:
+            moved, images = points - expected, np.zeros_like(points)
         moved -= moved.mean(axis=0)  # what all have in common does not change a pair
         farthest = np.einsum("ij,ij->i", moved, moved).max()
         return images if farthest <= allowed * allowed else None

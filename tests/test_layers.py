@@ -16,7 +16,7 @@ ROOT = PACKAGE.name
 LAYERS = [
     {"derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
-    {"console", "paths", "total_charge", "whole"},
+    {"checks", "console", "paths", "total_charge", "whole"},
     {"files", "neighbors"},
     {"verlet"},
     {"electrostatics"},

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import check_positive
 from ..errors import InputError, describe
 
 #: What the quick check does less of.
@@ -66,17 +66,11 @@ class CheckOptions:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(describe(name, value, f"a whole number of at least {least}"))
         for name in ("ps", "fs"):
-            _check_positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         for name in ("displacements", "temperatures"):
             values = getattr(self, name)
             if values is None:
                 continue
             for value in values:
-                _check_positive(name, value)
+                check_positive(name, value)
             object.__setattr__(self, name, tuple(dict.fromkeys(map(float, values))))
-
-
-def _check_positive(name: str, value: Any) -> None:
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (real and math.isfinite(value) and value > 0):
-        raise InputError(describe(name, value, "a positive number"))

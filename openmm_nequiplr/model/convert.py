@@ -12,7 +12,6 @@ they decide whether s was applied.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import zipfile
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checks import is_number
 from ..errors import InputError, ModelFileError, describe
 from ..units import COULOMB_CONSTANT
 from ..yaml_files import read_yaml
@@ -257,7 +257,7 @@ def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> Mode
     missing = [key for key in (*required, "avg_num_neighbors") if key not in source]
     if missing:
         raise InputError(describe("config", f"no {', '.join(missing)}", "these keys to be there"))
-    if not _is_number(source["avg_num_neighbors"]):
+    if not is_number(source["avg_num_neighbors"]):
         expected = "the number that training computed (it is not among the weights)"
         got = source["avg_num_neighbors"]
         raise InputError(describe("config: avg_num_neighbors", got, expected))
@@ -298,12 +298,6 @@ def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> Mode
     )
 
 
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) < 1e300 and math.isfinite(value)
-
-
 def _global_scale(source: dict[str, Any], weights: dict[str, torch.Tensor]) -> float:
     stored = weights.get("scale_by")
     value = source.get("global_rescale_scale", 1.0)
@@ -311,7 +305,7 @@ def _global_scale(source: dict[str, Any], weights: dict[str, torch.Tensor]) -> f
         value = float(stored)
     if value is None:
         return 1.0
-    if not _is_number(value) or value <= 0:
+    if not is_number(value) or value <= 0:
         expected = "a positive number, or scale_by among the weights"
         raise InputError(describe("config: global_rescale_scale", value, expected))
     return float(value)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..checks import check_choice
 from ..devices import resolve_device
-from ..errors import InputError, describe
 from .solving import SolverOptions
 
 #: Precisions of a network by name.
@@ -48,15 +48,3 @@ class EvaluationOptions(SolverOptions):
     def dtype(self) -> torch.dtype | None:
         """The precision as a type; None for that of the model."""
         return None if self.precision is None else DTYPES[self.precision]
-
-
-def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
-    """Refuse what is not one of a few texts (or None).
-
-    Raises
-    ------
-    InputError
-    """
-    if not isinstance(value, str | None) or value not in choices:
-        shown = ", ".join(repr(each) for each in choices if each is not None)
-        raise InputError(describe(name, value, f"one of {shown}"))

@@ -6,7 +6,6 @@ report steps only.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import openmm
 from ase import Atoms
 from openmm import app
 
+from ..checks import check_choice, check_positive
 from ..errors import InputError, UncertaintyError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.building import type_indices
@@ -133,10 +133,9 @@ class CommitteeReporter(RecordReporter):
         append: bool = False,
     ) -> None:
         super().__init__(file, reportInterval, append)
-        check_threshold("threshold", threshold)
-        if action not in ON_SPREAD:
-            expected = "one of " + ", ".join(map(repr, ON_SPREAD))
-            raise InputError(describe("action", action, expected))
+        if threshold is not None:
+            check_positive("threshold", threshold, " in eV/Å")
+        check_choice("action", action, ON_SPREAD)
         self.threshold, self.action = threshold, action
         self.largest, self.saved = 0.0, 0
         self._models = load_others(models)
@@ -201,20 +200,6 @@ class CommitteeReporter(RecordReporter):
         atoms.arrays["charge_spread"] = spread.charges
         atoms.write(str(self._frames), format="extxyz", append=True)
         self.saved += 1
-
-
-def check_threshold(name: str, value: float | None) -> None:
-    """See that a threshold is None or a positive number.
-
-    Raises
-    ------
-    InputError
-    """
-    if value is None:
-        return
-    real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or value <= 0:
-        raise InputError(describe(name, value, "a positive number in eV/Å"))
 
 
 def load_others(

@@ -16,6 +16,7 @@ import openmm
 from ..devices import resolve_device
 from ..errors import InputError, InstabilityError, NequIPLRError
 from ..graph import AtomicGraph
+from ..lattice import displacements
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.options import DTYPES
@@ -322,7 +323,5 @@ def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:
 
 
 def _same_frame(positions: np.ndarray, other: np.ndarray, cell: np.ndarray | None) -> bool:
-    difference = positions - other
-    if cell is not None:
-        difference -= np.round(np.linalg.solve(cell.T, difference.T).T) @ cell
-    return bool((np.abs(difference) < _SAME_POSITION).all())
+    moved = positions - other if cell is None else displacements(positions, other, cell)[0]
+    return bool((np.abs(moved) < _SAME_POSITION).all())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import check_choice, is_number
 from ..errors import InputError, describe
 from .committee import ON_SPREAD
 from .limits import ON_UNSTABLE
@@ -139,9 +140,7 @@ class MDOptions(ForceOptions):
             ("on_unstable", ON_UNSTABLE),
         )
         for name, choices in choices_of:
-            if getattr(self, name) not in choices:
-                expected = "one of " + ", ".join(map(repr, choices))
-                raise InputError(describe(name, getattr(self, name), expected))
+            check_choice(name, getattr(self, name), choices)
         for name, least, most in _WHOLE:
             if name == "steps" or getattr(self, name) is not None:
                 self._check_number(name, whole=True, least=least, most=most)
@@ -171,8 +170,7 @@ class MDOptions(ForceOptions):
         most: float = math.inf,
     ) -> None:
         value = getattr(self, name)
-        kinds = (int, np.integer) if whole else (int, float, np.number)
-        good = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
+        good = is_number(value) and (not whole or isinstance(value, int | np.integer))
         if good and least is not None:
             good = value >= least
         if good and above is not None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import openmm
 
+from ..checks import is_number
 from ..errors import BackendError, BoxError, InputError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
@@ -32,7 +32,6 @@ __all__ = [
     "PointChargeCoulomb",
     "check_tolerance",
     "coulomb_platform",
-    "is_number",
     "plan_pme",
     "plan_smooth",
     "platform_names",
@@ -77,13 +76,6 @@ def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, s
     if "Precision" in openmm.Platform.getPlatform(name).getPropertyNames():
         return name, {"Precision": "mixed" if precision == "single" else "double"}
     return name, {}
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite real number, and no truth value."""
-    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max  # no NaN, nor a whole number beyond all floats
 
 
 def check_tolerance(value: object) -> None:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from openmm import app, unit
 
+from ..checks import check_choice, is_number
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
 from ..model.io import model_path, read_model_file, serialize_model, shared_models
-from ..model.options import DTYPES, EvaluationOptions, check_choice
+from ..model.options import DTYPES, EvaluationOptions
 from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
-from .pme import DEFAULT_TOLERANCE, check_tolerance, is_number, plan_pme
+from .pme import DEFAULT_TOLERANCE, check_tolerance, plan_pme
 from .serialization import ModelFile
 
 if TYPE_CHECKING:

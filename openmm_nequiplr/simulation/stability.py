@@ -11,6 +11,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..checks import check_choice
 from ..errors import InputError, InstabilityError, describe
 from ..units import EV_TO_KJ_PER_MOL
 from .computation import Computation
@@ -59,8 +60,7 @@ class StabilityReporter(Reporter):
         say: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(reportInterval)
-        if action not in ON_UNSTABLE:
-            raise InputError(describe("action", action, "one of 'stop', 'warn'"))
+        check_choice("action", action, ON_UNSTABLE)
         if unit.is_quantity(temperature):
             temperature = temperature.value_in_unit(unit.kelvin)
         if temperature is not None and not 0 <= temperature < math.inf:

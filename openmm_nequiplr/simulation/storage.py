@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import openmm
 
 from .. import __version__
+from ..checks import is_number
 from ..errors import InputError, UnknownElementError, describe
 from ..model.options import DTYPES
 from ..pickling import read_pickled, restore
@@ -299,13 +299,13 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
     good: dict[str, tuple[bool, str]] = {
         "symbols": (_all(symbols, str), "element symbols"),
         "periodic": (isinstance(settings.periodic, bool), "true or false"),
-        "total_charge": (_number(settings.total_charge), "a number"),
+        "total_charge": (is_number(settings.total_charge), "a number"),
         "long_range": (settings.long_range in ("openmm", "graph"), "'openmm' or 'graph'"),
         "precision": (settings.precision in tuple(DTYPES), "'single' or 'double'"),
         "device": (isinstance(settings.device, str | None), "a name or nothing"),
-        "tolerance": (_number(settings.tolerance), "a number"),
+        "tolerance": (is_number(settings.tolerance), "a number"),
         "coulomb_platform": (isinstance(settings.coulomb_platform, str | None), "a name"),
-        "skin": (_number(settings.skin) and 0 <= settings.skin <= 10, "a number from 0 to 10"),
+        "skin": (is_number(settings.skin) and 0 <= settings.skin <= 10, "a number from 0 to 10"),
         "atoms": (
             atoms is None
             or (_all(atoms, int) and min(atoms) >= 0 and len(set(atoms)) == len(symbols)),
@@ -327,9 +327,3 @@ def _all(values: Any, kind: type) -> bool:
     if not isinstance(values, tuple) or not values:
         return False
     return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
-
-
-def _number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 1e300 and math.isfinite(value)

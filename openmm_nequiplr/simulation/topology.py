@@ -65,11 +65,6 @@ class SimulationStructure:
         """Whether each atom is held fixed, bool, shape (N,)."""
         return np.asarray(self.masses == 0.0)
 
-    @property
-    def special_masses(self) -> bool:
-        """Whether a mass is not that of its element."""
-        return not np.allclose(self.masses, element_masses(self.topology), rtol=1e-6, atol=0.0)
-
 
 def element_symbols(topology: app.Topology) -> list[str]:
     """Element symbol of each atom, ``"?"`` where the topology has none; deuterium is hydrogen."""

@@ -1,0 +1,39 @@
+"""Checks of arguments that many functions share."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from .errors import InputError, describe
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite real number, and no truth value."""
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # no NaN, nor a whole number beyond all floats
+
+
+def check_positive(name: str, value: object, unit: str = "") -> None:
+    """Refuse what is not a positive number.
+
+    Raises
+    ------
+    InputError
+    """
+    if not is_number(value) or not value > 0:  # type: ignore[operator]
+        raise InputError(describe(name, value, f"a positive number{unit}"))
+
+
+def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
+    """Refuse what is not one of a few texts (or None).
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(value, str | None) or value not in choices:
+        shown = ", ".join(repr(each) for each in choices if each is not None)
+        raise InputError(describe(name, value, f"one of {shown}"))
