@@ -171,4 +171,4 @@ def continued(
     numpy.ndarray, shape (N, 3), Å
     """
     strained = before @ np.linalg.solve(matched(cell_before, cell), cell)
-    return strained + displacements(positions, strained, cell)[0]
+    return positions - displacements(positions, strained, cell)[1] @ cell
