@@ -34,7 +34,7 @@ def _start(config: Path, output: Path) -> int:
             os.dup2(log.fileno(), 2)
         status = 1
         with contextlib.suppress(BaseException):
-            status = main(["train", str(config), *(["--resume"] if resume else [])])
+            status = main(["train", str(config), "--no-check", *(["--resume"] if resume else [])])
         sys.stdout.flush()
         os._exit(status)
     return child

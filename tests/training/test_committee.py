@@ -253,7 +253,7 @@ def test_mistakes_are_named(config_file, tmp_path):
 
 
 def test_the_command_line_trains_committees(config_file, tmp_path, capsys):
-    command = ["train", str(config_file), "--seeds", "2", "--set", "max_epochs=1"]
+    command = ["train", str(config_file), "--seeds", "2", "--no-check", "--set", "max_epochs=1"]
     assert cli.main(command) == 0
     assert "mean of 2 models" in capsys.readouterr().out
     assert cli.main([*command, "--resume"]) == 0
