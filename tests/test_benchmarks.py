@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -94,29 +92,30 @@ def test_random_parts_do_not_overlap(systems, dimers):
     assert [len(kept_apart[part]) for part in ("train", "validation", "test")] == [9, 2, 1]
 
 
-def run(tmp_path, *arguments):
-    command = [sys.executable, str(ACCURACY / "run.py"), "charged_dimer", "--epochs", "1"]
-    command += ["--data", str(tmp_path), "--output", str(tmp_path / "results"), "--cutoffs", "3"]
+@pytest.fixture
+def run(systems, tmp_path, monkeypatch, capsys):
+    """Run the benchmark of the charged dimer; what it prints, and its status."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = ["run.py", "charged_dimer", "--epochs", "1", "--cutoffs", "3", "--seeds", "0"]
+    command += ["--variants", "lr", "short_range"]
+    command += ["--data", str(tmp_path), "--output", str(tmp_path / "results")]
     # the stand-in charges name an element that these dimers lack
     command += ["--set", "equilibration={}", "model.gaussian_widths=null", "model.num_features=2"]
-    return subprocess.run(
-        [*command, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=500,
-        check=False,
-    )
+
+    def start(*arguments):
+        monkeypatch.setattr(sys, "argv", [*command, *arguments])
+        status = importlib.import_module("run").main()
+        return capsys.readouterr().out, status
+
+    return start
 
 
 @pytest.mark.slow
-def test_from_data_to_table(dimers, tmp_path):
+def test_from_data_to_table(dimers, run, tmp_path):
     write(tmp_path / "charged_dimer_train.extxyz", dimers)
-    chosen = ("--seeds", "0", "--variants", "lr", "short_range")
-    listed = run(tmp_path, *chosen, "--jobs", "list")
-    assert listed.stdout.count("to do") == 2
-    done = run(tmp_path, *chosen)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert run("--jobs", "list")[0].count("to do") == 2
+    shown, status = run()
+    assert status == 0, shown
     folder = tmp_path / "results" / "charged_dimer"
     assert len(read(folder / "data" / "test.extxyz", ":")) == 2
     for name in ("table.json", "rmse_cutoff.png", "parity.png", "learning_curves.png"):
@@ -125,9 +124,7 @@ def test_from_data_to_table(dimers, tmp_path):
     assert len([line for line in table.splitlines() if line.startswith("| ")]) == 3
     model = folder / "lr_r3_s0" / "model.safetensors"
     before = model.stat().st_mtime_ns
-    again = run(tmp_path, *chosen)
-    assert again.stdout.count("done before") == 2
+    assert run()[0].count("done before") == 2
     assert model.stat().st_mtime_ns == before
-    other = run(tmp_path, *chosen, "--epochs", "2")
-    assert other.returncode != 0
-    assert "other settings" in other.stderr
+    with pytest.raises(SystemExit, match="other settings"):
+        run("--epochs", "2")
