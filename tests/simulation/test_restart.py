@@ -99,6 +99,17 @@ def damage(path, kind, rng, stranger):
     path.write_bytes(content)
 
 
+def test_other_options_are_recorded(options, killed, tmp_path):
+    """The next restart goes on with them."""
+    folder = Path(shutil.copytree(killed.directory, tmp_path / "run"))
+    changed = dataclasses.replace(options, output=folder, friction=7.0)
+    run_md(dataclasses.replace(changed, steps=2, restart=True))
+    assert read_settings(folder / "run.json")["friction"] == 7.0
+    again = continued_options(model=options.model, output=folder, restart=True, steps=2)
+    assert again.friction == 7.0
+    assert run_md(again).steps == 12
+
+
 def refusal_of(options, directory):
     """The message with which a restart at step 8 is refused; ``None`` if it is not."""
     try:
