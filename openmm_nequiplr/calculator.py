@@ -89,7 +89,8 @@ class NequIPLRCalculator(Calculator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        options = EvaluationOptions(solver, charge_tolerance, max_iterations, device, precision)
+        where = None if device is None else str(device)
+        options = EvaluationOptions(solver, charge_tolerance, max_iterations, where, precision)
         if isinstance(model, str | PathLike):
             self.model = load_model(model)
         elif isinstance(model, NequIPLRPotential):

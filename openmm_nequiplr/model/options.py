@@ -35,7 +35,7 @@ class EvaluationOptions(SolverOptions):
         If the device does not exist.
     """
 
-    device: torch.device | str | None = None
+    device: str | None = None
     precision: str | None = None
 
     def __post_init__(self) -> None:
