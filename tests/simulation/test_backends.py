@@ -22,6 +22,8 @@ from openmm_nequiplr.simulation import (
 )
 from openmm_nequiplr.simulation.backends import TensorCall, resolve_backend
 
+from .twins import context_of, energy_and_forces
+
 REFERENCE = openmm.Platform.getPlatform("Reference")
 
 
@@ -84,17 +86,6 @@ def no_openmmtorch(monkeypatch):
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(torchforce.importlib, "import_module", fail)
-
-
-def context_of(system, positions):
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), REFERENCE)
-    context.setPositions(positions)
-    return context
-
-
-def energy_and_forces(context):
-    state = context.getState(energy=True, forces=True)
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
 
 
 @pytest.mark.parametrize("graph", [None, True], ids=["compiled", "graph"])

@@ -18,12 +18,10 @@ from openmm_nequiplr.simulation import current_evaluation, from_atoms, get_compu
 from openmm_nequiplr.simulation.pme import PointChargeCoulomb
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
+from .twins import relative
+
 REFERENCE = openmm.Platform.getPlatform("Reference")
 ITERATIVE = {"solver": "iterative", "charge_tolerance": 1e-6}
-
-
-def relative(found, expected):
-    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
 
 
 def dense(model, atoms, total_charge=0.0):

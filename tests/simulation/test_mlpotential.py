@@ -36,6 +36,8 @@ from openmm_nequiplr.simulation import (
 )
 from openmm_nequiplr.simulation.mlpotential import FORCE_OPTIONS, force_options
 
+from .twins import context_of, energy_and_forces
+
 GROUP = "openmmml.potentials"
 REFERENCE = openmm.Platform.getPlatform("Reference")
 EXPECTED_NAMES = {"nequiplr", *(f"nequiplr-{name}" for name in shipped_models())}
@@ -58,14 +60,6 @@ def model_file(tmp_path, make_model):
 def settings_of(system):
     """What defines the computation, less the bytes of the model."""
     return dataclasses.replace(get_computation(system).settings, model=b"")
-
-
-def evaluate(system, positions):
-    """Energy in kJ/mol and forces in kJ/mol/nm."""
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), REFERENCE)
-    context.setPositions(positions)
-    state = context.getState(energy=True, forces=True)
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
 
 
 # ---------------------------------------------------------------------------------- entry points
@@ -129,11 +123,11 @@ def test_importing_ours_first_is_the_same():
 def test_shipped_models(name):
     start = read_structure(shipped_structure(name))
     expected = create_system(start.topology, name, total_charge=start.total_charge)
-    energy, forces = evaluate(expected, start.positions)
+    energy, forces = energy_and_forces(context_of(expected, start.positions))
     for potential in (MLPotential("nequiplr", modelPath=name), MLPotential(f"nequiplr-{name}")):
         system = potential.createSystem(start.topology, totalCharge=start.total_charge)
         assert settings_of(system) == settings_of(expected)
-        found = evaluate(system, start.positions)
+        found = energy_and_forces(context_of(system, start.positions))
         assert found[0] == pytest.approx(energy, rel=1e-9)
         np.testing.assert_allclose(found[1], forces, atol=1e-3 * np.abs(forces).max())
 
@@ -199,8 +193,8 @@ def test_some_atoms_in_a_group(make_model, molecule):
     for _ in range(7):
         alone.addParticle(1.0)
     alone.addForce(create_force(structure.topology, make_model(), atoms=[5, 2, 3]))
-    expected = evaluate(alone, structure.positions)
-    found = evaluate(system, structure.positions)
+    expected = energy_and_forces(context_of(alone, structure.positions))
+    found = energy_and_forces(context_of(system, structure.positions))
     assert found[0] == pytest.approx(expected[0])
     np.testing.assert_allclose(found[1], expected[1])
 

@@ -22,6 +22,8 @@ from openmm_nequiplr.simulation.pme import (
 )
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
+from .twins import relative
+
 CUBE = 11.0 * np.eye(3)
 SKEWED = np.array([[9.0, 1.0, 0.5], [3.5, 10.0, -2.0], [-3.0, 4.0, 11.0]])
 HEXAGONAL = np.array([[9.0, 0.0, 0.0], [-4.5, 4.5 * math.sqrt(3.0), 0.0], [0.0, 0.0, 8.0]])
@@ -68,10 +70,6 @@ def ions(cell: np.ndarray, net: float, count: int = 24) -> tuple[np.ndarray, np.
     positions = rng.uniform(-0.5, 1.5, size=(count, 3)) @ cell
     charges = rng.normal(size=count)
     return positions, charges - charges.mean() + net / count
-
-
-def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
 
 
 @pytest.mark.parametrize("net", [0.0, 1.5])

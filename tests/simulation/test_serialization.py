@@ -25,6 +25,8 @@ from openmm_nequiplr.simulation import (
 )
 from openmm_nequiplr.simulation.serialization import ModelFile, pack
 
+from .twins import context_of
+
 REFERENCE = openmm.Platform.getPlatform("Reference")
 
 # Blocks packages by name, then loads a System, serialises it once more, and evaluates it.
@@ -72,12 +74,6 @@ def in_another_process(folder, system, positions, *absent):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
-
-
-def context_of(system, positions, platform=REFERENCE):
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-    context.setPositions(positions)
-    return context
 
 
 def energy_of(context):

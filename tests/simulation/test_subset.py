@@ -16,6 +16,8 @@ from openmm_nequiplr.simulation import (
     load_charges,
 )
 
+from .twins import context_of
+
 CHOSEN = [9, 1, 5, 2, 8, 3, 7]
 
 
@@ -30,14 +32,6 @@ def with_others(molecule):
     atoms.positions[CHOSEN] = molecule.positions
     atoms.cell, atoms.pbc = molecule.cell, molecule.pbc
     return atoms
-
-
-def context_of(system, positions, platform="Reference"):
-    context = openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(platform)
-    )
-    context.setPositions(positions)
-    return context
 
 
 def part_of(structure, force):

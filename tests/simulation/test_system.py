@@ -26,6 +26,8 @@ from openmm_nequiplr.simulation import (
 )
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
+from .twins import context_of, relative
+
 FORCE_UNIT = 10.0 * EV_TO_KJ_PER_MOL
 REFERENCE = openmm.Platform.getPlatform("Reference")
 
@@ -34,10 +36,7 @@ def make_context(atoms, model, platform=REFERENCE, properties=None, **options):
     """A Context at the positions of ``atoms``, and the rotation that led there."""
     structure = from_atoms(atoms)
     system = create_system(structure.topology, model, **options)
-    integrator = openmm.VerletIntegrator(0.001)
-    context = openmm.Context(system, integrator, platform, properties or {})
-    context.setPositions(structure.positions)
-    return context, structure
+    return context_of(system, structure.positions, platform, properties), structure
 
 
 def energy_and_forces(context):
@@ -52,10 +51,6 @@ def expected_evaluation(atoms, model, total_charge=0.0):
         atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, total_charge
     )
     return Evaluator(copy.deepcopy(model))(graph)
-
-
-def relative(found, expected):
-    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
 
 
 def electrostatic(evaluation):

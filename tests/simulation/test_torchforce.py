@@ -28,6 +28,8 @@ from openmm_nequiplr.simulation import (
 )
 from openmm_nequiplr.simulation.torchforce import load_openmmtorch
 
+from .twins import context_of, energy_and_forces, relative
+
 try:
     openmmtorch = load_openmmtorch()
 except BackendError as error:
@@ -35,22 +37,6 @@ except BackendError as error:
 
 REFERENCE = openmm.Platform.getPlatform("Reference")
 ROOT = Path(openmm_nequiplr.__file__).parents[1]
-
-
-def context_of(system, positions, platform=REFERENCE, properties=None):
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, properties or {})
-    context.setPositions(positions)
-    return context
-
-
-def energy_and_forces(context):
-    """In kJ/mol and kJ/mol/nm."""
-    state = context.getState(energy=True, forces=True)
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
-
-
-def relative(found, expected):
-    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
 
 
 def scale_of(context):

@@ -81,6 +81,23 @@ def energy_of(context: openmm.Context) -> float:
     return context.getState(energy=True).getPotentialEnergy()._value / EV_TO_KJ_PER_MOL
 
 
+def context_of(
+    system: openmm.System, positions: Any, platform: Any = "Reference", properties: Any = None
+) -> openmm.Context:
+    """A Context with a Verlet integrator (1 fs) at positions, shape (N, 3), nm."""
+    if isinstance(platform, str):
+        platform = openmm.Platform.getPlatform(platform)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, properties or {})
+    context.setPositions(positions)
+    return context
+
+
+def energy_and_forces(context: openmm.Context) -> tuple[float, np.ndarray]:
+    """In kJ/mol and kJ/mol/nm."""
+    state = context.getState(energy=True, forces=True)
+    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
+
+
 def coordinates(context: openmm.Context) -> np.ndarray:
     """Positions (nm) and velocities (nm/ps), shape (2, N, 3)."""
     state = context.getState(positions=True, velocities=True)
