@@ -242,11 +242,7 @@ class ModelConfig:
         if self.electrostatic_energy not in ("qeq", "coulomb"):
             expected = "'qeq' or 'coulomb'"
             raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
-        flags = (
-            "parity", "pseudotensors", "bessel_trainable", "equilibration", "effective_charges",
-            "shared_features", "zbl", "isolated", "use_sc", "resnet",
-            "scalar_last_layer", "legacy_periodic", "legacy_nonperiodic", "legacy_ewald_cutoff",
-        )  # fmt: skip
+        flags = (each.name for each in dataclasses.fields(self) if each.type == "bool")
         for name in flags:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(describe(name, getattr(self, name), "true or false"))

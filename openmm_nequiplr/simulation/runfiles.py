@@ -30,71 +30,28 @@ LOG_COLUMNS = (
 )
 
 
+def _file(name: str, what: str) -> Any:
+    return property(lambda files: files.directory / name, doc=what)
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """Paths of everything in the output directory of a run."""
 
     directory: Path
 
-    @property
-    def settings(self) -> Path:
-        """What the run was asked for (JSON)."""
-        return self.directory / "run.json"
-
-    @property
-    def topology(self) -> Path:
-        """Start structure; the topology that readers of the DCD file need."""
-        return self.directory / "topology.pdb"
-
-    @property
-    def trajectory(self) -> Path:
-        """Positions and boxes (DCD)."""
-        return self.directory / "trajectory.dcd"
-
-    @property
-    def log(self) -> Path:
-        """Energies, temperature, volume and speed (CSV)."""
-        return self.directory / "log.csv"
-
-    @property
-    def charges(self) -> Path:
-        """Charges and dipoles (NumPy records), see ``load_charges``."""
-        return self.directory / "charges.npy"
-
-    @property
-    def spread(self) -> Path:
-        """Spread of a committee (NumPy records), see ``load_spread``."""
-        return self.directory / "spread.npy"
-
-    @property
-    def uncertain(self) -> Path:
-        """Frames in which a committee is spread beyond the threshold (extended XYZ)."""
-        return self.directory / "uncertain.extxyz"
-
-    @property
-    def checkpoint(self) -> Path:
-        """State to continue from, see :mod:`.checkpoint`."""
-        return self.directory / "checkpoint.xml"
-
-    @property
-    def final(self) -> Path:
-        """Last structure with its charges (extended XYZ)."""
-        return self.directory / "final.extxyz"
-
-    @property
-    def summary(self) -> Path:
-        """Picture of the run."""
-        return self.directory / "summary.png"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The checkpoint before the last one."""
-        return self.directory / "checkpoint.previous.xml"
-
-    @property
-    def unstable(self) -> Path:
-        """Structure at which a run was stopped as unstable (extended XYZ)."""
-        return self.directory / "unstable.extxyz"
+    settings = _file("run.json", "Options of the run (JSON).")
+    topology = _file("topology.pdb", "Start structure and topology (PDB).")
+    trajectory = _file("trajectory.dcd", "Positions and boxes (DCD).")
+    log = _file("log.csv", "Energies, temperature, volume and speed (CSV).")
+    charges = _file("charges.npy", "Charges and dipoles (NumPy records), see ``load_charges``.")
+    spread = _file("spread.npy", "Spread of a committee (NumPy records), see ``load_spread``.")
+    uncertain = _file("uncertain.extxyz", "Frames with too large a spread (extended XYZ).")
+    checkpoint = _file("checkpoint.xml", "State to continue from, see :mod:`.checkpoint`.")
+    final = _file("final.extxyz", "Last structure with its charges (extended XYZ).")
+    summary = _file("summary.png", "Picture of the run.")
+    previous_checkpoint = _file("checkpoint.previous.xml", "The checkpoint before the last one.")
+    unstable = _file("unstable.extxyz", "Structure of an unstable stop (extended XYZ).")
 
     @property
     def growing(self) -> tuple[Path, ...]:
