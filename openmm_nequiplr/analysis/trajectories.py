@@ -4,115 +4,33 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BoxError, InputError, describe
-from ..files.content import FileContent, is_mmcif, say_sites
-from ..files.gro import gro_frames, read_gro
-from ..files.pdb import pdb_frames, read_pdb
-from ..paths import AsciiPath
+from ..files.content import say_sites
 from ..total_charge import told_charge, total_charge_of
-from ..units import ANGSTROM_PER_NM
+from .mdtraj_files import RECORDS, from_mdtraj, in_memory, is_for_mdtraj
+from .stored import Frame, StoredTrajectory, TrajectoryLike
 
 if TYPE_CHECKING:
-    import mdtraj
     from ase import Atoms
 
-#: What can be read: a file, the output directory of ``nequiplr md``, or what is in memory.
-TrajectoryLike: TypeAlias = "str | Path | mdtraj.Trajectory | Sequence[Atoms] | StoredTrajectory"
+__all__ = [
+    "Frame",
+    "StoredTrajectory",
+    "TrajectoryLike",
+    "open_trajectory",
+    "recorded_charges",
+]
 
 # Files that `nequiplr md` leaves in its directory.
 RUN_TRAJECTORY, RUN_TOPOLOGY = "trajectory.dcd", "topology.pdb"
 RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
-
-# mdtraj numbers the frames of other formats instead of telling their time.
-_WITH_TIMES = {".h5", ".hdf5", ".nc", ".ncdf", ".netcdf", ".trr", ".xtc"}
-# Readers of one frame and of all frames: every atom counts, which mdtraj does not promise.
-_RECORDS: dict[str, tuple[Callable[..., FileContent], Callable[[Path], Iterable[Any]]]] = {
-    ".pdb": (read_pdb, pdb_frames),
-    ".ent": (read_pdb, pdb_frames),
-    ".gro": (read_gro, gro_frames),
-}
-_COORDINATES_AT_ONCE = 3_000_000
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame of a trajectory.
-
-    Parameters
-    ----------
-    index : int
-        Its number in the trajectory as stored, from 0.
-    time : float, ps
-        NaN where the trajectory does not tell.
-    positions : numpy.ndarray, float64, shape (N, 3), Å
-    cell : numpy.ndarray, float64, shape (3, 3), Å, or None
-        Rows are lattice vectors; ``None`` without periodicity.
-    """
-
-    index: int
-    time: float
-    positions: np.ndarray
-    cell: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class StoredTrajectory:
-    """A trajectory of N atoms that is read frame by frame, any number of times.
-
-    Parameters
-    ----------
-    source : str
-        Where it comes from, for messages.
-    symbols : tuple of str, length N
-    total_charge : float or None, e
-        ``None`` where the source does not tell.
-    stride : int
-        Every so many frames are read.
-    recorded : path or None
-        Charges that were recorded during the run, frame by frame.
-    """
-
-    source: str
-    symbols: tuple[str, ...]
-    total_charge: float | None
-    stride: int
-    recorded: Path | None = None
-    _read: Callable[[], Iterable[Frame]] = field(default=tuple, repr=False)
-
-    @property
-    def num_atoms(self) -> int:
-        """Number N of atoms."""
-        return len(self.symbols)
-
-    def frames(self, skip: int = 0) -> Iterator[Frame]:
-        """Frames in their order; a few are in memory at a time.
-
-        Parameters
-        ----------
-        skip : int
-            Leave out the first ones (counted after the stride).
-
-        Raises
-        ------
-        InputError
-            If a frame cannot be read or does not have the atoms of the first one.
-        """
-        try:
-            yield from islice(self._read(), skip * self.stride, None, self.stride)
-        except (InputError, FileNotFoundError, PermissionError):
-            raise
-        except Exception as error:  # readers raise errors of any type
-            raise InputError(
-                describe("trajectory", f"{self.source} ({error})", "a readable trajectory")
-            ) from error
 
 
 def open_trajectory(
@@ -144,7 +62,7 @@ def open_trajectory(
         return replace(trajectory, stride=stride * trajectory.stride)
     mdtraj = sys.modules.get("mdtraj")  # an object of it exists only if it was imported
     if mdtraj is not None and isinstance(trajectory, mdtraj.Trajectory):
-        return _in_memory(trajectory, stride)
+        return in_memory(trajectory, stride)
     if not isinstance(trajectory, str | Path):
         structures: Any = [trajectory] if hasattr(trajectory, "get_positions") else trajectory
         return _from_ase("structures", lambda: iter(structures), stride)
@@ -156,8 +74,8 @@ def open_trajectory(
     own = _from_records(path, stride)
     if own is not None:
         return own
-    if _is_for_mdtraj(path, topology):
-        return _from_mdtraj(path, topology, stride)
+    if is_for_mdtraj(path, topology):
+        return from_mdtraj(path, topology, stride)
     from ase.io import iread
 
     kind = "cif" if path.suffix.lower() == ".cif" else None
@@ -166,7 +84,7 @@ def open_trajectory(
 
 def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
     """A PDB or GRO file; ``None`` for other formats."""
-    readers = _RECORDS.get(path.suffix.lower())
+    readers = RECORDS.get(path.suffix.lower())
     if readers is None:
         return None
     read_one, read_all = readers
@@ -182,132 +100,6 @@ def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
             yield Frame(index, float("nan"), positions, cell)
 
     return StoredTrajectory(str(path), symbols, first.charge, stride, None, read)
-
-
-# ---------------------------------------------------------------------------------------- mdtraj
-
-
-def _suffix(path: Path) -> str:
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
-
-
-def _is_for_mdtraj(path: Path, topology: Any) -> bool:
-    from mdtraj.formats.registry import FormatRegistry
-
-    suffix = _suffix(path)
-    if suffix == ".xyz":
-        return topology is not None
-    crystal = suffix == ".cif" and not is_mmcif(path)
-    return suffix in FormatRegistry.loaders and not crystal
-
-
-def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
-    atoms = list(topology.atoms)
-    nameless = [atom for atom in atoms if atom.element is None or atom.element.number < 1]
-    if nameless or not atoms:
-        shown = ", ".join(f"{atom} (index {atom.index})" for atom in nameless[:5]) or "no atoms"
-        expected = "an element for every atom; leave virtual sites out with mdtraj's atom_slice"
-        raise InputError(describe("topology", shown, expected))
-    return tuple(atom.element.symbol for atom in atoms)
-
-
-def _in_memory(trajectory: mdtraj.Trajectory, stride: int) -> StoredTrajectory:
-    def read() -> Iterator[Frame]:
-        for index in range(trajectory.n_frames):
-            yield _frame(trajectory, index, index, float(trajectory.time[index]))
-
-    symbols = _elements(trajectory.topology)
-    return StoredTrajectory("the mdtraj.Trajectory", symbols, None, stride, None, read)
-
-
-def _from_mdtraj(
-    path: Path, topology: Any, stride: int, times: np.ndarray | None = None
-) -> StoredTrajectory:
-    """A file; ``times`` (ps, shape (F,)) are known from elsewhere."""
-    import mdtraj
-
-    options = {} if topology is None else {"top": _readable_topology(topology)}
-    alias = AsciiPath(path)
-    with_times = _suffix(path) in _WITH_TIMES
-
-    def time_of(index: int, told: float) -> float:
-        if times is not None and index < len(times):
-            return float(times[index])
-        return float(told) if with_times else float("nan")
-
-    def read() -> Iterator[Frame]:
-        chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * len(symbols))))
-        count = 0
-        for part in mdtraj.iterload(alias.path, chunk=chunk, **options):
-            for k in range(part.n_frames):
-                yield _frame(part, k, count, time_of(count, part.time[k]))
-                count += 1
-
-    symbols = _elements(_topology_of(path, alias, options))
-    return StoredTrajectory(str(path), symbols, None, stride, None, read)
-
-
-def _readable_topology(topology: Any) -> Any:
-    """An mdtraj.Topology out of what was given."""
-    import mdtraj
-
-    if isinstance(topology, mdtraj.Trajectory):
-        return topology.topology
-    if not isinstance(topology, str | Path):
-        return topology
-    if not Path(topology).is_file():
-        raise FileNotFoundError(f"topology: expected an existing file, got {topology}")
-    path = Path(topology)
-    try:
-        if path.suffix.lower() in _RECORDS:
-            content = _RECORDS[path.suffix.lower()][0](path, 0)
-            say_sites(path, content)
-            return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
-        if not _is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
-            from ase.io import iread
-
-            return _bare_topology(next(iter(iread(path, index=0))).symbols)
-        return mdtraj.load_topology(AsciiPath(path).path)
-    except InputError:
-        raise
-    except Exception as error:  # readers raise errors of any type
-        expected = "a file from which mdtraj reads a topology"
-        raise InputError(describe("topology", f"{topology} ({error})", expected)) from error
-
-
-def _bare_topology(symbols: Iterable[str]) -> mdtraj.Topology:
-    """Elements in their order; charges and energies need no more."""
-    import mdtraj
-
-    bare = mdtraj.Topology()
-    residue = bare.add_residue("ALL", bare.add_chain())
-    for symbol in symbols:
-        element = mdtraj.element.Element.getBySymbol("H" if symbol == "D" else str(symbol))
-        bare.add_atom(str(symbol), element, residue)
-    return bare
-
-
-def _topology_of(path: Path, alias: AsciiPath, options: dict[str, Any]) -> mdtraj.Topology:
-    import mdtraj
-
-    try:
-        return next(mdtraj.iterload(alias.path, chunk=1, **options)).topology
-    except StopIteration:
-        raise InputError(describe("trajectory", f"no frames in {path}", "at least one")) from None
-    except Exception as error:
-        expected = "a trajectory that mdtraj reads" + ("" if options else " without a topology")
-        remedy = "" if options else "; give one with topology"
-        got = f"{path} ({str(error) or type(error).__name__})"
-        raise InputError(describe("trajectory", got, expected) + remedy) from error
-
-
-def _frame(part: mdtraj.Trajectory, k: int, index: int, time: float) -> Frame:
-    positions = np.array(part.xyz[k], dtype=np.float64) * ANGSTROM_PER_NM
-    cell = None
-    if part.unitcell_lengths is not None:
-        cell = np.array(part.unitcell_vectors[k], dtype=np.float64) * ANGSTROM_PER_NM
-    return Frame(index, time, positions, cell)
 
 
 # ------------------------------------------------------------------------------------------- ASE
@@ -360,7 +152,7 @@ def _run_directory(path: Path, stride: int) -> StoredTrajectory:
     charges, settings = path / RUN_CHARGES, path / RUN_SETTINGS
     recorded = charges if charges.is_file() else None
     times = None if recorded is None else recorded_charges(recorded)["time"]
-    found = _from_mdtraj(path / RUN_TRAJECTORY, path / RUN_TOPOLOGY, stride, times)
+    found = from_mdtraj(path / RUN_TRAJECTORY, path / RUN_TOPOLOGY, stride, times)
     told = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     return StoredTrajectory(
         str(path), found.symbols, told.get("total_charge"), stride, recorded, found._read

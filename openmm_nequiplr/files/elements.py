@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ase.data import atomic_numbers
+
+from ..errors import notify
 
 #: Name of residues that are water, in the force fields of the common programs.
 _WATER = {"HOH", "WAT", "SOL", "TIP", "TP3", "TP4", "TP5", "T3P", "T4P", "T5P", "H2O", "SPC", "DOD"}
@@ -85,6 +88,15 @@ def element_from_name(name: str, residue: str, aligned: bool = False) -> str | N
     if upper[:2] in _TWO_LETTERS or core[0].upper() not in _ORGANIC:
         return two
     return one
+
+
+def say_guesses(path: Path, guesses: Sequence[tuple[str, str]]) -> None:
+    """Say that elements were guessed from the names of atoms, if any were; arguments as below."""
+    if guesses:
+        notify(
+            f"structure: {path} gives no usable element for {len(guesses)} atoms, they are told by "
+            f"the atoms' names: {told_elements(guesses)}"
+        )
 
 
 def told_elements(guesses: Iterable[tuple[str, str]]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError, describe, notify
 from .content import FileContent, cell_of_parameters, choose_frame, say_space_group
-from .elements import element_from_name, fits, is_site, known_element, told_elements
+from .elements import element_from_name, fits, is_site, known_element, say_guesses
 
 _ATOMS = ("ATOM  ", "HETATM")
 # Relative deviation of the cells of CRYST1 and SCALE records beyond which the latter are void.
@@ -232,11 +232,7 @@ def _with_elements(path: Path, lines: list[str]) -> list[str]:
                 guesses.append((name, symbol))
             line = f"{line[:76]}{symbol:>2}{line[78:]}"
         result.append(line)
-    if guesses:
-        notify(
-            f"structure: {path} gives no usable element for {len(guesses)} atoms, they are told by "
-            f"the atoms' names: {told_elements(guesses)}"
-        )
+    say_guesses(path, guesses)
     return result
 
 

@@ -13,7 +13,7 @@ from openmm.app.internal.pdbx.reader.PdbxReader import PdbxReader
 
 from ..errors import InputError, describe, notify
 from ..files.content import FileContent, cell_of_parameters, choose_frame, say_space_group
-from ..files.elements import element_from_name, is_site, told_elements
+from ..files.elements import element_from_name, is_site, say_guesses
 
 _UNKNOWN = ("?", ".")
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
@@ -108,11 +108,7 @@ def _fill_elements(path: Path, topology: app.Topology) -> None:
             raise InputError(describe("element", got, "a symbol under _atom_site.type_symbol"))
         atom.element = app.Element.getBySymbol(symbol)
         guesses.append((atom.name, symbol))
-    if guesses:
-        notify(
-            f"structure: {path} gives no usable element for {len(guesses)} atoms, they are told by "
-            f"the atoms' names: {told_elements(guesses)}"
-        )
+    say_guesses(path, guesses)
 
 
 def check_crystal(path: Path, atoms: Any) -> None:

@@ -1,0 +1,156 @@
+"""Trajectories and topologies that mdtraj reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, describe
+from ..files.content import FileContent, is_mmcif, say_sites
+from ..files.gro import gro_frames, read_gro
+from ..files.pdb import pdb_frames, read_pdb
+from ..paths import AsciiPath
+from ..units import ANGSTROM_PER_NM
+from .stored import Frame, StoredTrajectory
+
+if TYPE_CHECKING:
+    import mdtraj
+
+# mdtraj numbers the frames of other formats instead of telling their time.
+_WITH_TIMES = {".h5", ".hdf5", ".nc", ".ncdf", ".netcdf", ".trr", ".xtc"}
+# Readers of one frame and of all frames: every atom counts, which mdtraj does not promise.
+RECORDS: dict[str, tuple[Callable[..., FileContent], Callable[[Path], Iterable[Any]]]] = {
+    ".pdb": (read_pdb, pdb_frames),
+    ".ent": (read_pdb, pdb_frames),
+    ".gro": (read_gro, gro_frames),
+}
+_COORDINATES_AT_ONCE = 3_000_000
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def is_for_mdtraj(path: Path, topology: Any) -> bool:
+    """Whether mdtraj reads a file, with the topology that was given."""
+    from mdtraj.formats.registry import FormatRegistry
+
+    suffix = _suffix(path)
+    if suffix == ".xyz":
+        return topology is not None
+    crystal = suffix == ".cif" and not is_mmcif(path)
+    return suffix in FormatRegistry.loaders and not crystal
+
+
+def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
+    atoms = list(topology.atoms)
+    nameless = [atom for atom in atoms if atom.element is None or atom.element.number < 1]
+    if nameless or not atoms:
+        shown = ", ".join(f"{atom} (index {atom.index})" for atom in nameless[:5]) or "no atoms"
+        expected = "an element for every atom; leave virtual sites out with mdtraj's atom_slice"
+        raise InputError(describe("topology", shown, expected))
+    return tuple(atom.element.symbol for atom in atoms)
+
+
+def in_memory(trajectory: mdtraj.Trajectory, stride: int) -> StoredTrajectory:
+    """A trajectory that mdtraj has read."""
+
+    def read() -> Iterator[Frame]:
+        for index in range(trajectory.n_frames):
+            yield _frame(trajectory, index, index, float(trajectory.time[index]))
+
+    symbols = _elements(trajectory.topology)
+    return StoredTrajectory("the mdtraj.Trajectory", symbols, None, stride, None, read)
+
+
+def from_mdtraj(
+    path: Path, topology: Any, stride: int, times: np.ndarray | None = None
+) -> StoredTrajectory:
+    """A file; ``times`` (ps, shape (F,)) are known from elsewhere."""
+    import mdtraj
+
+    options = {} if topology is None else {"top": _readable_topology(topology)}
+    alias = AsciiPath(path)
+    with_times = _suffix(path) in _WITH_TIMES
+
+    def time_of(index: int, told: float) -> float:
+        if times is not None and index < len(times):
+            return float(times[index])
+        return float(told) if with_times else float("nan")
+
+    def read() -> Iterator[Frame]:
+        chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * len(symbols))))
+        count = 0
+        for part in mdtraj.iterload(alias.path, chunk=chunk, **options):
+            for k in range(part.n_frames):
+                yield _frame(part, k, count, time_of(count, part.time[k]))
+                count += 1
+
+    symbols = _elements(_topology_of(path, alias, options))
+    return StoredTrajectory(str(path), symbols, None, stride, None, read)
+
+
+def _readable_topology(topology: Any) -> Any:
+    """An mdtraj.Topology out of what was given."""
+    import mdtraj
+
+    if isinstance(topology, mdtraj.Trajectory):
+        return topology.topology
+    if not isinstance(topology, str | Path):
+        return topology
+    if not Path(topology).is_file():
+        raise FileNotFoundError(f"topology: expected an existing file, got {topology}")
+    path = Path(topology)
+    try:
+        if path.suffix.lower() in RECORDS:
+            content = RECORDS[path.suffix.lower()][0](path, 0)
+            say_sites(path, content)
+            return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
+        if not is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
+            from ase.io import iread
+
+            return _bare_topology(next(iter(iread(path, index=0))).symbols)
+        return mdtraj.load_topology(AsciiPath(path).path)
+    except InputError:
+        raise
+    except Exception as error:  # readers raise errors of any type
+        expected = "a file from which mdtraj reads a topology"
+        raise InputError(describe("topology", f"{topology} ({error})", expected)) from error
+
+
+def _bare_topology(symbols: Iterable[str]) -> mdtraj.Topology:
+    """Elements in their order; charges and energies need no more."""
+    import mdtraj
+
+    bare = mdtraj.Topology()
+    residue = bare.add_residue("ALL", bare.add_chain())
+    for symbol in symbols:
+        element = mdtraj.element.Element.getBySymbol("H" if symbol == "D" else str(symbol))
+        bare.add_atom(str(symbol), element, residue)
+    return bare
+
+
+def _topology_of(path: Path, alias: AsciiPath, options: dict[str, Any]) -> mdtraj.Topology:
+    import mdtraj
+
+    try:
+        return next(mdtraj.iterload(alias.path, chunk=1, **options)).topology
+    except StopIteration:
+        raise InputError(describe("trajectory", f"no frames in {path}", "at least one")) from None
+    except Exception as error:
+        expected = "a trajectory that mdtraj reads" + ("" if options else " without a topology")
+        remedy = "" if options else "; give one with topology"
+        got = f"{path} ({str(error) or type(error).__name__})"
+        raise InputError(describe("trajectory", got, expected) + remedy) from error
+
+
+def _frame(part: mdtraj.Trajectory, k: int, index: int, time: float) -> Frame:
+    positions = np.array(part.xyz[k], dtype=np.float64) * ANGSTROM_PER_NM
+    cell = None
+    if part.unitcell_lengths is not None:
+        cell = np.array(part.unitcell_vectors[k], dtype=np.float64) * ANGSTROM_PER_NM
+    return Frame(index, time, positions, cell)
