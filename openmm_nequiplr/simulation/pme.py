@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import openmm
 
-from ..checks import is_number
 from ..errors import BackendError, BoxError, InputError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
@@ -20,6 +19,7 @@ from .pme_plan import (
     ROUNDING,
     SMALLEST_CUTOFF,
     PMEPlan,
+    check_tolerance,
     plan_pme,
     plan_smooth,
 )
@@ -30,7 +30,6 @@ __all__ = [
     "SMALLEST_CUTOFF",
     "PMEPlan",
     "PointChargeCoulomb",
-    "check_tolerance",
     "coulomb_platform",
     "plan_pme",
     "plan_smooth",
@@ -76,17 +75,6 @@ def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, s
     if "Precision" in openmm.Platform.getPlatform(name).getPropertyNames():
         return name, {"Precision": "mixed" if precision == "single" else "double"}
     return name, {}
-
-
-def check_tolerance(value: object) -> None:
-    """Refuse a relative error of forces that no mesh aims at.
-
-    Raises
-    ------
-    InputError
-    """
-    if not (is_number(value) and 1e-12 < value < 1e-2):  # type: ignore[operator]
-        raise InputError(describe("ewald_tolerance", value, "a number between 1e-12 and 1e-2"))
 
 
 class PointChargeCoulomb:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checks import is_number
 from ..electrostatics.splitting import MOST_POINTS
-from ..errors import BoxError
+from ..errors import BoxError, InputError, describe
 from .box import ReducedBox
 
 #: Relative rms error of the forces that the mesh parameters aim at.
@@ -96,6 +97,17 @@ def _mesh(box: ReducedBox, alpha: float, tolerance: float) -> tuple[int, int, in
         )
     a, b, c = (_mesh_size(number) for number in points)
     return a, b, c
+
+
+def check_tolerance(value: object) -> None:
+    """Refuse a relative error of forces that no mesh aims at.
+
+    Raises
+    ------
+    InputError
+    """
+    if not (is_number(value) and 1e-12 < value < 1e-2):  # type: ignore[operator]
+        raise InputError(describe("ewald_tolerance", value, "a number between 1e-12 and 1e-2"))
 
 
 def _mesh_size(points: float) -> int:

@@ -19,7 +19,7 @@ from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
-from .pme import DEFAULT_TOLERANCE, check_tolerance, plan_pme
+from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
 from .serialization import ModelFile
 
 if TYPE_CHECKING:
