@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE = "#1f5fa8", "#d9731a"
+BLUE, ORANGE = "#1f5fa8", "#d9731a"
 _TITLES = {
     "energy_per_atom_rmse": "energy, meV/atom",
     "forces_rmse": "forces, meV/Å",
@@ -21,7 +21,7 @@ _TITLES = {
 }
 
 
-def _figure(columns: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list]:
+def new_figure(columns: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list]:
     """A figure that needs no display and no global state, and its axes row by row.
 
     The width is that of a column, the height that of the figure.
@@ -48,9 +48,9 @@ def plot_learning_curve(log: str | Path, output: str | Path) -> None:
         rows = list(csv.DictReader(handle))
     names = list(rows[0]) if rows else []
     shown = [n for n in _TITLES if f"train_{n}" in names or f"validation_{n}" in names]
-    figure, axes = _figure(1 + len(shown), 3.4, 3.0)
+    figure, axes = new_figure(1 + len(shown), 3.4, 3.0)
     for axis, name in zip(axes, ["loss", *shown], strict=True):
-        for group, colour in (("train", _BLUE), ("validation", _ORANGE)):
+        for group, colour in (("train", BLUE), ("validation", ORANGE)):
             points = [
                 (int(row["epoch"]) + 1, float(row[f"{group}_{name}"]))
                 for row in rows
@@ -91,17 +91,17 @@ def plot_parity(
         `unit` in terms of `error_unit`.
     """
     reference, predicted = np.asarray(values, dtype=np.float64)
-    figure, (left, right) = _figure(2, 4.0, 3.8)
+    figure, (left, right) = new_figure(2, 4.0, 3.8)
     ends = [min(reference.min(), predicted.min()), max(reference.max(), predicted.max())]
     left.plot(ends, ends, color="0.6", lw=1)
-    left.plot(reference, predicted, ".", ms=4, color=_BLUE, alpha=0.5, rasterized=True)
+    left.plot(reference, predicted, ".", ms=4, color=BLUE, alpha=0.5, rasterized=True)
     left.set_aspect("equal", adjustable="datalim")
     left.set_xlabel(f"reference ({unit})")
     left.set_ylabel(f"model ({unit})")
     errors = (predicted - reference) * error_scale
     width = 1.05 * max(float(np.abs(errors).max()), 1e-9)
     bins = int(np.clip(np.sqrt(errors.size), 11, 61)) | 1
-    right.hist(errors, bins=bins, range=(-width, width), color=_ORANGE)
+    right.hist(errors, bins=bins, range=(-width, width), color=ORANGE)
     right.set_xlabel(f"model − reference ({error_unit or unit})")
     right.set_ylabel("number of values")
     for axis in (left, right):
@@ -128,17 +128,17 @@ def plot_spread(
     unit : str
         Of both.
     """
-    figure, (axis,) = _figure(1, 4.2, 4.0)
+    figure, (axis,) = new_figure(1, 4.2, 4.0)
     good = (spread > 0) & (error > 0)
     spread, error = np.asarray(spread)[good], np.asarray(error)[good]
     if len(spread):
-        axis.loglog(spread, error, ".", ms=4, color=_BLUE, alpha=0.4, rasterized=True)
+        axis.loglog(spread, error, ".", ms=4, color=BLUE, alpha=0.4, rasterized=True)
         order = np.argsort(spread)
         bins = np.array_split(order, int(np.clip(len(order) // 10, 1, 12)))
         means = np.array(
             [[np.sqrt(np.mean(values[b] ** 2)) for b in bins] for values in (spread, error)]
         )
-        axis.loglog(*means, "o-", color=_ORANGE, lw=1.5, label="rms of similar spread")
+        axis.loglog(*means, "o-", color=ORANGE, lw=1.5, label="rms of similar spread")
         ends = [min(spread.min(), error.min()), max(spread.max(), error.max())]
         axis.loglog(ends, ends, color="0.6", lw=1, zorder=0)
         axis.legend(frameon=False, fontsize=9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .charges import ChargeDistributions
-from .plots import _figure
+from .plots import new_figure
 from .properties import TrajectoryProperties
 from .radial import RadialDistributions
 
@@ -17,7 +17,7 @@ def plot_properties(properties: TrajectoryProperties, output: str | Path) -> Non
 
     Against time where all times are known, else against frame numbers.
     """
-    figure, (energy, charge, dipole) = _figure(3, 3.8, 3.2)
+    figure, (energy, charge, dipole) = new_figure(3, 3.8, 3.2)
     timed = bool(np.isfinite(properties.times).all())
     x = properties.times if timed else properties.frames
     style = {"marker": "."} if properties.num_frames < 3 else {}
@@ -44,7 +44,7 @@ def plot_properties(properties: TrajectoryProperties, output: str | Path) -> Non
 def plot_radial_distributions(distributions: RadialDistributions, output: str | Path) -> None:
     """Draw g(r) of every pair of elements where there is one, and coordination numbers."""
     periodic = bool(np.isfinite(distributions.g).any())
-    figure, axes = _figure(2 if periodic else 1, 4.6, 3.6)
+    figure, axes = new_figure(2 if periodic else 1, 4.6, 3.6)
     if periodic:
         for first, second in distributions.pairs:
             g = distributions.between(first, second)
@@ -67,7 +67,7 @@ def plot_radial_distributions(distributions: RadialDistributions, output: str | 
 
 def plot_charge_distributions(distributions: ChargeDistributions, output: str | Path) -> None:
     """Draw the histogram of each element's charges."""
-    figure, axes = _figure(len(distributions.elements), 3.2, 3.0)
+    figure, axes = new_figure(len(distributions.elements), 3.2, 3.0)
     for k, (element, axis) in enumerate(zip(distributions.elements, axes, strict=True)):
         axis.stairs(distributions.density[k], distributions.edges[k], fill=True, color="#1f5fa8")
         axis.axvline(distributions.mean[k], color="#d9731a", lw=1.2)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..analysis.minimisation import LARGEST_DROP
-from ..analysis.plots import _BLUE, _ORANGE, _figure
+from ..analysis.plots import BLUE, ORANGE, new_figure
 from .report import StabilityReport
 
 _RED, _GREY = "#b2182b", "0.6"
-_COLOURS = (_BLUE, _ORANGE, "#3a8f5c", "#7b4fa3", "#8c6d31", "#2f9aa0")
+_COLOURS = (BLUE, ORANGE, "#3a8f5c", "#7b4fa3", "#8c6d31", "#2f9aa0")
 _MOST_LABELS = 10
 
 
@@ -26,7 +26,7 @@ def plot_report(report: StabilityReport, output: str | Path) -> None:
     output : path
         The picture.
     """
-    figure, (first, minimisations, dynamics, scans) = _figure(2, 5.0, 7.2, rows=2)
+    figure, (first, minimisations, dynamics, scans) = new_figure(2, 5.0, 7.2, rows=2)
     if report.reference:
         _charges(first, report)
     else:
@@ -47,8 +47,8 @@ def plot_report(report: StabilityReport, output: str | Path) -> None:
 def _charges(axis: Any, report: StabilityReport) -> None:
     parts = (
         ("known", report.reference, "0.35"),
-        ("minimisations", report.seen_charges("minimisations"), _ORANGE),
-        ("dynamics", report.seen_charges("dynamics"), _BLUE),
+        ("minimisations", report.seen_charges("minimisations"), ORANGE),
+        ("dynamics", report.seen_charges("dynamics"), BLUE),
     )
     elements = list(report.reference)
     for place, element in enumerate(elements):
@@ -74,7 +74,7 @@ def _forces(axis: Any, report: StabilityReport) -> None:
     if len(forces):
         ends = [differences.min(), differences.max()]
         axis.plot(ends, ends, color=_GREY, lw=1)
-        axis.plot(differences, forces, "o", ms=5, color=_BLUE, alpha=0.6)
+        axis.plot(differences, forces, "o", ms=5, color=BLUE, alpha=0.6)
     axis.set_xlabel("finite differences (eV/Å)")
     axis.set_ylabel("force (eV/Å)")
     axis.set_title("forces")

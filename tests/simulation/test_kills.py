@@ -18,7 +18,7 @@ import pytest
 
 from openmm_nequiplr import cli
 from openmm_nequiplr.simulation import load_charges, read_structure
-from openmm_nequiplr.simulation.md import MDOptions, run_md
+from openmm_nequiplr.simulation.md import MDOptions, continued_options, run_md
 from openmm_nequiplr.simulation.restart import find_checkpoint
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log
 
@@ -122,3 +122,10 @@ def test_signals_end_with_their_status_and_a_checkpoint(number, moment, tmp_path
     step = find_checkpoint(files, atoms.num_atoms, False).state.getStepCount()
     assert f"at step {step} of" in text
     assert files.final.exists()
+    assert files.summary.exists()
+    given = {"output": files.directory, "restart": True, "steps": 10, "quiet": True}
+    result = run_md(continued_options(model="carbon-chain", **given))
+    assert result.steps == step + 10
+    expected = np.arange(10, result.steps + 1, 10)
+    np.testing.assert_array_equal(read_log(files.log)["step"], expected)
+    np.testing.assert_array_equal(load_charges(files.charges).steps, expected)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import mdtraj
@@ -18,7 +13,6 @@ import pytest
 from ase.io import read
 from openmm import app
 
-import openmm_nequiplr
 from openmm_nequiplr.errors import BackendError, InputError, ModelFileError
 from openmm_nequiplr.simulation import load_charges, md
 from openmm_nequiplr.simulation.md import continued_options, run_md
@@ -241,48 +235,6 @@ def test_a_restart_of_something_else(options, inputs):
     RunFiles(Path(options.output)).checkpoint.write_text("<State>")
     with pytest.raises(InputError, match="checkpoint: expected an OpenMM State"):
         run_md(dataclasses.replace(options, restart=True))
-
-
-# --------------------------------------------------------------------------------- interruptions
-
-LONG_RUN = """
-import sys
-from openmm_nequiplr.simulation.md import MDOptions, run_md
-run_md(MDOptions(model=sys.argv[1], structure=sys.argv[2], output=sys.argv[3], ensemble="nve",
-                 steps=100000, report_interval=2, checkpoint_interval=10, seed=1,
-                 platform="Reference"))
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_can_go_on(options, inputs, number):
-    files = RunFiles(Path(options.output))
-    root = str(Path(openmm_nequiplr.__file__).parents[1])
-    arguments = [inputs / "salt.safetensors", inputs / "cluster.extxyz", options.output]
-    process = subprocess.Popen(
-        [sys.executable, "-c", LONG_RUN, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (
-            files.log.exists() and len(files.log.read_text(encoding="utf-8").splitlines()) > 12
-        ):
-            assert process.poll() is None, process.stderr.read().decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(number)
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert files.summary.exists()
-    result = run_md(dataclasses.replace(options, steps=4, restart=True))
-    assert result.steps > 20
-    log, _, _ = assert_consistent(files, np.arange(2, result.steps + 1, 2))
-    assert np.abs(np.diff(log["total_eV"])).max() < 0.05
 
 
 # ---------------------------------------------------------------------------------------- errors
