@@ -49,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
     Parameters
     ----------
     message : str
-        What was done, and how to go on.
+        What was done, and how to continue.
     number : int
         Number of the signal.
     """

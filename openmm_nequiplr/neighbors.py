@@ -159,7 +159,7 @@ def crowding(
     most: float = MOST_NEIGHBORS,
     densest: float = DENSEST,
 ) -> str:
-    """What is wrong with atoms that have too many neighbours; empty if they have not.
+    """The error message for atoms with too many neighbours; empty if there are not too many.
 
     The estimate is that of atoms that are spread evenly, or of the images of one if these are more.
     TorchScript compiles it.

@@ -79,7 +79,7 @@ def _sync_directory(directory: Path) -> None:
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError:  # some network file systems know no such thing
+    except OSError:  # some network file systems do not support it
         pass
     finally:
         os.close(handle)

@@ -141,7 +141,7 @@ def recompute(
     output : path, optional
         ``.npz`` file for the results, written at the end, once a minute and when interrupted.
     resume : bool
-        Keep what is in ``output`` and go on behind its last frame.
+        Keep the results in ``output`` and continue after its last frame.
     on_frame : callable, optional
         Called with every frame and its results.
     **options

@@ -253,7 +253,7 @@ def check_file(
     record : bool
         Write the figures into the card of the model file as well.
     progress : callable
-        Called with a line on each piece of work, and on what is worth knowing of the data.
+        Called with a line on each piece of work, and with remarks on the data.
     **options
         ``quick`` and fields of :class:`CheckOptions`.
 

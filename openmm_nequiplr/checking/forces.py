@@ -43,7 +43,7 @@ class ForceCheck:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong in a few words; None if nothing is."""
+        """The problem in a few words; None without one."""
         allowed = TOLERANCE + RELATIVE_TOLERANCE * np.abs(self.differences)
         if (np.abs(self.forces - self.differences) <= allowed).all():
             return None

@@ -1,4 +1,4 @@
-"""How thorough a check is."""
+"""Options of a check."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from ..checks import check_positive
 from ..errors import InputError, describe
 
-#: What the quick check does less of.
+#: Options of the quick check.
 QUICK: dict[str, Any] = {"frames": 8, "minimisations": 4, "runs": 1, "ps": 0.4}
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What a check does.
+    """Extent of a check.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ class PairScan:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it in a few words; None if nothing is."""
+        """The problem in a few words; None without one."""
         name = "–".join(self.pair)
         if not (np.isfinite(self.energies).all() and np.isfinite(self.forces).all()):
             bad = ~(np.isfinite(self.energies) & np.isfinite(self.forces))

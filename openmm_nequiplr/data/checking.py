@@ -42,7 +42,7 @@ def finish(
     named : collection of str
         Quantities whose key the user named: they are labels even if they are zero.
     say : callable
-        Takes a line on what is not as it might be thought.
+        Takes a remark on the data.
 
     Returns
     -------

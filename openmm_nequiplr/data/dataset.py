@@ -72,7 +72,7 @@ class Labels:
         return replace(self, **known)
 
     def blank(self) -> Labels:
-        """Labels of the same structures of which nothing is known."""
+        """Labels of the same structures, all unknown."""
         return Labels(self.atoms_per_graph)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""One labelled configuration of atoms, as it comes out of a data file."""
+"""One labelled configuration of atoms from a data file."""
 
 from __future__ import annotations
 

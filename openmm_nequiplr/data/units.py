@@ -61,7 +61,7 @@ class DataUnits:
                 object.__setattr__(self, field.name, name)
 
     def completed(self, length: str, energy: str) -> DataUnits:
-        """The same with a format's own units in place of those that are not given.
+        """Fill in the units of a format where none are given.
 
         Raises
         ------

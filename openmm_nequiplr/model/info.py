@@ -29,7 +29,7 @@ _IN_THE_TABLE = ("type_names", "gaussian_widths")
 
 
 def list_shipped_models() -> str:
-    """One line for every model that comes with the package."""
+    """One line for every shipped model."""
     lines = []
     for name, path in shipped_models().items():
         model = load_model(path)

@@ -206,7 +206,7 @@ def load_others(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
     driver: str | os.PathLike | None = None,
 ) -> list[NequIPLRPotential]:
-    """Load the members beside the driving model, which is left out of a directory that holds it.
+    """Load the other members; the driving model is left out of a directory that holds it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Errors that end a run: what happened, and how to go on."""
+"""Errors that end a run: what happened, and how to continue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cause_of(
         Of the last evaluation that failed.
     stop : StopRequest
     advice : str
-        How to go on.
+        How to continue.
     """
     if not isinstance(error, openmm.OpenMMException):
         return error

@@ -33,7 +33,7 @@ DEFAULT_REPORT_INTERVAL = 10
 
 @dataclass(frozen=True, kw_only=True)
 class MDOptions(ForceOptions):
-    """What a run should do.
+    """Options of a molecular dynamics run.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class MDOptions(ForceOptions):
     on_spread : {"save", "stop"}
         What to do beyond it: save the frame, or save it and end the run.
     on_unstable : {"stop", "warn"}
-        What to do when the simulation leaves what its model can describe, see
+        Reaction when the simulation leaves what its model can describe, see
         :class:`.stability.StabilityReporter`: stop with the last good checkpoint, or warn.
     charge_of : str, optional
         Element whose charge the summary picture shows; by default the rarest.

@@ -78,7 +78,7 @@ class Run:
     simulation : openmm.app.Simulation
     stop : StopRequest
     others : sequence of NequIPLRPotential
-        Members of a committee beside the driving model.
+        Other members of a committee.
     """
 
     def __init__(

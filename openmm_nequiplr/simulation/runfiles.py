@@ -55,7 +55,7 @@ class RunFiles:
 
     @property
     def growing(self) -> tuple[Path, ...]:
-        """Files that grow while the run goes on."""
+        """Files that grow during the run."""
         return (self.log, self.charges, self.trajectory, self.spread, self.uncertain)
 
     @property

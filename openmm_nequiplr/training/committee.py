@@ -21,13 +21,13 @@ from .run import train
 from .spread import CommitteeMetrics, evaluate_committee, format_committee
 from .trainer import one_process
 
-#: What a committee's directory knows of itself.
+#: Record in a committee's directory.
 RECORD = "committee.json"
 
 
 @dataclass(frozen=True)
 class CommitteeResult:
-    """What a finished committee left.
+    """Results of the training of a committee.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ def train_committee(
     seeds : sequence of int
         One number N alone stands for 0 … N−1.
     resume : bool
-        Go on with a committee: models that are finished are kept, one that was begun continues
-        from its checkpoint, and seeds may be new.
+        Continue a committee: finished models are kept, one that was begun continues from its
+        checkpoint, and seeds may be new.
     overrides : dict, optional
         Values that replace those of the file, with dotted keys.
     progress : bool
         Show progress and results.
     accept_changes : bool
-        Go on with a model although data or settings are not those of its beginning.
+        Continue although data or settings have changed.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def train_committee(
     DirectoryInUseError
         If another process trains in the output directory.
     Interrupted
-        If a training was interrupted; ``resume`` goes on with it.
+        If a training was interrupted; ``resume`` continues it.
     """
     seeds = check_seeds(seeds)
     config, raw = load_config(config_path, overrides)

@@ -104,7 +104,7 @@ def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any], accept: bool) -> str:
-    """Compare the record of a checkpoint with that of now.
+    """Compare the record of a checkpoint with the present one.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any], ac
         None in checkpoints of earlier versions.
     now : mapping
     accept : bool
-        Whether to go on with other data or settings.
+        Whether to continue with other data or settings.
 
     Returns
     -------

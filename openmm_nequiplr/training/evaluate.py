@@ -113,7 +113,7 @@ def evaluate_model(
     precision : {"single", "double"}, optional
         Of the network; as it is when not given.
     verbose : bool
-        Print the table, and what is worth knowing of the data file.
+        Print the table, and remarks on the data file.
     **reading
         Options of `data_of`.
 
@@ -179,7 +179,7 @@ def data_of(
     batch_size : int
         Checked here.
     verbose : bool
-        Print what is worth knowing of a data file.
+        Print remarks on a data file.
     keys : DataKeys, optional
         Key names of the data file.
     format : str, optional

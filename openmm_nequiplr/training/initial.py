@@ -1,4 +1,4 @@
-"""The model that training starts from: a new one, or one that was trained before."""
+"""The initial model: a new one, or one that was trained before."""
 
 from __future__ import annotations
 

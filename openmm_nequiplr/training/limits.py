@@ -55,7 +55,7 @@ def check_ranges(config: Any) -> None:
 
 
 def _check_model(entries: Mapping[str, Any]) -> None:
-    """Refuse entries that `ModelConfig` would refuse, but for those that follow from the data."""
+    """Refuse entries that `ModelConfig` refuses, except those that depend on the data."""
     check_keys(entries, [each.name for each in dataclasses.fields(ModelConfig)], "model.")
     known = {name: value for name, value in entries.items() if name not in _OF_DATA}
     if "r_max" not in known:  # it comes with start_from

@@ -1,4 +1,4 @@
-"""Losses and error figures, both out of the same sums over labelled values."""
+"""Losses and error figures, from the same sums over labelled values."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class TrainingModule(pl.LightningModule):
         return self.minutes_before + (time.monotonic() - self._started) / 60.0
 
     def end_epoch(self) -> None:
-        """Collect the errors of the epoch and let the schedule know; called by the recorder."""
+        """Collect the errors of the epoch and update the schedule; called by the recorder."""
         sums = self._reduced(self._sums)
         self.train_errors, self.train_loss = sums.errors(), sums.loss(self._loss)
         self._sums = ErrorSums(self.device)
@@ -206,7 +206,7 @@ class TrainingModule(pl.LightningModule):
     # ---------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not know of."""
+        """Add the state that Lightning does not save."""
         assert self.learning_rate is not None
         checkpoint["nequiplr"] = {
             "learning_rate": self.learning_rate.state_dict(),
@@ -214,7 +214,7 @@ class TrainingModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
+        """Restore it."""
         self._saved = checkpoint["nequiplr"]
         self.minutes_before = self._saved["minutes"]
         if self.learning_rate is not None:

@@ -1,4 +1,4 @@
-"""Validated dataclasses out of the nested mappings of a YAML file."""
+"""Validated dataclasses from the nested mappings of a YAML file."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsai
     config : TrainingConfig
     config_path : path
     say : callable
-        Takes a line on what is worth knowing of the data.
+        Takes a remark on the data.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsai
 
 
 def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
-    """What is worth knowing before the training: labels not learned, structures that recur."""
+    """Remarks before the training: labels that are not learned, structures that recur."""
     lines = []
     for name, weight in config.loss.weights().items():
         attribute = "energy" if name == "energy_per_atom" else name

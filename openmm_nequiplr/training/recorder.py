@@ -46,7 +46,7 @@ class Recorder(Checkpoint):
     output : path
         Directory.
     metadata : dict of str to str
-        Goes into the model files.
+        For the model files.
     progress : bool
         Show a progress line.
     record : mapping, optional
@@ -74,7 +74,7 @@ class Recorder(Checkpoint):
     # ------------------------------------------------------------------------ Lightning hooks
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up the log where the checkpoint left it, and start the progress line."""
+        """Continue the log of the checkpoint, and start the progress line."""
         if not trainer.is_global_zero:
             return
         self._rows = [] if trainer.current_epoch == 0 else self._read_log(trainer.current_epoch)
@@ -122,7 +122,7 @@ class Recorder(Checkpoint):
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Goes into the checkpoint."""
+        """State for the checkpoint."""
         return {
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
@@ -130,7 +130,7 @@ class Recorder(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Comes out of the checkpoint, unless validation losses mean something else now."""
+        """Restore the state, unless validation losses mean something else now."""
         before = state_dict.get("record", self.record)
         if _judged_by(before) != _judged_by(self.record):
             return
@@ -202,7 +202,7 @@ class Recorder(Checkpoint):
     # ------------------------------------------------------------------------------------ log
 
     def _read_log(self, epochs: int) -> list[dict[str, Any]]:
-        """The rows of the epochs that the checkpoint knows; a damaged log is kept beside."""
+        """The rows of the epochs in the checkpoint; a damaged log is kept under another name."""
         path = self.output / LOG
         text = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
         rows = [row for row in complete_rows(text) if int(row["epoch"]) < epochs]

@@ -47,7 +47,7 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished training left.
+    """Results of a training.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def train(
     DirectoryInUseError
         If another process trains in the output directory.
     Interrupted
-        After SIGINT and SIGTERM; the message says how to go on.
+        After SIGINT and SIGTERM; the message says how to continue.
     ConvergenceError
         If the loss stops being finite.
     """
@@ -163,7 +163,7 @@ def _train(
     accept_changes: bool,
     progress: bool,
 ) -> TrainingResult | None:
-    """Train in a directory that is ours."""
+    """Train in a locked directory."""
     output, say = Path(config.output), print if progress else unsaid
     if config.num_threads is not None:
         use_threads(config.num_threads)
@@ -198,7 +198,7 @@ def _train(
 def _continue(
     config: TrainingConfig, record: Mapping[str, Any], accept_changes: bool, say: Say
 ) -> Path:
-    """The checkpoint to go on from, if the training is still the same."""
+    """The checkpoint to continue from, if the training is still the same."""
     path, contents, damaged = readable_checkpoint(Path(config.output))
     for line in damaged:
         say(f"resume: {line}; going on from {path}")
@@ -288,7 +288,7 @@ def _headline(model: NequIPLRPotential, parts: Parts, output: Path) -> str:
 def _finish(
     config: TrainingConfig, output: Path, parts: Parts, train_data: GraphDataset, progress: bool
 ) -> TrainingResult:
-    """Judge the best model and complete its file."""
+    """Evaluate the best model and complete its file."""
     path = output / BEST_MODEL
     model = load_model(path)
     if config.refit_energy_shifts and config.data.energy_shifts is None:

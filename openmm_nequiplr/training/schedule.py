@@ -1,4 +1,4 @@
-"""The course of the learning rate, a pure function of progress and a little saved state."""
+"""Schedule of the learning rate: a function of progress and a little saved state."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LearningRate:
         return value
 
     def end_epoch(self, validation_loss: float | None, minutes: float) -> None:
-        """Take notice of the end of an epoch.
+        """Update the state at the end of an epoch.
 
         Parameters
         ----------
@@ -86,11 +86,11 @@ class LearningRate:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact continuation needs."""
+        """State for an exact continuation."""
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the state of `state_dict`."""
+        """Restore the state of `state_dict`."""
         for name in _STATE:
             setattr(self, name, state[name])
 

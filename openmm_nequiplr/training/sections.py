@@ -64,10 +64,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class EquilibrationConfig:
-    """Where the charge equilibration of a new model starts.
+    """Initial charge equilibration of a new model.
 
     In the linear response of a charge equilibration an insulator with hardnesses of a few eV/e²
-    screens like a metal. Ions that keep their charges in a field want hundreds or thousands.
+    screens like a metal. Ions that keep their charges in a field need hundreds or thousands.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Course of the learning rate.
+    """Schedule of the learning rate.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
     Parameters
     ----------
     advice : callable
-        Returns how to go on, for the message.
+        Returns how to continue, for the message.
 
     Raises
     ------
