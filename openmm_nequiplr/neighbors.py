@@ -96,6 +96,30 @@ def neighbor_list(
     return edge_index, torch.from_numpy(shifts.astype(np.float64))
 
 
+def pairs_within(
+    positions: np.ndarray, cell: np.ndarray | None, cutoff: float, full: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of :func:`neighbor_list` and the vectors between them.
+
+    Parameters
+    ----------
+    positions : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), Å, or None
+        None without periodicity.
+    cutoff : float, Å
+    full : bool
+
+    Returns
+    -------
+    first, second : numpy.ndarray, int64, shape (E,)
+    vectors : numpy.ndarray, float64, shape (E, 3), Å
+    """
+    box = np.zeros((3, 3)) if cell is None else cell
+    index, shift = neighbor_list(positions, box, cell is not None, cutoff, full)
+    first, second = index.numpy()
+    return first, second, positions[second] - positions[first] + shift.numpy() @ box
+
+
 def search_pairs(
     points: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float, full: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:

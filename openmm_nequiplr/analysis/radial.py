@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, describe
-from ..neighbors import neighbor_list
+from ..neighbors import pairs_within
 from .trajectories import Frame, TrajectoryLike, open_trajectory
 
 
@@ -134,13 +134,7 @@ class _PairCounts:
 
     def add(self, frame: Frame) -> None:
         """Count the pairs of one frame."""
-        periodic = frame.cell is not None
-        cell = np.zeros((3, 3)) if frame.cell is None else frame.cell
-        index, shift = neighbor_list(
-            frame.positions, cell, periodic, float(self.edges[-1]), full=False
-        )
-        first, second = index.numpy()
-        vectors = frame.positions[second] - frame.positions[first] + shift.numpy() @ cell
+        first, second, vectors = pairs_within(frame.positions, frame.cell, float(self.edges[-1]))
         bins = len(self.edges) - 1
         places = np.searchsorted(self.edges, np.linalg.norm(vectors, axis=1), side="right") - 1
         inside = places < bins
@@ -153,8 +147,9 @@ class _PairCounts:
         self._between += found.reshape(size, size, bins)
         key = self.kinds[first] * bins + places
         self._own += 2 * np.bincount(key[own], minlength=size * bins).reshape(size, bins)
-        self._periodic &= periodic
-        self._inverse_volume += 1.0 / abs(np.linalg.det(cell)) if periodic else 0.0
+        self._periodic &= frame.cell is not None
+        if frame.cell is not None:
+            self._inverse_volume += 1.0 / abs(np.linalg.det(frame.cell))
         self.num_frames += 1
 
     def finished(self) -> RadialDistributions:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..errors import InputError
-from ..neighbors import neighbor_list
+from ..neighbors import pairs_within
 from .structure import Structure
 from .units import LENGTHS, DataUnits
 
@@ -98,9 +98,7 @@ def _pairs(
     if cell is None:
         first, second = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").T
         return first, second, np.linalg.norm(positions[second] - positions[first], axis=1)
-    edges, images = neighbor_list(positions, cell, True, cutoff, full=False)
-    first, second = edges.numpy()
-    vectors = positions[second] - positions[first] + images.numpy() @ cell
+    first, second, vectors = pairs_within(positions, cell, cutoff)
     return first, second, np.linalg.norm(vectors, axis=1)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data.structure import Structure
 from ..errors import InputError, describe
-from ..neighbors import neighbor_list
+from ..neighbors import pairs_within
 
 _SHELL = 0.5  # Å, width of the shells of neighbours that share their springs
 _SAME = 0.3  # Å, rms distance of structures that oscillate about the same minimum
@@ -123,10 +123,7 @@ class _Oscillator:
         self.mean = np.mean([m.positions for m in members], axis=0)
         self.force = np.mean([m.forces for m in members if m.forces is not None], axis=0)
         first = members[0]
-        cell = first.cell if first.cell is not None else np.zeros((3, 3))
-        index, shift = neighbor_list(self.mean, cell, first.pbc, cutoff)
-        self.first, self.second = index.numpy()
-        vectors = self.mean[self.second] - self.mean[self.first] + shift.numpy() @ cell
+        self.first, self.second, vectors = pairs_within(self.mean, first.cell, cutoff, full=True)
         length = np.linalg.norm(vectors, axis=1)
         self.direction = vectors / length[:, None]
         self.pair_kinds = [

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.structure import Structure
 from ..errors import InputError, describe
-from ..neighbors import neighbor_list
+from ..neighbors import pairs_within
 
 
 def elements_of(structures: Sequence[Structure]) -> tuple[str, ...]:
@@ -114,9 +114,7 @@ def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
     """Mean number of neighbours of an atom within `r_max` (Å)."""
     edges = 0
     for structure in structures:
-        cell = structure.cell if structure.cell is not None else np.zeros((3, 3))
-        edge_index, _ = neighbor_list(structure.positions, cell, structure.pbc, r_max)
-        edges += edge_index.shape[1]
+        edges += 2 * len(pairs_within(structure.positions, structure.cell, r_max)[0])
     atoms = sum(structure.num_atoms for structure in structures)
     return max(edges / atoms, 1e-3)
 
@@ -143,10 +141,7 @@ def shortest_distances(
     count = len(type_names)
     shortest = np.full((count + 1, count + 1), float(cutoff))
     for structure in structures:
-        cell = structure.cell if structure.cell is not None else np.zeros((3, 3))
-        edges, shift = neighbor_list(structure.positions, cell, structure.pbc, cutoff)
-        first, second = edges.numpy()
-        vectors = structure.positions[second] - structure.positions[first] + shift.numpy() @ cell
+        first, second, vectors = pairs_within(structure.positions, structure.cell, cutoff)
         types = np.array([index.get(symbol, count) for symbol in structure.symbols])
         np.minimum.at(shortest, (types[first], types[second]), np.linalg.norm(vectors, axis=1))
     return np.minimum(shortest, shortest.T)[:count, :count]
