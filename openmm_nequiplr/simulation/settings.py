@@ -54,17 +54,10 @@ class ForceOptions(EvaluationOptions):
     coulomb_platform : str, optional
         OpenMM platform of the delegated sum. By default it runs on the CPU: on platform CPU, or on
         Reference for double precision.
-    device : str, optional
-        torch device of the network; by default CUDA where it is available.
-    precision : {"single", "double"}, optional
-        Of the network and the delegated sum; by default that of the model.
-    solver : {"auto", "dense", "iterative"}
-        Of the charges. The dense solver is exact; the iterative one serves large systems: it sums
-        on a mesh and starts from the step before. ``"auto"`` chooses by the number of atoms.
-    charge_tolerance : float
-        Residual, relative to that of uniform charges, at which the iterative solver stops.
-    max_iterations : int
-        Of the iterative solver; if they do not suffice, the simulation stops with an error.
+    device, precision, solver, charge_tolerance, max_iterations
+        See :class:`.model.options.EvaluationOptions`. By default the device is CUDA where it is
+        available. The delegated sum has the same precision. An iterative solver that does not
+        converge within ``max_iterations`` stops the simulation with an error.
 
     Raises
     ------
