@@ -8,6 +8,7 @@ from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
+from .settings import ForceOptions
 from .stability import StabilityReporter
 from .storage import deserialize_system, load_system, save_system
 from .structure_files import read_structure
@@ -19,6 +20,7 @@ __all__ = [
     "ChargeTrajectory",
     "CommitteeReporter",
     "Computation",
+    "ForceOptions",
     "PointChargeCoulomb",
     "SimulationStructure",
     "SpreadTrajectory",
