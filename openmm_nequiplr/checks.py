@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 
 import numpy as np
 
@@ -13,7 +13,10 @@ def is_number(value: object) -> bool:
     """Whether a value is a finite real number, and no truth value."""
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
         return False
-    return abs(value) <= sys.float_info.max  # no NaN, nor a whole number beyond all floats
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def check_positive(name: str, value: object, unit: str = "") -> None:

@@ -87,9 +87,9 @@ def test_stride_and_skip(stored):
 
 
 def test_long_files_come_in_pieces(trajectory, tmp_path, monkeypatch):
-    from openmm_nequiplr.analysis import trajectories
+    from openmm_nequiplr.analysis import mdtraj_files
 
-    monkeypatch.setattr(trajectories, "_COORDINATES_AT_ONCE", 36)  # two frames
+    monkeypatch.setattr(mdtraj_files, "_COORDINATES_AT_ONCE", 36)  # two frames
     long = mdtraj.join([trajectory] * 3)
     long.save(str(tmp_path / "long.dcd"))
     frames = list(open_trajectory(tmp_path / "long.dcd", trajectory.topology).frames())
