@@ -13,6 +13,7 @@ import openmm
 from ..errors import BackendError, BoxError, InputError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
+from .charges import set_charges
 from .pme_plan import (
     DEFAULT_CUTOFF,
     DEFAULT_TOLERANCE,
@@ -340,8 +341,6 @@ class _InnerContext:
     def _set_charges(self, charges: np.ndarray) -> None:
         if np.array_equal(charges, self._charges):
             return
-        set_parameters = self._force.setParticleParameters
-        for index, charge in enumerate(charges.tolist()):
-            set_parameters(index, charge, 1.0, 0.0)
+        set_charges(self._force, charges)
         self._force.updateParametersInContext(self._context)
         self._charges = charges.copy()
