@@ -23,25 +23,30 @@ class DataConfig:
     Parameters
     ----------
     train : str or list of str
-        Data files; paths are relative to the configuration file.
+        Training files. Paths are relative to the configuration file.
     validation : str or list of str, optional
-        Files for validation. Without them, structures are taken out of `train` at random.
+        Validation files. Without them the validation set is drawn at random from ``train``.
     test : str or list of str, optional
-        Files on which the finished model is judged.
-    num_train, num_validation, num_test : int or float
-        Sizes of the random split, as numbers or as fractions. Unused parts are left out.
+        Files on which the finished model is evaluated.
+    num_train : int or float, optional
+        Size of the training set drawn from ``train``: a number of structures, or a fraction below
+        1. Everything that validation and test leave, when not given.
+    num_validation, num_test : int or float
+        Size of the validation (test) set drawn from ``train``: a number of structures, or a
+        fraction below 1. Ignored where ``validation`` (``test``) names files.
     split_seed : int
         Seed of the random split.
     format : {"extxyz", "runner"}, optional
-        Recognised when not given.
+        Format of the files; recognised from the file when not given.
     keys : dict
-        Key names, see `DataKeys`.
+        Names of the labels in the files, see `DataKeys`.
     units : dict
-        ``length`` and ``energy`` of the files, see `DataUnits`.
-    energy_shifts : dict, optional
-        Energy of an atom of each element, eV; least squares over the training set otherwise.
+        Units of the files, see `DataUnits`.
+    energy_shifts : dict, optional, eV
+        Energy of an isolated atom of each element; a least-squares fit to the training set when
+        not given.
     per_species_scales : bool
-        Scale energies by the rms force of each element rather than of all atoms.
+        Scale energies by the rms force of each element instead of that of all atoms.
     """
 
     train: tuple[str, ...]
@@ -67,14 +72,22 @@ class LossConfig:
 
     Parameters
     ----------
-    energy_per_atom, forces, charges, dipole, stress : float
-        The weights.
+    energy_per_atom : float
+        Weight of the mean squared error of the energy per atom, (eV/atom)².
+    forces : float
+        Weight of the mean squared error of the force components, (eV/Å)².
+    charges : float
+        Weight of the mean squared error of the charges, e².
+    dipole : float
+        Weight of the mean squared error of the dipole components, (e Å)².
+    stress : float
+        Weight of the mean squared error of the stress components, (eV/Å³)².
     per_species : list of {"forces", "charges"}
-        Quantities in which every element of a batch counts alike, however few its atoms are: two
-        gold atoms on a slab as much as a hundred of the slab. In training only.
+        Quantities for which every element of a batch counts the same, however few atoms it has:
+        two gold atoms on a slab as much as the hundred atoms of the slab. Training only.
     final : dict
-        Weights at the end of the training, of those of the above that change; in between they
-        change by the same factor in equal parts of the training. Validation has the final ones.
+        Weights at the end of the training, for those weights that change. They change
+        exponentially from the first to the final value. Validation uses the final ones.
     """
 
     energy_per_atom: float = 1.0
@@ -121,22 +134,24 @@ class EquilibrationConfig:
     Parameters
     ----------
     hardness : dict, eV/e²
-        J of each element; those that are not named start at 1 above the least.
+        Initial hardness J of each element. Elements that are not named start 1 eV/e² above
+        ``model.hardness_min``.
     charge_offset : dict, e
-        Z of each element, with ``model.effective_charges``; 0 for those that are not named.
+        Initial charge offset Z of each element, with ``model.effective_charges``; 0 for elements
+        that are not named.
     charges : dict, e
-        Charge of each element (0 for those that are not named) that stands in for reference
-        charges where a structure has none, in ``fit_electronegativity``. Without either, charges
-        start near zero, where forces hardly depend on them.
+        Charge of each element (0 for those that are not named) that ``fit_electronegativity``
+        uses for structures without reference charges. Without either, charges start near zero,
+        where forces hardly depend on them.
     fit_electronegativity : bool
-        Shift and scale χ of each element to the mean and spread of the values that give the
-        reference charges of the training set.
+        Shift and scale χ of each element to the mean and the standard deviation of the values
+        that give the reference charges of the training set.
     charge_epochs : int
-        Epochs in which the electronegativities alone learn the reference charges (and dipoles, if
-        the loss has weights for both), before the training proper; they cost a fraction of its
-        epochs.
+        Epochs before the training in which only the electronegativities are trained, on the
+        reference charges (and on dipoles, if the loss has weights for both). They are much
+        cheaper than epochs of the training.
     charge_lr : float
-        Learning rate (Adam, cosine) of those epochs.
+        Learning rate of those epochs (Adam, cosine schedule).
     """
 
     hardness: Mapping[str, float] | None = None
@@ -163,12 +178,15 @@ class OptimizerConfig:
     Parameters
     ----------
     name : {"adam", "adamw"}
+        Optimiser: Adam, or Adam with decoupled weight decay.
     lr : float
         Largest learning rate.
     weight_decay : float
-        Not applied to hardnesses, Bessel frequencies and one-dimensional parameters.
+        Weight decay. Not applied to hardnesses, Bessel frequencies and one-dimensional parameters.
     amsgrad : bool
+        Use the AMSGrad variant.
     betas : pair of float
+        Decay rates of the running means of the gradient and of its square.
     """
 
     name: str = "adam"
@@ -192,15 +210,19 @@ class ScheduleConfig:
     Parameters
     ----------
     name : {"constant", "cosine", "exponential", "plateau"}
-        ``cosine`` runs down over `max_epochs`, or over `max_time` where that ends first;
-        ``exponential`` runs down by the same factor in every epoch; ``plateau`` multiplies by
-        `factor` when the validation loss has not improved for `patience` validations.
+        Kind of schedule. ``cosine`` decays over ``max_epochs``, or over ``max_time`` where that
+        ends first. ``exponential`` decays by the same factor in every epoch. ``plateau``
+        multiplies by ``factor`` when the validation loss has not improved for ``patience``
+        validations.
     warmup_epochs : float
-        Linear increase from zero at the beginning.
+        Epochs of linear increase from zero at the beginning.
     final_factor : float
-        Smallest learning rate over the largest (``cosine`` and ``exponential`` end there).
+        Ratio of the smallest to the largest learning rate; ``cosine`` and ``exponential`` end
+        there.
     patience : int
+        Validations without improvement before ``plateau`` lowers the learning rate.
     factor : float
+        Factor by which ``plateau`` lowers the learning rate.
     """
 
     name: str = "cosine"
@@ -225,7 +247,8 @@ class TrainingConfig:
 
     Parameters
     ----------
-    data : DataConfig
+    data : dict
+        The reference data, see `DataConfig`.
     model : dict
         Fields of `ModelConfig`. ``type_names`` may be left out and ``avg_num_neighbors``,
         ``charge_min``, ``charge_max`` and ``shortest_distances`` may be ``auto``: they are then
@@ -240,33 +263,35 @@ class TrainingConfig:
         configuration (``.yaml``) stands for the model it makes, and is trained first if need be.
     output : str
         Directory for everything that is written, relative to the working directory.
-    loss, equilibration, harmonic, optimizer, schedule
-        See `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`, `OptimizerConfig`,
-        `ScheduleConfig`.
+    loss, equilibration, harmonic, optimizer, schedule : dict
+        Sections of the configuration, see `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`,
+        `OptimizerConfig`, `ScheduleConfig`.
     batch_size : int
         Structures per optimiser step and process.
     validation_batch_size : int
+        Structures per batch in validation. It changes no result.
     validation_interval : int
-        Validate every so many epochs.
+        Epochs between validations.
     max_epochs : int
-    max_time : float, optional
-        Minutes after which training ends with the epoch.
+        Epochs after which training ends.
+    max_time : float, optional, min
+        Time after which training ends, at the end of the running epoch.
     ema_decay : float
         Decay of the exponential moving average of the weights, 0 for none. Validation and the
         exported models use the average.
     refit_energy_shifts : bool
-        Fit the energy shifts of the finished model anew over the training set (unless they are
-        given in `data`).
+        Fit the energy shifts of the finished model to the training set once more (unless
+        ``data.energy_shifts`` gives them).
     gradient_clip : float, optional
         Largest norm of the gradient.
     precision : {"single", "double"}
-        Of the network.
+        Precision of the network.
     seed : int
-        Initial weights and order of the data.
+        Seed of the initial weights and of the order of the data.
     num_threads : int, optional
         Threads of torch on the CPU.
     trainer : dict
-        Passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
+        Options passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
     """
 
     data: DataConfig
