@@ -198,6 +198,21 @@ def test_training_files_are_valid(code, tmp_path):
     load_config(path)
 
 
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code():
+    """What stands in code before an explanation, apart from what differs from case to case."""
+    strings = ["Particle coordinate is NaN"]  # OpenMM's
+    for path in Path(openmm_nequiplr.__file__).parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = (n for n in nodes if isinstance(n, ast.Constant) and id(n) not in docstrings)
+        strings += [node.value for node in texts if isinstance(node.value, str)]
+    heads = re.findall(r"^(`.+`)\n:   ", text_of(DOCS / "troubleshooting.md"), re.MULTILINE)
+    assert len(heads) > 15
+    for piece in re.findall(r"`(.+?)`", " ".join(heads)):
+        for part in re.split(r" ?… ?|(?:, )?\b(?:expected|got)\b ?|: ", piece):
+            assert any(part in text for text in strings), part
+
+
 def test_readme_and_site_link_to_pages_that_exist():
     for page in [*PAGES, ROOT / "README.md"]:
         plain = FENCE.sub("", text_of(page))
