@@ -24,7 +24,6 @@ def main() -> None:
     )
     simulation = app.Simulation(start.topology, system, integrator)
     simulation.context.setPositions(start.positions)
-    simulation.minimizeEnergy(maxIterations=50)
     simulation.context.setVelocitiesToTemperature(400 * unit.kelvin, 1)
 
     reference = NequIPLRCalculator("carbon-chain")  # your DFT calculator
