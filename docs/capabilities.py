@@ -8,7 +8,7 @@ from dataclasses import dataclass
 DOORS = {
     "python": "PythonForce",
     "torch": "TorchForce",
-    "export": "exported file",
+    "export": "Exported file",
     "openmmml": "openmm-ml",
     "ase": "ASE calculator",
     "evaluator": "Evaluator",
