@@ -80,6 +80,10 @@ def test_every_key_has_a_type_and_a_meaning(section):
         assert default, name
 
 
+def test_defaults_from_the_data_are_of_keys_that_there_are():
+    assert set(reference.FROM_DATA) <= set(reference.options("model"))
+
+
 def test_every_check_option_has_a_meaning():
     lines = reference.check_table().splitlines()[2:]
     kind = openmm_nequiplr.checking.CheckOptions
