@@ -19,26 +19,28 @@ class CheckOptions:
     Parameters
     ----------
     quick : bool
-        For the record: whether fewer runs were asked for.
+        Whether this is the quick form; it goes into the record.
     frames : int
-        Structures that are drawn from the data: known charges and forces are theirs, and
-        minimisations and dynamics start from them.
+        Number of structures drawn from the data. Forces are compared at them, and minimisations
+        and dynamics start from them.
     minimisations : int
-        For each displacement.
+        Number of minimisations for each displacement.
     displacements : tuple of float, Å
-        Standard deviations of a component.
+        Standard deviations of the random displacement of each component.
     steps : int
-        Of a minimisation, at most.
+        Largest number of steps of a minimisation.
     runs : int
-        Of dynamics at each temperature.
-    ps, fs : float
-        Length of a run and its time step.
+        Number of dynamics runs at each temperature.
+    ps : float, ps
+        Length of a run.
+    fs : float, fs
+        Time step.
     temperatures : tuple of float, optional, K
-        300 K for all structures, and 600 K as well for those without a cell, when None.
+        Temperatures. By default 300 K, and 600 K as well for structures without a cell.
     seed : int
-        Of everything that is random.
+        Seed of all random numbers.
     threads : int
-        Of torch and of OpenMM's CPU platform.
+        Threads of torch and of OpenMM's CPU platform.
 
     Raises
     ------

@@ -27,9 +27,20 @@ class DataKeys:
 
     Parameters
     ----------
-    energy, forces, charges, dipole, stress, total_charge, weight : str, optional
-        The key of each quantity; energy, dipole, stress, total charge and the structure's weight
-        in losses per structure, forces and charges per atom.
+    energy : str, optional
+        Key of the energy, one value per structure.
+    forces : str, optional
+        Column of the forces, one vector per atom.
+    charges : str, optional
+        Column of the charges, one value per atom.
+    dipole : str, optional
+        Key of the dipole, one vector per structure.
+    stress : str, optional
+        Key of the stress, six or nine values per structure.
+    total_charge : str, optional
+        Key of the total charge, one value per structure.
+    weight : str, optional
+        Key of the weight of a structure in the loss.
     """
 
     energy: str | None = None

@@ -38,7 +38,9 @@ class DataUnits:
     Parameters
     ----------
     length : {"angstrom", "bohr", "nm", "pm"}, optional
+        Unit of length.
     energy : {"eV", "meV", "hartree", "rydberg", "kcal/mol", "kJ/mol"}, optional
+        Unit of energy.
 
     Raises
     ------

@@ -49,16 +49,22 @@ class ModelConfig:
         Multiplicity of every irrep.
     avg_num_neighbors : float
         Mean number of neighbours within ``r_max`` of the training data.
-    num_bessels, bessel_trainable, polynomial_cutoff_p
-        Radial basis.
-    invariant_layers, invariant_neurons : int
-        Hidden layers of the radial network and their width.
+    num_bessels : int
+        Bessel functions in the radial basis.
+    bessel_trainable : bool
+        Whether the frequencies of the Bessel functions are trained.
+    polynomial_cutoff_p : float
+        Exponent p of the polynomial cutoff function of the radial basis.
+    invariant_layers : int
+        Hidden layers of the radial network.
+    invariant_neurons : int
+        Width of the hidden layers of the radial network.
     r_max_charge : float, optional, Å
         Cutoff of the energy stage; ``r_max`` when None.
     charge_min, charge_max : float, e
-        Range of the charge basis.
+        Lowest (highest) charge of the charge basis.
     num_charge_basis : int
-        Functions in the charge basis.
+        Gaussian functions in the charge basis.
     equilibration : bool
         Whether there are charges. Without them the layers of both stages are one short-range
         network for the energy, with ``r_max`` everywhere: charges and dipoles are zero, the total
@@ -68,11 +74,11 @@ class ModelConfig:
         Electrostatic part of the energy: the whole functional χ·Q + ½JQ² + Coulomb, or the Coulomb
         part alone (the convention of 4G-HDNNP).
     coulomb_constant : float, eV Å/e²
-        The model's own; not the physical one for some converted models.
+        Coulomb constant of the model; some converted models have another than the physical one.
     gaussian_widths : tuple of float, optional, Å
-        σ of each type; covalent radii when None.
+        Gaussian width σ of each type; covalent radii when None.
     hardness_min : float, eV/e²
-        J = hardness_min + (learned)².
+        Lower bound of the hardness: J = hardness_min + (learned)².
     effective_charges : bool
         Let the Coulomb sums see Q_i + Z_i, with a learned constant Z for each element (less the
         mean over the structure), instead of Q_i alone. Partial charges of a population analysis
@@ -82,30 +88,31 @@ class ModelConfig:
         beside the embedding of elements and charges, so that the layers of both count for the
         energy. Otherwise, as in the paper, charges are all that comes from the first stage.
     zbl : bool
-        Add the Ziegler-Biersack-Littmark repulsion. That of a pair of elements ends at their
-        entry in ``shortest_distances``, at the cutoff of the energy stage without these.
+        Add the Ziegler-Biersack-Littmark repulsion. For each pair of elements it ends at their
+        entry in ``shortest_distances``, or at the cutoff of the energy stage without that table.
     shortest_distances : tuple of tuple of float, optional, Å
-        For each two types the shortest distance in the training data. The network sees none that
-        are much shorter (:class:`~openmm_nequiplr.nn.DistanceFloor`); None: it sees all as they
-        are.
+        Shortest distance in the training data for each pair of types. The network sees no
+        distance that is much shorter (:class:`~openmm_nequiplr.nn.DistanceFloor`). With None it
+        sees all distances as they are.
     electronegativity_bound : float, optional
-        Keeps what the network predicts of χ within ± this many of the model's scales of χ about
-        its shift (1 eV/e and 0 unless fitted to reference charges) by a hyperbolic tangent; None:
-        it is not bounded. The charges that an unbounded χ makes where the network extrapolates
-        are unbounded as well.
+        Bounds the predicted χ by a hyperbolic tangent to ± this many of the model's scales of χ
+        about its shift (1 eV/e and 0 unless fitted to reference charges). With None it is
+        unbounded, and so are the charges where the network extrapolates.
     pseudotensors : bool
-        With parity, whether features also include those with the other parity than the spherical
-        harmonics of their degree (pseudoscalars, pseudovectors, …). Without them a layer costs what
-        it costs without parity, or less.
+        With parity, whether features include those whose parity differs from that of the
+        spherical harmonics of their degree (pseudoscalars, pseudovectors, …). Without them a
+        layer costs no more than without parity.
     isolated : bool
-        Structures are in free space even where they come with a cell. For data that were computed
+        Treat structures as isolated even where they come with a cell. For data that were computed
         without periodic images and stored with a box.
     use_sc : bool
-        Self-connections.
+        Use self-connections.
     resnet : bool
-        Residual updates.
-    nonlinearity_scalars, nonlinearity_gates : tuple of two str
+        Use residual updates.
+    nonlinearity_scalars : tuple of two str
         Activations of even and odd scalars ("silu", "ssp", "tanh", "abs").
+    nonlinearity_gates : tuple of two str
+        Activations of even and odd gates ("silu", "ssp", "tanh", "abs").
     scalar_last_layer : bool
         Leave out of the last layer of each stage what nothing uses (all but even scalars, where
         features are not shared). The same function; weights of converted models hold the whole

@@ -31,25 +31,30 @@ class DataConfig:
     Parameters
     ----------
     train : str or list of str
-        Data files; paths are relative to the configuration file.
+        Training files. Paths are relative to the configuration file.
     validation : str or list of str, optional
-        Files for validation. Without them, structures are taken out of `train` at random.
+        Validation files. Without them the validation set is drawn at random from ``train``.
     test : str or list of str, optional
-        Files on which the finished model is judged.
-    num_train, num_validation, num_test : int or float
-        Sizes of the random split, as numbers or as fractions. Unused parts are left out.
+        Files on which the finished model is evaluated.
+    num_train : int or float, optional
+        Size of the training set drawn from ``train``: a number of structures, or a fraction below
+        1. Everything that validation and test leave, when not given.
+    num_validation, num_test : int or float
+        Size of the validation (test) set drawn from ``train``: a number of structures, or a
+        fraction below 1. Ignored where ``validation`` (``test``) names files.
     split_seed : int
         Seed of the random split.
     format : {"extxyz", "runner"}, optional
-        Recognised when not given.
+        Format of the files; recognised from the file when not given.
     keys : dict
-        Key names, see `DataKeys`.
+        Names of the labels in the files, see `DataKeys`.
     units : dict
-        ``length`` and ``energy`` of the files, see `DataUnits`.
-    energy_shifts : dict, optional
-        Energy of an atom of each element, eV; least squares over the training set otherwise.
+        Units of the files, see `DataUnits`.
+    energy_shifts : dict, optional, eV
+        Energy of an isolated atom of each element; a least-squares fit to the training set when
+        not given.
     per_species_scales : bool
-        Scale energies by the rms force of each element rather than of all atoms.
+        Scale energies by the rms force of each element instead of that of all atoms.
     """
 
     train: tuple[str, ...]
@@ -72,7 +77,8 @@ class TrainingConfig:
 
     Parameters
     ----------
-    data : DataConfig
+    data : dict
+        The reference data, see `DataConfig`.
     model : dict
         Fields of `ModelConfig`. ``type_names`` may be left out and ``avg_num_neighbors``,
         ``charge_min``, ``charge_max`` and ``shortest_distances`` may be ``auto``: they are then
@@ -87,33 +93,35 @@ class TrainingConfig:
         configuration (``.yaml``) stands for the model it makes, and is trained first if need be.
     output : str
         Directory for everything that is written, relative to the working directory.
-    loss, equilibration, harmonic, optimizer, schedule
-        See `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`, `OptimizerConfig`,
-        `ScheduleConfig`.
+    loss, equilibration, harmonic, optimizer, schedule : dict
+        Sections of the configuration, see `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`,
+        `OptimizerConfig`, `ScheduleConfig`.
     batch_size : int
         Structures per optimiser step and process.
     validation_batch_size : int
+        Structures per batch in validation. It changes no result.
     validation_interval : int
-        Validate every so many epochs.
+        Epochs between validations.
     max_epochs : int
-    max_time : float, optional
-        Minutes after which training ends with the epoch.
+        Epochs after which training ends.
+    max_time : float, optional, min
+        Time after which training ends, at the end of the running epoch.
     ema_decay : float
         Decay of the exponential moving average of the weights, 0 for none. Validation and the
         exported models use the average.
     refit_energy_shifts : bool
-        Fit the energy shifts of the finished model anew over the training set (unless they are
-        given in `data`).
+        Fit the energy shifts of the finished model to the training set once more (unless
+        ``data.energy_shifts`` gives them).
     gradient_clip : float, optional
         Largest norm of the gradient.
     precision : {"single", "double"}
-        Of the network.
+        Precision of the network.
     seed : int
-        Initial weights and order of the data.
+        Seed of the initial weights and of the order of the data.
     num_threads : int, optional
         Threads of torch on the CPU.
     trainer : dict
-        Passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
+        Options passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
     """
 
     data: DataConfig

@@ -29,12 +29,12 @@ class HarmonicConfig:
     Parameters
     ----------
     copies : float
-        How many of each structure, on the average; 0 for none. Below 1, some structures, chosen at
-        random, have a copy and the others have not.
+        Mean number of copies of each structure; 0 for none. Below 1, a random subset of the
+        structures has one copy each.
     displacement : float, Å
         Standard deviation of each component of the displacements.
     weight : float
-        Weight of a copy in the loss, next to 1 of a structure.
+        Weight of a copy in the loss; a structure of the data has weight 1.
     cutoff : float, Å
         Length of the longest spring.
     """

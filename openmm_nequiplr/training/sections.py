@@ -18,14 +18,22 @@ class LossConfig:
 
     Parameters
     ----------
-    energy_per_atom, forces, charges, dipole, stress : float
-        The weights.
+    energy_per_atom : float
+        Weight of the mean squared error of the energy per atom, (eV/atom)².
+    forces : float
+        Weight of the mean squared error of the force components, (eV/Å)².
+    charges : float
+        Weight of the mean squared error of the charges, e².
+    dipole : float
+        Weight of the mean squared error of the dipole components, (e Å)².
+    stress : float
+        Weight of the mean squared error of the stress components, (eV/Å³)².
     per_species : list of {"forces", "charges"}
-        Quantities in which every element of a batch counts alike, however few its atoms are: two
-        gold atoms on a slab as much as a hundred of the slab. In training only.
+        Quantities for which every element of a batch counts the same, however few atoms it has:
+        two gold atoms on a slab as much as the hundred atoms of the slab. Training only.
     final : dict
-        Weights at the end of the training, of those of the above that change; in between they
-        change by the same factor in equal parts of the training. Validation has the final ones.
+        Weights at the end of the training, for those weights that change. They change
+        exponentially from the first to the final value. Validation uses the final ones.
     """
 
     energy_per_atom: float = 1.0
@@ -64,30 +72,32 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class EquilibrationConfig:
-    """Initial charge equilibration of a new model.
+    """Where the charge equilibration of a new model starts.
 
     In the linear response of a charge equilibration an insulator with hardnesses of a few eV/e²
-    screens like a metal. Ions that keep their charges in a field need hundreds or thousands.
+    screens like a metal. Ions that keep their charges in a field want hundreds or thousands.
 
     Parameters
     ----------
     hardness : dict, eV/e²
-        J of each element; those that are not named start at 1 above the least.
+        Initial hardness J of each element. Elements that are not named start 1 eV/e² above
+        ``model.hardness_min``.
     charge_offset : dict, e
-        Z of each element, with ``model.effective_charges``; 0 for those that are not named.
+        Initial charge offset Z of each element, with ``model.effective_charges``; 0 for elements
+        that are not named.
     charges : dict, e
-        Charge of each element (0 for those that are not named) that stands in for reference
-        charges where a structure has none, in ``fit_electronegativity``. Without either, charges
-        start near zero, where forces hardly depend on them.
+        Charge of each element (0 for those that are not named) that ``fit_electronegativity``
+        uses for structures without reference charges. Without either, charges start near zero,
+        where forces hardly depend on them.
     fit_electronegativity : bool
-        Shift and scale χ of each element to the mean and spread of the values that give the
-        reference charges of the training set.
+        Shift and scale χ of each element to the mean and the standard deviation of the values
+        that give the reference charges of the training set.
     charge_epochs : int
-        Epochs in which the electronegativities alone learn the reference charges (and dipoles, if
-        the loss has weights for both), before the training proper; they cost a fraction of its
-        epochs.
+        Epochs before the training in which only the electronegativities are trained, on the
+        reference charges (and on dipoles, if the loss has weights for both). They are much
+        cheaper than epochs of the training.
     charge_lr : float
-        Learning rate (Adam, cosine) of those epochs.
+        Learning rate of those epochs (Adam, cosine schedule).
     """
 
     hardness: Mapping[str, float] | None = None
@@ -113,12 +123,15 @@ class OptimizerConfig:
     Parameters
     ----------
     name : {"adam", "adamw"}
+        Optimiser: Adam, or Adam with decoupled weight decay.
     lr : float
         Largest learning rate.
     weight_decay : float
-        Not applied to hardnesses, Bessel frequencies and one-dimensional parameters.
+        Weight decay. Not applied to hardnesses, Bessel frequencies and one-dimensional parameters.
     amsgrad : bool
+        Use the AMSGrad variant.
     betas : pair of float
+        Decay rates of the running means of the gradient and of its square.
     """
 
     name: str = "adam"
@@ -137,20 +150,24 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Schedule of the learning rate.
+    """Course of the learning rate.
 
     Parameters
     ----------
     name : {"constant", "cosine", "exponential", "plateau"}
-        ``cosine`` runs down over `max_epochs`, or over `max_time` where that ends first;
-        ``exponential`` runs down by the same factor in every epoch; ``plateau`` multiplies by
-        `factor` when the validation loss has not improved for `patience` validations.
+        Kind of schedule. ``cosine`` decays over ``max_epochs``, or over ``max_time`` where that
+        ends first. ``exponential`` decays by the same factor in every epoch. ``plateau``
+        multiplies by ``factor`` when the validation loss has not improved for ``patience``
+        validations.
     warmup_epochs : float
-        Linear increase from zero at the beginning.
+        Epochs of linear increase from zero at the beginning.
     final_factor : float
-        Smallest learning rate over the largest (``cosine`` and ``exponential`` end there).
+        Ratio of the smallest to the largest learning rate; ``cosine`` and ``exponential`` end
+        there.
     patience : int
+        Validations without improvement before ``plateau`` lowers the learning rate.
     factor : float
+        Factor by which ``plateau`` lowers the learning rate.
     """
 
     name: str = "cosine"
