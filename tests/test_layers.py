@@ -17,6 +17,7 @@ LAYERS = [
     {"derivatives", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
     {"console", "paths", "total_charge", "whole"},
+    {"ops"},
     {"files", "neighbors"},
     {"accelerators"},
     {"verlet"},

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..neighbors import neighbor_list
-from ..ops.pairs import pair_width, screening
+from ..ops.pair_formulas import pair_width, screening
 from .gaussian import GaussianScreening, pair_energy, pair_potential_of, self_coefficient
 from .linearized import LinearizedCoulomb
 from .operator import CoulombOperator

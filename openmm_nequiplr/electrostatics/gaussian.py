@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from ..ops.pairs import pair_width, screening
+from ..ops.pair_formulas import pair_width, screening
 
 
 def pair_potential(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:

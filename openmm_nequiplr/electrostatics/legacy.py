@@ -18,7 +18,7 @@ import math
 import torch
 
 from ..errors import InputError
-from ..ops.pairs import pair_width, screening
+from ..ops.pair_formulas import pair_width, screening
 from .ewald import balanced_width
 from .gaussian import (
     GaussianScreening,

@@ -71,6 +71,9 @@ class MeshCoulomb(CoulombOperator):
         self.smoothing_width, self.cutoff = parameters.eta, parameters.cutoff
         self.shape, self.order = parameters.shape, parameters.order
         self.made_for = torch.zeros_like(self.made_for)
+        self.gaussian_self = self.constant * self_coefficient(self.widths)
+        point = self.constant * math.sqrt(2.0 / math.pi) / self.smoothing_width
+        self.own = self.gaussian_self - point
 
     def take_pairs(
         self,
@@ -111,13 +114,6 @@ class MeshCoulomb(CoulombOperator):
         shape = torch.tensor(self.shape, dtype=cell.dtype, device=cell.device)
         return torch.linalg.inv(cell) * shape
 
-    def _gaussian_self(self) -> torch.Tensor:
-        return self.constant * self_coefficient(self.widths)
-
-    def _self(self) -> torch.Tensor:
-        point = self.constant * math.sqrt(2.0 / math.pi) / self.smoothing_width
-        return self._gaussian_self() - point
-
     def _waves(self, charges: torch.Tensor) -> torch.Tensor:
         """Transform of the charges on the mesh."""
         return torch.fft.rfftn(ops.spread(self.state, charges, self.shape))
@@ -131,12 +127,12 @@ class MeshCoulomb(CoulombOperator):
         with torch.no_grad():
             smooth = ops.gather(self.state, self._field(self._waves(charges)))
             pairs = pair_ops.pair_product(self.rows, self.terms, charges)
-            return torch.addcmul(pairs.add_(smooth), self._self(), charges)
+            return torch.addcmul(pairs.add_(smooth), self.own, charges)
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
         atoms, images = pair_ops.pair_values(self.rows, self.terms)
-        return (self._self() + self.smooth_diagonal).index_add(0, atoms, 2.0 * images)
+        return (self.own + self.smooth_diagonal).index_add(0, atoms, 2.0 * images)
 
     @torch.jit.unused
     def matrix(self) -> torch.Tensor:
@@ -147,7 +143,7 @@ class MeshCoulomb(CoulombOperator):
 
     def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
-        energy = self._pairs_and_self(charges, subtracted, self._self())
+        energy = self._pairs_and_self(charges, subtracted, self.own)
         place = self.positions @ self._scale(self.cell)
         energy = energy + self._smooth_energy(place, charges)
         if bool(subtracted.any()):
@@ -156,7 +152,7 @@ class MeshCoulomb(CoulombOperator):
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
-        return self._pairs_and_self(charges, subtracted, self._gaussian_self())
+        return self._pairs_and_self(charges, subtracted, self.gaussian_self)
 
     def _pairs_and_self(
         self, charges: torch.Tensor, subtracted: torch.Tensor, own: torch.Tensor

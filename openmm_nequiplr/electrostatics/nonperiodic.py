@@ -3,7 +3,7 @@
 # TorchScript compiles the operator and reads its annotations: no postponed ones here
 import torch
 
-from ..ops.pairs import pair_width
+from ..ops.pair_formulas import pair_width
 from .gaussian import (
     GaussianScreening,
     pair_energy,

@@ -17,7 +17,7 @@ from scipy.special import erf
 
 from ..jit import compiled_loop
 from ..threads import each_block, even_bounds
-from .pairs import pair_coefficients, pair_vectors
+from .pair_formulas import pair_coefficients, pair_vectors
 
 # With fewer for each a second thread costs more than it brings: where coefficients are computed or
 # differentiated, and in products.
@@ -183,9 +183,13 @@ def pair_slopes(positions, shifts, pairs, values, slopes, charges, gradient, of_
 
 def _blocks(pointer: np.ndarray, fewest: int) -> list[tuple[int, int]]:
     """First atoms of each thread: about as many pairs for each."""
-    parts = np.linspace(0, pointer[-1], len(even_bounds(len(pointer) - 1, fewest)))
-    inner = np.searchsorted(pointer[:-1], parts[:-1].astype(pointer.dtype)).tolist()
-    return list(itertools.pairwise([*inner, len(pointer) - 1]))
+    count = len(pointer) - 1
+    threads = len(even_bounds(count, fewest)) - 1
+    if threads == 1:
+        return [(0, count)]
+    parts = np.linspace(0, pointer[-1], threads + 1).astype(pointer.dtype)
+    inner = np.searchsorted(pointer[:-1], parts[:-1]).tolist()
+    return list(itertools.pairwise([*inner, count]))
 
 
 def _each(blocks: list[tuple[int, int]], function: Any) -> list[Any]:
@@ -242,7 +246,10 @@ def product(
         return result
 
     parts = _each(_blocks(lists[0], _PRODUCT_ATOMS_PER_THREAD), part)
-    return torch.from_numpy(np.sum(parts, axis=0, dtype=np.float64))
+    total = parts[0].astype(np.float64)
+    for other in parts[1:]:
+        total += other
+    return torch.from_numpy(total)
 
 
 def gradient(
