@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,10 @@ class ChargeMemory:
         self._track: Track | None = None
         self._trial: Track | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own mesh: the operator may hold what autograd does not copy."""
+        return {**self.__dict__, "operator": None, "geometry": None}
+
     def reset(self) -> None:
         """Forget everything, as after an evaluation that failed."""
         self.preconditioner.reset()
@@ -74,21 +79,20 @@ class ChargeMemory:
             parameters = geometry.parameters if geometry is not None and fits else None
             if self._chosen is None or _strain(self._chosen, box) > _SAME_SPLITTING:
                 parameters = None
-            images = None
-            self._renew(graph, positions, cell, parameters)
+            return self._renewed(graph, positions, cell, parameters)
         if images is not None:
             positions = positions - torch.from_numpy(images).to(cell.device) @ cell
         assert self.operator is not None
         self.operator.setup(positions, cell)
         return self.operator
 
-    def _renew(
+    def _renewed(
         self,
         graph: AtomicGraph,
         positions: torch.Tensor,
         cell: torch.Tensor,
         parameters: MeshParameters | None,
-    ) -> None:
+    ) -> MeshCoulomb:
         """Another pair list, and another mesh unless its parameters are given."""
         points, box = _numpy(positions), _numpy(cell)
         if parameters is None:
@@ -103,6 +107,7 @@ class ChargeMemory:
         self.operator = MeshCoulomb(positions, cell, widths, geometry, constant, dtype=dtype)
         self.geometry, self._types = geometry, graph.types
         self.geometries += 1
+        return self.operator
 
     def guesses(self, graph: AtomicGraph) -> Track:
         """Where the solves for a structure start, and where their results belong."""

@@ -234,12 +234,12 @@ class EvaluationGraph(torch.nn.Module):
             adjoint = self.solver.adjoint(gradient).charges
             self.solver.finish(charges, adjoint)
             weights = lagrangian_weights(charges, adjoint, self.full)
-            sources = charges + self.offsets - adjoint
+            lagrangian_charges = charges + self.offsets - adjoint
         linear = (weights * chi).sum()
         forces = self._network_forces(
             linear, vector, length, harmonics, features, slopes, first, second
         )
-        coulomb, pull = self._coulomb(x, box, sources, adjoint)
+        coulomb, pull = self._coulomb(x, box, lagrangian_charges, adjoint)
         with torch.no_grad():
             squares = (charges - adjoint) ** 2 - adjoint * adjoint
             if not self.full:

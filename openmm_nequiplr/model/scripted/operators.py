@@ -140,7 +140,7 @@ class MeshOperator(MeshCoulomb):
         if not torch.equal(cell, self.made_for):
             count = self.widths.shape[0]
             self.take_parameters(choose_parameters(cell, self.widest, count, self.accuracy))
-        if renewed:
+        if renewed or self.rows[0].device != first.device:
             image = torch.arange(shift.shape[0], device=shift.device)
             species = self.species.index_select(0, first) * self.kinds()
             kind = species + self.species.index_select(0, second)
