@@ -11,7 +11,7 @@ from .gaussian import (
     pair_potential_of,
     self_coefficient,
 )
-from .operator import CoulombOperator
+from .operator import CoulombOperator, EnergyFunction
 
 
 class FreeSpaceCoulomb(CoulombOperator):
@@ -70,6 +70,6 @@ class FreeSpaceCoulomb(CoulombOperator):
         return pair_energy(self.pairs, self.coefficient, self.diagonal(), charges, subtracted)
 
     @torch.jit.unused
-    def screening(self) -> GaussianScreening:
+    def screening(self) -> EnergyFunction:
         """The part that a point-charge sum over the same atoms lacks."""
         return GaussianScreening(self.pairs, self.distance, self.widths, self.constant)

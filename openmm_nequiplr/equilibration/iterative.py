@@ -38,6 +38,8 @@ class IterativeSolver(torch.nn.Module):
         One of :mod:`.preconditioning`; by default the diagonal of A.
     """
 
+    hardness: torch.Tensor
+
     def __init__(
         self,
         operator: Any,
@@ -45,7 +47,7 @@ class IterativeSolver(torch.nn.Module):
         *,
         tolerance: float = DEFAULT_TOLERANCE,
         max_iterations: int = DEFAULT_MAX_ITERATIONS,
-        preconditioner: torch.nn.Module | None = None,
+        preconditioner: Any = None,
     ) -> None:
         super().__init__()
         if not 0.0 < tolerance < 1.0:

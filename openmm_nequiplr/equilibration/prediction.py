@@ -32,6 +32,10 @@ class ChargePredictor(torch.nn.Module):
         fewer at hand the guess is the polynomial through them.
     """
 
+    last: torch.Tensor
+    differences: torch.Tensor
+    before: torch.Tensor
+
     def __init__(self, degree: int = DEFAULT_DEGREE) -> None:
         super().__init__()
         if degree < 0:

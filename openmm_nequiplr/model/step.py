@@ -166,7 +166,7 @@ class Step:
         split = eta > 0.0 and isinstance(point_charges, SmoothCoulomb)
         if split and (cutoff is None or not operator.lists_screening):
             smooth = cast(SmoothCoulomb, point_charges).smooth
-            energy, forces = self._outside(lambda *structure: smooth(*structure, eta))
+            energy, forces = self._outside(lambda x, cell, q: smooth(x, cell, q, eta))
             with torch.enable_grad():
                 correction = operator.rest_difference(charges, subtracted)
         else:

@@ -111,13 +111,19 @@ class MeshOperator(MeshCoulomb):
     def __init__(self, widths: torch.Tensor, constant: float, accuracy: float) -> None:
         points = torch.zeros(widths.shape[0], 3, dtype=torch.float64, device=widths.device)
         cell = torch.eye(3, dtype=torch.float64, device=widths.device)
-        index, number = torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int32)
-        widest = float(widths.max())
+        none, widest = torch.zeros(0, dtype=torch.int64), float(widths.max())
         nothing = MeshGeometry(
-            choose_parameters(cell, widest, len(widths), accuracy), points.cpu().numpy(),
-            cell.cpu().numpy(), 0.0, *index, number[0], torch.zeros(0, 3, dtype=torch.float64),
-            number[1], torch.ones(1, dtype=torch.float64),
-        )  # fmt: skip
+            parameters=choose_parameters(cell, widest, len(widths), accuracy),
+            positions=points.cpu().numpy(),
+            cell=cell.cpu().numpy(),
+            skin=0.0,
+            first=none,
+            second=none,
+            image=none,
+            images=torch.zeros(0, 3, dtype=torch.float64),
+            kind=none,
+            gammas=torch.ones(1, dtype=torch.float64),
+        )
         super().__init__(points, cell, widths, nothing.to(widths.device), constant)
         self.accuracy, self.widest = accuracy, widest
         sigmas, self.species = torch.unique(widths, return_inverse=True)
