@@ -143,12 +143,8 @@ class MeshCoulomb(CoulombOperator):
 
     def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
-        energy = self._pairs_and_self(charges, subtracted, self.own)
-        place = self.positions @ self._scale(self.cell)
-        energy = energy + self._smooth_energy(place, charges)
-        if bool(subtracted.any()):
-            energy = energy - self._smooth_energy(place, subtracted)
-        return energy
+        pairs = self._pairs_and_self(charges, subtracted, self.own)
+        return pairs + self._smooth_difference(charges, subtracted)
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
@@ -177,23 +173,40 @@ class MeshCoulomb(CoulombOperator):
         )
         return pairs + 0.5 * (own * (charges * charges - subtracted * subtracted)).sum()
 
-    def _smooth_energy(self, place: torch.Tensor, charges: torch.Tensor) -> torch.Tensor:
-        """½ Σ_k A(k) |ρ(k)|² of the charges at places in mesh spacings, (N, 3), a scalar, eV."""
+    def _smooth_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """½ Σ_k A(k) |ρ(k)|² of q less that of p, a scalar, eV."""
+        virial = self.cell.requires_grad
+        inputs: list[torch.Tensor] = []
+        slopes: list[torch.Tensor] = []
+        scale = self._scale(self.cell)
         with torch.no_grad():
-            source = charges.detach()
-            waves = self._waves(source)
-            seen = ops.gather_gradient(self.state, self._field(waves))
-            slopes = [source.unsqueeze(-1) * seen[:, 1:], seen[:, 0]]
-            value = 0.5 * (source @ seen[:, 0])
-        energy = known_gradient(
-            "the energy of a mesh sum has one derivative, and it", value, [place, charges], slopes
-        )
-        if self.cell.requires_grad:
+            value, by_place = torch.zeros_like(scale[0, 0]), torch.zeros_like(self.positions)
+            squares = torch.zeros_like(self.influence, dtype=scale.dtype)
+            for each, sign in ((charges, 1.0), (subtracted, -1.0)):
+                source = each.detach()
+                if bool(source.any()) or each.requires_grad:
+                    waves = self._waves(source)
+                    seen = ops.gather_gradient(self.state, self._field(waves))
+                    value = value + 0.5 * sign * (source @ seen[:, 0])
+                    by_place = by_place + sign * source.unsqueeze(-1) * seen[:, 1:]
+                    if virial:
+                        squares = squares + sign * (waves.real**2 + waves.imag**2)
+                    if each.requires_grad:
+                        inputs.append(each)
+                        slopes.append(sign * seen[:, 0])
+        if virial:  # through the places in mesh spacings, and through A
+            inputs.append(self.positions @ scale)
+            slopes.append(by_place)
+        else:
+            inputs.append(self.positions)
+            slopes.append(by_place @ scale.t())
+        energy = known_gradient("the energy of a mesh sum", value, inputs, slopes)
+        if virial:
             smooth, factors = smooth_influence(
                 self.cell, self.smoothing_width, self.shape, self.order, self.constant
             )
-            squares = (waves.real**2 + waves.imag**2) * factors * half_weights(smooth, self.shape)
-            strained = 0.5 * (smooth * squares).sum()
+            weights = factors * half_weights(smooth, self.shape)
+            strained = 0.5 * (smooth * weights * squares).sum()
             energy = energy + strained - strained.detach()
         return energy
 
