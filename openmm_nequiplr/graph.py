@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .electrostatics.ewald import EwaldGeometry
-from .electrostatics.tangent import CoulombTangent
+from .electrostatics.linearized import LinearizedCoulomb
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class AtomicGraph:
         Number of atoms of each structure.
     ewald : tuple, length B
         Lattice-sum geometry of each periodic structure, ``None`` for the others.
-    tangent : tuple, length B
-        The Coulomb matrix of each structure and its slope, where training computed them
+    linearized : tuple, length B
+        The Coulomb matrix of each structure and its gradient, where training computed them
         beforehand; ``None`` otherwise.
     """
 
@@ -50,11 +50,11 @@ class AtomicGraph:
     edge_shift: torch.Tensor
     counts: tuple[int, ...]
     ewald: tuple[EwaldGeometry | None, ...]
-    tangent: tuple[CoulombTangent | None, ...] = ()
+    linearized: tuple[LinearizedCoulomb | None, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.tangent:
-            object.__setattr__(self, "tangent", (None,) * len(self.counts))
+        if not self.linearized:
+            object.__setattr__(self, "linearized", (None,) * len(self.counts))
 
     @property
     def num_graphs(self) -> int:
@@ -80,8 +80,8 @@ class AtomicGraph:
             )
         }  # fmt: skip
         ewald = tuple(None if g is None else g.to(device) for g in self.ewald)
-        tangent = tuple(None if t is None else t.to(device) for t in self.tangent)
-        return replace(self, ewald=ewald, tangent=tangent, **moved)
+        linearized = tuple(None if t is None else t.to(device) for t in self.linearized)
+        return replace(self, ewald=ewald, linearized=linearized, **moved)
 
     def edge_vectors(
         self, positions: torch.Tensor | None = None, cell: torch.Tensor | None = None
@@ -131,5 +131,5 @@ class AtomicGraph:
             edge_shift=torch.cat([g.edge_shift for g in graphs]),
             counts=tuple(n for g in graphs for n in g.counts),
             ewald=tuple(e for g in graphs for e in g.ewald),
-            tangent=tuple(t for g in graphs for t in g.tangent),
+            linearized=tuple(t for g in graphs for t in g.linearized),
         )

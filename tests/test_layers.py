@@ -17,6 +17,7 @@ LAYERS = [
     {"derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
     {"checks", "console", "paths", "total_charge", "whole"},
+    {"ops"},
     {"files", "neighbors"},
     {"verlet"},
     {"electrostatics"},

@@ -156,7 +156,7 @@ class LabelledGraph:
 
 
 #: Largest structure whose Coulomb matrix and slope are kept (4 N² numbers: 8 MB).
-_TANGENT_ATOMS = 500
+_LINEARIZED_ATOMS = 500
 
 
 class GraphDataset(Dataset):
@@ -192,8 +192,8 @@ class GraphDataset(Dataset):
                 )
             except InputError as error:
                 raise type(error)(f"structure {index}: {error}") from None
-            if graph.num_atoms <= _TANGENT_ATOMS:
-                graph = model.with_tangent(graph)
+            if graph.num_atoms <= _LINEARIZED_ATOMS:
+                graph = model.with_linearized(graph)
             labels = Labels.of(structure)
             if not model.config.equilibration:  # it predicts neither
                 labels = replace(labels, charges=None, dipole=None)

@@ -1,18 +1,17 @@
-"""Coulomb operators of Gaussian charges: free space, Ewald sum, the published code as it was."""
+"""Coulomb operators of Gaussian charges: free space, Ewald sum, mesh, the published code's."""
 
 from .ewald import EwaldCoulomb, EwaldGeometry, ewald_geometry, published_geometry
-from .gaussian import GaussianScreening, pair_potential, pair_width, screening, self_coefficient
+from .gaussian import GaussianScreening, pair_potential, self_coefficient
 from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
+from .linearized import LinearizedCoulomb
 from .mesh import MeshCoulomb
 from .mesh_geometry import MeshGeometry, mesh_geometry
 from .nonperiodic import FreeSpaceCoulomb
-from .operator import CoulombOperator, EnergyFunction, SplitCoulomb
+from .operator import CoulombOperator, EnergyFunction, MatrixCoulomb
 from .splitting import MeshParameters, choose_parameters
-from .tangent import CoulombTangent
 
 __all__ = [
     "CoulombOperator",
-    "CoulombTangent",
     "EnergyFunction",
     "EwaldCoulomb",
     "EwaldGeometry",
@@ -20,16 +19,15 @@ __all__ = [
     "GaussianScreening",
     "LegacyFreeCoulomb",
     "LegacyPeriodicCoulomb",
+    "LinearizedCoulomb",
+    "MatrixCoulomb",
     "MeshCoulomb",
     "MeshGeometry",
     "MeshParameters",
-    "SplitCoulomb",
     "choose_parameters",
     "ewald_geometry",
     "mesh_geometry",
     "pair_potential",
-    "pair_width",
     "published_geometry",
-    "screening",
     "self_coefficient",
 ]

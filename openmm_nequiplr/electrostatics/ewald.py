@@ -7,8 +7,7 @@ width η. Choosing η no smaller than the widest pair γ keeps that list as shor
 needs anyway and the reciprocal list as short as it can be.
 """
 
-from __future__ import annotations
-
+# TorchScript compiles the operator and reads its annotations: no postponed ones here
 import functools
 import math
 from collections.abc import Callable
@@ -18,8 +17,11 @@ import numpy as np
 import torch
 
 from ..neighbors import neighbor_list
-from .gaussian import GaussianScreening, pair_width, screening, self_coefficient
-from .tangent import CoulombTangent
+from ..ops.pair_formulas import pair_width, screening
+from .gaussian import GaussianScreening, pair_energy, pair_potential_of, self_coefficient
+from .linearized import LinearizedCoulomb
+from .operator import CoulombOperator
+from .reciprocal import half_index, reciprocal
 
 #: Finds ``(pair_index, pair_shift)``, each pair once, for ``(positions, cell, periodic, cutoff)``.
 PairSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
@@ -50,7 +52,7 @@ class EwaldGeometry:
     pair_shift: torch.Tensor
     k_index: torch.Tensor
 
-    def to(self, device: torch.device | str) -> EwaldGeometry:
+    def to(self, device: torch.device | str) -> "EwaldGeometry":
         """Return the same lists on ``device``."""
         return EwaldGeometry(
             self.eta,
@@ -94,7 +96,7 @@ def ewald_geometry(
     decay = math.sqrt(-2.0 * math.log(accuracy))
     cutoff = decay * max(eta, widest) if reach is None else reach
     index, shift = search(positions, cell, True, cutoff)
-    return EwaldGeometry(float(eta), index, shift, _reciprocal_index(cell, decay / eta))
+    return EwaldGeometry(float(eta), index, shift, half_index(torch.from_numpy(cell), decay / eta))
 
 
 def balanced_width(volume, count: int):
@@ -116,18 +118,7 @@ def published_geometry(positions: np.ndarray, cell: np.ndarray) -> EwaldGeometry
     )
 
 
-def _reciprocal_index(cell: np.ndarray, k_max: float) -> torch.Tensor:
-    """Integer reciprocal vectors with 0 < |k| ≤ k_max, one of each ±k; shape (K, 3)."""
-    reciprocal = 2.0 * math.pi * np.linalg.inv(cell).T
-    limit = np.floor(k_max * np.linalg.norm(cell, axis=1) / (2.0 * math.pi)).astype(int)
-    axes = [np.arange(-n, n + 1) for n in limit]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    grid = grid[len(grid) // 2 + 1 :]  # after the origin of a symmetric list: one of each ±k
-    length = np.linalg.norm(grid @ reciprocal, axis=1)
-    return torch.from_numpy(grid[length <= k_max].astype(np.float64))
-
-
-class EwaldCoulomb:
+class EwaldCoulomb(CoulombOperator):
     """Coulomb operator of N Gaussian charges in a periodic cell; differentiable in both inputs.
 
     Parameters
@@ -148,117 +139,120 @@ class EwaldCoulomb:
         geometry: EwaldGeometry,
         coulomb_constant: float,
     ) -> None:
-        self._count = int(positions.shape[0])
-        self._widths = widths
-        self._constant = coulomb_constant
-        self._geometry = geometry
-        eta = geometry.eta
-        first, second = geometry.pair_index
+        super().__init__()
+        self.constant = coulomb_constant
+        lists = geometry.pair_index, geometry.pair_shift, geometry.k_index
+        self.setup(positions, cell, widths, *lists, geometry.eta)
+
+    def setup(
+        self,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        widths: torch.Tensor,
+        pair_index: torch.Tensor,
+        pair_shift: torch.Tensor,
+        k_index: torch.Tensor,
+        eta: float,
+    ) -> None:
+        """Take another structure; arguments as for the class and :class:`EwaldGeometry`."""
+        self.smoothing_width = eta
+        self.widths, self.pairs = widths, pair_index
+        first, second = pair_index[0], pair_index[1]
         vectors = positions.index_select(0, second) - positions.index_select(0, first)
-        vectors = vectors + geometry.pair_shift @ cell
-        self._distance = torch.linalg.vector_norm(vectors, dim=-1)
-        width = pair_width(widths[first], widths[second])
-        bare = torch.full_like(width, eta)
-        self._pair = coulomb_constant * (
-            screening(self._distance, bare) - screening(self._distance, width)
+        self.vectors = vectors + pair_shift @ cell
+        self.distance = torch.linalg.vector_norm(self.vectors, dim=-1)
+        self.gamma = pair_width(widths.index_select(0, first), widths.index_select(0, second))
+        self.coefficient = self.constant * (
+            screening(self.distance, torch.full_like(self.gamma, eta))
+            - screening(self.distance, self.gamma)
         )
         volume = torch.linalg.det(cell).abs()
-        k_vectors = 2.0 * math.pi * geometry.k_index @ torch.linalg.inv(cell).T
-        k_squared = (k_vectors * k_vectors).sum(dim=-1)
+        self.kvectors = k_index @ reciprocal(cell)
+        k_squared = (self.kvectors * self.kvectors).sum(dim=-1)
         # twice 4π k_e/V: every k stands for ±k
-        filter_k = torch.exp(-0.5 * eta * eta * k_squared) / k_squared
-        self._filter = 8.0 * math.pi * coulomb_constant / volume * filter_k
-        phase = positions @ k_vectors.T
-        self._cos, self._sin = torch.cos(phase), torch.sin(phase)
-        self._vectors, self._pair_width, self._k_vectors = vectors, width, k_vectors
-        self._background = -2.0 * math.pi * eta * eta * coulomb_constant / volume
+        influence = torch.exp(-0.5 * eta * eta * k_squared) / k_squared
+        self.influence = 8.0 * math.pi * self.constant / volume * influence
+        phase = positions @ self.kvectors.t()
+        self.cos, self.sin = torch.cos(phase), torch.sin(phase)
+        self.background = -2.0 * math.pi * eta * eta * self.constant / volume
+
+    def _gaussian_self(self) -> torch.Tensor:
+        return self.constant * self_coefficient(self.widths)
 
     def _self(self) -> torch.Tensor:
-        ewald = math.sqrt(2.0 / math.pi) / self._geometry.eta
-        return self._constant * (self_coefficient(self._widths) - ewald)
+        point = self.constant * math.sqrt(2.0 / math.pi) / self.smoothing_width
+        return self._gaussian_self() - point
 
     def matrix(self) -> torch.Tensor:
         """K, shape (N, N), eV/e²."""
-        first, second = self._geometry.pair_index
-        zeros = self._widths.new_zeros(self._count * self._count)
-        upper = zeros.index_add(0, first * self._count + second, self._pair)
-        upper = upper.view(self._count, self._count)
-        wave = torch.cat((self._cos, self._sin), dim=1)
-        filtered = torch.cat((self._cos * self._filter, self._sin * self._filter), dim=1)
-        return upper + upper.T + wave @ filtered.T + self._background + torch.diag(self._self())
-
-    def slope(self) -> torch.Tensor:
-        """dK_ij/dR_i, shape (N, N, 3), eV/e²/Å; without a gradient."""
-        first, second = self._geometry.pair_index
-        with torch.enable_grad():
-            distance = self._distance.detach().requires_grad_()
-            bare = torch.full_like(self._pair_width, self._geometry.eta)
-            pair = screening(distance, bare) - screening(distance, self._pair_width.detach())
-            (slope,) = torch.autograd.grad(self._constant * pair.sum(), distance)
-        with torch.no_grad():
-            along = (-slope / distance).unsqueeze(-1) * self._vectors
-            result = along.new_zeros(self._count * self._count, 3)
-            result = result.index_add(0, first * self._count + second, along)
-            result = result.index_add(0, second * self._count + first, -along)
-            result = result.view(self._count, self._count, 3)
-            for axis in range(3):
-                rising = self._filter * self._k_vectors[:, axis]
-                result[:, :, axis] -= (self._sin * rising) @ self._cos.T
-                result[:, :, axis] += (self._cos * rising) @ self._sin.T
-            result[torch.arange(self._count), torch.arange(self._count)] = 0.0
-        return result
-
-    def tangent(self, positions: torch.Tensor) -> CoulombTangent:
-        """K and its slope at the positions, shape (N, 3), that this operator was made for."""
-        with torch.no_grad():
-            return CoulombTangent(self.matrix(), self.slope(), positions.detach().clone())
+        count = self.widths.shape[0]
+        zeros = torch.zeros([count * count], dtype=self.widths.dtype, device=self.widths.device)
+        upper = zeros.index_add(0, self.pairs[0] * count + self.pairs[1], self.coefficient)
+        upper = upper.reshape(count, count)
+        wave = torch.cat((self.cos, self.sin), dim=1)
+        filtered = torch.cat((self.cos * self.influence, self.sin * self.influence), dim=1)
+        smooth = wave @ filtered.t() + self.background
+        return upper + upper.t() + smooth + torch.diag(self._self())
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e²."""
-        first, second = self._geometry.pair_index
-        images = torch.where(first == second, 2.0 * self._pair, torch.zeros_like(self._pair))
-        result = self._self() + self._filter.sum() + self._background
-        return result.index_add(0, first, images)
+        own = self.pairs[0] == self.pairs[1]
+        images = torch.where(own, 2.0 * self.coefficient, torch.zeros_like(self.coefficient))
+        result = self._self() + self.influence.sum() + self.background
+        return result.index_add(0, self.pairs[0], images)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e, in O(pairs + N K)."""
-        first, second = self._geometry.pair_index
-        result = self._self() * charges + self._background * charges.sum()
-        result = result.index_add(0, first, self._pair * charges[second])
-        result = result.index_add(0, second, self._pair * charges[first])
-        wave = self._cos @ (self._filter * (charges @ self._cos))
-        return result + wave + self._sin @ (self._filter * (charges @ self._sin))
+        result = self._self() * charges + self.background * charges.sum()
+        result = result + pair_potential_of(self.pairs, self.coefficient, charges)
+        result = result + self.cos @ (self.influence * (charges @ self.cos))
+        return result + self.sin @ (self.influence * (charges @ self.sin))
 
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """½ qᵀKq, a scalar, eV."""
-        first, second = self._geometry.pair_index
-        pairs = (self._pair * charges[first] * charges[second]).sum()
-        structure = (charges @ self._cos) ** 2 + (charges @ self._sin) ** 2
-        single = self._self() * charges * charges
-        total = charges.sum()
-        return pairs + 0.5 * (
-            single.sum() + (self._filter * structure).sum() + self._background * total * total
-        )
+    def _waves(self, charges: torch.Tensor) -> torch.Tensor:
+        """½ Σ_k A(k) |S(k)|² with the structure factor S, and the background; a scalar, eV."""
+        squares = (charges @ self.cos) ** 2 + (charges @ self.sin) ** 2
+        return 0.5 * ((self.influence * squares).sum() + self.background * charges.sum() ** 2)
 
-    @property
-    def smoothing_width(self) -> float:
-        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide."""
-        return self._geometry.eta
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
+        pairs = pair_energy(self.pairs, self.coefficient, self._self(), charges, subtracted)
+        return pairs + self._waves(charges) - self._waves(subtracted)
 
-    def pair_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV.
+    def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
+        own = self._gaussian_self()
+        return pair_energy(self.pairs, self.coefficient, own, charges, subtracted)
 
-        The smooth part is such a sum without its pairs k_e q_i q_j erfc(r/√2η)/r; what it holds
-        of the charges themselves and of the background is not in here. q and p of shape (N,), e.
-        """
-        first, second = self._geometry.pair_index
-        products = charges[first] * charges[second] - subtracted[first] * subtracted[second]
-        own = self._constant * self_coefficient(self._widths)
-        squares = charges * charges - subtracted * subtracted
-        return (self._pair * products).sum() + 0.5 * (own * squares).sum()
-
+    @torch.jit.unused
     def screening(self) -> GaussianScreening:
         """The part that a point-charge Ewald sum over the same cell lacks."""
-        return GaussianScreening(
-            self._geometry.pair_index, self._distance, self._widths, self._constant
-        )
+        return GaussianScreening(self.pairs, self.distance, self.widths, self.constant)
+
+    @torch.jit.unused
+    def gradient(self) -> torch.Tensor:
+        """dK_ij/dR_i, shape (N, N, 3), eV/e²/Å; without a gradient."""
+        first, second = self.pairs
+        count = len(self.widths)
+        with torch.enable_grad():
+            distance = self.distance.detach().requires_grad_()
+            bare = torch.full_like(self.gamma, self.smoothing_width)
+            pair = screening(distance, bare) - screening(distance, self.gamma.detach())
+            (slope,) = torch.autograd.grad(self.constant * pair.sum(), distance)
+        with torch.no_grad():
+            along = (-slope / distance).unsqueeze(-1) * self.vectors
+            result = along.new_zeros(count * count, 3)
+            result = result.index_add(0, first * count + second, along)
+            result = result.index_add(0, second * count + first, -along)
+            result = result.view(count, count, 3)
+            for axis in range(3):
+                rising = self.influence * self.kvectors[:, axis]
+                result[:, :, axis] -= (self.sin * rising) @ self.cos.T
+                result[:, :, axis] += (self.cos * rising) @ self.sin.T
+            result[torch.arange(count), torch.arange(count)] = 0.0
+        return result
+
+    @torch.jit.unused
+    def linearized(self, positions: torch.Tensor) -> LinearizedCoulomb:
+        """K and its gradient at the positions, shape (N, 3), that this operator was made for."""
+        with torch.no_grad():
+            return LinearizedCoulomb(self.matrix(), self.gradient(), positions.detach().clone())

@@ -4,16 +4,12 @@ Two Gaussian charges of widths σ_i and σ_j interact as k_e erf(r/(√2 γ))/r 
 and each has the self-energy ½ q² k_e/(√π σ) (Ko, Finkler, Goedecker, Behler 2021, eqs. 4-6).
 """
 
-from __future__ import annotations
-
+# TorchScript compiles these and reads their annotations: no postponed ones here
 import math
 
 import torch
 
-
-def pair_width(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """γ = √(σ_i² + σ_j²) in Å; the shapes broadcast."""
-    return torch.sqrt(first * first + second * second)
+from ..ops.pair_formulas import pair_width, screening
 
 
 def pair_potential(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
@@ -29,14 +25,45 @@ def pair_potential(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
     return torch.erf(distance / (math.sqrt(2.0) * width)) / distance
 
 
-def screening(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
-    """erfc(r/(√2 γ))/r in 1/Å: what a point-charge pair has more than a Gaussian pair."""
-    return torch.erfc(distance / (math.sqrt(2.0) * width)) / distance
-
-
 def self_coefficient(widths: torch.Tensor) -> torch.Tensor:
     """1/(√π σ) in 1/Å: the diagonal of K/k_e of Gaussian charges."""
     return 1.0 / (math.sqrt(math.pi) * widths)
+
+
+def pair_energy(
+    pairs: torch.Tensor,
+    coefficient: torch.Tensor,
+    diagonal: torch.Tensor,
+    charges: torch.Tensor,
+    subtracted: torch.Tensor,
+) -> torch.Tensor:
+    """Σ_pairs c_ij q_i q_j + ½ Σ_i d_i q_i² of charges q less that of charges p, a scalar, eV.
+
+    Parameters
+    ----------
+    pairs : torch.Tensor, int64, shape (2, P)
+        Each pair (and pair of images) once.
+    coefficient : torch.Tensor, float64, shape (P,), eV/e²
+        c.
+    diagonal : torch.Tensor, float64, shape (N,), eV/e²
+        d.
+    charges, subtracted : torch.Tensor, float64, shape (N,), e
+    """
+    first, second = pairs[0], pairs[1]
+    products = charges.index_select(0, first) * charges.index_select(0, second)
+    products = products - subtracted.index_select(0, first) * subtracted.index_select(0, second)
+    squares = charges * charges - subtracted * subtracted
+    return (coefficient * products).sum() + 0.5 * (diagonal * squares).sum()
+
+
+def pair_potential_of(
+    pairs: torch.Tensor, coefficient: torch.Tensor, charges: torch.Tensor
+) -> torch.Tensor:
+    """Σ_j c_ij q_j, shape (N,), eV/e; arguments as for :func:`pair_energy`."""
+    first, second = pairs[0], pairs[1]
+    result = torch.zeros_like(charges)
+    result = result.index_add(0, first, coefficient * charges.index_select(0, second))
+    return result.index_add(0, second, coefficient * charges.index_select(0, first))
 
 
 class GaussianScreening:
@@ -47,7 +74,7 @@ class GaussianScreening:
 
     Parameters
     ----------
-    pair_index : torch.Tensor, int64, shape (2, P)
+    pairs : torch.Tensor, int64, shape (2, P)
         Each pair (and pair of images) once.
     distance : torch.Tensor, float64, shape (P,), Å
     widths : torch.Tensor, float64, shape (N,), Å
@@ -57,19 +84,20 @@ class GaussianScreening:
 
     def __init__(
         self,
-        pair_index: torch.Tensor,
+        pairs: torch.Tensor,
         distance: torch.Tensor,
         widths: torch.Tensor,
         coulomb_constant: float,
     ) -> None:
-        self._pair_index = pair_index
-        first, second = pair_index
-        width = pair_width(widths[first], widths[second])
+        self._pairs = pairs
+        width = pair_width(widths[pairs[0]], widths[pairs[1]])
         self._coefficient = -coulomb_constant * screening(distance, width)
         self._diagonal = coulomb_constant * self_coefficient(widths)
 
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """Energy of the correction for charges less that for others, (N,) each, a scalar, eV."""
+        return pair_energy(self._pairs, self._coefficient, self._diagonal, charges, subtracted)
+
     def energy(self, charges: torch.Tensor) -> torch.Tensor:
         """Energy of the correction for charges of shape (N,), a scalar, eV."""
-        first, second = self._pair_index
-        pairs = self._coefficient * charges[first] * charges[second]
-        return pairs.sum() + 0.5 * (self._diagonal * charges * charges).sum()
+        return self.energy_difference(charges, torch.zeros_like(charges))

@@ -14,21 +14,27 @@ matrix without diagonal; a net charge adds a constant to the energy. Distances a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
 from ..errors import InputError
+from ..ops.pair_formulas import pair_width, screening
 from .ewald import balanced_width
-from .gaussian import GaussianScreening, pair_width, self_coefficient
+from .gaussian import (
+    GaussianScreening,
+    pair_energy,
+    pair_potential_of,
+    self_coefficient,
+)
 from .nonperiodic import FreeSpaceCoulomb
+from .operator import MatrixCoulomb
 
 _ACCURACY = 1e-8
 #: What torch.pairwise_distance adds to each component of a difference, Å.
 _PAIR_OFFSET = 1e-6
 
 
-class LegacyPeriodicCoulomb:
+class LegacyPeriodicCoulomb(MatrixCoulomb):
     """Coulomb operator of the published code (commit 281f6ef); K need not be symmetric.
 
     Parameters
@@ -65,23 +71,7 @@ class LegacyPeriodicCoulomb:
             wave = torch.cos(difference @ k_vector) * torch.exp(-0.5 * (eta * k_length) ** 2)
             matrix = matrix + 4.0 * math.pi / volume * wave / k_length**2
         single = self_coefficient(widths) - math.sqrt(2.0 / math.pi) / eta
-        self._matrix = coulomb_constant * (matrix + torch.diag(single))
-
-    def matrix(self) -> torch.Tensor:
-        """K, shape (N, N), eV/e²."""
-        return self._matrix
-
-    def diagonal(self) -> torch.Tensor:
-        """The diagonal of K, shape (N,), eV/e²."""
-        return torch.diagonal(self._matrix)
-
-    def potential(self, charges: torch.Tensor) -> torch.Tensor:
-        """K q, shape (N,), eV/e."""
-        return self._matrix @ charges
-
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """½ qᵀKq, a scalar, eV."""
-        return 0.5 * charges @ self._matrix @ charges
+        super().__init__(coulomb_constant * (matrix + torch.diag(single)))
 
     def screening(self) -> GaussianScreening:
         """Not defined: this operator holds no point-charge sum."""
@@ -91,7 +81,7 @@ class LegacyPeriodicCoulomb:
         )
 
 
-class LegacyFreeCoulomb:
+class LegacyFreeCoulomb(FreeSpaceCoulomb):
     """Coulomb operator of the published non-periodic code; it stands for A, hardness and all.
 
     Parameters
@@ -110,48 +100,51 @@ class LegacyFreeCoulomb:
         first_hardness: torch.Tensor,
         coulomb_constant: float,
     ) -> None:
-        self._free = FreeSpaceCoulomb(positions, widths, coulomb_constant, offset=_PAIR_OFFSET)
-        self._offset = first_hardness + coulomb_constant * self_coefficient(widths[0])
-        self._single = self._free.diagonal()
+        super().__init__(positions, widths, coulomb_constant, offset=_PAIR_OFFSET)
+        self.added = first_hardness + coulomb_constant * self_coefficient(widths[0])
 
     def matrix(self) -> torch.Tensor:
         """A, shape (N, N), eV/e²."""
-        return self._free.matrix() - torch.diag(self._single) + self._offset
+        matrix = super().matrix()
+        return matrix - torch.diag(matrix.diagonal()) + self.added
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of A, shape (N,), eV/e²."""
-        return self._offset.expand_as(self._single)
+        return self.added.expand_as(self.widths)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """A q, shape (N,), eV/e."""
-        return self._free.potential(charges) - self._single * charges + self._offset * charges.sum()
+        pairs = pair_potential_of(self.pairs, self.coefficient, charges)
+        return pairs + self.added * charges.sum()
 
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """½ qᵀAq, a scalar, eV."""
-        return self._free.energy(charges) + self._difference(charges)
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
+        none = torch.zeros_like(self.widths)
+        pairs = pair_energy(self.pairs, self.coefficient, none, charges, subtracted)
+        return pairs + self._net(charges, subtracted)
 
-    def _difference(self, charges: torch.Tensor) -> torch.Tensor:
-        total = charges.sum()
-        return 0.5 * (self._offset * total * total - (self._single * charges * charges).sum())
+    def _net(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        return 0.5 * self.added * (charges.sum() ** 2 - subtracted.sum() ** 2)
 
     def screening(self) -> LegacyFreeScreening:
         """The part that a point-charge sum over the same atoms lacks."""
-        return LegacyFreeScreening(self._free.screening(), self._difference)
+        return LegacyFreeScreening(self)
 
 
 class LegacyFreeScreening:
     """The correction of :class:`LegacyFreeCoulomb`: Gaussian screening and its odd diagonal."""
 
-    def __init__(
-        self,
-        screening: GaussianScreening,
-        difference: Callable[[torch.Tensor], torch.Tensor],
-    ) -> None:
-        self._screening, self._difference = screening, difference
+    def __init__(self, operator: LegacyFreeCoulomb) -> None:
+        self._operator = operator
 
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """Energy of the correction for charges of shape (N,), a scalar, eV."""
-        return self._screening.energy(charges) + self._difference(charges)
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """Energy of the correction for charges less that for others, (N,) each, a scalar, eV."""
+        own = self._operator
+        width = pair_width(own.widths[own.pairs[0]], own.widths[own.pairs[1]])
+        coefficient = -own.constant * screening(own.distance, width)
+        none = torch.zeros_like(own.widths)
+        pairs = pair_energy(own.pairs, coefficient, none, charges, subtracted)
+        return pairs + own._net(charges, subtracted)
 
 
 def _far_image(cell: torch.Tensor, cutoff: torch.Tensor) -> torch.Tensor:

@@ -1,36 +1,29 @@
-"""Gaussian charges in a periodic cell in O(N log N): pairs as a sparse matrix, the rest on a mesh.
+"""Gaussian charges in a periodic cell in O(N log N): smooth particle mesh Ewald.
 
-K is that of :class:`.ewald.EwaldCoulomb`, its slow twin. A mesh sums the charges as Gaussians of
-widths σ' that it resolves: their own where those are wide enough, else one common width. It works
-with B-splines (Essmann et al. 1995, doi:10.1063/1.470117) and the influence function of Hockney and
-Eastwood, and each width has a layer of its own. Pairs of which one is narrower add
-k_e [erf(r/√2γ) − erf(r/√2γ')]/r, with γ of their own widths and γ' of those on the mesh. All that
-depends on the geometry alone is computed once, so that a product K q costs a sparse product, a
-spread, two real FFTs a layer and a gather. On the CPU spread, gather and pair loops are compiled
-(numba); elsewhere they are torch.
+K is that of :class:`.ewald.EwaldCoulomb`. A mesh sums all charges as Gaussians of one width η/√2
+that it resolves, with B-splines (Essmann et al. 1995, doi:10.1063/1.470117) and the influence
+function of Hockney and Eastwood (1988); pairs add k_e [erf(r/√2γ) − erf(r/√2η)]/r. All that depends
+on the geometry alone is computed once, so that a product K q costs a sparse product, a spread, two
+real FFTs and a gather (:mod:`openmm_nequiplr.ops`).
 """
 
-from __future__ import annotations
-
-import itertools
+# TorchScript compiles the operator and reads its annotations: no postponed ones here
 import math
-from typing import Any
 
 import torch
 
-from ..errors import InputError, describe
+from ..derivatives import known_gradient
 from ..neighbors import neighbor_list
-from .combination import coefficients
+from ..ops import mesh as ops
+from ..ops import pairs as pair_ops
 from .gaussian import GaussianScreening, self_coefficient
-from .mesh_compiled import CompiledSums
 from .mesh_geometry import MeshGeometry
-from .mesh_sums import TorchSums, difference, pair_distances
+from .operator import CoulombOperator
+from .reciprocal import reciprocal
+from .splitting import MeshParameters
 
-# Fields of so many products are kept, for charges that are combinations of theirs.
-_MOST_FIELDS = 12
 
-
-class MeshCoulomb:
+class MeshCoulomb(CoulombOperator):
     """Coulomb operator of N Gaussian charges in a periodic cell, for many charges or many atoms.
 
     ``energy`` is differentiable once, in charges, positions and cell; the other methods give no
@@ -44,11 +37,13 @@ class MeshCoulomb:
     geometry : MeshGeometry
         One that serves these positions and this cell.
     coulomb_constant : float, eV Å/e²
-    compiled : bool, optional
-        Whether to use the compiled loops; by default on the CPU.
     dtype : torch.dtype
         Of the mesh and the pair coefficients; float32 is right down to accuracies of about 1e-6.
     """
+
+    rows: list[torch.Tensor]
+    terms: list[torch.Tensor]
+    state: list[torch.Tensor]
 
     def __init__(
         self,
@@ -57,145 +52,234 @@ class MeshCoulomb:
         widths: torch.Tensor,
         geometry: MeshGeometry,
         coulomb_constant: float,
-        compiled: bool | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        self._positions, self._cell, self._widths = positions, cell, widths
-        self._geometry, self._constant = geometry, coulomb_constant
-        if compiled is None:
-            compiled = positions.device.type == "cpu" and geometry.table is not None
-        with torch.no_grad():
-            box = cell.detach()
-            self._layer = geometry.layer.long()
-            smoothed = geometry.mesh_widths[self._layer]
-            self._square = smoothed**2
-            self._own = coulomb_constant * (self_coefficient(widths) - self_coefficient(smoothed))
-            self._fixed = geometry.spectrum.fixed(box, coulomb_constant, dtype)
-            self._background = self._background_constant(self._fixed.volume)
-            made: Any = CompiledSums if compiled else TorchSums
-            points = positions.detach()
-            place = points @ self._fixed.scale
-            self._sums: Any = made(points, place, box, geometry, coulomb_constant, dtype)
-        self._most_fields = _MOST_FIELDS if compiled else 0  # torch goes to the mesh anyway
-        self._fields: list[tuple[torch.Tensor, torch.Tensor]] = []
+        super().__init__()
+        self.lists_screening = False
+        self.constant, self.single = coulomb_constant, dtype == torch.float32
+        self.widths = widths
+        self.made_for = torch.zeros_like(cell.detach())
+        self.take_parameters(geometry.parameters)
+        self.take_pairs(
+            geometry.first, geometry.second, geometry.images, geometry.image, geometry.kind,
+            geometry.gammas,
+        )  # fmt: skip
+        self.setup(positions, cell)
 
-    def _background_constant(self, volume: torch.Tensor) -> torch.Tensor:
-        """2π k_e/V, eV/(e Å)²: what the neutralising background takes of Q Σ σ_i² q_i."""
-        return 2.0 * math.pi * self._constant / volume
+    def take_parameters(self, parameters: MeshParameters) -> None:
+        """Sum with another splitting or mesh."""
+        self.smoothing_width, self.cutoff = parameters.eta, parameters.cutoff
+        self.shape, self.order = parameters.shape, parameters.order
+        self.made_for = torch.zeros_like(self.made_for)
+        self.gaussian_self = self.constant * self_coefficient(self.widths)
+        point = self.constant * math.sqrt(2.0 / math.pi) / self.smoothing_width
+        self.own = self.gaussian_self - point
+
+    def take_pairs(
+        self,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        images: torch.Tensor,
+        image: torch.Tensor,
+        kind: torch.Tensor,
+        gammas: torch.Tensor,
+    ) -> None:
+        """Take another list of pairs; see :class:`.mesh_geometry.MeshGeometry`."""
+        self.rows = pair_ops.pair_rows(first, second, self.widths.shape[0])
+        self.images, self.image, self.kind, self.gammas = images, image, kind, gammas
+
+    def setup(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
+        """Take other positions, shape (N, 3), Å, and another cell that the lists serve."""
+        self.positions, self.cell = positions, cell
+        dtype = torch.float32 if self.single else torch.float64
+        with torch.no_grad():
+            points, box = positions.detach(), cell.detach()
+            if not torch.equal(box, self.made_for):
+                smooth, factors = smooth_influence(
+                    box, self.smoothing_width, self.shape, self.order, self.constant
+                )
+                # splines taken out: on average over the mesh an atom sees the Ewald sum
+                self.smooth_diagonal = (smooth * half_weights(smooth, self.shape)).sum()
+                self.influence = (smooth * factors).to(dtype)
+                self.made_for = box.clone()
+            self.translations = self.images @ box
+            self.state = ops.stencil(points @ self._scale(box), self.shape, self.order, dtype)
+            self.terms = pair_ops.pair_terms(
+                self.rows, points, self.translations, self.image, self.gammas, self.kind,
+                self.smoothing_width, self.cutoff, self.constant, dtype,
+            )  # fmt: skip
+
+    def _scale(self, cell: torch.Tensor) -> torch.Tensor:
+        """Inverse of the cell in mesh spacings, shape (3, 3), 1/Å; carries gradients."""
+        shape = torch.tensor(self.shape, dtype=cell.dtype, device=cell.device)
+        return torch.linalg.inv(cell) * shape
+
+    def _waves(self, charges: torch.Tensor) -> torch.Tensor:
+        """Transform of the charges on the mesh."""
+        return torch.fft.rfftn(ops.spread(self.state, charges, self.shape))
+
+    def _field(self, waves: torch.Tensor) -> torch.Tensor:
+        """Their smooth potential on the mesh, shape (M1, M2, M3), eV/e."""
+        return torch.fft.irfftn(waves * self.influence, s=self.shape, norm="forward")
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        return self.potentials(charges.unsqueeze(0))[0]
-
-    @torch.no_grad()
-    def potentials(self, charges: torch.Tensor) -> torch.Tensor:
-        """K q of several charge vectors, shape (C, N), eV/e: cheaper together than one by one."""
-        rows = charges.detach()
-        result, fields = self._sums.potential(rows, self._fixed.filters)
-        room = self._most_fields - len(self._fields)
-        self._fields.extend(itertools.islice(zip(rows, fields, strict=True), max(room, 0)))
-        total, moment = rows.sum(dim=-1, keepdim=True), (rows @ self._square).unsqueeze(-1)
-        even = self._background * (self._square * total + moment)
-        return result.addcmul_(self._own, rows).sub_(even)
-
-    def _known_fields(self, both: torch.Tensor) -> torch.Tensor | None:
-        """What charges, (C, N), make on the mesh, (C, S, M1, M2, M3), out of fields of products.
-
-        Charges that a solver found are combinations of those that it took products with. None if
-        some are not.
-        """
-        if not self._fields:
-            return None
-        vectors, fields = zip(*self._fields, strict=True)
-        parts = coefficients(torch.stack(vectors).numpy(), both.contiguous().numpy())
-        if parts is None:
-            return None
-        meshes = torch.stack(fields)
-        weights = torch.from_numpy(parts).to(meshes.dtype)
-        return (weights @ meshes.flatten(1)).unflatten(1, meshes.shape[1:])
+        with torch.no_grad():
+            smooth = ops.gather(self.state, self._field(self._waves(charges)))
+            pairs = pair_ops.pair_product(self.rows, self.terms, charges)
+            return torch.addcmul(pairs.add_(smooth), self.own, charges)
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
-        atoms, images = self._sums.own_images()
-        diagonal = self._own + self._fixed.smooth_diagonal[self._layer]
-        return diagonal.index_add(0, atoms, 2.0 * images)
+        atoms, images = pair_ops.pair_values(self.rows, self.terms)
+        return (self.own + self.smooth_diagonal).index_add(0, atoms, 2.0 * images)
 
+    @torch.jit.unused
     def matrix(self) -> torch.Tensor:
         """K, shape (N, N), eV/e², column by column."""
-        unit = torch.eye(
-            self._widths.shape[0], dtype=self._widths.dtype, device=self._widths.device
-        )
+        count = len(self.widths)
+        unit = torch.eye(count, dtype=self.widths.dtype, device=self.widths.device)
         return torch.stack([self.potential(row) for row in unit], dim=1)
 
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """½ qᵀKq, a scalar, eV."""
-        return self.energy_difference(charges, None)
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
+        pairs = self._pairs_and_self(charges, subtracted, self.own)
+        return pairs + self._smooth_difference(charges, subtracted)
 
-    def energy_difference(
-        self, charges: torch.Tensor, subtracted: torch.Tensor | None
+    def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
+        return self._pairs_and_self(charges, subtracted, self.gaussian_self)
+
+    def _pairs_and_self(
+        self, charges: torch.Tensor, subtracted: torch.Tensor, own: torch.Tensor
     ) -> torch.Tensor:
-        """e(q) − e(p) of two charge vectors, a scalar, eV, with one pass over the pairs.
+        virial = self.cell.requires_grad
+        with torch.no_grad():
+            value, by_position, by_image = pair_ops.pair_gradient(
+                self.rows, self.terms, self.positions.detach(), self.translations, self.image,
+                charges.detach(), subtracted.detach(), virial,
+            )  # fmt: skip
+        inputs, slopes = [self.positions], [by_position]
+        if virial:
+            inputs.append(self.cell)
+            slopes.append(self.images.t() @ by_image)
+        for each, sign in ((charges, 1.0), (subtracted, -1.0)):
+            if each.requires_grad:
+                inputs.append(each)
+                product = pair_ops.pair_product(self.rows, self.terms, each.detach())
+                slopes.append(sign * product)
+        pairs = known_gradient(
+            "the energy of a mesh sum has one derivative, and it", value, inputs, slopes
+        )
+        return pairs + 0.5 * (own * (charges * charges - subtracted * subtracted)).sum()
 
-        Parameters
-        ----------
-        charges : torch.Tensor, float64, shape (N,), e
-        subtracted : torch.Tensor or None, float64, shape (N,), e
-            p; none is as good as zeros.
-        """
-        filters, scale, background = self._fixed.filters, self._fixed.scale, self._background
-        if self._cell.requires_grad:
-            filters = self._geometry.spectrum.filters(self._cell, self._constant)
-            scale = self._geometry.spectrum.scale(self._cell)
-            background = self._background_constant(torch.linalg.det(self._cell).abs())
-        both = _signed_pair(charges, subtracted)
-        fields = None if filters.requires_grad else self._known_fields(both.detach())
-        smooth = self._sums.mesh_energy(self._positions @ scale, both, filters, fields)
-        even = difference(both.sum(dim=1) * (both @ self._square))
-        return smooth - background * even + self._pairs_and_own(both, self._own)
+    def _smooth_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """½ Σ_k A(k) |ρ(k)|² of q less that of p, a scalar, eV."""
+        virial = self.cell.requires_grad
+        inputs: list[torch.Tensor] = []
+        slopes: list[torch.Tensor] = []
+        scale = self._scale(self.cell)
+        with torch.no_grad():
+            value, by_place = torch.zeros_like(scale[0, 0]), torch.zeros_like(self.positions)
+            squares = torch.zeros_like(self.influence, dtype=scale.dtype)
+            for each, sign in ((charges, 1.0), (subtracted, -1.0)):
+                source = each.detach()
+                if bool(source.any()) or each.requires_grad:
+                    waves = self._waves(source)
+                    seen = ops.gather_gradient(self.state, self._field(waves))
+                    value = value + 0.5 * sign * (source @ seen[:, 0])
+                    by_place = by_place + sign * source.unsqueeze(-1) * seen[:, 1:]
+                    if virial:
+                        squares = squares + sign * (waves.real**2 + waves.imag**2)
+                    if each.requires_grad:
+                        inputs.append(each)
+                        slopes.append(sign * seen[:, 0])
+        if virial:  # through the places in mesh spacings, and through A
+            inputs.append(self.positions @ scale)
+            slopes.append(by_place)
+        else:
+            inputs.append(self.positions)
+            slopes.append(by_place @ scale.t())
+        energy = known_gradient("the energy of a mesh sum", value, inputs, slopes)
+        if virial:
+            smooth, factors = smooth_influence(
+                self.cell, self.smoothing_width, self.shape, self.order, self.constant
+            )
+            weights = factors * half_weights(smooth, self.shape)
+            strained = 0.5 * (smooth * weights * squares).sum()
+            energy = energy + strained - strained.detach()
+        return energy
 
-    def _pairs_and_own(self, both: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        single = 0.5 * difference((both * both) @ own)
-        return single + self._sums.pair_energy(self._positions, self._cell, both)
-
-    @property
-    def smoothing_width(self) -> float:
-        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide.
-
-        Raises
-        ------
-        InputError
-            If the charges are not all equally wide on the mesh.
-        """
-        widths = self._geometry.mesh_widths
-        if len(widths) != 1:
-            expected = "one made with uniform=True, for a point-charge sum of the smooth part"
-            raise InputError(describe("geometry", f"{len(widths)} widths on the mesh", expected))
-        return math.sqrt(2.0) * float(widths[0])
-
-    def pair_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV.
-
-        The smooth part is such a sum without its pairs k_e q_i q_j erfc(r/√2η)/r; what it holds
-        of the charges themselves and of the background is not in here. Arguments as above.
-        """
-        own = self._constant * self_coefficient(self._widths)
-        return self._pairs_and_own(_signed_pair(charges, subtracted), own)
-
+    @torch.jit.unused
     def screening(self) -> GaussianScreening:
         """The part that a point-charge Ewald sum over the same cell lacks: slow.
 
         The pairs are searched for it, as the geometry's are those of the mesh alone.
         """
-        points, cell = (x.detach().cpu().numpy() for x in (self._positions, self._cell))
-        cutoff = self._geometry.parameters.reach * math.sqrt(2.0) * float(self._widths.max())
+        points, cell = (x.detach().cpu().numpy() for x in (self.positions, self.cell))
+        cutoff = self.cutoff / self.smoothing_width * math.sqrt(2.0) * float(self.widths.max())
         found = neighbor_list(points, cell, True, cutoff, full=False)
-        pairs, shifts = (x.to(self._cell.device) for x in found)
-        distance = pair_distances(self._positions, pairs, shifts @ self._cell)
-        return GaussianScreening(pairs, distance, self._widths, self._constant)
+        pairs, shifts = (x.to(self.cell.device) for x in found)
+        vectors = self.positions.index_select(0, pairs[1])
+        vectors = vectors - self.positions.index_select(0, pairs[0]) + shifts @ self.cell
+        distance = torch.linalg.vector_norm(vectors, dim=-1)
+        return GaussianScreening(pairs, distance, self.widths, self.constant)
 
 
-def _signed_pair(charges: torch.Tensor, subtracted: torch.Tensor | None) -> torch.Tensor:
-    """q and p, shape (2, N); q alone, shape (1, N), where p is none or nothing but zeros."""
-    if subtracted is None or not bool(subtracted.detach().any()):
-        return charges.unsqueeze(0)
-    return torch.stack((charges, subtracted))
+def half_weights(half_mesh: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """How often each wave of a half mesh counts along the last axis, shape (M3//2 + 1,)."""
+    weights = torch.full_like(half_mesh[0, 0], 2.0)
+    weights[0] = 1.0
+    if shape[2] % 2 == 0:
+        weights[-1] = 1.0
+    return weights
+
+
+def smooth_influence(
+    cell: torch.Tensor, eta: float, shape: list[int], order: int, constant: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A(k) of the smooth energy ½ Σ_k A(k) |ρ(k)|² over the half mesh, in two factors.
+
+    Parameters
+    ----------
+    cell : torch.Tensor, float64, shape (3, 3), Å
+    eta : float, Å
+    shape : list of 3 int
+    order : int
+    constant : float, eV Å/e²
+
+    Returns
+    -------
+    smooth : torch.Tensor, float64, shape (M1, M2, M3//2 + 1), eV/e²
+        4π k_e/(V k²) exp(−η²k²/2), and the neutralising background at k = 0; carries gradients.
+    splines : torch.Tensor, float64, the same shape
+        W²/(Σ_m W²)² with the splines' transform W and its aliases m: the influence function of
+        Hockney and Eastwood with the aliases of the (Gaussian) interaction itself left out. The
+        highest waves of even meshes, whose sign is ambiguous, are dropped.
+    """
+    rows = reciprocal(cell)
+    kvectors = torch.zeros([1, 1, 1, 3], dtype=cell.dtype, device=cell.device)
+    splines = torch.ones([1, 1, 1], dtype=cell.dtype, device=cell.device)
+    for axis, points in enumerate(shape):
+        whole = torch.arange(points, dtype=cell.dtype, device=cell.device)
+        if axis == 2:
+            whole = whole[: points // 2 + 1]
+        else:
+            whole = torch.where(whole >= float((points + 1) // 2), whole - points, whole)
+        size = [1, 1, 1]
+        size[axis] = whole.shape[0]
+        kvectors = kvectors + whole.reshape(size).unsqueeze(-1) * rows[axis]
+        frequency = whole / float(points)
+        total = torch.zeros_like(frequency)
+        for alias in range(-4, 5):
+            total = total + torch.sinc(frequency + float(alias)) ** (2 * order)
+        factor = torch.sinc(frequency) ** (2 * order) / (total * total)
+        if points % 2 == 0:
+            factor[points // 2] = 0.0
+        splines = splines * factor.reshape(size)
+    k_squared = (kvectors * kvectors).sum(dim=-1)
+    origin = torch.zeros_like(k_squared)
+    origin[0, 0, 0] = 1.0
+    smooth = torch.exp(-0.5 * eta * eta * k_squared) / (k_squared + origin)
+    smooth = smooth - origin * (1.0 + 0.5 * eta * eta)  # 1/k² was 1 there
+    return 4.0 * math.pi * constant / torch.linalg.det(cell).abs() * smooth, splines

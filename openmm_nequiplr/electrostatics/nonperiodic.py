@@ -1,13 +1,20 @@
 """Gaussian charges in free space."""
 
-from __future__ import annotations
-
+# TorchScript compiles the operator and reads its annotations: no postponed ones here
 import torch
 
-from .gaussian import GaussianScreening, pair_potential, pair_width, self_coefficient
+from ..ops.pair_formulas import pair_width
+from .gaussian import (
+    GaussianScreening,
+    pair_energy,
+    pair_potential,
+    pair_potential_of,
+    self_coefficient,
+)
+from .operator import CoulombOperator, EnergyFunction
 
 
-class FreeSpaceCoulomb:
+class FreeSpaceCoulomb(CoulombOperator):
     """Coulomb operator of N Gaussian charges without periodic images.
 
     Parameters
@@ -27,41 +34,42 @@ class FreeSpaceCoulomb:
         coulomb_constant: float,
         offset: float = 0.0,
     ) -> None:
-        self._count = int(positions.shape[0])
-        self._widths = widths
-        self._constant = coulomb_constant
-        self._pairs = torch.triu_indices(
-            self._count, self._count, offset=1, device=positions.device
-        )
-        first, second = self._pairs
-        vectors = positions.index_select(0, first) - positions.index_select(0, second) + offset
-        self._distance = torch.linalg.vector_norm(vectors, dim=-1)
-        width = pair_width(widths[first], widths[second])
-        self._coefficient = coulomb_constant * pair_potential(self._distance, width)
+        super().__init__()
+        self.constant, self.offset = coulomb_constant, offset
+        self.setup(positions, widths)
+
+    def setup(self, positions: torch.Tensor, widths: torch.Tensor) -> None:
+        """Take other positions, shape (N, 3), Å, and widths, shape (N,), Å."""
+        count = positions.shape[0]
+        self.widths = widths
+        self.pairs = torch.triu_indices(count, count, offset=1, device=positions.device)
+        first, second = self.pairs[0], self.pairs[1]
+        vectors = positions.index_select(0, first) - positions.index_select(0, second)
+        self.distance = torch.linalg.vector_norm(vectors + self.offset, dim=-1)
+        width = pair_width(widths.index_select(0, first), widths.index_select(0, second))
+        self.coefficient = self.constant * pair_potential(self.distance, width)
 
     def matrix(self) -> torch.Tensor:
         """K, shape (N, N), eV/e²."""
-        zeros = self._widths.new_zeros(self._count, self._count)
-        upper = zeros.index_put((self._pairs[0], self._pairs[1]), self._coefficient)
-        return upper + upper.T + torch.diag(self.diagonal())
+        count = self.widths.shape[0]
+        zeros = torch.zeros([count, count], dtype=self.widths.dtype, device=self.widths.device)
+        upper = zeros.index_put([self.pairs[0], self.pairs[1]], self.coefficient)
+        return upper + upper.t() + torch.diag(self.diagonal())
 
     def diagonal(self) -> torch.Tensor:
         """k_e/(√π σ), shape (N,), eV/e²."""
-        return self._constant * self_coefficient(self._widths)
+        return self.constant * self_coefficient(self.widths)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        first, second = self._pairs
-        result = self.diagonal() * charges
-        result = result.index_add(0, first, self._coefficient * charges[second])
-        return result.index_add(0, second, self._coefficient * charges[first])
+        pairs = pair_potential_of(self.pairs, self.coefficient, charges)
+        return pairs + self.diagonal() * charges
 
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """½ qᵀKq, a scalar, eV."""
-        first, second = self._pairs
-        pairs = (self._coefficient * charges[first] * charges[second]).sum()
-        return pairs + 0.5 * (self.diagonal() * charges * charges).sum()
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
+        return pair_energy(self.pairs, self.coefficient, self.diagonal(), charges, subtracted)
 
-    def screening(self) -> GaussianScreening:
+    @torch.jit.unused
+    def screening(self) -> EnergyFunction:
         """The part that a point-charge sum over the same atoms lacks."""
-        return GaussianScreening(self._pairs, self._distance, self._widths, self._constant)
+        return GaussianScreening(self.pairs, self.distance, self.widths, self.constant)

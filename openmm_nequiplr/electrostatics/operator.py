@@ -1,57 +1,92 @@
-"""What every Coulomb operator can do."""
+"""The protocol of Coulomb operators."""
 
-from __future__ import annotations
-
-from typing import Protocol, runtime_checkable
+# TorchScript compiles operators and reads their annotations: no postponed ones here
+from typing import Any, Protocol
 
 import torch
 
-
-class CoulombOperator(Protocol):
-    """The matrix K of the Coulomb energy e(q) = ½ qᵀKq of N Gaussian charges, at fixed positions.
-
-    K holds pairs, images and the self-energy k_e/(√π σ) of every Gaussian; the hardness J is not
-    part of it. All tensors are float64; energies are eV, charges e.
-    """
-
-    def matrix(self) -> torch.Tensor:
-        """K itself, shape (N, N), eV/e²: the slow, obvious form."""
-        ...
-
-    def diagonal(self) -> torch.Tensor:
-        """The diagonal of K, shape (N,), eV/e²."""
-        ...
-
-    def potential(self, charges: torch.Tensor) -> torch.Tensor:
-        """K q, shape (N,), eV/e, without forming K where that is cheaper."""
-        ...
-
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """½ qᵀKq, a scalar, eV."""
-        ...
-
-    def screening(self) -> EnergyFunction:
-        """The energy of K less that of a point-charge sum over the same atoms."""
-        ...
-
-
-@runtime_checkable
-class SplitCoulomb(Protocol):
-    """A periodic operator whose smooth part other code can sum."""
-
-    @property
-    def smoothing_width(self) -> float:
-        """Ewald width η in Å: the smooth part of the sum is that of Gaussian charges so wide."""
-        ...
-
-    def pair_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) less the smooth part of the point-charge sums of q and p, eV."""
-        ...
+from .linearized import LinearizedCoulomb
 
 
 class EnergyFunction(Protocol):
     """Something that has an energy for charges of shape (N,)."""
 
-    def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """The energy, a scalar, eV."""
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, a scalar, eV."""
         ...
+
+
+class CoulombOperator(torch.nn.Module):
+    """The matrix K of the Coulomb energy e(q) = ½ qᵀKq of N Gaussian charges, at fixed positions.
+
+    K holds pairs, images and the self-energy k_e/(√π σ) of every Gaussian; the hardness J is not
+    part of it. All tensors are float64; energies are eV, charges e.
+
+    An operator has ``matrix`` at least; others override what they do faster. The smooth part of a
+    periodic operator is that of a point-charge Ewald sum: all but its pairs k_e q_i q_j
+    erfc(r/√2η)/r. Other code may sum it, beside ``rest_difference``.
+    """
+
+    #: η in Å of the smooth part; 0 without one.
+    smoothing_width: float
+    #: Whether the pairs of :meth:`screening` are at hand, and need not be searched.
+    lists_screening: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.smoothing_width, self.lists_screening = 0.0, True
+
+    def matrix(self) -> torch.Tensor:
+        """K itself, shape (N, N), eV/e²: the slow, obvious form."""
+        raise NotImplementedError
+
+    def diagonal(self) -> torch.Tensor:
+        """The diagonal of K, shape (N,), eV/e²."""
+        return self.matrix().diagonal()
+
+    def potential(self, charges: torch.Tensor) -> torch.Tensor:
+        """K q, shape (N,), eV/e, without forming K where that is cheaper."""
+        return self.matrix() @ charges
+
+    def energy(self, charges: torch.Tensor) -> torch.Tensor:
+        """½ qᵀKq, a scalar, eV."""
+        return self.energy_difference(charges, torch.zeros_like(charges))
+
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
+        own, other = self.potential(charges), self.potential(subtracted)
+        return 0.5 * (charges @ own - subtracted @ other)
+
+    def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) less the smooth part of the point-charge sums of q and p, eV.
+
+        What the smooth part holds of the charges themselves and of the background is not in here.
+        """
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def screening(self) -> Any:
+        """The energy of K less that of a point-charge sum over the same atoms."""
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def linearized(self, positions: torch.Tensor) -> LinearizedCoulomb | None:
+        """K to first order about the positions, shape (N, 3), Å, where that saves time."""
+        return None
+
+
+class MatrixCoulomb(CoulombOperator):
+    """An operator that is no more than its matrix.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor, float64, shape (N, N), eV/e²
+    """
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        super().__init__()
+        self.kernel = matrix
+
+    def matrix(self) -> torch.Tensor:
+        """K, shape (N, N), eV/e²."""
+        return self.kernel

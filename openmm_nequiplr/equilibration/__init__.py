@@ -2,13 +2,11 @@
 
 from .adjoint import adjoint_charges, lagrangian_weights
 from .dense import DenseSolver, Equilibration, pad_structures, solve_batch
+from .effective import effective_chi
 from .iterative import IterativeSolver
 from .preconditioning import (
     JacobiPreconditioner,
-    Preconditioner,
-    ReusedPreconditioner,
     WoodburyPreconditioner,
-    default_waves,
     positive_diagonal,
 )
 from .prediction import ChargePredictor
@@ -19,11 +17,9 @@ __all__ = [
     "Equilibration",
     "IterativeSolver",
     "JacobiPreconditioner",
-    "Preconditioner",
-    "ReusedPreconditioner",
     "WoodburyPreconditioner",
     "adjoint_charges",
-    "default_waves",
+    "effective_chi",
     "lagrangian_weights",
     "pad_structures",
     "positive_diagonal",

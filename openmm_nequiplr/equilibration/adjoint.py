@@ -13,8 +13,7 @@ Where the Coulomb sums see Q + Z with constants Z, the same holds with e(v) = ½
 apart: the Coulomb part of Q + Z − w and w, the hardness part of Q − w and w, and g with K (Q + Z).
 """
 
-from __future__ import annotations
-
+# TorchScript compiles these and reads their annotations: no postponed ones here
 import torch
 
 from .dense import DenseSolver, Equilibration
@@ -25,7 +24,6 @@ def adjoint_charges(
     solver: DenseSolver | IterativeSolver,
     gradient: torch.Tensor,
     guess: torch.Tensor | None = None,
-    image: torch.Tensor | None = None,
 ) -> Equilibration:
     """Solve A w = P g, Σw = 0.
 
@@ -37,22 +35,17 @@ def adjoint_charges(
         g, the derivative of the energy by the charges that the equilibration does not cancel.
     guess : torch.Tensor, optional, shape (N,), e
         Where an iterative solver starts; a dense one does without.
-    image : torch.Tensor, optional, shape (N,), eV/e
-        A times the guess, if that is known.
 
     Returns
     -------
     Equilibration
         ``charges`` holds w, shape (N,), e.
     """
-    total = gradient.new_zeros(())
-    if isinstance(solver, IterativeSolver):
-        return solver.solve(-gradient, total, guess, image)
-    return solver.solve(-gradient, total)
+    return solver.solve(-gradient, torch.zeros_like(gradient[0]), guess)
 
 
 def lagrangian_weights(
-    charges: torch.Tensor, adjoint: torch.Tensor, *, full_functional: bool
+    charges: torch.Tensor, adjoint: torch.Tensor, full_functional: bool
 ) -> torch.Tensor:
     """The weights s Q − w of χ in the Lagrangian, shape (N,), e."""
     return charges - adjoint if full_functional else -adjoint

@@ -8,18 +8,16 @@ Minimising χᵀQ + ½QᵀAQ subject to ΣQ = Q_tot gives the linear system
 whose matrix is indefinite, hence LU and not Cholesky.
 """
 
-from __future__ import annotations
-
+# TorchScript compiles DenseSolver and reads its annotations: no postponed ones here
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from ..errors import ConvergenceError
 
 
-@dataclass(frozen=True)
-class Equilibration:
+class Equilibration(NamedTuple):
     """Result of a charge equilibration.
 
     Parameters
@@ -31,18 +29,22 @@ class Equilibration:
         Iterations of an iterative solver, 0 for a dense one.
     residual : float
         Largest |A Q + χ + λ| of all atoms, eV/e.
+    failure : str
+        Why the charges are no solution; empty if they are.
     """
 
     charges: torch.Tensor
     multiplier: torch.Tensor
     iterations: int
     residual: float
+    failure: str
 
 
-def _failed(reason: str) -> ConvergenceError:
-    return ConvergenceError(
-        f"charge equilibration failed: {reason}; atoms on top of one another, non-finite "
-        "positions or a hardness near zero are the usual causes"
+def failed(reason: str) -> str:
+    """Message of an equilibration that failed."""
+    return (
+        f"charge equilibration failed: {reason} (atoms on top of one another, non-finite positions "
+        "and a hardness near zero are other usual causes)"
     )
 
 
@@ -59,19 +61,19 @@ def bordered(matrix: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     -------
     torch.Tensor, shape (..., n + 1, n + 1)
     """
-    corner = mask.new_zeros(*mask.shape[:-1], 1)
+    corner = torch.zeros_like(mask[..., :1])
     top = torch.cat((matrix, mask.unsqueeze(-1)), dim=-1)
     bottom = torch.cat((mask, corner), dim=-1).unsqueeze(-2)
     return torch.cat((top, bottom), dim=-2)
 
 
-class DenseSolver:
+class DenseSolver(torch.nn.Module):
     """LU factors of one structure's bordered matrix, for several right-hand sides; no gradient.
 
     Parameters
     ----------
-    matrix : torch.Tensor, float64, shape (N, N), eV/e²
-        A = K + diag(J).
+    matrix : torch.Tensor, optional, float64, shape (N, N), eV/e²
+        A = K + diag(J), for :meth:`factorize`.
 
     Raises
     ------
@@ -79,26 +81,50 @@ class DenseSolver:
         If the matrix is singular or not finite.
     """
 
-    def __init__(self, matrix: torch.Tensor) -> None:
-        self._matrix = matrix.detach()
-        full = bordered(self._matrix, self._matrix.new_ones(self._matrix.shape[0]))
-        if not bool(torch.isfinite(full).all()):
-            raise _failed("the Coulomb matrix is not finite")
-        try:
-            self._factors, self._pivots = torch.linalg.lu_factor(full)
-        except RuntimeError as error:
-            raise _failed(str(error)) from error
+    def __init__(self, matrix: torch.Tensor | None = None) -> None:
+        super().__init__()
+        empty = torch.zeros(0, 0, dtype=torch.float64)
+        for name in ("matrix", "factors", "pivots"):
+            self.register_buffer(name, empty, persistent=False)
+        if matrix is not None:
+            self.factorize(matrix)
 
-    def solve(self, electronegativity: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
-        """Charges for χ of shape (N,) in eV/e and a total charge (scalar tensor) in e."""
-        chi = electronegativity.detach()
-        rhs = torch.cat((-chi, total_charge.detach().reshape(1))).unsqueeze(-1)
-        solution = torch.linalg.lu_solve(self._factors, self._pivots, rhs).squeeze(-1)
-        charges, multiplier = solution[:-1], solution[-1:]
-        error = (self._matrix @ charges + chi + multiplier).abs().max()
-        if not bool(torch.isfinite(error)):
-            raise _failed("the charges are not finite")
-        return Equilibration(charges, multiplier, 0, float(error))
+    def factorize(self, matrix: torch.Tensor) -> None:
+        """Factorise another A, shape (N, N), eV/e²."""
+        with torch.no_grad():
+            full = bordered(matrix, torch.ones_like(matrix[0]))
+            if not bool(torch.isfinite(full).all()):
+                raise ConvergenceError(failed("the Coulomb matrix is not finite"))
+            factors, pivots, info = torch.linalg.lu_factor_ex(full)
+            if int(info) != 0:
+                raise ConvergenceError(failed("the matrix is singular"))
+            self.matrix, self.factors, self.pivots = matrix, factors, pivots
+
+    def solve(
+        self,
+        electronegativity: torch.Tensor,
+        total_charge: torch.Tensor,
+        guess: torch.Tensor | None = None,
+    ) -> Equilibration:
+        """Charges at the minimum.
+
+        Parameters
+        ----------
+        electronegativity : torch.Tensor, float64, shape (N,), eV/e
+        total_charge : torch.Tensor, float64, scalar, e
+        guess
+            Not needed.
+        """
+        with torch.no_grad():
+            end = total_charge.reshape(1)
+            right = torch.cat((-electronegativity, end)).unsqueeze(-1)
+            solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
+            charges, multiplier = solution[:-1], solution[-1:]
+            gap = self.matrix @ charges + electronegativity + multiplier
+            residual = float(gap.abs().max())
+        if not residual < float("inf"):
+            raise ConvergenceError(failed("the charges are not finite"))
+        return Equilibration(charges, multiplier, 0, residual, "")
 
 
 def pad_structures(
@@ -153,11 +179,11 @@ def solve_batch(
     try:
         solution = torch.linalg.solve(bordered(padded, mask), rhs)
     except RuntimeError as error:
-        raise _failed(str(error)) from error
+        raise ConvergenceError(failed(str(error))) from error
     charges, multiplier = solution[:, :-1], solution[:, -1]
     with torch.no_grad():
         gap = torch.einsum("bij,bj->bi", padded, charges) - rhs[:, :-1] + multiplier.unsqueeze(-1)
         residual = float((gap * mask).abs().max())
     if residual != residual:
-        raise _failed("the charges are not finite")
-    return Equilibration(charges[atoms], multiplier, 0, residual)
+        raise ConvergenceError(failed("the charges are not finite"))
+    return Equilibration(charges[atoms], multiplier, 0, residual, "")

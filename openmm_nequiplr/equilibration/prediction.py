@@ -1,16 +1,11 @@
 """Initial guesses of charges out of those of previous steps."""
 
-from __future__ import annotations
-
+# TorchScript compiles the predictor and reads its annotations: no postponed ones here
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 
 from ..errors import InputError, describe
-from ..jit import FEWEST_ATOMS, compiled
 
 #: Differences that the extrapolation takes in.
 DEFAULT_DEGREE = 3
@@ -18,7 +13,7 @@ DEFAULT_DEGREE = 3
 _PRIOR = 1e-6
 
 
-class ChargePredictor:
+class ChargePredictor(torch.nn.Module):
     """Extrapolates charges over equal time steps by the differences of the last solutions.
 
     The guess is x + Σ_k a_k ∇ᵏx, with the backward differences ∇ᵏ up to ``degree``. With a_k = 1 it
@@ -37,19 +32,22 @@ class ChargePredictor:
         fewer at hand the guess is the polynomial through them.
     """
 
+    last: torch.Tensor
+    differences: torch.Tensor
+    before: torch.Tensor
+
     def __init__(self, degree: int = DEFAULT_DEGREE) -> None:
+        super().__init__()
         if degree < 0:
             raise InputError(describe("degree", degree, "at least 0"))
-        self._degree = degree
-        self._count = 0
-        self._last: torch.Tensor | None = None
-        # ∇ to ∇^degree at the last solution and at the one before, shape (degree, N)
-        self._differences: torch.Tensor | None = None
-        self._before: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        """Number of solutions at hand."""
-        return self._count
+        #: Number of solutions at hand.
+        self.solutions = 0
+        self.degree, self.prior = degree, _PRIOR
+        # x, and ∇x to ∇^degree x there and at the solution before, shape (degree, N)
+        nothing = torch.zeros(0, dtype=torch.float64)
+        self.register_buffer("last", nothing, persistent=False)
+        self.register_buffer("differences", nothing, persistent=False)
+        self.register_buffer("before", nothing, persistent=False)
 
     def predict(self, count: int | None = None) -> torch.Tensor | None:
         """The guess for the next step, shape (N,), e, or None when there is nothing to go by.
@@ -60,133 +58,40 @@ class ChargePredictor:
             Number of atoms of the next structure; if it is not that of the history, the history is
             dropped.
         """
-        if self._last is not None and count is not None and self._last.shape[0] != count:
+        if count is not None and self.last.shape[0] != count:
             self.reset()
-        if self._last is None:
+        if self.solutions == 0:
             return None
-        if self._differences is None:
-            return self._last
-        if self._before is None or self._count < self._degree + 2:
-            return self._last + self._differences[: self._count - 1].sum(dim=0)
-        history = self._last, self._differences, self._before
-        loop = _loop(extrapolate, self._last)
-        if loop is None:
-            return extrapolate_slowly(*history)
-        return torch.from_numpy(loop(*(array.numpy() for array in history)))
+        if self.solutions < self.degree + 2 or self.degree == 0:
+            return self.last + self.differences.sum(dim=0)
+        missed = self.differences[0] - self.before.sum(dim=0)
+        gram = self.before @ self.before.t()
+        gram = gram + torch.diag(self.prior * gram.diagonal() + 1e-300)
+        fitted = torch.linalg.solve_ex(gram, self.before @ missed)[0]
+        if not bool(torch.isfinite(fitted).all()):
+            return self.last
+        return torch.addmv(self.last, self.differences.t(), 1.0 + fitted)
 
     def accept(self, solution: torch.Tensor) -> None:
         """Take up the charges of a step, shape (N,), e.
 
         Charges that are not finite, or of another number of atoms, drop the history.
         """
-        charges = solution.detach()
-        if self._last is not None and self._last.shape != charges.shape:
+        finite = math.isfinite(float(solution.sum()))
+        if not finite or self.last.shape[0] != solution.shape[0]:
             self.reset()
-        if not math.isfinite(float(charges.sum())):
-            self.reset()
+        if not finite:
             return
-        if self._last is not None and self._degree:
-            before = self._differences
-            if before is None:
-                before = charges.new_zeros(self._degree, charges.shape[0])
-            loop = _loop(backward_differences, charges)
-            if loop is None:
-                rows = backward_differences_slowly(charges, self._last, before, self._count)
-            else:
-                arrays = charges.numpy(), self._last.numpy(), before.numpy()
-                rows = torch.from_numpy(loop(*arrays, self._count))
-            self._before, self._differences = before, rows
-        self._last = charges.clone()
-        self._count = min(self._count + 1, self._degree + 2)
-
-    def last_only(self) -> ChargePredictor:
-        """Another predictor that knows the last solution alone."""
-        other = ChargePredictor(self._degree)
-        if self._last is not None:
-            other.accept(self._last)
-        return other
+        blank = torch.zeros_like(solution)
+        rows = [solution - self.last if self.solutions > 0 else blank]
+        for k in range(1, self.degree):
+            rows.append(rows[-1] - self.differences[k - 1] if k < self.solutions else blank)
+        self.before = self.differences
+        self.differences = torch.stack(rows)[: self.degree]
+        self.last = solution.clone()
+        self.solutions = min(self.solutions + 1, self.degree + 2)
 
     def reset(self) -> None:
         """Forget all solutions."""
-        self._count = 0
-        self._last = self._differences = self._before = None
-
-
-def _loop(function: Callable[..., Any], charges: torch.Tensor) -> Callable[..., Any] | None:
-    """The function compiled, where that pays."""
-    if charges.device.type != "cpu" or charges.shape[0] < FEWEST_ATOMS:
-        return None
-    return compiled(function)
-
-
-def extrapolate_slowly(
-    last: torch.Tensor, differences: torch.Tensor, before: torch.Tensor
-) -> torch.Tensor:
-    """x + Σ_k a_k ∇ᵏx with the a_k that would have predicted x best.
-
-    Parameters
-    ----------
-    last : torch.Tensor, shape (N,), e
-        x.
-    differences, before : torch.Tensor, shape (degree, N), e
-        ∇x to ∇^degree x, and those of the solution before x.
-    """
-    missed = differences[0] - before.sum(dim=0)
-    gram = before @ before.T
-    gram.diagonal().mul_(1.0 + _PRIOR).add_(torch.finfo(gram.dtype).tiny)
-    weights = 1.0 + torch.linalg.solve(gram, before @ missed)
-    if not bool(torch.isfinite(weights).all()):
-        return last
-    return torch.addmv(last, differences.T, weights)
-
-
-def extrapolate(last, differences, before):
-    """:func:`extrapolate_slowly` as loops over NumPy arrays, to be compiled."""
-    degree, count = differences.shape
-    gram, right = np.zeros((degree, degree)), np.zeros(degree)
-    for i in range(count):
-        missed = differences[0, i]
-        for k in range(degree):
-            missed -= before[k, i]
-        for k in range(degree):
-            right[k] += before[k, i] * missed
-            for m in range(k + 1):
-                gram[k, m] += before[k, i] * before[m, i]
-    for k in range(degree):
-        gram[k, k] = gram[k, k] * (1.0 + _PRIOR) + np.finfo(np.float64).tiny
-        for m in range(k):
-            gram[m, k] = gram[k, m]
-    guess = last.copy()
-    if not (np.isfinite(gram).all() and np.isfinite(right).all()):
-        return guess
-    weights = 1.0 + np.linalg.solve(gram, right)
-    if np.isfinite(weights).all():
-        for k in range(degree):
-            for i in range(count):
-                guess[i] += weights[k] * differences[k, i]
-    return guess
-
-
-def backward_differences_slowly(
-    charges: torch.Tensor, last: torch.Tensor, before: torch.Tensor, count: int
-) -> torch.Tensor:
-    """∇ to ∇^degree of ``charges``, shape (degree, N), out of the last ones and their differences.
-
-    Zero from row ``count``, the number of earlier solutions, on.
-    """
-    rows = torch.zeros_like(before)
-    rows[0] = charges - last
-    for k in range(1, min(count, len(rows))):
-        rows[k] = rows[k - 1] - before[k - 1]
-    return rows
-
-
-def backward_differences(charges, last, before, count):
-    """:func:`backward_differences_slowly` as loops over NumPy arrays, to be compiled."""
-    rows = np.zeros(before.shape)
-    known = min(count, before.shape[0])
-    for i in range(before.shape[1]):
-        rows[0, i] = charges[i] - last[i]
-        for k in range(1, known):
-            rows[k, i] = rows[k - 1, i] - before[k - 1, i]
-    return rows
+        self.solutions = 0
+        self.last = self.last[:0]

@@ -30,6 +30,7 @@ from .step import (
     Step,
     coulomb_operator,
     equilibration,
+    solve_charges,
     to_numpy,
 )
 
@@ -103,8 +104,7 @@ class Evaluator:
             solver = equilibration(
                 graph, operator, model.separate_hardness(graph), self.options, memory
             )
-            pushed = chi + solver.potential(model.offsets(graph))
-            result = solver.solve(pushed, graph.total_charge)
+            result = solve_charges(solver, chi, model.offsets(graph), graph.total_charge)
         return to_numpy(result.charges), to_numpy(chi)
 
     def __call__(
@@ -153,8 +153,7 @@ class Evaluator:
             raise InputError(
                 describe("compute_stress", True, "False when point_charge_coulomb is given")
             )
-        delegated = point_charge_coulomb is not None
-        step = Step(self.model, graph, compute_stress, self.options, memory, delegated)
+        step = Step(self.model, graph, compute_stress, self.options, memory)
         step.equilibrate()
         with part("Coulomb"):
             coulomb = step.coulomb_energy(point_charge_coulomb)

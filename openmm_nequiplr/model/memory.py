@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..electrostatics import MeshCoulomb, MeshGeometry, mesh_geometry
-from ..equilibration import ChargePredictor, ReusedPreconditioner
+from ..electrostatics import MeshCoulomb, MeshGeometry, MeshParameters, mesh_geometry
+from ..equilibration import ChargePredictor, WoodburyPreconditioner
 from ..graph import AtomicGraph
 from ..lattice import matched
 from .potential import NequIPLRPotential
-
-#: Relative error of the Coulomb forces that the mesh aims at.
-MESH_ACCURACY = 1e-4
+from .solving import MESH_ACCURACY
 
 # An atom that moved farther (Å) since the last structure has not done so within a time step.
 _LONGEST_STEP = 0.3
@@ -41,27 +40,26 @@ class ChargeMemory:
 
     def __init__(self, model: NequIPLRPotential, accuracy: float = MESH_ACCURACY) -> None:
         self.model, self.accuracy = model, accuracy
-        self.preconditioner = ReusedPreconditioner(model.config.coulomb_constant)
+        self.preconditioner = WoodburyPreconditioner(model.config.coulomb_constant)
         self.geometries = 0
         self.geometry: MeshGeometry | None = None
-        self._uniform = False
+        self.operator: MeshCoulomb | None = None
         self._types: torch.Tensor | None = None
         self._chosen: np.ndarray | None = None
         self._track: Track | None = None
         self._trial: Track | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own mesh: the operator may hold what autograd does not copy."""
+        return {**self.__dict__, "operator": None, "geometry": None}
+
     def reset(self) -> None:
         """Forget everything, as after an evaluation that failed."""
         self.preconditioner.reset()
-        self.geometry = self._types = self._chosen = self._track = self._trial = None
+        self.geometry = self.operator = self._types = self._chosen = None
+        self._track = self._trial = None
 
-    def mesh(
-        self,
-        graph: AtomicGraph,
-        positions: torch.Tensor,
-        cell: torch.Tensor,
-        uniform: bool | None = None,
-    ) -> MeshCoulomb:
+    def mesh(self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor) -> MeshCoulomb:
         """The mesh operator of a periodic structure; the tensors may carry gradients.
 
         Parameters
@@ -69,14 +67,7 @@ class ChargeMemory:
         graph : AtomicGraph
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
-        uniform : bool
-            Take all charges for equally wide on the mesh, so that other code can sum that part; by
-            default as it was done last.
         """
-        uniform = self._uniform if uniform is None else uniform
-        if uniform is not self._uniform:
-            self._uniform, self.geometry = uniform, None
-        widths = self.model.widths[graph.types]
         points, box = _numpy(positions), _numpy(cell)
         geometry, images = self.geometry, None
         fits = geometry is not None and _same(self._types, graph.types)
@@ -88,28 +79,43 @@ class ChargeMemory:
             parameters = geometry.parameters if geometry is not None and fits else None
             if self._chosen is None or _strain(self._chosen, box) > _SAME_SPLITTING:
                 parameters = None
-            if parameters is None:
-                self._chosen = box.copy()
-            points, images = _numpy(positions), None
-            geometry = mesh_geometry(
-                points,
-                box,
-                _numpy(widths),
-                self.accuracy,
-                uniform=uniform,
-                parameters=parameters,
-            ).to(graph.positions.device)
-            self.geometry, self._types = geometry, graph.types
-            self.geometries += 1
+            return self._renewed(graph, positions, cell, parameters)
         if images is not None:
             positions = positions - torch.from_numpy(images).to(cell.device) @ cell
+        assert self.operator is not None
+        self.operator.setup(positions, cell)
+        return self.operator
+
+    def _renewed(
+        self,
+        graph: AtomicGraph,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        parameters: MeshParameters | None,
+    ) -> MeshCoulomb:
+        """Another pair list, and another mesh unless its parameters are given."""
+        points, box = _numpy(positions), _numpy(cell)
+        if parameters is None:
+            self._chosen = box.copy()
+        widths = self.model.widths[graph.types]
+        geometry = mesh_geometry(
+            points, box, _numpy(widths), self.accuracy, parameters=parameters
+        ).to(graph.positions.device)
         constant = self.model.config.coulomb_constant
         single = self.model.dtype == torch.float32 and self.accuracy >= _SINGLE_PRECISION
         dtype = torch.float32 if single else torch.float64
-        return MeshCoulomb(positions, cell, widths, geometry, constant, dtype=dtype)
+        self.operator = MeshCoulomb(positions, cell, widths, geometry, constant, dtype=dtype)
+        self.geometry, self._types = geometry, graph.types
+        self.geometries += 1
+        return self.operator
 
     def guesses(self, graph: AtomicGraph) -> Track:
         """Where the solves for a structure start, and where their results belong."""
+        track = self._choose(graph)
+        track.graph = graph
+        return track
+
+    def _choose(self, graph: AtomicGraph) -> Track:
         track, trial = self._track, self._trial
         if track is not None and not track.same_atoms(graph):
             self.preconditioner.reset()
@@ -135,6 +141,7 @@ class Track:
     """Charges along structures that follow one another by small moves."""
 
     def __init__(self, graph: AtomicGraph) -> None:
+        self.graph = graph
         self.types, self.total_charge = graph.types, float(graph.total_charge)
         self.cell = _numpy(graph.cell[0])
         self.periodic = graph.periodic[0]
@@ -176,11 +183,17 @@ class Track:
         """A track for another cell; it starts from the last charges if the atoms are near."""
         other = Track(graph)
         if self._moved(graph) <= _LONGEST_STEP:
-            other.charges, other.adjoint = self.charges.last_only(), self.adjoint.last_only()
+            for known, new in ((self.charges, other.charges), (self.adjoint, other.adjoint)):
+                if known.solutions:
+                    new.accept(known.last)
         return other
 
-    def advance(self, graph: AtomicGraph, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
+    def begin(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
+        """:meth:`ChargeMemory.guesses` has chosen this track for the structure."""
+
+    def advance(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
         """Take up the results of a structure; the same one again does not count as a step."""
+        graph = self.graph
         if self.positions is None:  # charges of another cell were good enough for the guess
             self.charges.reset()
             self.adjoint.reset()

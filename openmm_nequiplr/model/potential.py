@@ -15,7 +15,7 @@ from ..electrostatics import (
     LegacyFreeCoulomb,
     LegacyPeriodicCoulomb,
 )
-from ..equilibration import solve_batch
+from ..equilibration import effective_chi, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..nn import DistanceFloor, ZBLRepulsion, saturate
@@ -256,22 +256,20 @@ class NequIPLRPotential(torch.nn.Module):
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> list[torch.Tensor]:
         """K of each structure, eV/e²: to first order in the positions where the graph has it so."""
-        if cell is graph.cell and all(tangent is not None for tangent in graph.tangent):
-            pairs = zip(graph.tangent, positions.split(graph.counts), strict=True)
-            return [tangent.matrix(own) for tangent, own in pairs if tangent is not None]
+        if cell is graph.cell and all(known is not None for known in graph.linearized):
+            pairs = zip(graph.linearized, positions.split(graph.counts), strict=True)
+            return [known.matrix(own) for known, own in pairs if known is not None]
         return [operator.matrix() for operator in self.coulomb_operators(graph, positions, cell)]
 
-    def with_tangent(self, graph: AtomicGraph) -> AtomicGraph:
-        """The graph of one structure with K and its slope, where it has a lattice sum.
+    def with_linearized(self, graph: AtomicGraph) -> AtomicGraph:
+        """The graph of one structure with K and its gradient, where it has a lattice sum.
 
         :meth:`forward` then takes both from there instead of computing them at every call.
         """
         if not self.config.equilibration:
             return graph
         operator = self.coulomb_operators(graph, graph.positions, graph.cell)[0]
-        if not isinstance(operator, EwaldCoulomb):
-            return graph
-        return replace(graph, tangent=(operator.tangent(graph.positions),))
+        return replace(graph, linearized=(operator.linearized(graph.positions),))
 
     # --------------------------------------------------------------- forward
 
@@ -320,10 +318,11 @@ class NequIPLRPotential(torch.nn.Module):
         split = list(hardness.split(graph.counts))
         matrices = [k + torch.diag(j) for k, j in zip(coulomb, split, strict=True)]
         offsets = self.offsets(graph)
-        pushed = chi
+        known = None
         if self.charge_offset is not None:
             parts = zip(coulomb, offsets.split(graph.counts), strict=True)
-            pushed = chi + torch.cat([k @ z for k, z in parts])
+            known = torch.cat([k @ z for k, z in parts])
+        pushed = effective_chi(chi, known)
         charges = solve_batch(matrices, pushed, graph.total_charge, graph.counts).charges
         electrostatic = self._electrostatic_energy(graph, charges, offsets, chi, hardness, coulomb)
         short_range = self.short_range_energy(graph, charges, length, harmonics, features)

@@ -1,33 +1,21 @@
-"""Who solves for the charges of an evaluation: dense factors, or iterations that remember.
+"""Charge solvers of an evaluation: dense LU, or warm-started conjugate gradients.
 
 The dense solver holds the Coulomb matrix and is exact; its time goes as N³, its memory as N². The
 iterative one sums on a mesh when periodic and starts from the structures before. Its results depend
 on that past within the tolerance and no further.
 """
 
-from __future__ import annotations
-
+# TorchScript compiles the solvers and reads their annotations: no postponed ones here
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..electrostatics import CoulombOperator, MeshCoulomb
-from ..equilibration import (
-    DenseSolver,
-    Equilibration,
-    IterativeSolver,
-    JacobiPreconditioner,
-    Preconditioner,
-    adjoint_charges,
-    positive_diagonal,
-)
+from ..equilibration import DenseSolver, Equilibration, IterativeSolver, positive_diagonal
 from ..equilibration.iterative import DEFAULT_MAX_ITERATIONS
-from ..errors import InputError, describe
-from ..graph import AtomicGraph
+from ..errors import ConvergenceError, InputError, describe
 from .config import ModelConfig
-from .memory import MESH_ACCURACY, ChargeMemory
 
 SOLVERS = ("auto", "dense", "iterative")
 #: Residual, relative to that of uniform charges, at which an iterative solve stops.
@@ -36,6 +24,8 @@ DEFAULT_CHARGE_TOLERANCE = 1e-4
 #: matrix all the same.
 ITERATIVE_FROM = {True: 200, False: 2000}
 
+#: Relative error of the Coulomb forces that the mesh aims at.
+MESH_ACCURACY = 1e-4
 _FINEST_MESH = 1e-9
 
 
@@ -49,7 +39,7 @@ class SolverOptions:
         ``"auto"`` chooses by the number of atoms, see :data:`ITERATIVE_FROM`.
     charge_tolerance : float
         Of the iterative solver: residual, relative to that of uniform charges, at which it stops.
-        The mesh is as accurate, and no less than :data:`.memory.MESH_ACCURACY`.
+        The mesh is as accurate, and no less than :data:`MESH_ACCURACY`.
     max_iterations : int
         Of the iterative solver; more are an error.
 
@@ -99,134 +89,129 @@ class SolverOptions:
         return self.solver == "iterative" or count >= ITERATIVE_FROM[periodic]
 
 
-class DenseEquilibration:
+class DenseEquilibration(DenseSolver):
     """Charges and adjoint charges of one structure by LU factors.
 
     Parameters
     ----------
     operator : CoulombOperator
-    hardness : torch.Tensor, float64, shape (N,), eV/e²
     """
 
-    def __init__(self, operator: CoulombOperator, hardness: torch.Tensor) -> None:
+    def __init__(self, operator: Any) -> None:
+        super().__init__()
+        self.operator, self.failure = operator, ""
+        empty = torch.zeros(0, 0, dtype=torch.float64)
+        self.register_buffer("kernel", empty, persistent=False)
+
+    def begin(self, hardness: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor) -> None:
+        """Take the operator as it is now.
+
+        Parameters
+        ----------
+        hardness : torch.Tensor, float64, shape (N,), eV/e²
+        positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
+        """
         with torch.no_grad():
-            self._kernel = operator.matrix().detach()
-            self._solver = DenseSolver(self._kernel + torch.diag(hardness))
+            self.kernel = self.operator.matrix()
+        self.factorize(self.kernel + torch.diag(hardness))
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        return self._kernel @ charges
+        return self.kernel @ charges
 
-    def solve(self, pushed: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
+    def equilibrate(self, effective_chi: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
         """Charges for electronegativities, shape (N,), eV/e, and a total charge, e."""
-        return self._solver.solve(pushed, total_charge)
+        return self.solve(effective_chi, total_charge)
 
     def adjoint(self, gradient: torch.Tensor) -> Equilibration:
         """Adjoint charges for a gradient by the charges, shape (N,), eV/e."""
-        return adjoint_charges(self._solver, gradient)
+        return self.solve(-gradient, torch.zeros_like(gradient[0]))
 
-    def finish(self) -> None:
+    def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
         """Nothing is kept."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the matrices."""
+        self.kernel = self.kernel[:0]
+        self.matrix, self.factors = self.kernel, self.kernel
 
 
-#: Charges that a solve starts from, and A times these, as far as they are known.
-_Start = tuple[torch.Tensor | None, torch.Tensor | None]
-
-
-class _MatrixCoulomb:
-    """An operator's potential and diagonal out of its matrix."""
-
-    def __init__(self, operator: CoulombOperator) -> None:
-        with torch.no_grad():
-            self._kernel = operator.matrix()
-
-    def potential(self, charges: torch.Tensor) -> torch.Tensor:
-        return self._kernel @ charges
-
-    def diagonal(self) -> torch.Tensor:
-        return self._kernel.diagonal()
-
-
-class IterativeEquilibration:
-    """Charges and adjoint charges of one structure by conjugate gradients.
+class IterativeEquilibration(IterativeSolver):
+    """Charges and adjoint charges of one structure by warm-started conjugate gradients.
 
     Parameters
     ----------
-    memory : ChargeMemory
-    options : SolverOptions
-    graph : AtomicGraph
     operator : CoulombOperator
-    hardness : torch.Tensor, float64, shape (N,), eV/e²
+    preconditioner : torch.nn.Module
+        Of :mod:`openmm_nequiplr.equilibration.preconditioning`; kept from structure to structure.
+    history
+        Holds two :class:`openmm_nequiplr.equilibration.ChargePredictor`, ``charges`` and
+        ``adjoint``; ``begin(positions, cell)`` tells it of a structure, ``advance(charges,
+        adjoint)`` of its results, and ``reset()`` of a failure.
+    options : SolverOptions
     """
 
     def __init__(
-        self,
-        memory: ChargeMemory,
-        options: SolverOptions,
-        graph: AtomicGraph,
-        operator: CoulombOperator,
-        hardness: torch.Tensor,
+        self, operator: Any, preconditioner: torch.nn.Module, history: Any, options: SolverOptions
     ) -> None:
-        if not graph.periodic[0]:  # K as a matrix: its products are faster than those over pairs
-            operator = cast(CoulombOperator, _MatrixCoulomb(operator))
-        self._memory, self._graph, self._operator = memory, graph, operator
-        self._hardness = hardness.detach()
-        self._adjoint_start: _Start = None, None
-        self._track = memory.guesses(graph)
-        self._results: list[Equilibration] = []
+        super().__init__(
+            operator,
+            torch.zeros(0, dtype=torch.float64),
+            tolerance=options.charge_tolerance,
+            max_iterations=options.max_iterations,
+            preconditioner=preconditioner,
+        )
+        self.history = history
+        self.failure, self.iterations = "", 0
+
+    def begin(self, hardness: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor) -> None:
+        """Take the operator as it is now; arguments as for :class:`DenseEquilibration`."""
         with torch.no_grad():
-            preconditioner: Preconditioner
-            if graph.periodic[0]:
-                preconditioner = memory.preconditioner.get(
-                    graph.positions, graph.cell[0], operator, hardness
-                )
-            else:
-                preconditioner = JacobiPreconditioner(positive_diagonal(operator, hardness))
-            self._solver = IterativeSolver(
-                operator,
-                hardness,
-                tolerance=options.charge_tolerance,
-                max_iterations=options.max_iterations,
-                preconditioner=preconditioner,
-            )
+            self.failure, self.iterations = "", 0
+            self.hardness = hardness
+            if not self.preconditioner.fits(hardness.shape[0], cell):
+                diagonal = positive_diagonal(self.operator.diagonal(), hardness)
+                self.preconditioner.make(diagonal, positions, cell)
+            self.history.begin(positions, cell)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
         with torch.no_grad():
-            return self._operator.potential(charges)
+            return self.operator.potential(charges)
 
-    def solve(self, pushed: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
-        """Charges for electronegativities, shape (N,), eV/e, and a total charge, e."""
-        start = self._guess(total_charge)
-        return self._keep(self._solver.solve(pushed, total_charge[0], *start))
+    def equilibrate(self, effective_chi: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
+        """Charges for electronegativities, shape (N,), eV/e, and a total charge, e.
+
+        Raises
+        ------
+        ConvergenceError
+            If the iterations do not suffice. TorchScript leaves the reason in ``failure`` instead:
+            it crashes where a frozen graph raises out of a loop.
+        """
+        guess = self.history.charges.predict(effective_chi.shape[0])
+        return self._keep(self.forward(effective_chi, total_charge, guess))
 
     def adjoint(self, gradient: torch.Tensor) -> Equilibration:
         """Adjoint charges for a gradient by the charges, shape (N,), eV/e."""
-        return self._keep(adjoint_charges(self._solver, gradient, *self._adjoint_start))
-
-    def _guess(self, total_charge: torch.Tensor) -> _Start:
-        """Where the charges start; that of the adjoint charges is kept for later.
-
-        Products with both are taken at once, which a mesh does faster.
-        """
-        count = self._graph.num_atoms
-        charges, adjoint = (p.predict(count) for p in (self._track.charges, self._track.adjoint))
-        self._adjoint_start = adjoint, None
-        if charges is None or adjoint is None or not isinstance(self._operator, MeshCoulomb):
-            return charges, None
-        both = torch.stack((charges, adjoint))
-        totals = torch.cat((total_charge, torch.zeros_like(total_charge)))
-        both += ((totals - both.sum(dim=1)) / count).unsqueeze(1)
-        images = torch.addcmul(self._operator.potentials(both), self._hardness, both)
-        self._adjoint_start = both[1], images[1]
-        return both[0], images[0]
+        guess = self.history.adjoint.predict(gradient.shape[0])
+        return self._keep(self.forward(-gradient, torch.zeros_like(gradient[0]), guess))
 
     def _keep(self, result: Equilibration) -> Equilibration:
-        self._results.append(result)
+        self.iterations = max(self.iterations, result.iterations)
+        if len(result.failure) > 0:
+            self.failure = result.failure
+            if not torch.jit.is_scripting():
+                raise ConvergenceError(self.failure)
         return result
 
-    def finish(self) -> None:
-        """Let the next structure profit from the results."""
-        first, second = self._results
-        self._track.advance(self._graph, first.charges, second.charges)
-        self._memory.preconditioner.report(max(first.iterations, second.iterations))
+    def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
+        """Let the next structure profit from the results, shape (N,), e."""
+        if len(self.failure) == 0:
+            self.preconditioner.report(self.iterations)
+            self.history.advance(charges, adjoint)
+
+    def forget(self) -> None:
+        """Keep nothing of an evaluation that failed."""
+        self.preconditioner.reset()
+        self.history.reset()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 
-from ..electrostatics import CoulombOperator, EnergyFunction, MeshCoulomb, SplitCoulomb
-from ..equilibration import lagrangian_weights
+from ..electrostatics import CoulombOperator, MatrixCoulomb
+from ..equilibration import (
+    Equilibration,
+    JacobiPreconditioner,
+    effective_chi,
+    lagrangian_weights,
+)
 from ..graph import AtomicGraph
 from ..timing import part
 from ..units import COULOMB_CONSTANT
@@ -101,7 +106,6 @@ class Step:
         with_stress: bool,
         options: SolverOptions,
         memory: ChargeMemory | None,
-        delegated: bool = False,
     ) -> None:
         self.model, self.graph, self.with_stress = model, graph, with_stress
         self.options, self.memory = options, memory
@@ -118,7 +122,7 @@ class Step:
             self.length, self.harmonics = model.edge_features(vectors)
             self.chi, self.features = model.first_stage(graph, self.length, self.harmonics)
         with torch.enable_grad(), part("Coulomb operator"):
-            self.operator = coulomb_operator(model, graph, self.moved, self.cell, memory, delegated)
+            self.operator = coulomb_operator(model, graph, self.moved, self.cell, memory)
 
     def equilibrate(self) -> None:
         """Charges Q, the energy stage, and the adjoint charges w."""
@@ -127,10 +131,7 @@ class Step:
             self.hardness = self.model.separate_hardness(graph)
             solver = equilibration(graph, self.operator, self.hardness, self.options, self.memory)
             self.offsets = self.model.offsets(graph)
-            pushed = self.chi.detach()
-            if bool(self.offsets.any()):
-                pushed = pushed + solver.potential(self.offsets)
-            first = solver.solve(pushed, graph.total_charge)
+            first = solve_charges(solver, self.chi.detach(), self.offsets, graph.total_charge)
         self.charges = first.charges
         with torch.enable_grad(), part("stage 2 and its gradient"):
             charges = self.charges.detach().requires_grad_()
@@ -147,31 +148,31 @@ class Step:
             if not self.full:
                 gradient = gradient + solver.potential(self.charges + self.offsets)
             second = solver.adjoint(gradient)
-            solver.finish()
+            solver.finish(first.charges, second.charges)
         self.adjoint = second.charges
         self.iterations = first.iterations, second.iterations
         self.residual = max(first.residual, second.residual)
-        self.pure = self.charges + self.offsets - self.adjoint
+        self.lagrangian_charges = self.charges + self.offsets - self.adjoint
 
     def coulomb_energy(self, point_charges: PointChargeCoulomb | None) -> _Coulomb:
         operator = self.operator
         if point_charges is None:
             with torch.enable_grad():
-                return _Coulomb(self._difference(operator), None)
+                charges = self.lagrangian_charges
+                return _Coulomb(operator.energy_difference(charges, self.adjoint), None)
+        charges, subtracted = self.lagrangian_charges, self.adjoint
         # pairs are summed here where the point-charge code can leave them out
-        if (
-            isinstance(operator, SplitCoulomb)
-            and isinstance(point_charges, SmoothCoulomb)
-            and (point_charges.cutoff is None or isinstance(operator, MeshCoulomb))
-        ):
-            eta, smooth = operator.smoothing_width, point_charges.smooth
-            energy, forces = self._outside(lambda *structure: smooth(*structure, eta))
+        eta, cutoff = operator.smoothing_width, getattr(point_charges, "cutoff", None)
+        split = eta > 0.0 and isinstance(point_charges, SmoothCoulomb)
+        if split and (cutoff is None or not operator.lists_screening):
+            smooth = cast(SmoothCoulomb, point_charges).smooth
+            energy, forces = self._outside(lambda x, cell, q: smooth(x, cell, q, eta))
             with torch.enable_grad():
-                correction = operator.pair_difference(self.pure, self.adjoint)
+                correction = operator.rest_difference(charges, subtracted)
         else:
             energy, forces = self._outside(point_charges)
             with torch.enable_grad():
-                correction = self._difference(operator.screening())
+                correction = operator.screening().energy_difference(charges, subtracted)
         return _Coulomb(correction + energy, forces)
 
     def _outside(
@@ -182,17 +183,12 @@ class Step:
         positions = to_numpy(self.graph.positions)
         cell = to_numpy(self.graph.cell[0]) if self.graph.periodic[0] else None
         total, forces = 0.0, np.zeros_like(positions)
-        for sign, charges in ((ratio, self.pure), (-ratio, self.adjoint)):
+        for sign, charges in ((ratio, self.lagrangian_charges), (-ratio, self.adjoint)):
             if bool(charges.any()):
                 energy, force = coulomb(positions, cell, to_numpy(charges))
                 total += sign * float(energy)
                 forces += sign * np.asarray(force)
         return total, forces
-
-    def _difference(self, source: EnergyFunction) -> torch.Tensor:
-        if isinstance(source, MeshCoulomb):
-            return source.energy_difference(self.pure, self.adjoint)
-        return source.energy(self.pure) - source.energy(self.adjoint)
 
     def finish(self, coulomb: _Coulomb, compute_forces: bool) -> Evaluation:
         """Put the Lagrangian together and differentiate it at fixed Q and w."""
@@ -258,15 +254,10 @@ def coulomb_operator(
     positions: torch.Tensor,
     cell: torch.Tensor,
     memory: ChargeMemory | None,
-    delegated: bool | None = None,
 ) -> CoulombOperator:
-    """The Coulomb operator at positions and cell that may carry gradients.
-
-    ``delegated`` says whether other code will sum the smooth part; charges alone do not depend on
-    it, and take the mesh that is there.
-    """
+    """The Coulomb operator at positions and cell that may carry gradients."""
     if memory is not None and graph.periodic[0]:
-        return memory.mesh(graph, positions, cell[0], uniform=delegated)
+        return memory.mesh(graph, positions, cell[0])
     return model.coulomb_operators(graph, positions, cell)[0]
 
 
@@ -278,9 +269,29 @@ def equilibration(
     memory: ChargeMemory | None,
 ) -> DenseEquilibration | IterativeEquilibration:
     """Dense without a memory, iterative with one."""
+    solver: DenseEquilibration | IterativeEquilibration
     if memory is None:
-        return DenseEquilibration(operator, hardness)
-    return IterativeEquilibration(memory, options, graph, operator, hardness)
+        solver = DenseEquilibration(operator)
+    elif graph.periodic[0]:
+        history = memory.guesses(graph)
+        solver = IterativeEquilibration(operator, memory.preconditioner, history, options)
+    else:  # K as a matrix: its products are faster than those over pairs
+        dense = MatrixCoulomb(operator.matrix().detach())
+        history = memory.guesses(graph)
+        solver = IterativeEquilibration(dense, JacobiPreconditioner(), history, options)
+    solver.begin(hardness, graph.positions, graph.cell[0])
+    return solver
+
+
+def solve_charges(
+    solver: DenseEquilibration | IterativeEquilibration,
+    chi: torch.Tensor,
+    offsets: torch.Tensor,
+    total_charge: torch.Tensor,
+) -> Equilibration:
+    """Charges for electronegativities and charge offsets, both of shape (N,)."""
+    known = solver.potential(offsets) if bool(offsets.any()) else None
+    return solver.equilibrate(effective_chi(chi, known), total_charge)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 
 from ..console import say
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
-from ..equilibration import solve_batch
+from ..equilibration import effective_chi, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..model.potential import NequIPLRPotential
@@ -146,7 +146,7 @@ class _Fixed:
         with torch.no_grad():
             self.edges = model.edge_features(graph.edge_vectors())
             kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
-            self.push = kernel @ model.offsets(graph)
+            self.offset_potential = kernel @ model.offsets(graph)
             self.matrix = kernel + torch.diag(model.separate_hardness(graph))
 
     def loss(
@@ -157,7 +157,7 @@ class _Fixed:
         ``dipole_weight`` is that of dipoles (e Å) relative to charges (e).
         """
         graph, labels = self.item.graph, self.item.labels
-        chi = model.electronegativity(graph, *self.edges) + self.push
+        chi = effective_chi(model.electronegativity(graph, *self.edges), self.offset_potential)
         charges = solve_batch([self.matrix], chi, graph.total_charge, graph.counts).charges
         assert labels.charges is not None
         error = (charges - labels.charges)[torch.isfinite(labels.charges)]

@@ -193,9 +193,9 @@ def test_kept_matrices_change_nothing(structures, options):
     if model.charge_offset is not None:
         torch.nn.init.constant_(model.charge_offset[1:2], 0.6)
     kept = GraphDataset(structures, model).items[0].graph
-    assert kept.tangent[0] is not None
+    assert kept.linearized[0] is not None
     results = []
-    for graph in (kept, replace(kept, tangent=(None,))):
+    for graph in (kept, replace(kept, linearized=(None,))):
         output = model(graph)
         loss = output.forces.square().sum() + output.charges.square().sum() + output.energy.sum()
         gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)

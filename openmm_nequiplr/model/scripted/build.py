@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from e3nn.util.jit import script
 
+from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
 from ..building import type_indices
 from ..potential import NequIPLRPotential
-from ..solving import SolverOptions
-from .direct import EwaldMatrix, FreeMatrix
+from ..solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .graph import EvaluationGraph
-from .mesh import MeshMatrix
+from .history import ChargeHistory
+from .operators import EwaldOperator, FreeOperator, MeshOperator
 from .pairs import PairList
-from .solving import DenseCharges, DiagonalFactor, IterativeCharges, WoodburyFactor
 
 #: How much farther than needed (Å) neighbours are searched.
 SKIN = 0.6
@@ -109,19 +109,20 @@ def script_model(
         parameter.requires_grad_(False)
     types = torch.from_numpy(type_indices(own.config, symbols)).to(device)
     config, count = own.config, len(types)
-    widest = 2.0**0.5 * max(config.widths[k] for k in set(types.tolist()))
-    constant = config.coulomb_constant
-    operator: torch.nn.Module = FreeMatrix(constant)
-    factor: torch.nn.Module = DiagonalFactor()
+    widths, constant = own.widths[types], config.coulomb_constant
     iterative = options.iterative(config, count, periodic)
-    if periodic and iterative:
-        operator = MeshMatrix(constant, widest, count, options.mesh_accuracy)
-        factor = WoodburyFactor(constant, count)
-    elif periodic:
-        operator = EwaldMatrix(constant, widest, count)
-    solver: torch.nn.Module = DenseCharges(operator)
+    operator: torch.nn.Module
+    preconditioner: torch.nn.Module = JacobiPreconditioner()
+    if not periodic:
+        operator = FreeOperator(widths, constant)
+    elif iterative:
+        operator = MeshOperator(widths, constant, options.mesh_accuracy)
+        preconditioner = WoodburyPreconditioner(constant)
+    else:
+        operator = EwaldOperator(widths, constant)
+    solver: torch.nn.Module = DenseEquilibration(operator)
     if iterative:
-        solver = IterativeCharges(operator, factor, options)
+        solver = IterativeEquilibration(operator, preconditioner, ChargeHistory(), options)
     pairs = PairList(max(config.r_max, config.charge_cutoff), periodic, skin)
     graph = EvaluationGraph(own, types, periodic, total_charge, pairs, solver, external)
     graph.select(atoms)

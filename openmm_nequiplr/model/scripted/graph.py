@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ...equilibration import effective_chi, lagrangian_weights
 from ...nn import saturate
 from ...units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
 from ..potential import NequIPLRPotential
@@ -55,7 +56,7 @@ class EvaluationGraph(torch.nn.Module):
     periodic : bool
     total_charge : float, e
     pairs : PairList
-    solver : DenseCharges or IterativeCharges
+    solver : DenseEquilibration or IterativeEquilibration
     external : torch.nn.Module, optional
         Sums the smooth part of the point charges' energy (without a cell: all of it) in place of
         the graph. Arguments as those of :class:`NoExternalSum`, with the physical Coulomb constant.
@@ -186,23 +187,18 @@ class EvaluationGraph(torch.nn.Module):
                 box = self.lattice(cell)
         with torch.no_grad():
             searches = self.pairs.searches
-            x = self.pairs.update(positions, box, self.solver.operator.far_cutoff(box))
-            first, second, vector = self.pairs(x, box, False)
-            kept = self.solver.operator.setup(
-                x, box, self.widths, first, second, vector, self.pairs.searches != searches
-            )
-            first, second, vector = self.pairs(x, box, True)
-            inside = torch.linalg.vector_norm(vector, dim=-1) < self.cutoff
-            near = torch.nonzero(inside).squeeze(-1)
-            first, second = first.index_select(0, near), second.index_select(0, near)
-            vector = vector.index_select(0, near)
-        return self._evaluate(x, box, kept, first, second, vector.requires_grad_(True))
+            x = self.pairs.update(positions, box, self.solver.operator.far_cutoff(box)).clone()
+            first, second, vector = self.pairs(x, box)
+        self.solver.operator.update(
+            x.requires_grad_(True), box, self.pairs.first, self.pairs.second, self.pairs.shift,
+            self.pairs.searches != searches,
+        )  # fmt: skip
+        return self._evaluate(x, box, first, second, vector.requires_grad_(True))
 
     def _evaluate(
         self,
         x: torch.Tensor,
         box: torch.Tensor,
-        kept: list[torch.Tensor],
         first: torch.Tensor,
         second: torch.Tensor,
         vector: torch.Tensor,
@@ -215,11 +211,12 @@ class EvaluationGraph(torch.nn.Module):
         chi, features = self._stage(False, self.offsets, first, second, seen, harmonics, none)
         with torch.no_grad():
             before = features.clone()
-            state = self.solver.begin(kept, self.hardness, x, box)
-            pushed = chi
+            self.solver.begin(self.hardness, x * 1.0, box)
+            known: torch.Tensor | None = None
             if self.with_offsets:
-                pushed = chi + self.solver.potential(kept, state, self.offsets)
-            charges = self.solver.solve(kept, state, pushed, self.total_charge, False)
+                known = self.solver.potential(self.offsets)
+            total = torch.full([], self.total_charge, dtype=box.dtype, device=box.device)
+            charges = self.solver.equilibrate(effective_chi(chi, known) * 1.0, total).charges
         own = charges.clone().requires_grad_(True)
         before.requires_grad_(True)
         short = self._stage(True, own, first, second, seen, harmonics, before)[0].sum()
@@ -233,17 +230,17 @@ class EvaluationGraph(torch.nn.Module):
             if gradient is None:
                 gradient = torch.zeros_like(charges)
             if not self.full:
-                gradient = gradient + self.solver.potential(kept, state, charges + self.offsets)
-            adjoint = self.solver.solve(kept, state, -gradient, 0.0, True)
+                gradient = gradient + self.solver.potential(charges + self.offsets)
+            adjoint = self.solver.adjoint(gradient).charges
             self.solver.finish(charges, adjoint)
-            weights = charges - adjoint if self.full else -adjoint
+            weights = lagrangian_weights(charges, adjoint, self.full)
+            lagrangian_charges = charges + self.offsets - adjoint
         linear = (weights * chi).sum()
         forces = self._network_forces(
             linear, vector, length, harmonics, features, slopes, first, second
         )
+        coulomb, pull = self._coulomb(x, box, lagrangian_charges, adjoint)
         with torch.no_grad():
-            pure = charges + self.offsets - adjoint
-            coulomb, pull = self._coulomb(x, box, kept, pure, adjoint)
             squares = (charges - adjoint) ** 2 - adjoint * adjoint
             if not self.full:
                 squares = squares - charges * charges
@@ -252,8 +249,9 @@ class EvaluationGraph(torch.nn.Module):
             chi = chi * 1.0
             finite = bool(torch.isfinite(energy + forces.sum()))
         if len(self.solver.failure) > 0:
+            message = self.solver.failure
             self.solver.forget()
-            raise RuntimeError(self.solver.failure)
+            raise RuntimeError(message)
         if not finite:
             self.solver.forget()
             raise RuntimeError(
@@ -304,19 +302,25 @@ class EvaluationGraph(torch.nn.Module):
         return forces.index_add(0, first, along).index_add(0, second, -along)
 
     def _coulomb(
-        self,
-        x: torch.Tensor,
-        box: torch.Tensor,
-        kept: list[torch.Tensor],
-        charges: torch.Tensor,
-        subtracted: torch.Tensor,
+        self, x: torch.Tensor, box: torch.Tensor, charges: torch.Tensor, subtracted: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """e(q) − e(p), eV, and its forces, shape (N, 3), eV/Å."""
-        if not self.delegated:
-            return self.solver.operator.difference(kept, charges, subtracted)
-        energy, forces, eta = self.solver.operator.pair_difference(kept, charges, subtracted)
-        more, pull = self.external(x, box, charges, subtracted, eta)
-        return energy + self.ratio * more, forces + self.ratio * pull
+        operator = self.solver.operator
+        if self.delegated:
+            energy = operator.rest_difference(charges, subtracted)
+        else:
+            energy = operator.energy_difference(charges, subtracted)
+        slope = torch.autograd.grad([energy], [x], allow_unused=True)[0]
+        with torch.no_grad():
+            forces = torch.zeros_like(x)
+            if slope is not None:
+                forces = -slope
+            if self.delegated:
+                more, pull = self.external(
+                    x * 1.0, box, charges, subtracted, operator.smoothing_width
+                )
+                energy, forces = energy + self.ratio * more, forces + self.ratio * pull
+        return energy, forces
 
     @torch.jit.unused
     def select(self, atoms: Sequence[int] | None) -> None:

@@ -216,24 +216,25 @@ class PairList(torch.nn.Module):
         self.searches += 1
 
     def forward(
-        self, positions: torch.Tensor, cell: torch.Tensor, near: bool
+        self, positions: torch.Tensor, cell: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """First and second atoms, shape (P,), and vectors, shape (P, 3), Å, of the kept pairs.
+        """First and second atoms, shape (P,), and vectors, shape (P, 3), Å, of the network's pairs.
 
         Parameters
         ----------
         positions : torch.Tensor, float64, shape (N, 3), Å
             Those that :meth:`update` returned.
         cell : torch.Tensor, float64, shape (3, 3), Å
-        near : bool
-            Only those that may be within the network's cutoff.
         """
-        first, second, shift = self.first, self.second, self.shift
-        if near:
-            first = first.index_select(0, self.near)
-            second = second.index_select(0, self.near)
-            shift = shift.index_select(0, self.near)
+        first = self.first.index_select(0, self.near)
+        second = self.second.index_select(0, self.near)
         vector = positions.index_select(0, second) - positions.index_select(0, first)
         if self.periodic:
-            vector = vector + shift @ cell
-        return first, second, vector
+            vector = vector + self.shift.index_select(0, self.near) @ cell
+        inside = torch.linalg.vector_norm(vector, dim=-1) < self.near_cutoff
+        near = torch.nonzero(inside).squeeze(-1)
+        return (
+            first.index_select(0, near),
+            second.index_select(0, near),
+            vector.index_select(0, near),
+        )

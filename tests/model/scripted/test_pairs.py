@@ -68,7 +68,10 @@ def test_kept_list_is_complete(rng, periodic):
         jumps = (tracked - x).numpy() @ np.linalg.inv(box)
         np.testing.assert_allclose(jumps, np.rint(jumps), atol=1e-9)
         for near, cutoff in ((True, 3.0), (False, 6.0 if periodic else 3.0)):
-            _, _, vector = pairs(tracked, c, near)
+            vector = pairs(tracked, c)[2]
+            if not near:
+                vector = tracked[pairs.second] - tracked[pairs.first]
+                vector = vector + pairs.shift @ c * float(periodic)
             length = torch.linalg.vector_norm(vector, dim=-1).numpy()
             index, shift = neighbor_list(positions, box, periodic, cutoff, full=False)
             expected = positions[index[1]] - positions[index[0]] + shift.numpy() @ box * periodic
@@ -82,7 +85,7 @@ def test_kept_list_is_complete(rng, periodic):
 def test_no_pairs_at_all():
     pairs = PairList(3.0, False, 0.6)
     x = torch.tensor([[0.0, 0.0, 0.0], [50.0, 0.0, 0.0]], dtype=torch.float64)
-    first, _, vector = pairs(pairs.update(x, torch.eye(3, dtype=torch.float64), 0.0), x, True)
+    first, _, vector = pairs(pairs.update(x, torch.eye(3, dtype=torch.float64), 0.0), x)
     assert first.shape == (0,)
     assert vector.shape == (0, 3)
 
@@ -96,7 +99,7 @@ def test_fragments_anywhere(rng, apart):
     assert float((closed.max(dim=0)[0] - closed.min(dim=0)[0]).max()) < 12 * 3.0
     pairs, nowhere = PairList(2.4, False, 0.6), torch.eye(3, dtype=torch.float64)
     x = torch.tensor(positions)
-    first, second, vector = pairs(pairs.update(x, nowhere, 0.0), nowhere, True)
+    first, second, vector = pairs(pairs.update(x, nowhere, 0.0), nowhere)
     length = torch.linalg.vector_norm(vector, dim=-1)
     index, _ = neighbor_list(positions, np.zeros((3, 3)), False, 2.4, full=False)
     none = torch.zeros(len(first), 3)

@@ -18,13 +18,13 @@ def case(crystal):
     return positions, lambda x: EwaldCoulomb(x, cell, widths, geometry, 14.4)
 
 
-def test_value_and_slope_are_those_of_the_operator(case, rng):
+def test_value_and_gradient_are_those_of_the_operator(case, rng):
     positions, operator = case
-    tangent = operator(positions).tangent(positions)
+    linearized = operator(positions).linearized(positions)
     left = torch.from_numpy(rng.normal(size=len(positions)))
     right = torch.from_numpy(rng.normal(size=len(positions)))
     slopes, values = [], []
-    for matrix in (lambda x: operator(x).matrix(), tangent.matrix):
+    for matrix in (lambda x: operator(x).matrix(), linearized.matrix):
         moving = positions.clone().requires_grad_()
         value = left @ matrix(moving) @ right
         slopes.append(torch.autograd.grad(value, moving)[0])
@@ -34,7 +34,7 @@ def test_value_and_slope_are_those_of_the_operator(case, rng):
     assert slopes[0].abs().max() > 0.1
 
 
-def test_slope_is_antisymmetric(case):
+def test_gradient_is_antisymmetric(case):
     positions, operator = case
-    slope = operator(positions).slope()
+    slope = operator(positions).gradient()
     torch.testing.assert_close(slope, -slope.transpose(0, 1))

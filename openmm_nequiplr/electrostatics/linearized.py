@@ -12,27 +12,27 @@ import torch
 
 
 @dataclass(frozen=True)
-class CoulombTangent:
-    """K(R₀) and its slope for one structure of N atoms.
+class LinearizedCoulomb:
+    """K(R₀) and its gradient for one structure of N atoms.
 
     Parameters
     ----------
     constant : torch.Tensor, float64, shape (N, N), eV/e²
         K at the positions R₀.
-    slope : torch.Tensor, float64, shape (N, N, 3), eV/e²/Å
+    gradient : torch.Tensor, float64, shape (N, N, 3), eV/e²/Å
         dK_ij/dR_i = −dK_ij/dR_j; zero on the diagonal, which translations leave alone.
     origin : torch.Tensor, float64, shape (N, 3), Å
         R₀.
     """
 
     constant: torch.Tensor
-    slope: torch.Tensor
+    gradient: torch.Tensor
     origin: torch.Tensor
 
-    def to(self, device: torch.device | str) -> CoulombTangent:
+    def to(self, device: torch.device | str) -> LinearizedCoulomb:
         """The same on another device."""
-        return CoulombTangent(
-            self.constant.to(device), self.slope.to(device), self.origin.to(device)
+        return LinearizedCoulomb(
+            self.constant.to(device), self.gradient.to(device), self.origin.to(device)
         )
 
     def matrix(self, positions: torch.Tensor) -> torch.Tensor:
@@ -48,5 +48,5 @@ class CoulombTangent:
         """
         moved = positions - self.origin
         # Σ_c G_ijc (δ_ic − δ_jc), without the N × N × 3 array of differences
-        first = torch.einsum("ijc,ic->ij", self.slope, moved)
+        first = torch.einsum("ijc,ic->ij", self.gradient, moved)
         return self.constant + first + first.T

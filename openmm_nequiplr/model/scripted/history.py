@@ -1,0 +1,46 @@
+"""What a graph remembers of the charges before."""
+
+import torch
+
+from ...equilibration import ChargePredictor
+
+#: An atom that moved farther (Å) since the last evaluation has not done so within a time step.
+LONGEST_STEP = 0.3
+
+
+class ChargeHistory(torch.nn.Module):
+    """Charges along evaluations in one cell between which atoms move little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
+        self.register_buffer("positions", torch.zeros(0, 3, dtype=torch.float64))
+        self.register_buffer("cell", torch.eye(3, dtype=torch.float64))
+        self.register_buffer("current", torch.zeros(0, 3, dtype=torch.float64))
+        self.longest_step = LONGEST_STEP
+
+    def begin(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
+        """Forget the charges unless a geometry, shapes (N, 3) and (3, 3), Å, goes on from them."""
+        self.current = positions
+        near = self.positions.shape[0] == positions.shape[0] and torch.equal(self.cell, cell)
+        if near:
+            moved = positions - self.positions
+            moved = moved - torch.round(moved @ torch.linalg.inv(cell)) @ cell
+            near = bool(moved.abs().max() <= self.longest_step)
+        if not near:
+            self.reset()
+        self.cell = cell.clone()
+
+    def advance(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
+        """Take up results, shape (N,), e; the same geometry again does not count as a step."""
+        repeated = self.positions.shape[0] > 0 and torch.equal(self.positions, self.current)
+        if not repeated:
+            self.charges.accept(charges)
+            self.adjoint.accept(adjoint)
+        self.positions = self.current
+
+    def reset(self) -> None:
+        """Keep nothing."""
+        self.positions = self.positions[:0]
+        self.charges.reset()
+        self.adjoint.reset()

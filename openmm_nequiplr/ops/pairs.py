@@ -1,0 +1,160 @@
+"""Sums over pairs c(r) = k_e [erf(r/√2γ) − erf(r/√2η)]/r, which vanish beyond a cutoff.
+
+:func:`pair_rows` prepares a list of pairs and :func:`pair_terms` its coefficients at a geometry;
+what they return is for :func:`pair_product` and :func:`pair_gradient` alone. None of them carries
+a gradient: that of an energy is what the last one returns.
+"""
+
+# TorchScript compiles the references and reads their annotations: no postponed ones here
+import torch
+
+from .pair_formulas import pair_coefficients, pair_vectors
+from .seam import has_kernel, register
+
+
+def pair_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """Prepare a list of pairs.
+
+    Parameters
+    ----------
+    first, second : torch.Tensor, int64, shape (P,)
+        Every pair of atoms and of images once; sorted by the first atom.
+    count : int
+        Number N of atoms.
+    """
+    if not torch.jit.is_scripting():
+        if has_kernel(first):
+            return torch.ops.openmm_nequiplr.pair_rows(first, second, count)
+    # sparse rows of the symmetric matrix: every pair twice
+    rows = torch.cat((first, second))
+    slots = torch.argsort(rows)
+    start = torch.zeros([1], dtype=torch.int64, device=rows.device)
+    pointer = torch.cat((start, torch.cumsum(torch.bincount(rows, minlength=count), 0)))
+    column = torch.cat((second, first)).index_select(0, slots)
+    return [first, second, pointer.to(torch.int32), column.to(torch.int32), slots]
+
+
+def pair_terms(
+    rows: list[torch.Tensor],
+    positions: torch.Tensor,
+    images: torch.Tensor,
+    image: torch.Tensor,
+    gammas: torch.Tensor,
+    kind: torch.Tensor,
+    eta: float,
+    cutoff: float,
+    constant: float,
+    dtype: torch.dtype,
+) -> list[torch.Tensor]:
+    """Coefficients of the pairs at a geometry.
+
+    Parameters
+    ----------
+    rows : list of torch.Tensor
+        Of :func:`pair_rows`.
+    positions : torch.Tensor, float64, shape (N, 3), Å
+    images : torch.Tensor, float64, shape (I, 3), Å
+        Translations of second atoms.
+    image : torch.Tensor, int32 or int64, shape (P,)
+        Which one, of each pair.
+    gammas : torch.Tensor, float64, shape (kinds,), Å
+        Widths γ that occur.
+    kind : torch.Tensor, int32 or int64, shape (P,)
+        Which one, of each pair.
+    eta, cutoff : float, Å
+    constant : float, eV Å/e²
+        k_e.
+    dtype : torch.dtype
+        Of the coefficients.
+    """
+    if not torch.jit.is_scripting():
+        if has_kernel(positions):
+            return torch.ops.openmm_nequiplr.pair_terms(
+                rows, positions, images, image, gammas, kind, eta, cutoff, constant,
+                dtype == torch.float32,
+            )  # fmt: skip
+    vector = pair_vectors(rows, positions, images, image)
+    found = pair_coefficients(vector, gammas.index_select(0, kind), eta, cutoff)
+    value, along = (constant * found[0]).to(dtype), constant * found[1].unsqueeze(-1) * vector
+    return [value, along, torch.cat((value, value)).index_select(0, rows[4])]
+
+
+def pair_product(
+    rows: list[torch.Tensor], terms: list[torch.Tensor], charges: torch.Tensor
+) -> torch.Tensor:
+    """Σ_j c_ij q_j, float64, shape (N,), eV/e, of charges, float64, shape (N,)."""
+    if not torch.jit.is_scripting():
+        if has_kernel(charges):
+            return torch.ops.openmm_nequiplr.pair_product(rows, terms, charges)
+    value, count = terms[2], charges.shape[0]
+    matrix = torch.ops.aten._sparse_csr_tensor_unsafe(  # checks take longer than the product
+        rows[2], rows[3], value, [count, count], dtype=value.dtype, device=value.device
+    )
+    return (matrix @ charges.to(value.dtype).unsqueeze(-1)).squeeze(-1).to(torch.float64)
+
+
+def pair_values(rows: list[torch.Tensor], terms: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Atoms that pair with images of themselves, int64, and those coefficients, float64."""
+    own = torch.nonzero(rows[0] == rows[1]).squeeze(-1)
+    return [rows[0].index_select(0, own).long(), terms[0].index_select(0, own).to(torch.float64)]
+
+
+def pair_gradient(
+    rows: list[torch.Tensor],
+    terms: list[torch.Tensor],
+    positions: torch.Tensor,
+    images: torch.Tensor,
+    image: torch.Tensor,
+    charges: torch.Tensor,
+    subtracted: torch.Tensor,
+    virial: bool,
+) -> list[torch.Tensor]:
+    """Σ_pairs c(r) (q_i q_j − p_i p_j), eV, and its derivatives.
+
+    Returns
+    -------
+    energy : torch.Tensor, float64, scalar, eV
+    by_position : torch.Tensor, float64, shape (N, 3), eV/Å
+    by_image : torch.Tensor, float64, shape (I, 3), eV/Å
+        By the translations; zero unless ``virial`` asks for it.
+    """
+    if not torch.jit.is_scripting():
+        if has_kernel(charges):
+            return torch.ops.openmm_nequiplr.pair_gradient(
+                rows, terms, positions, images, image, charges, subtracted, virial
+            )
+    first, second = rows[0], rows[1]
+    products = charges.index_select(0, first) * charges.index_select(0, second)
+    products = products - subtracted.index_select(0, first) * subtracted.index_select(0, second)
+    along = terms[1] * products.unsqueeze(-1)
+    by_position = torch.zeros_like(positions).index_add(0, second, along)
+    by_position = by_position.index_add(0, first, -along)
+    by_image = torch.zeros_like(images)
+    if virial:
+        by_image = by_image.index_add(0, image, along)
+    return [(terms[0] * products).sum(), by_position, by_image]
+
+
+def _kernel(name: str):
+    def run(*arguments):
+        from . import pair_kernels
+
+        return getattr(pair_kernels, name)(*arguments)
+
+    return run
+
+
+register("pair_rows(Tensor first, Tensor second, int count) -> Tensor[]", _kernel("rows"))
+register(
+    "pair_terms(Tensor[] rows, Tensor positions, Tensor images, Tensor image, Tensor gammas, "
+    "Tensor kind, float eta, float cutoff, float constant, bool single) -> Tensor[]",
+    _kernel("terms"),
+)
+register(
+    "pair_product(Tensor[] rows, Tensor[] terms, Tensor charges) -> Tensor", _kernel("product")
+)
+register(
+    "pair_gradient(Tensor[] rows, Tensor[] terms, Tensor positions, Tensor images, Tensor image, "
+    "Tensor charges, Tensor subtracted, bool virial) -> Tensor[]",
+    _kernel("gradient"),
+)
