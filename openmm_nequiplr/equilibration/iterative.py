@@ -159,8 +159,8 @@ class IterativeSolver(torch.nn.Module):
         elif math.isfinite(size) and math.isfinite(goal):
             reason = (
                 f"residual {size} eV/e after {iterations} iterations, {goal} wanted; raise "
-                f"max_iterations (now {self.max_iterations}), loosen the relative tolerance "
-                f"(charge_tolerance, now {self.tolerance}), or tighten the accuracy of the Coulomb "
+                f"max_iterations (now {self.max_iterations}) or loosen the relative tolerance "
+                f"(charge_tolerance, now {self.tolerance}); tighten the accuracy of the Coulomb "
                 "sum if the tolerance lies far below it"
             )
         return failed(reason)
