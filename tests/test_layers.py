@@ -14,14 +14,14 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"derivatives", "errors", "jit", "lattice", "locking", "operators"}
+    {"buffers", "derivatives", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
     {"console", "paths", "total_charge", "whole"},
     {"files", "neighbors"},
     {"accelerators"},
     {"verlet"},
     {"electrostatics"},
-    {"equilibration", "graph"},
+    {"equilibration", "graph", "ops"},
     {"nn"},
     {"model"},
     {"calculator", "data", "describe"},
@@ -40,6 +40,7 @@ FORBIDDEN = {
     "simulation": {"nn", "training", "calculator"},
     "training": {"calculator", "simulation"},
     "nn": {"electrostatics", "equilibration"},
+    "ops": {"electrostatics", "equilibration"},
     "data": {"model", "nn", "electrostatics", "equilibration"},
     "files": {"model", "nn", "electrostatics", "equilibration"},
 }

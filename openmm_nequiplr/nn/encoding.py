@@ -1,7 +1,6 @@
 """What an atom is, as numbers: its element, and its charge."""
 
-from __future__ import annotations
-
+# TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import torch
 
 
