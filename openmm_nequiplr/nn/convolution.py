@@ -110,7 +110,7 @@ class InteractionBlock(torch.nn.Module):
         """Channel-last features of shape (N, irreps_in.dim) to (N, irreps_out.dim)."""
         result = self.linear_2(self._sums(self.linear_1(features), edges))
         if self.sc is not None:
-            result = result + self.sc(features, attributes)
+            result = self.sc(features, attributes, result)
         return result
 
     def _sums(self, features: torch.Tensor, edges: Edges) -> torch.Tensor:

@@ -18,6 +18,7 @@ from .tensor_product import channels
 class _Mixing(torch.nn.Module):
     """Mixes the channels of each irrep by a matrix, linear in attributes."""
 
+    _widths: list[int]
     _maps: list[tuple[int, int, int, int, int]]
     _norms: list[float]
     order: torch.Tensor
@@ -36,12 +37,16 @@ class _Mixing(torch.nn.Module):
                     rows.setdefault(ir, []).append(block.transpose(0, 1))
                     numel += size
         inputs = _by_irrep(self.irreps_in)
+        self._widths = [entry.total * ir.dim for ir, entry in inputs.items()]
+        number = {ir: k for k, ir in enumerate(inputs)}
         order = [torch.arange(0)]
         begin = 0
         self._maps, self._norms = [], []
         for ir, target in _by_irrep(self.irreps_out).items():
-            first, total = (inputs[ir].first, inputs[ir].total) if ir in inputs else (0, 0)
-            self._maps.append((first, ir.dim, num_attributes * total, target.total, begin))
+            total = inputs[ir].total if ir in inputs else 0
+            self._maps.append(
+                (number.get(ir, 0), ir.dim, num_attributes * total, target.total, begin)
+            )
             self._norms.append(max(num_attributes * total, 1) ** -0.5)
             begin += num_attributes * total * target.total
             across = sum(other == ir for _, other in self.irreps_out)
@@ -78,12 +83,13 @@ class Linear(_Mixing):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Channel-last features of shape (N, irreps_in.dim) to (N, irreps_out.dim)."""
+        irreps = features.split(self._widths, dim=1)
         parts: list[torch.Tensor] = []
-        for k, (first, dim, rows, columns, _) in enumerate(self._maps):
+        for k, (source, dim, rows, columns, _) in enumerate(self._maps):
             if rows == 0:
                 parts.append(features.new_zeros([features.shape[0], dim * columns]))
                 continue
-            part = features.narrow(1, first, dim * rows).reshape(-1, rows)
+            part = irreps[source].reshape(-1, rows)
             parts.append((part @ self._matrix(k)).view(-1, dim * columns))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
@@ -101,17 +107,21 @@ class SelfConnection(_Mixing):
         super().__init__(irreps_in, irreps_out, num_attributes)
         self.num_attributes = num_attributes
 
-    def forward(self, features: torch.Tensor, attributes: torch.Tensor) -> torch.Tensor:
-        """Features of shape (N, irreps_in.dim) and (N, num_attributes) to (N, irreps_out.dim)."""
-        parts: list[torch.Tensor] = []
-        for k, (first, dim, rows, columns, _) in enumerate(self._maps):
-            if rows == 0:
-                parts.append(features.new_zeros([features.shape[0], dim * columns]))
-                continue
-            own = rows // self.num_attributes
-            part = features.narrow(1, first, dim * own).view(-1, dim, 1, own)
-            outer = (attributes[:, None, :, None] * part).reshape(-1, rows)
-            parts.append((outer @ self._matrix(k)).view(-1, dim * columns))
+    def forward(
+        self, features: torch.Tensor, attributes: torch.Tensor, result: torch.Tensor
+    ) -> torch.Tensor:
+        """``result``, shape (N, irreps_out.dim), plus the product.
+
+        Features have shape (N, irreps_in.dim), attributes (N, num_attributes).
+        """
+        irreps = features.split(self._widths, dim=1)
+        parts = list(result.split([dim * columns for _, dim, _, columns, _ in self._maps], dim=1))
+        for k, (source, dim, rows, columns, _) in enumerate(self._maps):
+            if rows > 0:
+                part = irreps[source].view(-1, dim, 1, rows // self.num_attributes)
+                outer = (attributes[:, None, :, None] * part).reshape(-1, rows)
+                added = torch.addmm(parts[k].reshape(-1, columns), outer, self._matrix(k))
+                parts[k] = added.view(-1, dim * columns)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
@@ -140,8 +150,9 @@ class Gate(torch.nn.Module):
     irreps_out : e3nn.o3.Irreps
     """
 
-    _scalars: list[tuple[int, int]]
-    _gates: list[tuple[int, int]]
+    _widths: list[int]
+    _scalars: list[int]
+    _gates: list[int]
     _gated: list[tuple[int, int, int]]
 
     def __init__(
@@ -156,11 +167,11 @@ class Gate(torch.nn.Module):
         together = scalars + gates + gated
         order, places, _ = together.sort()
         self.irreps_in = order.simplify()
-        entries = [channels(order)[place] for place in places]
-        columns = [(each.first + each.offset, each.mul) for each in entries]
+        self._widths = [mul * ir.dim for mul, ir in order]
         one, two = len(scalars), len(scalars) + len(gates)
-        self._scalars, self._gates = columns[:one], columns[one:two]
-        self._gated = [(each.first, each.dim, each.mul) for each in entries[two:]]
+        self._scalars, self._gates = list(places[:one]), list(places[one:two])
+        sizes = [(ir.dim, mul) for mul, ir in gated]
+        self._gated = [(k, *size) for k, size in zip(places[two:], sizes, strict=True)]
         first, second = Activation(scalars, act_scalars), Activation(gates, act_gates)
         self.act_scalars, self.act_gates = first.acts, second.acts
         signs = [ir.p for _, ir in second.irreps_out]
@@ -170,14 +181,12 @@ class Gate(torch.nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Channel-last features of shape (N, irreps_in.dim) to (N, irreps_out.dim)."""
+        entries = features.split(self._widths, dim=1)
         parts: list[torch.Tensor] = []
         for k, act in enumerate(self.act_scalars):
-            column, count = self._scalars[k]
-            parts.append(act(features.narrow(1, column, count)))
+            parts.append(act(entries[self._scalars[k]]))
         for k, act in enumerate(self.act_gates):
-            column, count = self._gates[k]
-            gates = act(features.narrow(1, column, count)).unsqueeze(1)
-            first, dim, _ = self._gated[k]
-            gated = features.narrow(1, first, dim * count).view(-1, dim, count)
-            parts.append((gated * gates).flatten(1))
+            place, dim, mul = self._gated[k]
+            gates = act(entries[self._gates[k]]).unsqueeze(1)
+            parts.append((entries[place].view(-1, dim, mul) * gates).flatten(1))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

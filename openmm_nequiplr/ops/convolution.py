@@ -78,6 +78,7 @@ class Convolution(ExactBuffers):
     """
 
     _weight_widths: list[int]
+    _input_widths: list[int]
     _blocks: list[tuple[int, int, int, int, int]]
     _leaving: list[list[int]]
     _dims: list[list[int]]
@@ -97,7 +98,10 @@ class Convolution(ExactBuffers):
         self.mul = self._weight_widths[0] if len(set(self._weight_widths)) == 1 else 0
         self._width = sum(path.output.mul * path.output.dim for path in paths)
         used = sorted({path.block for path in paths})
-        self._blocks = [(*blocks[k],) for k in used]
+        irreps = sorted({(block.first, block.total, block.dim) for block in blocks})
+        self._input_widths = [total * dim for _, total, dim in irreps]
+        firsts = [first for first, *_ in irreps]
+        self._blocks = [(firsts.index(blocks[k].first), *blocks[k][1:]) for k in used]
         #: Of each block the paths that leave it, and their numbers of components.
         self._leaving = [[n for n, path in enumerate(paths) if path.block == k] for k in used]
         self._dims = [[paths[n].output.dim for n in own] for own in self._leaving]
@@ -166,21 +170,21 @@ class Convolution(ExactBuffers):
     ) -> torch.Tensor:
         """The product on every edge, for features of shape (E, input width)."""
         matrices = (harmonics @ self.coupling.to(harmonics.dtype)).split(self._column_widths, dim=1)
+        irreps = features.split(self._input_widths, dim=1)
         path_weights = weights.split(self._weight_widths, dim=1)
         pieces = [features for _ in range(len(self._weight_widths))]
-        for k, (first, total, offset, mul, dim) in enumerate(self._blocks):
-            x = features.narrow(1, first, dim * total).view(-1, dim, total)
-            x = x.narrow(2, offset, mul)
+        for k, (irrep, total, offset, mul, dim) in enumerate(self._blocks):
+            x = irreps[irrep].view(-1, dim, total).narrow(2, offset, mul)
             matrix = matrices[k].view(-1, self._column_widths[k] // dim, dim)
             product = matrix * x if dim == 1 else torch.bmm(matrix, x)
             parts = product.split(self._dims[k], dim=1)
             for n, part in enumerate(parts):
                 path = self._leaving[k][n]
                 pieces[path] = part * path_weights[path].unsqueeze(1)
-        irreps = [torch.cat([pieces[n] for n in own], dim=2).flatten(1) for own in self._arriving]
-        if len(irreps) == 0:
+        sums = [torch.cat([pieces[n] for n in own], dim=2).flatten(1) for own in self._arriving]
+        if len(sums) == 0:
             return features[:, :0]
-        return torch.cat(irreps, dim=1)
+        return torch.cat(sums, dim=1)
 
     @torch.jit.unused
     def tabulated(
