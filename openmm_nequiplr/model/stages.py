@@ -12,10 +12,12 @@ from ..nn import (
     Linear,
     RadialBasis,
     ScalarReadout,
-    add_scalars,
     charge_encoding,
     edges_of,
+    join_features,
     one_hot,
+    shapes,
+    split_features,
 )
 from .config import ModelConfig
 
@@ -87,6 +89,7 @@ class _Convolutions(torch.nn.Module):
         if irreps_before is not None:
             irreps = irreps + irreps_before.filter(drop=["0e"])
             self.before = Linear(irreps_before, irreps)
+            self._before_shapes = shapes(irreps_before)
         layers = []
         for number in range(1, num_layers + 1):
             last = config.scalar_last_layer and number == num_layers and not shared
@@ -116,12 +119,13 @@ class _Convolutions(torch.nn.Module):
         length: torch.Tensor,
         harmonics: torch.Tensor,
         before: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Channel-last features of shape (N, irreps_out.dim), from (N, irreps_before.dim)."""
-        features = self.embedding(attributes)
+    ) -> list[torch.Tensor]:
+        """Features of ``irreps_out``; ``before`` has shape (N, irreps_before.dim)."""
+        features = self.embedding([attributes.unsqueeze(1)])
         if self.before is not None:
             assert before is not None
-            features = add_scalars(self.before(before), features)
+            start = self.before(split_features(before, self._before_shapes))
+            features = [start[0] + features[0]] + start[1:]  # noqa: RUF005 (TorchScript)
         if len(self.layers) > 0:
             edges = self._edges(edge_index, length, harmonics, attributes.shape[0])
             for layer in self.layers:
@@ -178,7 +182,7 @@ class ElectronegativityStage(torch.nn.Module):
         """
         attributes = one_hot(types, self.num_types, harmonics.dtype)
         features = self.convolutions(attributes, edge_index, length, harmonics)
-        return self.readout(features), features
+        return self.readout(features), join_features(features)
 
 
 class EnergyStage(torch.nn.Module):

@@ -1,8 +1,8 @@
 """The NequIP building blocks, on e3nn; features are channel-last throughout."""
 
 from .convolution import ConvNetLayer, Edges, InteractionBlock, edges_of
-from .dense import Gate, Linear, SelfConnection
-from .encoding import add_scalars, charge_encoding, one_hot
+from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features
+from .encoding import charge_encoding, one_hot
 from .radial import BesselBasis, PolynomialCutoff, RadialBasis, polynomial_envelope
 from .readout import ScalarReadout, saturate
 from .repulsion import DistanceFloor, ZBLRepulsion
@@ -22,11 +22,13 @@ __all__ = [
     "ScalarReadout",
     "SelfConnection",
     "ZBLRepulsion",
-    "add_scalars",
     "channels",
     "charge_encoding",
     "edges_of",
+    "join_features",
     "one_hot",
     "polynomial_envelope",
     "saturate",
+    "shapes",
+    "split_features",
 ]

@@ -9,7 +9,7 @@ from e3nn import o3
 from e3nn.nn import FullyConnectedNet
 
 from ..ops import SortedEdges, compiled, sort_edges
-from .dense import Gate, Linear, SelfConnection
+from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features
 from .radial import RadialBasis
 from .table import SHORTEST, FrozenWeights
 from .tensor_product import EdgeTensorProduct
@@ -101,14 +101,16 @@ class InteractionBlock(torch.nn.Module):
         self.sc = None
         if use_sc:
             self.sc = SelfConnection(irreps_in, num_attributes, irreps_out)
+        self._sum_shapes = shapes(self.tp.irreps_out)
         self.norm = float(avg_num_neighbors) ** -0.5
         self._frozen: FrozenWeights | None = None
 
     def forward(
-        self, features: torch.Tensor, attributes: torch.Tensor, edges: Edges
-    ) -> torch.Tensor:
-        """Channel-last features of shape (N, irreps_in.dim) to (N, irreps_out.dim)."""
-        result = self.linear_2(self._sums(self.linear_1(features), edges))
+        self, features: list[torch.Tensor], attributes: torch.Tensor, edges: Edges
+    ) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        total = self._sums(join_features(self.linear_1(features)), edges)
+        result = self.linear_2(split_features(total, self._sum_shapes))
         if self.sc is not None:
             result = self.sc(features, attributes, result)
         return result
@@ -216,11 +218,13 @@ class ConvNetLayer(torch.nn.Module):
         self.resnet = resnet and (scalars + gated).simplify() == o3.Irreps(irreps_in)
 
     def forward(
-        self, features: torch.Tensor, attributes: torch.Tensor, edges: Edges
-    ) -> torch.Tensor:
-        """Channel-last features of shape (N, irreps_in.dim) to (N, irreps_out.dim)."""
+        self, features: list[torch.Tensor], attributes: torch.Tensor, edges: Edges
+    ) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
         result = self.equivariant_nonlin(self.conv(features, attributes, edges))
-        return features + result if self.resnet else result
+        if self.resnet:
+            return [before + change for before, change in zip(features, result)]  # noqa: B905
+        return result
 
 
 def edges_of(

@@ -1,9 +1,11 @@
-"""The parts of a layer that work on one atom at a time, on channel-last features.
+"""The parts of a layer that work on one atom at a time.
 
-Weights are those of the e3nn modules of the same purpose, entry by entry.
+Features are a list with one tensor of shape (N, components, channels) for each irrep. Weights are
+those of the e3nn modules of the same purpose, entry by entry.
 """
 
-# TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
+# TorchScript compiles these modules and reads annotations at run time: no postponed ones here. It
+# knows no ``zip(strict=True)``.
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +20,6 @@ from .tensor_product import channels
 class _Mixing(torch.nn.Module):
     """Mixes the channels of each irrep by a matrix, linear in attributes."""
 
-    _widths: list[int]
     _maps: list[tuple[int, int, int, int, int]]
     _norms: list[float]
     order: torch.Tensor
@@ -37,7 +38,6 @@ class _Mixing(torch.nn.Module):
                     rows.setdefault(ir, []).append(block.transpose(0, 1))
                     numel += size
         inputs = _by_irrep(self.irreps_in)
-        self._widths = [entry.total * ir.dim for ir, entry in inputs.items()]
         number = {ir: k for k, ir in enumerate(inputs)}
         order = [torch.arange(0)]
         begin = 0
@@ -81,17 +81,16 @@ class Linear(_Mixing):
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> None:
         super().__init__(irreps_in, irreps_out, 1)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Channel-last features of shape (N, irreps_in.dim) to (N, irreps_out.dim)."""
-        irreps = features.split(self._widths, dim=1)
-        parts: list[torch.Tensor] = []
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        result: list[torch.Tensor] = []
         for k, (source, dim, rows, columns, _) in enumerate(self._maps):
             if rows == 0:
-                parts.append(features.new_zeros([features.shape[0], dim * columns]))
+                result.append(features[0].new_zeros([features[0].shape[0], dim, columns]))
                 continue
-            part = irreps[source].reshape(-1, rows)
-            parts.append((part @ self._matrix(k)).view(-1, dim * columns))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            part = features[source].reshape(-1, rows)
+            result.append((part @ self._matrix(k)).view(-1, dim, columns))
+        return result
 
 
 class SelfConnection(_Mixing):
@@ -108,21 +107,38 @@ class SelfConnection(_Mixing):
         self.num_attributes = num_attributes
 
     def forward(
-        self, features: torch.Tensor, attributes: torch.Tensor, result: torch.Tensor
-    ) -> torch.Tensor:
-        """``result``, shape (N, irreps_out.dim), plus the product.
-
-        Features have shape (N, irreps_in.dim), attributes (N, num_attributes).
-        """
-        irreps = features.split(self._widths, dim=1)
-        parts = list(result.split([dim * columns for _, dim, _, columns, _ in self._maps], dim=1))
+        self,
+        features: list[torch.Tensor],
+        attributes: torch.Tensor,
+        result: list[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """``result`` plus the product of features and attributes, shape (N, num_attributes)."""
+        total: list[torch.Tensor] = []
         for k, (source, dim, rows, columns, _) in enumerate(self._maps):
-            if rows > 0:
-                part = irreps[source].view(-1, dim, 1, rows // self.num_attributes)
-                outer = (attributes[:, None, :, None] * part).reshape(-1, rows)
-                added = torch.addmm(parts[k].reshape(-1, columns), outer, self._matrix(k))
-                parts[k] = added.view(-1, dim * columns)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            if rows == 0:
+                total.append(result[k])
+                continue
+            outer = attributes[:, None, :, None] * features[source].unsqueeze(2)
+            mixed = outer.reshape(-1, rows) @ self._matrix(k)
+            total.append(result[k] + mixed.view(-1, dim, columns))
+        return total
+
+
+def split_features(features: torch.Tensor, irreps: list[tuple[int, int]]) -> list[torch.Tensor]:
+    """Channel-last features of shape (N, width) by irrep, of so many components and channels."""
+    parts = features.split([dim * count for dim, count in irreps], dim=1)
+    return [part.unflatten(1, list(irrep)) for part, irrep in zip(parts, irreps)]  # noqa: B905
+
+
+def join_features(features: list[torch.Tensor]) -> torch.Tensor:
+    """Channel-last features of shape (N, width)."""
+    flat = [part.flatten(1) for part in features]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
+
+
+def shapes(irreps: o3.Irreps) -> list[tuple[int, int]]:
+    """Components and channels of each irrep."""
+    return [(ir.dim, entry.total) for ir, entry in _by_irrep(irreps).items()]
 
 
 def _by_irrep(irreps: o3.Irreps) -> dict[o3.Irrep, Channels]:
@@ -150,10 +166,11 @@ class Gate(torch.nn.Module):
     irreps_out : e3nn.o3.Irreps
     """
 
-    _widths: list[int]
+    _sizes: list[list[int]]
     _scalars: list[int]
     _gates: list[int]
-    _gated: list[tuple[int, int, int]]
+    _gated: list[int]
+    _merged: list[int]
 
     def __init__(
         self,
@@ -167,26 +184,38 @@ class Gate(torch.nn.Module):
         together = scalars + gates + gated
         order, places, _ = together.sort()
         self.irreps_in = order.simplify()
-        self._widths = [mul * ir.dim for mul, ir in order]
+        self._sizes = [
+            [mul for mul, other in order if other == ir] for ir in _by_irrep(self.irreps_in)
+        ]
         one, two = len(scalars), len(scalars) + len(gates)
         self._scalars, self._gates = list(places[:one]), list(places[one:two])
-        sizes = [(ir.dim, mul) for mul, ir in gated]
-        self._gated = [(k, *size) for k, size in zip(places[two:], sizes, strict=True)]
+        self._gated = list(places[two:])
         first, second = Activation(scalars, act_scalars), Activation(gates, act_gates)
         self.act_scalars, self.act_gates = first.acts, second.acts
         signs = [ir.p for _, ir in second.irreps_out]
         self.irreps_out = first.irreps_out + o3.Irreps(
             [(mul, (ir.l, ir.p * sign)) for (mul, ir), sign in zip(gated, signs, strict=True)]
         )
+        #: How many of the results make up each irrep.
+        self._merged = [
+            sum(other == ir for _, other in self.irreps_out) for ir in _by_irrep(self.irreps_out)
+        ]
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Channel-last features of shape (N, irreps_in.dim) to (N, irreps_out.dim)."""
-        entries = features.split(self._widths, dim=1)
-        parts: list[torch.Tensor] = []
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        entries: list[torch.Tensor] = []
+        for part, sizes in zip(features, self._sizes):  # noqa: B905
+            entries.extend(part.split(sizes, dim=2))
+        results: list[torch.Tensor] = []
         for k, act in enumerate(self.act_scalars):
-            parts.append(act(entries[self._scalars[k]]))
+            results.append(act(entries[self._scalars[k]]))
         for k, act in enumerate(self.act_gates):
-            place, dim, mul = self._gated[k]
-            gates = act(entries[self._gates[k]]).unsqueeze(1)
-            parts.append((entries[place].view(-1, dim, mul) * gates).flatten(1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            results.append(entries[self._gated[k]] * act(entries[self._gates[k]]))
+        if len(results) == len(self._merged):
+            return results
+        irreps: list[torch.Tensor] = []
+        begin = 0
+        for count in self._merged:
+            irreps.append(torch.cat(results[begin : begin + count], dim=2))
+            begin += count
+        return irreps

@@ -9,12 +9,6 @@ def one_hot(types: torch.Tensor, num_types: int, dtype: torch.dtype) -> torch.Te
     return torch.nn.functional.one_hot(types, num_types).to(dtype)
 
 
-def add_scalars(features: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
-    """Features of shape (N, dim) with (N, num_scalars) added to the first of them."""
-    count = scalars.shape[1]
-    return torch.cat((features[:, :count] + scalars, features[:, count:]), dim=1)
-
-
 def charge_encoding(
     charges: torch.Tensor, charge_min: float, charge_max: float, num_charge_basis: int
 ) -> torch.Tensor:

@@ -22,9 +22,9 @@ class ScalarReadout(torch.nn.Module):
         self.hidden = Linear(irreps_in, hidden)
         self.scalar = Linear(hidden, o3.Irreps("1x0e"))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Channel-last features of shape (N, irreps_in.dim) to scalars of shape (N,)."""
-        return self.scalar(self.hidden(features)).squeeze(-1)
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Features of ``irreps_in`` to scalars of shape (N,)."""
+        return self.scalar(self.hidden(features))[0].flatten()
 
 
 def saturate(values: torch.Tensor, bound: float) -> torch.Tensor:

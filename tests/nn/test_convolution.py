@@ -136,7 +136,8 @@ class Wrapped(torch.nn.Module):
         self.module = module
 
     def forward(self, *arguments):
-        return 0.9 * self.module(*arguments)
+        result = self.module(*arguments)
+        return [0.9 * part for part in result] if isinstance(result, list) else 0.9 * result
 
 
 PARTS = ("fc", "tp", "linear_1", "linear_2", "sc")

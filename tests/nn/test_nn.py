@@ -21,6 +21,9 @@ from openmm_nequiplr.nn import (
     SelfConnection,
     channels,
     charge_encoding,
+    join_features,
+    shapes,
+    split_features,
 )
 from openmm_nequiplr.nn.convolution import ACTIVATIONS
 
@@ -112,11 +115,12 @@ def test_dense_maps_equal_those_of_e3nn(irreps_in, irreps_out):
     own, connection = Linear(irreps_in, irreps_out), SelfConnection(irreps_in, 3, irreps_out)
     for ours, theirs in ((own, linear), (connection, product)):
         ours.double().load_state_dict(theirs.state_dict())
-    last = to_channel_last(x, irreps_in)
-    mixed, expected = own(last), linear(x)
-    connected = connection(last, attributes, mixed)
+    features = split_features(to_channel_last(x, irreps_in), shapes(irreps_in))
+    mixed, expected = own(features), linear(x)
+    connected = connection(features, attributes, mixed)
     for found, other in ((mixed, expected), (connected, expected + product(x, attributes))):
-        torch.testing.assert_close(found[:, columns(irreps_out)], other, rtol=1e-13, atol=1e-13)
+        found = join_features(found)[:, columns(irreps_out)]
+        torch.testing.assert_close(found, other, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("odd", ["tanh", "abs"])
@@ -128,7 +132,8 @@ def test_gate_equals_that_of_e3nn(odd):
     assert own.irreps_in == theirs.irreps_in
     assert own.irreps_out == theirs.irreps_out
     x = torch.randn(7, own.irreps_in.dim, dtype=torch.float64)
-    found = own(to_channel_last(x, own.irreps_in))[:, columns(own.irreps_out)]
+    features = split_features(to_channel_last(x, own.irreps_in), shapes(own.irreps_in))
+    found = join_features(own(features))[:, columns(own.irreps_out)]
     torch.testing.assert_close(found, theirs(x), rtol=1e-13, atol=1e-13)
 
 
@@ -158,8 +163,8 @@ def test_convolution_is_equivariant():
     def run(x, v):
         harmonics = o3.spherical_harmonics(edge, v, True, normalization="component")
         edges = Edges(index, v.norm(dim=1), harmonics, radial)
-        last = to_channel_last(x, irreps)
-        return layer(last, attributes, edges)[:, columns(layer.irreps_out)]
+        last = split_features(to_channel_last(x, irreps), shapes(irreps))
+        return join_features(layer(last, attributes, edges))[:, columns(layer.irreps_out)]
 
     for matrix in (o3.rand_matrix(dtype=torch.float64), -torch.eye(3, dtype=torch.float64)):
         with e3nn_in_double():
