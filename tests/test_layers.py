@@ -14,7 +14,7 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
+    {"buffers", "derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "timing", "units", "writing", "yaml_files"},
     {"checks", "console", "paths", "total_charge", "whole"},
     {"ops"},
@@ -40,6 +40,7 @@ FORBIDDEN = {
     "simulation": {"nn", "training", "calculator"},
     "training": {"calculator", "simulation"},
     "nn": {"electrostatics", "equilibration"},
+    "ops": {"electrostatics", "equilibration"},
     "data": {"model", "nn", "electrostatics", "equilibration"},
     "files": {"model", "nn", "electrostatics", "equilibration"},
 }

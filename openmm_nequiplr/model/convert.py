@@ -345,10 +345,9 @@ def _rename(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _copy(model: NequIPLRPotential, tensors: dict[str, torch.Tensor]) -> None:
     state = model.state_dict()
-    derived = {name for name in state if name.endswith("output_mask")}
-    derived |= {"electronegativity_scales", "electronegativity_shifts"}
     tensors = {k: v for k, v in tensors.items() if not _DERIVED.search(k) and v.numel()}
-    tensors.update({name: state[name] for name in derived})
+    for name in ("electronegativity_scales", "electronegativity_shifts"):
+        tensors[name] = state[name]
     try:
         load_weights(model, tensors)
     except InputError as error:

@@ -24,7 +24,7 @@ from .config import ModelConfig
 from .potential import NequIPLRPotential
 
 #: Version of the file layout; files of a newer one are refused.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FORMAT = "openmm-nequiplr"
 _LARGEST_FILE = 4 * 2**30
 # A configuration that asks for this many times the numbers in the file cannot be that file's.
@@ -215,6 +215,8 @@ def _restore(
     if version < 2:
         names = ("electronegativity_shifts", "electronegativity_scales")
         tensors = {**{name: getattr(potential, name) for name in names}, **tensors}
+    if version < 3:  # when e3nn's modules added constants of theirs
+        tensors = {k: v for k, v in tensors.items() if not k.endswith(".output_mask")}
     try:
         load_weights(potential, tensors)
     except InputError as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..buffers import ExactBuffers
 from ..electrostatics import (
     CoulombOperator,
     EwaldCoulomb,
@@ -35,7 +36,7 @@ _EXACT = (
 )
 
 
-class NequIPLRPotential(torch.nn.Module):
+class NequIPLRPotential(ExactBuffers):
     """NequIP network, charge equilibration over the whole system, charge-aware energy.
 
     The network runs in the dtype of its parameters (float32 unless ``.double()`` was called);
@@ -87,14 +88,6 @@ class NequIPLRPotential(torch.nn.Module):
         widths = torch.tensor(config.widths, dtype=torch.float64)
         self.register_buffer("widths", widths, persistent=False)
         self.to(torch.float32)
-
-    def _apply(self, fn, recurse=True):
-        """Move and cast as torch does, but keep the float64 buffers what they are."""
-        exact = {name: getattr(self, name) for name in _EXACT}
-        super()._apply(fn, recurse)
-        for name, value in exact.items():
-            setattr(self, name, value.to(getattr(self, name).device))
-        return self
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,7 +1,6 @@
 """The two networks of NequIP-LR and the edge features they share."""
 
-from __future__ import annotations
-
+# TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
 from typing import Any
 
 import torch
@@ -9,13 +8,17 @@ from e3nn import o3
 
 from ..nn import (
     ConvNetLayer,
+    Edges,
+    Linear,
     RadialBasis,
     ScalarReadout,
-    add_scalars,
     charge_encoding,
+    edges_of,
+    join_features,
     one_hot,
+    shapes,
+    split_features,
 )
-from ..nn.fused import fused_convolutions
 from .config import ModelConfig
 
 
@@ -46,7 +49,7 @@ class EdgeHarmonics(torch.nn.Module):
         """Vectors of shape (E, 3) to harmonics of shape (E, (l_max + 1)²)."""
         return self.sh(vectors)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> EdgeHarmonics:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "EdgeHarmonics":
         """A new one: the compiled function inside cannot be copied in every version of torch."""
         return EdgeHarmonics(self.config).train(self.training)
 
@@ -80,12 +83,13 @@ class _Convolutions(torch.nn.Module):
         )
         attributes = o3.Irreps([(num_attributes, (0, 1))])
         irreps = o3.Irreps([(config.num_features, (0, 1))])
-        self.embedding = o3.Linear(attributes, irreps)
+        self.embedding = Linear(attributes, irreps)
         #: None without features of another stage.
         self.before = None
         if irreps_before is not None:
             irreps = irreps + irreps_before.filter(drop=["0e"])
-            self.before = o3.Linear(irreps_before, irreps)
+            self.before = Linear(irreps_before, irreps)
+            self._before_shapes = shapes(irreps_before)
         layers = []
         for number in range(1, num_layers + 1):
             last = config.scalar_last_layer and number == num_layers and not shared
@@ -115,21 +119,32 @@ class _Convolutions(torch.nn.Module):
         length: torch.Tensor,
         harmonics: torch.Tensor,
         before: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Features, shape (N, irreps_out.dim); ``before`` of shape (N, irreps_before.dim)."""
-        start = None if self.before is None else self.before(before)
-        fast = fused_convolutions(self, length)
-        if fast is not None:
-            return fast(attributes, edge_index, length, harmonics, start)
-        features = self.embedding(attributes)
-        if start is not None:
-            features = add_scalars(start, features)
-        if len(self.layers) == 0:
-            return features
-        radial = self.radial_basis(length)
-        for layer in self.layers:
-            features = layer(features, attributes, edge_index, harmonics, radial)
+    ) -> list[torch.Tensor]:
+        """Features of ``irreps_out``; ``before`` has shape (N, irreps_before.dim)."""
+        features = self.embedding([attributes.unsqueeze(1)])
+        if self.before is not None:
+            assert before is not None
+            start = self.before(split_features(before, self._before_shapes))
+            features = [start[0] + features[0]] + start[1:]  # noqa: RUF005 (TorchScript)
+        if len(self.layers) > 0:
+            edges = self._edges(edge_index, length, harmonics, attributes.shape[0])
+            for layer in self.layers:
+                features = layer(features, attributes, edges)
         return features
+
+    def _edges(
+        self,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+        num_atoms: int,
+    ) -> Edges:
+        if not torch.jit.is_scripting():
+            graph = edge_index, length, harmonics, num_atoms
+            tabulated = edges_of(self.layers, self.radial_basis, *graph)
+            if tabulated is not None:
+                return tabulated
+        return Edges(edge_index, length, harmonics, self.radial_basis(length))
 
 
 class ElectronegativityStage(torch.nn.Module):
@@ -167,7 +182,7 @@ class ElectronegativityStage(torch.nn.Module):
         """
         attributes = one_hot(types, self.num_types, harmonics.dtype)
         features = self.convolutions(attributes, edge_index, length, harmonics)
-        return self.readout(features), features
+        return self.readout(features), join_features(features)
 
 
 class EnergyStage(torch.nn.Module):
@@ -184,7 +199,8 @@ class EnergyStage(torch.nn.Module):
         super().__init__()
         self.num_types = len(config.type_names)
         self.sees_charges = config.equilibration
-        self.basis = (config.charge_min, config.charge_max, config.num_charge_basis)
+        self.charge_min, self.charge_max = float(config.charge_min), float(config.charge_max)
+        self.num_charge_basis = config.num_charge_basis
         num_attributes, layers = self.num_types, config.num_layers_charge
         if self.sees_charges:
             num_attributes += config.num_charge_basis
@@ -218,6 +234,8 @@ class EnergyStage(torch.nn.Module):
         """
         attributes = one_hot(types, self.num_types, harmonics.dtype)
         if self.sees_charges:
-            encoded = charge_encoding(charges, *self.basis)
+            encoded = charge_encoding(
+                charges, self.charge_min, self.charge_max, self.num_charge_basis
+            )
             attributes = torch.cat((attributes, encoded), dim=-1)
         return self.readout(self.convolutions(attributes, edge_index, length, harmonics, before))

@@ -1,28 +1,34 @@
-"""The NequIP building blocks, on e3nn."""
+"""The NequIP building blocks, on e3nn; features are channel-last throughout."""
 
-from .convolution import ConvNetLayer, InteractionBlock
-from .encoding import add_scalars, charge_encoding, one_hot
-from .fused import fused_loops
+from .convolution import ConvNetLayer, Edges, InteractionBlock, edges_of
+from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features
+from .encoding import charge_encoding, one_hot
 from .radial import BesselBasis, PolynomialCutoff, RadialBasis, polynomial_envelope
 from .readout import ScalarReadout, saturate
 from .repulsion import DistanceFloor, ZBLRepulsion
-from .tensor_product import EdgeTensorProduct, channel_last
+from .tensor_product import EdgeTensorProduct, channels
 
 __all__ = [
     "BesselBasis",
     "ConvNetLayer",
     "DistanceFloor",
     "EdgeTensorProduct",
+    "Edges",
+    "Gate",
     "InteractionBlock",
+    "Linear",
     "PolynomialCutoff",
     "RadialBasis",
     "ScalarReadout",
+    "SelfConnection",
     "ZBLRepulsion",
-    "add_scalars",
-    "channel_last",
+    "channels",
     "charge_encoding",
-    "fused_loops",
+    "edges_of",
+    "join_features",
     "one_hot",
     "polynomial_envelope",
     "saturate",
+    "shapes",
+    "split_features",
 ]

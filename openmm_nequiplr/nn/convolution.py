@@ -1,14 +1,18 @@
 """The NequIP convolution (Batzner et al. 2022, arXiv 2101.03164)."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+# TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from e3nn import o3
-from e3nn.nn import FullyConnectedNet, Gate
+from e3nn.nn import FullyConnectedNet
 
-from .tensor_product import EdgeTensorProduct, channel_last
+from ..ops import SortedEdges, compiled, sort_edges
+from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features
+from .radial import RadialBasis
+from .table import SHORTEST, FrozenWeights
+from .tensor_product import EdgeTensorProduct
 
 
 def _shifted_softplus(x: torch.Tensor) -> torch.Tensor:
@@ -26,6 +30,32 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 def _reachable(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, target: o3.Irrep) -> bool:
     return any(target in first.ir * second.ir for first in irreps_in for second in irreps_edge)
+
+
+class Edges(NamedTuple):
+    """E directed edges and what the layers of a stage see of them.
+
+    Where edges come in pairs, the second half the first one reversed, what depends on the length
+    alone may be that of the first half.
+
+    Parameters
+    ----------
+    ends : torch.Tensor, int64, shape (2, E)
+        Centres and neighbours.
+    length : torch.Tensor, shape (E,) or (E/2,), Å
+    harmonics : torch.Tensor, shape (E, (l_max + 1)²)
+    radial : torch.Tensor, shape (E, num_radial) or (E/2, num_radial), optional
+        Radial basis; without it the radial weights come from tables.
+    order, start : torch.Tensor, optional
+        As in :class:`~openmm_nequiplr.ops.SortedEdges`; for tables.
+    """
+
+    ends: torch.Tensor
+    length: torch.Tensor
+    harmonics: torch.Tensor
+    radial: torch.Tensor | None = None
+    order: torch.Tensor | None = None
+    start: torch.Tensor | None = None
 
 
 class InteractionBlock(torch.nn.Module):
@@ -63,36 +93,65 @@ class InteractionBlock(torch.nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        self.linear_1 = o3.Linear(irreps_in, irreps_in)
+        self.linear_1 = Linear(irreps_in, irreps_in)
         self.tp = EdgeTensorProduct(irreps_in, irreps_edge, irreps_out)
         widths = [num_radial, *invariant_layers * [invariant_neurons], self.tp.weight_numel]
         self.fc = FullyConnectedNet(widths, ACTIVATIONS[activation])
-        self.linear_2 = o3.Linear(self.tp.irreps_out.simplify(), irreps_out)
+        self.linear_2 = Linear(self.tp.irreps_out.simplify(), irreps_out)
         self.sc = None
         if use_sc:
-            attributes = o3.Irreps([(num_attributes, (0, 1))])
-            self.sc = o3.FullyConnectedTensorProduct(irreps_in, attributes, irreps_out)
+            self.sc = SelfConnection(irreps_in, num_attributes, irreps_out)
+        self._sum_shapes = shapes(self.tp.irreps_out)
         self.norm = float(avg_num_neighbors) ** -0.5
+        self._frozen: FrozenWeights | None = None
 
     def forward(
-        self,
-        features: torch.Tensor,
-        attributes: torch.Tensor,
-        edge_index: torch.Tensor,
-        harmonics: torch.Tensor,
-        radial: torch.Tensor,
-    ) -> torch.Tensor:
-        """Node features of shape (N, irreps_in.dim) to shape (N, irreps_out.dim)."""
-        center, neighbor = edge_index
-        mixed = channel_last(self.linear_1(features), self.tp.irreps_in)
-        weights = self.fc(radial)
-        messages = self.tp(mixed.index_select(0, neighbor), harmonics, weights)
-        total = messages.new_zeros(features.shape[0], messages.shape[1])
-        total = total.index_add(0, center, messages) * self.norm
-        result = self.linear_2(channel_last(total, self.tp.irreps_out, back=True))
+        self, features: list[torch.Tensor], attributes: torch.Tensor, edges: Edges
+    ) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        total = self._sums(join_features(self.linear_1(features)), edges)
+        result = self.linear_2(split_features(total, self._sum_shapes))
         if self.sc is not None:
-            result = result + self.sc(features, attributes)
+            result = self.sc(features, attributes, result)
         return result
+
+    def _sums(self, features: torch.Tensor, edges: Edges) -> torch.Tensor:
+        """The convolution proper, over the square root of the number of neighbours."""
+        radial = edges.radial
+        if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript passes over this alone)
+            if radial is None:
+                return self._tabulated_sums(features, edges)
+        assert radial is not None
+        weights = self.fc(radial)
+        if weights.shape[0] < edges.ends.shape[1]:
+            weights = torch.cat((weights, weights))
+        total = self.tp(features, edges.harmonics, weights, edges.ends[0], edges.ends[1])
+        return total * self.norm
+
+    @torch.jit.unused
+    def _tabulated_sums(self, features: torch.Tensor, edges: Edges) -> torch.Tensor:
+        table = None if self._frozen is None else self._frozen.table
+        assert table is not None
+        assert edges.order is not None
+        assert edges.start is not None
+        ordered = SortedEdges(edges.ends, edges.order, edges.start)
+        return self.tp.tabulated(features, edges.harmonics, edges.length, table, ordered)
+
+    @torch.jit.unused
+    def tabulate(self, basis: RadialBasis, dtype: torch.dtype) -> bool:
+        """Whether the radial weights are in a table, which is made or renewed if it can be.
+
+        In training mode, with a parameter that asks for a gradient, and with another module in
+        place of the product, they are not.
+        """
+        parts = basis, self.fc
+        if self.training or type(self.tp) is not EdgeTensorProduct or self.tp.mul == 0:
+            return False
+        if any(p.requires_grad for part in parts for p in part.parameters()):
+            return False
+        if self._frozen is None or not self._frozen.holds(*parts, dtype):
+            self._frozen = FrozenWeights(*parts, self.norm, dtype)
+        return self._frozen.table is not None
 
 
 class ConvNetLayer(torch.nn.Module):
@@ -159,15 +218,31 @@ class ConvNetLayer(torch.nn.Module):
         self.resnet = resnet and (scalars + gated).simplify() == o3.Irreps(irreps_in)
 
     def forward(
-        self,
-        features: torch.Tensor,
-        attributes: torch.Tensor,
-        edge_index: torch.Tensor,
-        harmonics: torch.Tensor,
-        radial: torch.Tensor,
-    ) -> torch.Tensor:
-        """Node features of shape (N, irreps_in.dim) to shape (N, irreps_out.dim)."""
-        result = self.equivariant_nonlin(
-            self.conv(features, attributes, edge_index, harmonics, radial)
-        )
-        return features + result if self.resnet else result
+        self, features: list[torch.Tensor], attributes: torch.Tensor, edges: Edges
+    ) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        result = self.equivariant_nonlin(self.conv(features, attributes, edges))
+        if self.resnet:
+            return [before + change for before, change in zip(features, result)]  # noqa: B905
+        return result
+
+
+def edges_of(
+    layers: Iterable[torch.nn.Module],
+    basis: RadialBasis,
+    ends: torch.Tensor,
+    length: torch.Tensor,
+    harmonics: torch.Tensor,
+    num_atoms: int,
+) -> Edges | None:
+    """Edges for tables of radial weights, or ``None`` where a layer has none for these lengths."""
+    if not compiled(length) or length.numel() == 0:
+        return None
+    for layer in layers:
+        block = layer.conv if type(layer) is ConvNetLayer else None
+        if type(block) is not InteractionBlock or not block.tabulate(basis, length.dtype):
+            return None
+    if not float(length.detach().min()) >= SHORTEST:  # nor for NaN
+        return None
+    _, order, start = sort_edges(ends, num_atoms)
+    return Edges(ends, length, harmonics, None, order, start)

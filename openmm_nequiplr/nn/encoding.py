@@ -1,19 +1,12 @@
 """What an atom is, as numbers: its element, and its charge."""
 
-from __future__ import annotations
-
+# TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import torch
 
 
 def one_hot(types: torch.Tensor, num_types: int, dtype: torch.dtype) -> torch.Tensor:
     """One-hot vectors of shape (N, num_types) for element indices of shape (N,)."""
     return torch.nn.functional.one_hot(types, num_types).to(dtype)
-
-
-def add_scalars(features: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
-    """Features of shape (N, dim) with (N, num_scalars) added to the first of them."""
-    count = scalars.shape[1]
-    return torch.cat((features[:, :count] + scalars, features[:, count:]), dim=1)
 
 
 def charge_encoding(

@@ -1,7 +1,6 @@
 """Radial functions of an edge (Gasteiger, Groß, Günnemann 2020, arXiv 2003.03123)."""
 
-from __future__ import annotations
-
+# TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import math
 
 import torch

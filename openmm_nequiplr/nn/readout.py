@@ -1,9 +1,10 @@
 """From node features to one scalar an atom."""
 
-from __future__ import annotations
-
+# TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import torch
 from e3nn import o3
+
+from .dense import Linear
 
 
 class ScalarReadout(torch.nn.Module):
@@ -18,12 +19,12 @@ class ScalarReadout(torch.nn.Module):
     def __init__(self, irreps_in: o3.Irreps, num_hidden: int) -> None:
         super().__init__()
         hidden = o3.Irreps([(num_hidden, (0, 1))])
-        self.hidden = o3.Linear(irreps_in, hidden)
-        self.scalar = o3.Linear(hidden, o3.Irreps("1x0e"))
+        self.hidden = Linear(irreps_in, hidden)
+        self.scalar = Linear(hidden, o3.Irreps("1x0e"))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features of shape (N, irreps_in.dim) to scalars of shape (N,)."""
-        return self.scalar(self.hidden(features)).squeeze(-1)
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Features of ``irreps_in`` to scalars of shape (N,)."""
+        return self.scalar(self.hidden(features))[0].flatten()
 
 
 def saturate(values: torch.Tensor, bound: float) -> torch.Tensor:

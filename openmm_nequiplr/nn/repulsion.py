@@ -1,10 +1,11 @@
 """Priors for short distances: nuclear repulsion, and the shortest distance that a network sees."""
 
 # TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from ..buffers import ExactBuffers
 from ..units import BOHR, COULOMB_CONSTANT
 from .radial import polynomial_envelope
 
@@ -15,7 +16,7 @@ SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.0281
 FLOOR_WIDTH = 0.1
 
 
-class _PairTable(torch.nn.Module):
+class _PairTable(ExactBuffers):
     """A distance for every pair of types, and the pairs of atoms that are nearer than it.
 
     Parameters
@@ -31,16 +32,6 @@ class _PairTable(torch.nn.Module):
         table = torch.tensor(distances, dtype=torch.float64)
         self.longest = float(table.max())
         self.register_buffer("distances", table, persistent=False)
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> torch.nn.Module:
-        """Move as torch does, but keep the buffers in float64."""
-        exact = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, value in exact.items():
-            moved = self._buffers[name]
-            if value is not None and moved is not None:
-                self._buffers[name] = value.to(moved.device)
-        return self
 
     def nearer(
         self,

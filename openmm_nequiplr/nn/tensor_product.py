@@ -1,40 +1,38 @@
-"""The tensor product of NequIP's convolution: neighbour features times spherical harmonics."""
+"""The tensor product of NequIP's convolution, and the order of channels in features.
 
-from __future__ import annotations
+Features are channel-last throughout the network: like irreps together, in order of appearance, and
+within an irrep the component first and the channel last, the other way round than in e3nn.
+Inner loops then run over channels, and e3nn's linear maps are plain matrix products.
+"""
 
 import torch
 from e3nn import o3
 
-
-def channel_last(features: torch.Tensor, irreps: o3.Irreps, back: bool = False) -> torch.Tensor:
-    """Swap multiplicity and component within every irrep of features of shape (N, irreps.dim).
-
-    Parameters
-    ----------
-    features : torch.Tensor, shape (N, irreps.dim)
-        In e3nn's order (multiplicity first), or channel-last when ``back``.
-    irreps : e3nn.o3.Irreps
-    back : bool
-        From channel-last to e3nn's order.
-    """
-    if all(ir.dim == 1 or mul == 1 for mul, ir in irreps):
-        return features
-    pieces = features.split([mul * ir.dim for mul, ir in irreps], dim=1)
-    swapped = []
-    for piece, (mul, ir) in zip(pieces, irreps, strict=True):
-        shape = (ir.dim, mul) if back else (mul, ir.dim)
-        swapped.append(piece.view(-1, *shape).transpose(1, 2).flatten(1))
-    return torch.cat(swapped, dim=1)
+from ..ops import Channels, Convolution, Path
 
 
-class EdgeTensorProduct(torch.nn.Module):
-    """Weighted tensor product of features with one copy of each spherical harmonic, per edge.
+def channels(irreps: o3.Irreps) -> list[Channels]:
+    """Where the channels of each entry stand; those of like irreps are together."""
+    totals: dict[o3.Irrep, int] = {}
+    offsets = []
+    for mul, ir in irreps:
+        offsets.append(totals.get(ir, 0))
+        totals[ir] = offsets[-1] + mul
+    first, column = {}, 0
+    for ir, total in totals.items():
+        first[ir] = column
+        column += ir.dim * total
+    return [
+        Channels(first[ir], totals[ir], offset, mul, ir.dim)
+        for (mul, ir), offset in zip(irreps, offsets, strict=True)
+    ]
 
-    The same arithmetic as ``e3nn.o3.TensorProduct`` with instructions ``"uvu"``, component
-    normalisation and external weights. For each block of input features the paths share one product
-    with a matrix that depends on the edge direction alone. Features are channel-last: within an
-    irrep the component comes first and the multiplicity last (see :func:`channel_last`), the other
-    way round than in e3nn, so that the inner loops run over channels.
+
+class EdgeTensorProduct(Convolution):
+    """Weighted tensor product of features with one copy of each spherical harmonic, summed.
+
+    On each edge the same arithmetic as ``e3nn.o3.TensorProduct`` with instructions ``"uvu"``,
+    component normalisation and external weights.
 
     Parameters
     ----------
@@ -49,94 +47,31 @@ class EdgeTensorProduct(torch.nn.Module):
     ----------
     irreps_out : e3nn.o3.Irreps
         One entry a path, sorted; ``irreps_out.simplify()`` is what follows.
-    weight_numel : int
-        Weights an edge: one for each path and input multiplicity.
+    paths : list of (block of the input, harmonic, place in ``irreps_out``)
     """
 
     def __init__(
         self, irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.Irreps
     ) -> None:
-        super().__init__()
-        self.irreps_in, self.irreps_edge = o3.Irreps(irreps_in), o3.Irreps(irreps_edge)
+        irreps_in, irreps_edge = o3.Irreps(irreps_in), o3.Irreps(irreps_edge)
         kept = {ir for _, ir in o3.Irreps(irreps_filter)}
-        paths = [
-            (block, edge, mul, ir_out)
-            for block, (mul, ir_in) in enumerate(self.irreps_in)
-            for edge, (_, ir_edge) in enumerate(self.irreps_edge)
+        found = [
+            (block, harmonic, ir_out)
+            for block, (_, ir_in) in enumerate(irreps_in)
+            for harmonic, (_, ir_edge) in enumerate(irreps_edge)
             for ir_out in ir_in * ir_edge
             if ir_out in kept
         ]
-        middle = o3.Irreps([(mul, ir) for _, _, mul, ir in paths])
-        self.irreps_out, position, _ = middle.sort()
-        self.weight_numel = sum(mul for _, _, mul, _ in paths)
-        self.paths = [(b, e, ir) for b, e, _, ir in paths]
-        self._position = list(position)
-        self._widths = [mul * ir.dim for mul, ir in self.irreps_in]
-        self._weight_widths = [mul for _, _, mul, _ in paths]
-        self._blocks: list[tuple[int, int, list[int]]] = []
-        self._exact: dict[str, torch.Tensor] = {}
-        self._build_blocks(paths)
-
-    def _build_blocks(self, paths: list[tuple[int, int, int, o3.Irrep]]) -> None:
-        """Coefficients of all paths that leave one block, as one matrix over the harmonics."""
-        for block, (mul, ir_in) in enumerate(self.irreps_in):
-            own = [k for k, path in enumerate(paths) if path[0] == block]
-            self._blocks.append((mul, ir_in.dim, own))
-            if not own:
-                continue
-            columns = []
-            for k in own:
-                _, edge, _, ir_out = paths[k]
-                ir_edge = self.irreps_edge[edge].ir
-                coupling = o3.wigner_3j(ir_in.l, ir_edge.l, ir_out.l, dtype=torch.float64)
-                coupling = coupling * ir_out.dim**0.5
-                full = coupling.new_zeros(ir_in.dim, self.irreps_edge.dim, ir_out.dim)
-                full[:, self.irreps_edge.slices()[edge]] = coupling
-                columns.append(full)
-            matrix = torch.cat(columns, dim=-1).permute(1, 2, 0).flatten(1)
-            self._exact[f"coupling_{block}"] = matrix
-            self.register_buffer(f"coupling_{block}", matrix, persistent=False)
-
-    def _apply(self, fn, recurse=True):
-        """Cast the couplings from float64 each time, so that ``.float().double()`` is exact."""
-        super()._apply(fn, recurse)
-        for name, exact in self._exact.items():
-            setattr(self, name, exact.to(getattr(self, name)))
-        return self
-
-    def forward(
-        self, features: torch.Tensor, harmonics: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:
-        """Evaluate the product on every edge.
-
-        Parameters
-        ----------
-        features : torch.Tensor, shape (E, irreps_in.dim)
-            Channel-last.
-        harmonics : torch.Tensor, shape (E, irreps_edge.dim)
-        weights : torch.Tensor, shape (E, weight_numel)
-            Path-major, then multiplicity, as in e3nn.
-
-        Returns
-        -------
-        torch.Tensor, shape (E, irreps_out.dim)
-            Channel-last.
-        """
-        edges = features.shape[0]
-        outputs: list[torch.Tensor] = [features] * len(self._position)
-        parts = features.split(self._widths, dim=1)
-        path_weights = weights.split(self._weight_widths, dim=1)
-        used = 0
-        for block, (mul, dim, own) in enumerate(self._blocks):
-            if not own:
-                continue
-            x = parts[block].view(edges, dim, mul)
-            sizes = [self.paths[k][2].dim for k in own]
-            direction = harmonics @ getattr(self, f"coupling_{block}")
-            direction = direction.view(edges, sum(sizes), dim)
-            product = direction * x if dim == 1 else torch.bmm(direction, x)
-            for k, piece in zip(own, product.split(sizes, dim=1), strict=True):
-                weighted = piece * path_weights[used].unsqueeze(1)
-                outputs[self._position[k]] = weighted.flatten(1)
-                used += 1
-        return torch.cat(outputs, dim=1) if outputs else features.new_zeros(edges, 0)
+        middle = o3.Irreps([(irreps_in[block].mul, ir) for block, _, ir in found])
+        irreps_out, places, _ = middle.sort()
+        outputs = channels(irreps_out)
+        paths = []
+        for (block, harmonic, ir_out), place in zip(found, places, strict=True):
+            ir_in, ir_edge = irreps_in[block].ir, irreps_edge[harmonic].ir
+            coupling = o3.wigner_3j(ir_in.l, ir_edge.l, ir_out.l, dtype=torch.float64)
+            full = coupling.new_zeros(ir_in.dim, irreps_edge.dim, ir_out.dim)
+            full[:, irreps_edge.slices()[harmonic]] = coupling * ir_out.dim**0.5
+            paths.append(Path(block, outputs[place], full))
+        super().__init__(channels(irreps_in), paths, irreps_edge.dim)
+        self.irreps_in, self.irreps_edge, self.irreps_out = irreps_in, irreps_edge, irreps_out
+        self.paths = [(b, e, place) for (b, e, _), place in zip(found, places, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 
+import e3nn.nn
 import pytest
 import torch
 from e3nn import o3
@@ -12,11 +13,19 @@ from e3nn import o3
 from openmm_nequiplr.nn import (
     BesselBasis,
     ConvNetLayer,
+    Edges,
     EdgeTensorProduct,
+    Gate,
+    Linear,
     PolynomialCutoff,
-    channel_last,
+    SelfConnection,
+    channels,
     charge_encoding,
+    join_features,
+    shapes,
+    split_features,
 )
+from openmm_nequiplr.nn.convolution import ACTIVATIONS
 
 IRREPS = [
     ("8x0e", "0e + 1o", "8x0e + 8x1o"),
@@ -36,12 +45,24 @@ def e3nn_in_double():
         torch.set_default_dtype(default)
 
 
+def columns(irreps: o3.Irreps) -> torch.Tensor:
+    """Where the columns of features in e3nn's order are in channel-last ones."""
+    found = [
+        entry.first + c * entry.total + entry.offset + u
+        for entry in channels(irreps)
+        for u in range(entry.mul)
+        for c in range(entry.dim)
+    ]
+    return torch.tensor(found)
+
+
+def to_channel_last(features: torch.Tensor, irreps: o3.Irreps) -> torch.Tensor:
+    return features[:, columns(irreps).argsort()]
+
+
 def reference_product(product: EdgeTensorProduct) -> o3.TensorProduct:
     """e3nn's own tensor product with the same paths, its coefficients in double precision."""
-    order = product._position
-    instructions = [
-        (block, edge, order[k], "uvu", True) for k, (block, edge, _) in enumerate(product.paths)
-    ]
+    instructions = [(block, edge, place, "uvu", True) for block, edge, place in product.paths]
     with e3nn_in_double():
         return o3.TensorProduct(
             product.irreps_in,
@@ -56,6 +77,7 @@ def reference_product(product: EdgeTensorProduct) -> o3.TensorProduct:
 @pytest.mark.parametrize(("irreps_in", "irreps_edge", "kept"), IRREPS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_edge_product_equals_e3nn(irreps_in, irreps_edge, kept, dtype):
+    """Every edge has a centre of its own."""
     product = EdgeTensorProduct(o3.Irreps(irreps_in), o3.Irreps(irreps_edge), o3.Irreps(kept))
     product = product.to(dtype)
     reference = reference_product(product)
@@ -63,25 +85,56 @@ def test_edge_product_equals_e3nn(irreps_in, irreps_edge, kept, dtype):
     x = torch.randn(11, product.irreps_in.dim, dtype=torch.float64)
     y = torch.randn(11, product.irreps_edge.dim, dtype=torch.float64)
     w = torch.randn(11, product.weight_numel, dtype=torch.float64)
-    result = product(channel_last(x, product.irreps_in).to(dtype), y.to(dtype), w.to(dtype))
-    result = channel_last(result, product.irreps_out, back=True)
+    each = torch.arange(11)
+    arrays = [a.to(dtype) for a in (to_channel_last(x, product.irreps_in), y, w)]
     tolerance = 1e-13 if dtype == torch.float64 else 2e-6
     expected = reference(x, y, w)
-    gap = (result - expected).norm() / expected.norm()
-    assert gap < tolerance
+    for function in (product, product.reference):
+        result = function(*arrays, each, each)[:, columns(product.irreps_out)]
+        assert (result - expected).norm() / expected.norm() < tolerance
 
 
 def test_edge_product_keeps_full_precision_through_a_cast():
     product = EdgeTensorProduct(*(o3.Irreps(i) for i in IRREPS[1]))
-    exact = product.coupling_0.clone()
-    assert torch.equal(product.float().double().coupling_0, exact)
+    exact = product.coupling.clone()
+    assert torch.equal(product.float().double().coupling, exact)
 
 
-def test_edge_product_without_edges():
-    product = EdgeTensorProduct(*(o3.Irreps(i) for i in IRREPS[0])).double()
-    empty = torch.zeros(0, 1, dtype=torch.float64)
-    result = product(empty.expand(0, 8), empty.expand(0, 4), empty.expand(0, product.weight_numel))
-    assert result.shape == (0, product.irreps_out.dim)
+LINEAR = [("8x0e", "3x0e+2x1o"), ("2x0e+3x0e+4x1o", "5x0e+3x1o+2x0e"), ("2x1o", "2x0e+2x1o")]
+
+
+@pytest.mark.parametrize(("irreps_in", "irreps_out"), LINEAR)
+def test_dense_maps_equal_those_of_e3nn(irreps_in, irreps_out):
+    """Weights and states of e3nn's modules fit in."""
+    irreps_in, irreps_out = o3.Irreps(irreps_in), o3.Irreps(irreps_out)
+    x = torch.randn(7, irreps_in.dim, dtype=torch.float64)
+    attributes = torch.randn(7, 3, dtype=torch.float64)
+    with e3nn_in_double():
+        linear = o3.Linear(irreps_in, irreps_out)
+        product = o3.FullyConnectedTensorProduct(irreps_in, "3x0e", irreps_out)
+    own, connection = Linear(irreps_in, irreps_out), SelfConnection(irreps_in, 3, irreps_out)
+    for ours, theirs in ((own, linear), (connection, product)):
+        ours.double().load_state_dict(theirs.state_dict())
+    features = split_features(to_channel_last(x, irreps_in), shapes(irreps_in))
+    mixed, expected = own(features), linear(x)
+    connected = connection(features, attributes, mixed)
+    for found, other in ((mixed, expected), (connected, expected + product(x, attributes))):
+        found = join_features(found)[:, columns(irreps_out)]
+        torch.testing.assert_close(found, other, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("odd", ["tanh", "abs"])
+def test_gate_equals_that_of_e3nn(odd):
+    scalars, gates, gated = (o3.Irreps(i) for i in ("3x0e+2x0o", "2x0e+4x0e", "2x1o+4x1e"))
+    acts = [ACTIVATIONS["silu"], ACTIVATIONS[odd]], [ACTIVATIONS["ssp"]] * 2
+    own = Gate(scalars, acts[0], gates, acts[1], gated)
+    theirs = e3nn.nn.Gate(scalars, acts[0], gates, acts[1], gated)
+    assert own.irreps_in == theirs.irreps_in
+    assert own.irreps_out == theirs.irreps_out
+    x = torch.randn(7, own.irreps_in.dim, dtype=torch.float64)
+    features = split_features(to_channel_last(x, own.irreps_in), shapes(own.irreps_in))
+    found = join_features(own(features))[:, columns(own.irreps_out)]
+    torch.testing.assert_close(found, theirs(x), rtol=1e-13, atol=1e-13)
 
 
 def test_convolution_is_equivariant():
@@ -109,7 +162,9 @@ def test_convolution_is_equivariant():
 
     def run(x, v):
         harmonics = o3.spherical_harmonics(edge, v, True, normalization="component")
-        return layer(x, attributes, index, harmonics, radial)
+        edges = Edges(index, v.norm(dim=1), harmonics, radial)
+        last = split_features(to_channel_last(x, irreps), shapes(irreps))
+        return join_features(layer(last, attributes, edges))[:, columns(layer.irreps_out)]
 
     for matrix in (o3.rand_matrix(dtype=torch.float64), -torch.eye(3, dtype=torch.float64)):
         with e3nn_in_double():

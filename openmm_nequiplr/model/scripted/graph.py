@@ -13,7 +13,6 @@ from ...equilibration import effective_chi, lagrangian_weights
 from ...nn import saturate
 from ...units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
 from ..potential import NequIPLRPotential
-from .layers import ScriptedStage
 from .pairs import PairList, ReducedCell
 
 
@@ -84,8 +83,9 @@ class EvaluationGraph(torch.nn.Module):
         self.length_unit, self.energy_unit = ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
         self.lattice = ReducedCell()
         self.pairs, self.solver, self.harmonics = pairs, solver, model.harmonics.sh
-        self.stage_1 = ScriptedStage(model.electronegativity_stage)
-        self.stage_2 = ScriptedStage(model.energy_stage)
+        first = model.electronegativity_stage
+        assert first is not None
+        self.stage_1, self.stage_2 = first, model.energy_stage
         zbl = model.repulsion
         self.repulsion = _NoRepulsion() if zbl is None else zbl
         floor = model.distance_floor
@@ -113,14 +113,6 @@ class EvaluationGraph(torch.nn.Module):
         self.with_offsets = bool(self.offsets.any())
         self.reference_energy = float(model.energy_shifts[types].sum())
 
-    def _edges(
-        self, first: torch.Tensor, second: torch.Tensor, length: torch.Tensor, cutoff: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The pairs within a cutoff: centres, neighbours and numbers of the pairs."""
-        inside = torch.nonzero(length < cutoff).squeeze(-1)
-        a, b = first.index_select(0, inside), second.index_select(0, inside)
-        return torch.cat((a, b)), torch.cat((b, a)), inside
-
     def _stage(
         self,
         second_stage: bool,
@@ -134,19 +126,18 @@ class EvaluationGraph(torch.nn.Module):
         """One scalar an atom, float64, and features of a stage; harmonics of shape (P, ...)."""
         cutoff = self.r_max_charge if second_stage else self.r_max
         if cutoff < self.cutoff:
-            center, neighbor, inside = self._edges(first, second, length, cutoff)
+            inside = torch.nonzero(length < cutoff).squeeze(-1)
+            first, second = first.index_select(0, inside), second.index_select(0, inside)
             length, harmonics = length.index_select(0, inside), harmonics.index_select(0, inside)
-        else:
-            center, neighbor = torch.cat((first, second)), torch.cat((second, first))
+        # rows 0 to P − 1 lead from the first atom of a pair to the second, rows P to 2P − 1 back
+        ends = torch.stack((torch.cat((first, second)), torch.cat((second, first))))
         both = torch.cat((harmonics, harmonics * self.signs))
         distance = length.to(harmonics.dtype)
         charge = charges.to(harmonics.dtype)
         if second_stage:
-            raw, features = self.stage_2(
-                self.types, charge, center, neighbor, distance, both, before
-            )
-            return self.energy_scale * raw.to(torch.float64), features
-        raw, features = self.stage_1(self.types, charge, center, neighbor, distance, both, before)
+            raw = self.stage_2(self.types, charge, ends, distance, both, before)
+            return self.energy_scale * raw.to(torch.float64), before
+        raw, features = self.stage_1(self.types, ends, distance, both)
         raw = saturate(raw.to(torch.float64), self.chi_bound)
         return self.chi_scale * raw + self.chi_shift, features
 

@@ -14,7 +14,7 @@ from openmm_nequiplr.errors import BackendError, InputError, UnknownElementError
 from openmm_nequiplr.model import Evaluator
 from openmm_nequiplr.model.scripted import script_model
 from openmm_nequiplr.model.solving import SolverOptions
-from openmm_nequiplr.nn import fused_loops
+from openmm_nequiplr.ops import references
 
 
 def relative(found, expected):
@@ -24,7 +24,7 @@ def relative(found, expected):
 @pytest.fixture(autouse=True)
 def _plain_execution(request):
     """Graphs are run as they are, which spares seconds, except where a test asks for more."""
-    with torch.jit.optimized_execution("optimized" in request.keywords), fused_loops(False):
+    with torch.jit.optimized_execution("optimized" in request.keywords), references():
         yield
 
 

@@ -7,7 +7,7 @@ import torch
 from e3nn.nn import FullyConnectedNet
 
 from openmm_nequiplr.nn import RadialBasis
-from openmm_nequiplr.nn.fused.table import SHORTEST, build_table, interpolate
+from openmm_nequiplr.nn.table import SHORTEST, build_table, interpolate
 
 
 def radial(activation=torch.nn.functional.silu, scale=1.0):

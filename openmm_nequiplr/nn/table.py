@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..radial import RadialBasis
+from ..ops import RadialTable
+from .radial import RadialBasis
 
 Weights = Callable[[torch.Tensor], torch.Tensor]
 
@@ -21,23 +21,46 @@ _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
 _DEGREE = 5
 
 
-@dataclass(frozen=True)
-class RadialTable:
-    """A polynomial for each of K intervals, exact to round-off.
+class FrozenWeights:
+    """Table of a radial network whose parameters ask for no gradient; it knows when they change.
 
     Parameters
     ----------
-    coefficients : torch.Tensor, shape (K, 6 weight_numel)
-        Of all weights for the power 0 of t, for the power 1, and so on; t is the distance from the
-        middle of the interval over its width.
-    origin, step : float, Å
-        Beginning of the first interval and width of each; the last one ends at the cutoff, where
-        all weights vanish.
+    basis : RadialBasis
+    network : torch.nn.Module
+        Radial basis to weights.
+    norm : float
+    dtype : torch.dtype
+
+    Attributes
+    ----------
+    table : RadialTable or None
+        ``None`` where no table is exact enough.
     """
 
-    coefficients: torch.Tensor
-    origin: float
-    step: float
+    def __init__(
+        self, basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
+    ) -> None:
+        self._made_of = basis, network, dtype
+        self._versions = _versions(basis, network)
+        self.table = build_table(basis, network, norm, dtype)
+
+    def holds(self, basis: RadialBasis, network: torch.nn.Module, dtype: torch.dtype) -> bool:
+        """Whether the table is that of these modules as they are now."""
+        now = _versions(basis, network)
+        return (
+            self._made_of == (basis, network, dtype)
+            and len(now) == len(self._versions)
+            and all(a is b and n == m for (a, n), (b, m) in zip(now, self._versions, strict=True))
+        )
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A copy of the layer makes a table of its own."""
+        return type(None), ()
+
+
+def _versions(*modules: torch.nn.Module) -> list[tuple[torch.nn.Parameter, int]]:
+    return [(p, p._version) for module in modules for p in module.parameters()]
 
 
 def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:

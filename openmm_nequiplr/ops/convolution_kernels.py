@@ -1,18 +1,16 @@
-"""Compiled loops of the edge convolution: gather, multiply, accumulate.
+"""Compiled loops of :mod:`.convolution` for the CPU (numba).
 
-Those of inference keep nothing per edge and work on a range of atoms, so that several threads can
-share the atoms: none writes to a row of another range. Their radial weights come from a table
-(:mod:`openmm_nequiplr.nn.fused.table`). Those of training (``add_...``) work on a range of edges,
-with weights that were computed, and add to what is there. Features are channel-last, as in
-:class:`~openmm_nequiplr.nn.EdgeTensorProduct`. The tables of the product are explained in
-:class:`~openmm_nequiplr.nn.fused.plan.ProductPlan`.
+Loops of inference (``tabulated_...``) work on a range of atoms and keep nothing per edge. Threads
+share the atoms: none writes to a row of another range. Those of training (``add_...``) work on a
+range of edges, with weights that were computed, and add to what is there. The tables ``entries``,
+``terms`` and ``factors`` are explained in :class:`~openmm_nequiplr.ops.convolution.Convolution`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...jit import compiled_loop
+from ..jit import compiled_loop
 
 # Sums over channels may be reordered, which lets them run in vector registers.
 _compile = compiled_loop(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
@@ -55,7 +53,7 @@ def _couple(terms, factors, harmonics, matrix):
 
 
 @_compile
-def accumulate(
+def tabulated_sums(
     begin, end, start, order, other, source, harmonics, length,
     coefficients, origin, step, entries, terms, factors, mul, out,
 ):  # fmt: skip
@@ -93,7 +91,7 @@ def accumulate(
 
 
 @_compile
-def differentiate(
+def tabulated_gradients(
     begin, end, start, order, neighbor, features, gradient, harmonics, length,
     coefficients, origin, step, entries, terms, factors, mul, out_harmonics, out_length,
 ):  # fmt: skip
@@ -158,7 +156,7 @@ def add_messages(
 
 
 @_compile
-def add_slopes(
+def add_gradients(
     begin, end, center, neighbor, features, harmonics, weights, gradient,
     entries, terms, factors, mul, out_features, out_harmonics, out_weights,
 ):  # fmt: skip
@@ -185,12 +183,12 @@ def add_slopes(
 
 
 @_compile
-def add_curvatures(
+def add_second_gradients(
     begin, end, center, neighbor, features, harmonics, weights, gradient,
     feature_steps, harmonic_steps, weight_steps, entries, terms, factors, mul,
     out_features, out_gradient, out_harmonics, out_weights,
 ):  # fmt: skip
-    """Add the gradients of how the sum of :func:`add_slopes` times steps changes.
+    """Add the gradients of how the sum of :func:`add_gradients` times steps changes.
 
     That number is Σ (C w y + D w x + C v x) g with entries C and D of the matrices of harmonics and
     of their steps, weights w and steps v, features x and steps y, and gradient g.

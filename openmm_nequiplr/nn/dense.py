@@ -1,0 +1,221 @@
+"""The parts of a layer that work on one atom at a time.
+
+Features are a list with one tensor of shape (N, components, channels) for each irrep. Weights are
+those of the e3nn modules of the same purpose, entry by entry.
+"""
+
+# TorchScript compiles these modules and reads annotations at run time: no postponed ones here. It
+# knows no ``zip(strict=True)``.
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from e3nn import o3
+from e3nn.nn import Activation
+
+from ..ops import Channels
+from .tensor_product import channels
+
+
+class _Mixing(torch.nn.Module):
+    """Mixes the channels of each irrep by a matrix, linear in attributes."""
+
+    _maps: list[tuple[int, int, int, int, int]]
+    _norms: list[float]
+    order: torch.Tensor
+
+    def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, num_attributes: int) -> None:
+        super().__init__()
+        self.irreps_in, self.irreps_out = o3.Irreps(irreps_in), o3.Irreps(irreps_out)
+        # rows of each matrix, as numbers of e3nn's weights: (attribute, channel in, channel out)
+        rows: dict[o3.Irrep, list[torch.Tensor]] = {}
+        numel = 0
+        for mul, ir in self.irreps_in:
+            for other_mul, other in self.irreps_out:
+                if other == ir:
+                    size = mul * num_attributes * other_mul
+                    block = torch.arange(numel, numel + size).view(mul, num_attributes, other_mul)
+                    rows.setdefault(ir, []).append(block.transpose(0, 1))
+                    numel += size
+        inputs = _by_irrep(self.irreps_in)
+        number = {ir: k for k, ir in enumerate(inputs)}
+        order = [torch.arange(0)]
+        begin = 0
+        self._maps, self._norms = [], []
+        for ir, target in _by_irrep(self.irreps_out).items():
+            total = inputs[ir].total if ir in inputs else 0
+            self._maps.append(
+                (number.get(ir, 0), ir.dim, num_attributes * total, target.total, begin)
+            )
+            self._norms.append(max(num_attributes * total, 1) ** -0.5)
+            begin += num_attributes * total * target.total
+            across = sum(other == ir for _, other in self.irreps_out)
+            blocks = rows.get(ir, [])
+            lines = [torch.cat(blocks[k : k + across], 2) for k in range(0, len(blocks), across)]
+            order.extend([torch.cat(lines, 1).flatten()] if lines else [])
+        self.register_buffer("order", torch.cat(order), persistent=False)
+        self._in_order = bool((self.order == torch.arange(numel)).all())
+        self.weight = torch.nn.Parameter(torch.randn(numel))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load as torch does; e3nn's modules also keep constants beside their weights."""
+        for name in ("bias", "output_mask"):
+            state.pop(prefix + name, None)
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def _matrix(self, number: int) -> torch.Tensor:
+        """Of one irrep of the result: rows are channels of the input."""
+        _, _, rows, columns, begin = self._maps[number]
+        weight = self.weight if self._in_order else self.weight.index_select(0, self.order)
+        return weight.narrow(0, begin, rows * columns).view(rows, columns) * self._norms[number]
+
+
+class Linear(_Mixing):
+    """``e3nn.o3.Linear`` as one matrix for every irrep.
+
+    Parameters
+    ----------
+    irreps_in, irreps_out : e3nn.o3.Irreps
+    """
+
+    def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> None:
+        super().__init__(irreps_in, irreps_out, 1)
+
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        result: list[torch.Tensor] = []
+        for k, (source, dim, rows, columns, _) in enumerate(self._maps):
+            if rows == 0:
+                result.append(features[0].new_zeros([features[0].shape[0], dim, columns]))
+                continue
+            part = features[source].reshape(-1, rows)
+            result.append((part @ self._matrix(k)).view(-1, dim, columns))
+        return result
+
+
+class SelfConnection(_Mixing):
+    """``e3nn.o3.FullyConnectedTensorProduct`` with scalar attributes, one matrix an irrep.
+
+    Parameters
+    ----------
+    irreps_in, irreps_out : e3nn.o3.Irreps
+    num_attributes : int
+    """
+
+    def __init__(self, irreps_in: o3.Irreps, num_attributes: int, irreps_out: o3.Irreps) -> None:
+        super().__init__(irreps_in, irreps_out, num_attributes)
+        self.num_attributes = num_attributes
+
+    def forward(
+        self,
+        features: list[torch.Tensor],
+        attributes: torch.Tensor,
+        result: list[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """``result`` plus the product of features and attributes, shape (N, num_attributes)."""
+        total: list[torch.Tensor] = []
+        for k, (source, dim, rows, columns, _) in enumerate(self._maps):
+            if rows == 0:
+                total.append(result[k])
+                continue
+            outer = attributes[:, None, :, None] * features[source].unsqueeze(2)
+            mixed = outer.reshape(-1, rows) @ self._matrix(k)
+            total.append(result[k] + mixed.view(-1, dim, columns))
+        return total
+
+
+def split_features(features: torch.Tensor, irreps: list[tuple[int, int]]) -> list[torch.Tensor]:
+    """Channel-last features of shape (N, width) by irrep, of so many components and channels."""
+    parts = features.split([dim * count for dim, count in irreps], dim=1)
+    return [part.unflatten(1, list(irrep)) for part, irrep in zip(parts, irreps)]  # noqa: B905
+
+
+def join_features(features: list[torch.Tensor]) -> torch.Tensor:
+    """Channel-last features of shape (N, width)."""
+    flat = [part.flatten(1) for part in features]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
+
+
+def shapes(irreps: o3.Irreps) -> list[tuple[int, int]]:
+    """Components and channels of each irrep."""
+    return [(ir.dim, entry.total) for ir, entry in _by_irrep(irreps).items()]
+
+
+def _by_irrep(irreps: o3.Irreps) -> dict[o3.Irrep, Channels]:
+    """The first entry of every irrep, in order of appearance."""
+    found: dict[o3.Irrep, Channels] = {}
+    for (_, ir), entry in zip(irreps, channels(irreps), strict=True):
+        found.setdefault(ir, entry)
+    return found
+
+
+class Gate(torch.nn.Module):
+    """``e3nn.nn.Gate``: activations of the scalars, gates on everything else.
+
+    Parameters
+    ----------
+    scalars, gates, gated : e3nn.o3.Irreps
+        One entry of ``gates`` for each of ``gated``, all of them different.
+    act_scalars, act_gates : list of callable
+        One for each entry; e3nn normalises them.
+
+    Attributes
+    ----------
+    irreps_in : e3nn.o3.Irreps
+        All three, sorted and simplified.
+    irreps_out : e3nn.o3.Irreps
+    """
+
+    _sizes: list[list[int]]
+    _scalars: list[int]
+    _gates: list[int]
+    _gated: list[int]
+    _merged: list[int]
+
+    def __init__(
+        self,
+        scalars: o3.Irreps,
+        act_scalars: list[Callable[[torch.Tensor], torch.Tensor]],
+        gates: o3.Irreps,
+        act_gates: list[Callable[[torch.Tensor], torch.Tensor]],
+        gated: o3.Irreps,
+    ) -> None:
+        super().__init__()
+        together = scalars + gates + gated
+        order, places, _ = together.sort()
+        self.irreps_in = order.simplify()
+        self._sizes = [
+            [mul for mul, other in order if other == ir] for ir in _by_irrep(self.irreps_in)
+        ]
+        one, two = len(scalars), len(scalars) + len(gates)
+        self._scalars, self._gates = list(places[:one]), list(places[one:two])
+        self._gated = list(places[two:])
+        first, second = Activation(scalars, act_scalars), Activation(gates, act_gates)
+        self.act_scalars, self.act_gates = first.acts, second.acts
+        signs = [ir.p for _, ir in second.irreps_out]
+        self.irreps_out = first.irreps_out + o3.Irreps(
+            [(mul, (ir.l, ir.p * sign)) for (mul, ir), sign in zip(gated, signs, strict=True)]
+        )
+        #: How many of the results make up each irrep.
+        self._merged = [
+            sum(other == ir for _, other in self.irreps_out) for ir in _by_irrep(self.irreps_out)
+        ]
+
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        entries: list[torch.Tensor] = []
+        for part, sizes in zip(features, self._sizes):  # noqa: B905
+            entries.extend(part.split(sizes, dim=2))
+        results: list[torch.Tensor] = []
+        for k, act in enumerate(self.act_scalars):
+            results.append(act(entries[self._scalars[k]]))
+        for k, act in enumerate(self.act_gates):
+            results.append(entries[self._gated[k]] * act(entries[self._gates[k]]))
+        if len(results) == len(self._merged):
+            return results
+        irreps: list[torch.Tensor] = []
+        begin = 0
+        for count in self._merged:
+            irreps.append(torch.cat(results[begin : begin + count], dim=2))
+            begin += count
+        return irreps

@@ -1,0 +1,50 @@
+"""Which kernel runs: a compiled one where there is one for the device and dtype, else torch."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import torch
+
+from ..jit import numba_available
+
+_enabled: ContextVar[bool] = ContextVar("compiled", default=True)
+
+
+@contextlib.contextmanager
+def references() -> Iterator[None]:
+    """Run the plain torch references inside a ``with`` block, in this thread.
+
+    They can be differentiated as often as wanted; compiled kernels once in inference and twice in
+    training.
+    """
+    token = _enabled.set(False)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+@functools.cache
+def _numba_works() -> bool:
+    if not numba_available():
+        return False
+    try:
+        from . import convolution_kernels  # noqa: F401
+    except ImportError:  # installed, but not for this NumPy
+        return False
+    return True
+
+
+def compiled(tensor: torch.Tensor) -> bool:
+    """Whether kernels are compiled for a tensor's device and dtype, and allowed.
+
+    A kernel for another kind of device is registered with the operators of
+    :mod:`.convolution_operators` and added here.
+    """
+    if tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
+        return False
+    return _enabled.get() and _numba_works()
