@@ -1,16 +1,22 @@
-"""Which kernel runs: a compiled one where there is one for the device and dtype, else torch."""
+"""Which kernel runs: a compiled one where there is one for the device and dtype, else torch.
+
+The plain torch reference of an operator is what TorchScript compiles, into a graph that runs
+without this package.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 
 from ..jit import numba_available
 
+_DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64)
 _enabled: ContextVar[bool] = ContextVar("compiled", default=True)
 
 
@@ -42,9 +48,24 @@ def _numba_works() -> bool:
 def compiled(tensor: torch.Tensor) -> bool:
     """Whether kernels are compiled for a tensor's device and dtype, and allowed.
 
-    A kernel for another kind of device is registered with the operators of
-    :mod:`.convolution_operators` and added here.
+    A kernel for another kind of device is registered with its operator and added here.
     """
-    if tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64):
+    if tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
         return False
     return _enabled.get() and _numba_works()
+
+
+def register(schema: str, kernel: Callable[..., Any], device: str = "cpu") -> None:
+    """Make a kernel known to torch.
+
+    Parameters
+    ----------
+    schema : str
+        Name, arguments and results, such as ``"name(Tensor x, int[] shape) -> Tensor"``.
+    kernel : callable
+    device : str
+        Type of the tensors that it takes.
+    """
+    name = f"openmm_nequiplr::{schema.partition('(')[0]}"
+    torch.library.define(name, schema[schema.index("(") :])
+    torch.library.impl(name, device)(kernel)

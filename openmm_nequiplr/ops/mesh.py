@@ -8,7 +8,7 @@ where they are. None of them carries a gradient: that of an energy follows from 
 # TorchScript compiles the references and reads their annotations: no postponed ones here
 import torch
 
-from .seam import has_kernel, register
+from .choice import compiled, register
 
 
 def spline_weights(fraction: torch.Tensor, order: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +56,7 @@ def stencil(
         Of the weights, and of meshes and their charges.
     """
     if not torch.jit.is_scripting():
-        if has_kernel(place):
+        if compiled(place):
             single = dtype == torch.float32
             return torch.ops.openmm_nequiplr.mesh_stencil(place, shape, order, single)
     floor = torch.floor(place)
@@ -74,7 +74,7 @@ def stencil(
 def spread(state: list[torch.Tensor], charges: torch.Tensor, shape: list[int]) -> torch.Tensor:
     """Charges, float64, shape (N,), on the mesh, shape (M1, M2, M3)."""
     if not torch.jit.is_scripting():
-        if has_kernel(charges):
+        if compiled(charges):
             return torch.ops.openmm_nequiplr.mesh_spread(state, charges, shape)
     values = (state[1] * charges.to(state[1].dtype).unsqueeze(-1)).flatten()
     points = shape[0] * shape[1] * shape[2]
@@ -90,7 +90,7 @@ def _around(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
 def gather(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
     """The values of a mesh, shape (M1, M2, M3), at the atoms, float64, shape (N,)."""
     if not torch.jit.is_scripting():
-        if has_kernel(mesh):
+        if compiled(mesh):
             return torch.ops.openmm_nequiplr.mesh_gather(state, mesh)
     return (_around(state, mesh) * state[1]).sum(dim=-1).to(torch.float64)
 
@@ -98,7 +98,7 @@ def gather(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
 def gather_gradient(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
     """The values of a mesh and their gradients per mesh spacing, float64, shape (N, 4)."""
     if not torch.jit.is_scripting():
-        if has_kernel(mesh):
+        if compiled(mesh):
             return torch.ops.openmm_nequiplr.mesh_gather_gradient(state, mesh)
     weights, slopes = state[2], state[3]
     order = weights.shape[2]

@@ -8,8 +8,8 @@ a gradient: that of an energy is what the last one returns.
 # TorchScript compiles the references and reads their annotations: no postponed ones here
 import torch
 
+from .choice import compiled, register
 from .pair_formulas import pair_coefficients, pair_vectors
-from .seam import has_kernel, register
 
 
 def pair_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[torch.Tensor]:
@@ -23,7 +23,7 @@ def pair_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[tor
         Number N of atoms.
     """
     if not torch.jit.is_scripting():
-        if has_kernel(first):
+        if compiled(first):
             return torch.ops.openmm_nequiplr.pair_rows(first, second, count)
     # sparse rows of the symmetric matrix: every pair twice
     rows = torch.cat((first, second))
@@ -68,7 +68,7 @@ def pair_terms(
         Of the coefficients.
     """
     if not torch.jit.is_scripting():
-        if has_kernel(positions):
+        if compiled(positions):
             return torch.ops.openmm_nequiplr.pair_terms(
                 rows, positions, images, image, gammas, kind, eta, cutoff, constant,
                 dtype == torch.float32,
@@ -84,7 +84,7 @@ def pair_product(
 ) -> torch.Tensor:
     """Σ_j c_ij q_j, float64, shape (N,), eV/e, of charges, float64, shape (N,)."""
     if not torch.jit.is_scripting():
-        if has_kernel(charges):
+        if compiled(charges):
             return torch.ops.openmm_nequiplr.pair_product(rows, terms, charges)
     value, count = terms[2], charges.shape[0]
     matrix = torch.ops.aten._sparse_csr_tensor_unsafe(  # checks take longer than the product
@@ -119,7 +119,7 @@ def pair_gradient(
         By the translations; zero unless ``virial`` asks for it.
     """
     if not torch.jit.is_scripting():
-        if has_kernel(charges):
+        if compiled(charges):
             return torch.ops.openmm_nequiplr.pair_gradient(
                 rows, terms, positions, images, image, charges, subtracted, virial
             )

@@ -21,7 +21,7 @@ from openmm_nequiplr.electrostatics import (
 )
 from openmm_nequiplr.electrostatics.splitting import fast_length
 from openmm_nequiplr.errors import BoxError, InputError
-from openmm_nequiplr.ops.seam import reference_only
+from openmm_nequiplr.ops import references
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
 CELLS = {
@@ -35,7 +35,7 @@ CELLS = {
 @pytest.fixture(params=["kernels", "reference"])
 def compiled(request):
     """With the compiled kernels, and without."""
-    with reference_only() if request.param == "reference" else contextlib.nullcontext():
+    with references() if request.param == "reference" else contextlib.nullcontext():
         yield
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from openmm_nequiplr.ops import pair_kernels, pairs
-from openmm_nequiplr.ops.seam import reference_only
+from openmm_nequiplr.ops import pair_kernels, pairs, references
 
 DTYPES = {torch.float32: 3e-6, torch.float64: 1e-7}  # slopes out of tables: 1e-8
 ETA, CUTOFF, CONSTANT = 2.4, 9.0, 14.4
@@ -56,7 +55,7 @@ def agree(found, expected, tolerance):
 def test_kernels_equal_the_reference(rng, count, number, dtype):
     case = Case(rng, count, number)
     found = case.results(dtype)
-    with reference_only():
+    with references():
         agree(found, case.results(dtype), DTYPES[dtype])
 
 
@@ -66,14 +65,14 @@ def test_many_widths_go_without_tables(rng, monkeypatch):
     pair_kernels.pair_table.cache_clear()
     found = case.results(torch.float64)
     pair_kernels.pair_table.cache_clear()
-    with reference_only():
+    with references():
         agree(found, case.results(torch.float64), 1e-13)
 
 
 def test_gradient_is_the_derivative_of_the_energy(rng):
     case = Case(rng, 20, 300)
     inputs = [x.clone().requires_grad_() for x in (case.positions, case.images)]
-    with reference_only():
+    with references():
         rows = pairs.pair_rows(*case.lists, case.count)
         values = case.terms(rows, *inputs)[0]
         first, second = case.lists
