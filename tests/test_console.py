@@ -69,7 +69,7 @@ def test_warnings_become_lines(monkeypatch, capsys):
         notify("frame: the last one")
         raise InputError("and then an error")
 
-    table = {**cli._COMMANDS, "info": (cli._info_arguments, call, "warns")}
+    table = {**cli._COMMANDS, "info": (cli.models.info_arguments, call, "warns")}
     monkeypatch.setattr(cli, "_COMMANDS", table)
     assert cli.main(["info", "m"]) == 2
     lines = capsys.readouterr().err.splitlines()

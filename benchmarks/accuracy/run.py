@@ -88,14 +88,14 @@ def prepare(job: Job, arguments: argparse.Namespace) -> None:
 
 def run(job: Job, label: str, threads: int) -> int:
     """Train and judge in a process of its own, with a line now and then."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         environment[variable] = str(threads)
     command = [sys.executable, "-W", "ignore", str(HERE / "worker.py"), str(job.directory)]
     shown = 0.0
     with open(job.directory / "train.log", "a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            command, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", env=environment
         )
         assert process.stdout is not None
         for line in process.stdout:

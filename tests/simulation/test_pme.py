@@ -200,7 +200,7 @@ def test_smooth_part_and_pairs_are_the_operator():
     q, p = torch.from_numpy(first), torch.from_numpy(second)
     whole = operator.energy(q) - operator.energy(p)
     slope = -torch.autograd.grad(whole, moving, retain_graph=True)[0].numpy()
-    pairs = operator.pair_difference(q, p)
+    pairs = operator.rest_difference(q, p)
     forces = -torch.autograd.grad(pairs, moving)[0].numpy()
     coulomb = PointChargeCoulomb(12, periodic=True, precision="double", tolerance=1e-6)
     energy = float(pairs.detach())
