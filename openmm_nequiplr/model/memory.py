@@ -11,7 +11,7 @@ import torch
 from ..electrostatics import MeshCoulomb, MeshGeometry, MeshParameters, mesh_geometry
 from ..equilibration import ChargePredictor, WoodburyPreconditioner
 from ..graph import AtomicGraph
-from ..lattice import matched
+from ..lattice import displacements, matched
 from .potential import NequIPLRPotential
 from .solving import MESH_ACCURACY
 
@@ -219,8 +219,8 @@ def _displacements(
     moved = points - before
     if np.abs(moved).max(initial=0.0) <= _LONGEST_STEP:
         return moved, None
-    images = np.rint(moved @ np.linalg.inv(box))
-    return (moved - images @ box, images) if images.any() else (moved, None)
+    moved, images = displacements(points, before, box)
+    return moved, images if images.any() else None
 
 
 def _same(types: torch.Tensor | None, others: torch.Tensor) -> bool:

@@ -11,7 +11,7 @@ from e3nn.nn import FullyConnectedNet
 from ..ops import SortedEdges, compiled, sort_edges
 from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features
 from .radial import RadialBasis
-from .table import SHORTEST, FrozenWeights
+from .table import SHORTEST, FrozenWeights, parameters_of
 from .tensor_product import EdgeTensorProduct
 
 
@@ -147,7 +147,7 @@ class InteractionBlock(torch.nn.Module):
         parts = basis, self.fc
         if self.training or type(self.tp) is not EdgeTensorProduct or self.tp.mul == 0:
             return False
-        if any(p.requires_grad for part in parts for p in part.parameters()):
+        if any(p.requires_grad for part in parts for p in parameters_of(part)):
             return False
         if self._frozen is None or not self._frozen.holds(*parts, dtype):
             self._frozen = FrozenWeights(*parts, self.norm, dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -59,8 +59,16 @@ class FrozenWeights:
         return type(None), ()
 
 
+def parameters_of(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
+    """All parameters, once for each place; ``Module.parameters`` is slow for every step."""
+    yield from (p for p in module._parameters.values() if p is not None)
+    for child in module._modules.values():
+        if child is not None:
+            yield from parameters_of(child)
+
+
 def _versions(*modules: torch.nn.Module) -> list[tuple[torch.nn.Parameter, int]]:
-    return [(p, p._version) for module in modules for p in module.parameters()]
+    return [(p, p._version) for module in modules for p in parameters_of(module)]
 
 
 def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -35,6 +36,12 @@ def references() -> Iterator[None]:
 
 
 @functools.cache
+def kernels(module: str) -> Any:
+    """A module of compiled loops beside this one; numba is imported when they are first used."""
+    return importlib.import_module(f".{module}", __package__)
+
+
+@functools.cache
 def _numba_works() -> bool:
     if not numba_available():
         return False
@@ -55,17 +62,18 @@ def compiled(tensor: torch.Tensor) -> bool:
     return _enabled.get() and _numba_works()
 
 
-def register(schema: str, kernel: Callable[..., Any], device: str = "cpu") -> None:
+def register(schema: str, module: str, function: str, device: str = "cpu") -> None:
     """Make a kernel known to torch.
 
     Parameters
     ----------
     schema : str
         Name, arguments and results, such as ``"name(Tensor x, int[] shape) -> Tensor"``.
-    kernel : callable
+    module, function : str
+        Where the kernel stands, see :func:`kernels`.
     device : str
         Type of the tensors that it takes.
     """
     name = f"openmm_nequiplr::{schema.partition('(')[0]}"
     torch.library.define(name, schema[schema.index("(") :])
-    torch.library.impl(name, device)(kernel)
+    torch.library.impl(name, device)(lambda *values: getattr(kernels(module), function)(*values))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..threads import each_block, even_bounds
+from .choice import kernels
 
 #: Edges a thread must have to be worth waking.
 EDGES_PER_THREAD = 1500
@@ -67,18 +68,14 @@ class SortedEdges(NamedTuple):
 
 def sort_edges(ends: Tensor, num_atoms: int) -> SortedEdges:
     """Sort the edges ``ends``, int64, shape (2, E)."""
-    from .convolution_kernels import sort_edges as sort
-
-    ends = ends.contiguous()
+    ends, sort = ends.contiguous(), _kernels().sort_edges
     orders, starts = zip(*(sort(row, num_atoms) for row in ends.numpy()), strict=True)
     order, start = (torch.from_numpy(np.stack(rows)) for rows in (orders, starts))
     return SortedEdges(ends, order, start)
 
 
 def _kernels() -> Any:
-    from . import convolution_kernels
-
-    return convolution_kernels
+    return kernels("convolution_kernels")
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:

@@ -115,19 +115,15 @@ def gather_gradient(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tens
     return torch.stack(parts, dim=-1).to(torch.float64)
 
 
-def _kernel(name: str):
-    def run(*arguments):
-        from . import mesh_kernels
-
-        return getattr(mesh_kernels, name)(*arguments)
-
-    return run
-
-
 register(
     "mesh_stencil(Tensor place, int[] shape, int order, bool single) -> Tensor[]",
-    _kernel("stencil"),
+    "mesh_kernels",
+    "stencil",
 )
-register("mesh_spread(Tensor[] state, Tensor charges, int[] shape) -> Tensor", _kernel("spread"))
-register("mesh_gather(Tensor[] state, Tensor mesh) -> Tensor", _kernel("gather"))
-register("mesh_gather_gradient(Tensor[] state, Tensor mesh) -> Tensor", _kernel("gather_gradient"))
+register(
+    "mesh_spread(Tensor[] state, Tensor charges, int[] shape) -> Tensor", "mesh_kernels", "spread"
+)
+register("mesh_gather(Tensor[] state, Tensor mesh) -> Tensor", "mesh_kernels", "gather")
+register(
+    "mesh_gather_gradient(Tensor[] state, Tensor mesh) -> Tensor", "mesh_kernels", "gather_gradient"
+)

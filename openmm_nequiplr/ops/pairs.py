@@ -135,26 +135,21 @@ def pair_gradient(
     return [(terms[0] * products).sum(), by_position, by_image]
 
 
-def _kernel(name: str):
-    def run(*arguments):
-        from . import pair_kernels
-
-        return getattr(pair_kernels, name)(*arguments)
-
-    return run
-
-
-register("pair_rows(Tensor first, Tensor second, int count) -> Tensor[]", _kernel("rows"))
+register("pair_rows(Tensor first, Tensor second, int count) -> Tensor[]", "pair_kernels", "rows")
 register(
     "pair_terms(Tensor[] rows, Tensor positions, Tensor images, Tensor image, Tensor gammas, "
     "Tensor kind, float eta, float cutoff, float constant, bool single) -> Tensor[]",
-    _kernel("terms"),
+    "pair_kernels",
+    "terms",
 )
 register(
-    "pair_product(Tensor[] rows, Tensor[] terms, Tensor charges) -> Tensor", _kernel("product")
+    "pair_product(Tensor[] rows, Tensor[] terms, Tensor charges) -> Tensor",
+    "pair_kernels",
+    "product",
 )
 register(
     "pair_gradient(Tensor[] rows, Tensor[] terms, Tensor positions, Tensor images, Tensor image, "
     "Tensor charges, Tensor subtracted, bool virial) -> Tensor[]",
-    _kernel("gradient"),
+    "pair_kernels",
+    "gradient",
 )
