@@ -15,12 +15,12 @@ import numpy as np
 import openmm
 import torch
 from openmm import app, unit
+from parts import collect, measure, part
 
 from openmm_nequiplr import create_system
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
 from openmm_nequiplr.neighbors import neighbor_list
 from openmm_nequiplr.simulation import get_computation
-from openmm_nequiplr.timing import collect, part
 
 
 def build_model(options: dict) -> NequIPLRPotential:
@@ -100,6 +100,7 @@ def network_step(options: dict) -> Callable[[], object]:
 def main() -> None:
     """Serve requests until the input ends."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    measure()
     step: Callable[[], object] | None = None
     for line in sys.stdin:
         request = json.loads(line)

@@ -44,6 +44,9 @@ class CoulombOperator(torch.nn.Module):
         """The diagonal of K, shape (N,), eV/e²."""
         return self.matrix().diagonal()
 
+    def prepare(self) -> None:
+        """Get ready for many products at one geometry; called without gradients."""
+
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e, without forming K where that is cheaper."""
         return self.matrix() @ charges

@@ -1,4 +1,4 @@
-"""Energy, forces and charges for inference: two charge sets instead of a differentiated solve.
+"""Evaluation of one structure: the door in NumPy to :mod:`.inference`.
 
 The Coulomb part enters through e(Q+Z−w) − e(w) alone
 (:mod:`openmm_nequiplr.equilibration.adjoint`; Z are the offsets of a model with effective charges),
@@ -10,31 +10,63 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from ..devices import resolve_device
+from ..electrostatics import CoulombOperator
+from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
-from ..timing import part
 from .building import with_lattice_sum
+from .inference import Atoms, Geometry, Inference, Results
 from .memory import ChargeMemory
+from .point_charges import ExternalPointCharges, PointChargeCoulomb, SmoothCoulomb
 from .potential import NequIPLRPotential
-from .solving import SolverOptions
-from .step import (
-    Evaluation,
-    PointChargeCoulomb,
-    SmoothCoulomb,
-    Step,
-    coulomb_operator,
-    equilibration,
-    solve_charges,
-    to_numpy,
-)
+from .solving import DenseEquilibration, IterativeEquilibration, SolverOptions
+from .strain import strained, stress_from_strain
 
 __all__ = ["Evaluation", "Evaluator", "PointChargeCoulomb", "SmoothCoulomb"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results for one structure of N atoms, as float64 NumPy arrays.
+
+    Parameters
+    ----------
+    energy : float, eV
+    forces : numpy.ndarray or None, shape (N, 3), eV/Å
+    stress : numpy.ndarray or None, shape (3, 3), eV/Å³
+        dE/dε / V.
+    charges : numpy.ndarray, shape (N,), e
+    adjoint : numpy.ndarray, shape (N,), e
+        The adjoint charges w.
+    electronegativity : numpy.ndarray, shape (N,), eV/e
+    dipole : numpy.ndarray, shape (3,), e Å
+        Σ q r with the positions as given; in a cell it depends on which images they are.
+    parts : dict
+        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²) and "coulomb", eV; they sum to
+        the energy.
+    residual : float, eV/e
+        Largest residual of the two solves.
+    iterations : tuple of 2 int
+        Of the solves for the charges and for the adjoint charges; 0 where they are dense.
+    """
+
+    energy: float
+    forces: np.ndarray | None
+    stress: np.ndarray | None
+    charges: np.ndarray
+    adjoint: np.ndarray
+    electronegativity: np.ndarray
+    dipole: np.ndarray
+    parts: dict[str, float] = field(default_factory=dict)
+    residual: float = 0.0
+    iterations: tuple[int, int] = (0, 0)
 
 
 class Evaluator:
@@ -69,6 +101,7 @@ class Evaluator:
             parameter.requires_grad_(False)
         self.options = options or SolverOptions(**fields)
         self.memory = ChargeMemory(self.model, self.options.mesh_accuracy)
+        self._inference = Inference(self.model)
 
     def iterative(self, count: int, periodic: bool) -> bool:
         """Whether so many atoms are solved for iteratively; their graph needs no lattice sum."""
@@ -98,14 +131,9 @@ class Evaluator:
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
         with self._forgetting(), torch.no_grad():
-            model = self.model
-            chi = model.electronegativity(graph, *model.edge_features(graph.edge_vectors()))
-            operator = coulomb_operator(model, graph, graph.positions, graph.cell, memory)
-            solver = equilibration(
-                graph, operator, model.separate_hardness(graph), self.options, memory
-            )
-            result = solve_charges(solver, chi, model.offsets(graph), graph.total_charge)
-        return to_numpy(result.charges), to_numpy(chi)
+            geometry = self._geometry(graph, graph.positions, graph.cell, memory)
+            charges, chi = self._inference.charges(self._atoms(graph), geometry)
+        return to_numpy(charges), to_numpy(chi)
 
     def __call__(
         self,
@@ -153,11 +181,97 @@ class Evaluator:
             raise InputError(
                 describe("compute_stress", True, "False when point_charge_coulomb is given")
             )
-        step = Step(self.model, graph, compute_stress, self.options, memory)
-        step.equilibrate()
-        with part("Coulomb"):
-            coulomb = step.coulomb_energy(point_charge_coulomb)
-        return step.finish(coulomb, compute_forces)
+        positions = graph.positions.detach().clone().requires_grad_()
+        strain = torch.zeros_like(graph.cell).requires_grad_(compute_stress)
+        moved, cell = positions, graph.cell
+        roots = [positions] if compute_forces or compute_stress else []
+        with torch.enable_grad():
+            if compute_stress:
+                moved, cell = strained(positions, graph.cell, strain, graph.batch)
+                roots.append(strain)
+            geometry = self._geometry(graph, moved, cell, memory)
+            self._delegate(graph, point_charge_coulomb)
+            results = self._inference(self._atoms(graph), geometry, roots)
+        return self._evaluation(graph, results, compute_forces, compute_stress)
+
+    def _geometry(
+        self,
+        graph: AtomicGraph,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        memory: ChargeMemory | None,
+    ) -> Geometry:
+        """Edges and Coulomb operator at positions and cell that may carry gradients."""
+        model = self.model
+        length, harmonics = model.edge_features(graph.edge_vectors(positions, cell))
+        if memory is not None and graph.periodic[0]:
+            operator: CoulombOperator = memory.mesh(graph, positions, cell[0])
+        else:
+            operator = model.coulomb_operators(graph, positions, cell)[0]
+        self._inference.solver = self._solver(graph, operator, memory)
+        return Geometry(positions, cell[0], graph.edge_index, length, harmonics)
+
+    def _solver(
+        self, graph: AtomicGraph, operator: CoulombOperator, memory: ChargeMemory | None
+    ) -> DenseEquilibration | IterativeEquilibration:
+        """Dense without a memory, iterative with one."""
+        if memory is None:
+            return DenseEquilibration(operator)
+        preconditioner: torch.nn.Module = memory.preconditioner
+        if not graph.periodic[0]:
+            preconditioner = JacobiPreconditioner()
+        history = memory.guesses(graph)
+        return IterativeEquilibration(operator, preconditioner, history, self.options)
+
+    def _atoms(self, graph: AtomicGraph) -> Atoms:
+        model = self.model
+        offsets = None if model.charge_offset is None else model.offsets(graph)
+        return Atoms(graph.types, model.separate_hardness(graph), offsets, graph.total_charge[0])
+
+    def _delegate(self, graph: AtomicGraph, point_charges: PointChargeCoulomb | None) -> None:
+        """Who sums the point charges; pairs are summed here where that code can leave them out."""
+        if point_charges is None:
+            self._inference.delegate(None)
+            return
+        solver = cast(DenseEquilibration, self._inference.solver)
+        split = solver.operator.smoothing_width > 0.0 and isinstance(point_charges, SmoothCoulomb)
+        external = ExternalPointCharges(point_charges, bool(graph.periodic[0]), split)
+        self._inference.delegate(external, everything=not split)
+
+    def _evaluation(
+        self, graph: AtomicGraph, results: Results, compute_forces: bool, compute_stress: bool
+    ) -> Evaluation:
+        model, charges = self.model, results.charges
+        reference = float(model.reference_energy(graph))
+        total = float(results.energy)
+        parts = {"short_range": float(results.short_range)}
+        if model.config.electrostatic_energy == "qeq":
+            parts["electronegativity"] = float((charges * results.chi).sum())
+            hardness = model.separate_hardness(graph)
+            parts["hardness"] = float((0.5 * hardness * charges * charges).sum())
+        parts["coulomb"] = total - sum(parts.values())
+        parts["short_range"] += reference
+        forces, stress = None, None
+        if compute_forces:
+            gradient = results.gradients[0]
+            forces = to_numpy(results.external_forces)
+            forces = forces if gradient is None else forces - to_numpy(gradient)
+        if compute_stress:
+            slope = results.gradients[1]
+            slope = torch.zeros_like(graph.cell) if slope is None else slope
+            stress = to_numpy(stress_from_strain(slope, graph.cell, graph.periodic)[0])
+        return Evaluation(
+            energy=total + reference,
+            forces=forces,
+            stress=stress,
+            charges=to_numpy(charges),
+            adjoint=to_numpy(results.adjoint),
+            electronegativity=to_numpy(results.chi),
+            dipole=to_numpy(charges @ graph.positions),
+            parts=parts,
+            residual=results.residual,
+            iterations=results.iterations,
+        )
 
     def _differentiated(
         self,
@@ -201,3 +315,7 @@ def _check_finite(evaluation: Evaluation) -> None:
             "positions: expected a geometry that the model can evaluate, got a non-finite "
             "energy or force; atoms on top of one another are the usual cause"
         )
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to(torch.float64).cpu().numpy()

@@ -1,7 +1,6 @@
 """The NequIP-LR potential: electronegativities, charges, energy (arXiv 2503.17949)."""
 
-from __future__ import annotations
-
+# TorchScript compiles the networks' part and reads annotations: no postponed ones here
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,6 +46,8 @@ class NequIPLRPotential(ExactBuffers):
     config : ModelConfig
     """
 
+    __jit_unused_properties__ = ("dtype", "device")
+
     energy_shifts: torch.Tensor
     energy_scales: torch.Tensor
     electronegativity_shifts: torch.Tensor
@@ -83,6 +84,9 @@ class NequIPLRPotential(ExactBuffers):
         self.repulsion = (
             ZBLRepulsion(config.numbers, config.repulsion_cutoffs) if config.zbl else None
         )
+        self.bound = config.electronegativity_bound or 0.0
+        self.r_max, self.r_max_charge = config.r_max, config.charge_cutoff
+        self.shared_features = config.equilibration and config.shared_features
         floors = config.distance_floors
         self.distance_floor = None if floors is None else DistanceFloor(floors)
         widths = torch.tensor(config.widths, dtype=torch.float64)
@@ -137,40 +141,94 @@ class NequIPLRPotential(ExactBuffers):
 
     def edge_features(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Length, shape (E,), and harmonics, shape (E, (l_max + 1)²), in the network's dtype."""
-        length = torch.linalg.vector_norm(vectors, dim=-1).to(self.dtype)
-        return length, self.harmonics(vectors.to(self.dtype))
+        dtype = self.hardness_parameter.dtype
+        length = torch.linalg.vector_norm(vectors, dim=-1).to(dtype)
+        return length, self.harmonics(vectors.to(dtype))
 
     def _edges_within(
-        self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor, cutoff: float
+        self,
+        cutoff: float,
+        types: torch.Tensor,
+        index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Edges of a stage: atoms, lengths as the network sees them, harmonics."""
-        index = graph.edge_index
-        if cutoff < max(self.config.r_max, self.config.charge_cutoff):
+        if cutoff < max(self.r_max, self.r_max_charge):
             inside = torch.nonzero(length < cutoff).squeeze(-1)
-            index, length, harmonics = index[:, inside], length[inside], harmonics[inside]
+            index, length = index.index_select(1, inside), length.index_select(0, inside)
+            harmonics = harmonics.index_select(0, inside)
         if self.distance_floor is not None:
-            length = self.distance_floor(graph.types, index[0], index[1], length)
+            length = self.distance_floor(types, index[0], index[1], length)
         return index, length, harmonics
 
-    def electronegativity(
-        self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
-    ) -> torch.Tensor:
-        """χ of each atom, float64, shape (N,), eV/e; zero without equilibration."""
-        return self.first_stage(graph, length, harmonics)[0]
-
     def first_stage(
-        self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """χ, and what the energy stage shares with it: features in the network's dtype, or None."""
-        stage = self.electronegativity_stage
-        if stage is None:
-            return graph.positions.new_zeros(graph.num_atoms), None
-        edges = self._edges_within(graph, length, harmonics, self.config.r_max)
-        raw, features = stage(graph.types, *edges)
-        scales, shifts = self.electronegativity_scales, self.electronegativity_shifts
-        raw = saturate(raw.to(torch.float64), self.config.electronegativity_bound or 0.0)
-        chi = scales[graph.types] * raw + shifts[graph.types]
-        return chi, features if self.config.shared_features else None
+        self,
+        types: torch.Tensor,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Electronegativities, and the features that the energy stage shares.
+
+        Parameters
+        ----------
+        types : torch.Tensor, int64, shape (N,)
+        edge_index : torch.Tensor, int64, shape (2, E)
+        length, harmonics : torch.Tensor
+            Of :meth:`edge_features`.
+
+        Returns
+        -------
+        chi : torch.Tensor, float64, shape (N,), eV/e
+            Zero without equilibration.
+        features : torch.Tensor, shape (N, dim)
+            In the network's dtype; of dimension 0 where none are shared.
+        """
+        shifts = self.electronegativity_shifts.index_select(0, types)
+        none = harmonics.new_zeros([types.shape[0], 0])
+        if self.electronegativity_stage is None:
+            return torch.zeros_like(shifts), none
+        edges, length, harmonics = self._edges_within(
+            self.r_max, types, edge_index, length, harmonics
+        )
+        raw, features = self.electronegativity_stage(types, edges, length, harmonics)
+        raw = saturate(raw.to(torch.float64), self.bound)
+        chi = self.electronegativity_scales.index_select(0, types) * raw + shifts
+        return chi, features if self.shared_features else none
+
+    def atomic_energies(
+        self,
+        types: torch.Tensor,
+        charges: torch.Tensor,
+        edge_index: torch.Tensor,
+        length: torch.Tensor,
+        harmonics: torch.Tensor,
+        features: torch.Tensor,
+    ) -> torch.Tensor:
+        """Short-range energy of each atom with its half of the ZBL repulsion, float64, (N,), eV.
+
+        The shifts are left out: see :meth:`reference_energy`.
+
+        Parameters
+        ----------
+        charges : torch.Tensor, float64, shape (N,), e
+        features : torch.Tensor
+            Of :meth:`first_stage`.
+        types, edge_index, length, harmonics
+            As there.
+        """
+        edges, seen, directions = self._edges_within(
+            self.r_max_charge, types, edge_index, length, harmonics
+        )
+        own = charges.to(harmonics.dtype)
+        atomic = self.energy_stage(types, own, edges, seen, directions, features)
+        atomic = self.energy_scales.index_select(0, types) * atomic.to(torch.float64)
+        if self.repulsion is not None:
+            first, second = edge_index[0], edge_index[1]
+            near, pairs = self.repulsion(types, first, second, length.to(torch.float64))
+            atomic = atomic.index_add(0, first.index_select(0, near), 0.5 * pairs)
+        return atomic
 
     def offsets(self, graph: AtomicGraph) -> torch.Tensor:
         """Z of each atom, which the Coulomb sums see on top of its charge, float64, shape (N,), e.
@@ -184,27 +242,6 @@ class NequIPLRPotential(ExactBuffers):
         mean = own.new_zeros(graph.num_graphs).index_add(0, graph.batch, own)
         count = torch.tensor(graph.counts, dtype=own.dtype, device=own.device)
         return own - (mean / count)[graph.batch]
-
-    def short_range_energy(
-        self,
-        graph: AtomicGraph,
-        charges: torch.Tensor,
-        length: torch.Tensor,
-        harmonics: torch.Tensor,
-        features: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Σ scale e (and the ZBL repulsion) of each structure, float64, shape (B,), eV.
-
-        The shifts come in last: see :meth:`reference_energy`.
-        """
-        edges = self._edges_within(graph, length, harmonics, self.config.charge_cutoff)
-        atomic = self.energy_stage(graph.types, charges.to(self.dtype), *edges, features)
-        atomic = self.energy_scales[graph.types] * atomic.to(torch.float64)
-        if self.repulsion is not None:
-            first, second = graph.edge_index
-            near, pairs = self.repulsion(graph.types, first, second, length.to(torch.float64))
-            atomic = atomic.index_add(0, first.index_select(0, near), 0.5 * pairs)
-        return atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch, atomic)
 
     def reference_energy(self, graph: AtomicGraph) -> torch.Tensor:
         """Σ shift of each structure, float64, shape (B,), eV.
@@ -266,6 +303,7 @@ class NequIPLRPotential(ExactBuffers):
 
     # --------------------------------------------------------------- forward
 
+    @torch.jit.unused
     def forward(
         self, graph: AtomicGraph, compute_forces: bool = True, compute_stress: bool = False
     ) -> PotentialOutput:
@@ -303,9 +341,10 @@ class NequIPLRPotential(ExactBuffers):
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> PotentialOutput:
         length, harmonics = self.edge_features(graph.edge_vectors(positions, cell))
+        edges = graph.edge_index, length, harmonics
+        chi, features = self.first_stage(graph.types, *edges)
         if not self.config.equilibration:
-            return self._without_charges(graph, length, harmonics)
-        chi, features = self.first_stage(graph, length, harmonics)
+            return self._without_charges(graph, chi, self._short_range(graph, chi, edges, features))
         hardness = self.separate_hardness(graph)
         coulomb = self.coulomb_matrices(graph, positions, cell)
         split = list(hardness.split(graph.counts))
@@ -318,7 +357,7 @@ class NequIPLRPotential(ExactBuffers):
         pushed = effective_chi(chi, known)
         charges = solve_batch(matrices, pushed, graph.total_charge, graph.counts).charges
         electrostatic = self._electrostatic_energy(graph, charges, offsets, chi, hardness, coulomb)
-        short_range = self.short_range_energy(graph, charges, length, harmonics, features)
+        short_range = self._short_range(graph, charges, edges, features)
         reference = self.reference_energy(graph)
         moment = charges.unsqueeze(-1) * positions
         dipole = moment.new_zeros(graph.num_graphs, 3).index_add(0, graph.batch, moment)
@@ -334,13 +373,22 @@ class NequIPLRPotential(ExactBuffers):
             dipole=dipole,
         )
 
+    def _short_range(
+        self,
+        graph: AtomicGraph,
+        charges: torch.Tensor,
+        edges: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        features: torch.Tensor,
+    ) -> torch.Tensor:
+        """Sum of the atomic energies of each structure, float64, shape (B,), eV."""
+        atomic = self.atomic_energies(graph.types, charges, *edges, features)
+        return atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch, atomic)
+
     def _without_charges(
-        self, graph: AtomicGraph, length: torch.Tensor, harmonics: torch.Tensor
+        self, graph: AtomicGraph, none: torch.Tensor, short_range: torch.Tensor
     ) -> PotentialOutput:
-        none = graph.positions.new_zeros(graph.num_atoms)
         per_structure = none.new_zeros(graph.num_graphs)
-        energy = self.short_range_energy(graph, none, length, harmonics)
-        energy = energy + self.reference_energy(graph)
+        energy = short_range + self.reference_energy(graph)
         return PotentialOutput(
             energy=energy,
             forces=None,

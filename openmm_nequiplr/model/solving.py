@@ -170,6 +170,7 @@ class IterativeEquilibration(IterativeSolver):
         with torch.no_grad():
             self.failure, self.iterations = "", 0
             self.hardness = hardness
+            self.operator.prepare()
             if not self.preconditioner.fits(hardness.shape[0], cell):
                 diagonal = positive_diagonal(self.operator.diagonal(), hardness)
                 self.preconditioner.make(diagonal, positions, cell)

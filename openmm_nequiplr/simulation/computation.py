@@ -21,7 +21,6 @@ from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.options import DTYPES
 from ..pickling import reduction
-from ..timing import part
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..whole import WholeMolecules
 from .computation_settings import ComputationSettings
@@ -157,8 +156,7 @@ class Computation:
             for seen, seen_cell, result in self._recent:
                 if np.array_equal(positions, seen) and _equal(cell, seen_cell):
                     return result
-            with part("neighbours"):
-                graph = self._graph(positions, cell)
+            graph = self._graph(positions, cell)
             result = self._ready()(graph, point_charge_coulomb=self._coulomb)
             self._check(result)
             self.evaluations += 1

@@ -144,7 +144,7 @@ class _Fixed:
         self.item = item
         graph = item.graph
         with torch.no_grad():
-            self.edges = model.edge_features(graph.edge_vectors())
+            self.edges = graph.edge_index, *model.edge_features(graph.edge_vectors())
             kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
             self.offset_potential = kernel @ model.offsets(graph)
             self.matrix = kernel + torch.diag(model.separate_hardness(graph))
@@ -157,7 +157,8 @@ class _Fixed:
         ``dipole_weight`` is that of dipoles (e Å) relative to charges (e).
         """
         graph, labels = self.item.graph, self.item.labels
-        chi = effective_chi(model.electronegativity(graph, *self.edges), self.offset_potential)
+        chi = model.first_stage(graph.types, *self.edges)[0]
+        chi = effective_chi(chi, self.offset_potential)
         charges = solve_batch([self.matrix], chi, graph.total_charge, graph.counts).charges
         assert labels.charges is not None
         error = (charges - labels.charges)[torch.isfinite(labels.charges)]

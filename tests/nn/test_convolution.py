@@ -42,8 +42,9 @@ def stages(model, graph, charges):
     positions = graph.positions.clone().requires_grad_()
     charges = charges.clone().requires_grad_()
     length, harmonics = model.edge_features(graph.edge_vectors(positions))
-    chi, features = model.first_stage(graph, length, harmonics)
-    energy = model.short_range_energy(graph, charges, length, harmonics, features)
+    edges = graph.edge_index, length, harmonics
+    chi, features = model.first_stage(graph.types, *edges)
+    energy = model.atomic_energies(graph.types, charges, *edges, features).sum()
     total = energy.sum() + (chi * torch.linspace(-1, 1, len(chi))).sum()
     gradients = torch.autograd.grad(total, (positions, charges), allow_unused=True)
     return [chi.detach(), energy.detach(), *gradients]

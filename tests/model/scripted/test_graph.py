@@ -64,6 +64,7 @@ KINDS = {
         "shortest_distances": ((1.2, 2.4, 3.0), (2.4, 3.0, 2.7), (3.0, 2.7, 3.2)),
         "electronegativity_bound": 0.5,
     },
+    "no directions": {"l_max": 0},
     "no layers": {"num_layers": 0, "num_layers_charge": 0},
     "no charges in the energy": {"num_layers_charge": 0, "zbl": True, "use_sc": False},
     "shared features": {"shared_features": True, "r_max_charge": 3.1},

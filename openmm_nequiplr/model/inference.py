@@ -1,0 +1,304 @@
+"""Energy and forces of one structure by two charge sets, without differentiating the solve.
+
+Electronegativities, charges, short-range energy, adjoint charges and the gradient of the Lagrangian
+(:mod:`openmm_nequiplr.equilibration.adjoint`) in code that runs eagerly and that TorchScript
+compiles. Its twin, which differentiates through a dense solve as training needs it, is
+:meth:`.potential.NequIPLRPotential.forward`.
+"""
+
+# TorchScript compiles these modules and reads annotations: no postponed ones here
+from typing import Any, NamedTuple
+
+import torch
+
+from ..equilibration import Equilibration, effective_chi, lagrangian_weights
+from ..units import COULOMB_CONSTANT
+from .potential import NequIPLRPotential
+
+
+class Atoms(NamedTuple):
+    """What does not depend on the geometry.
+
+    Parameters
+    ----------
+    types : torch.Tensor, int64, shape (N,)
+    hardness : torch.Tensor, float64, shape (N,), eV/e²
+    offsets : torch.Tensor or None, float64, shape (N,), e
+        Charges Z that the Coulomb sums see on top of Q.
+    total_charge : torch.Tensor, float64, scalar, e
+    """
+
+    types: torch.Tensor
+    hardness: torch.Tensor
+    offsets: torch.Tensor | None
+    total_charge: torch.Tensor
+
+
+class Geometry(NamedTuple):
+    """Tensors that carry gradients, the cell of an isolated structure excepted.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, float64, shape (N, 3), Å
+    cell : torch.Tensor, float64, shape (3, 3), Å
+    edge_index : torch.Tensor, int64, shape (2, E)
+    length : torch.Tensor, shape (E,), Å
+    harmonics : torch.Tensor, shape (E, (l_max + 1)²)
+        Both of :meth:`.potential.NequIPLRPotential.edge_features`.
+    """
+
+    positions: torch.Tensor
+    cell: torch.Tensor
+    edge_index: torch.Tensor
+    length: torch.Tensor
+    harmonics: torch.Tensor
+
+
+class Results(NamedTuple):
+    """Results for one structure, without gradients; energies lack the shifts of the atoms.
+
+    Parameters
+    ----------
+    energy, short_range : torch.Tensor, float64, scalars, eV
+    gradients : list of torch.Tensor or None
+        Of the energy by each of the roots, as far as this package sums it.
+    external_forces : torch.Tensor, float64, shape (N, 3), eV/Å
+        Of what others sum.
+    charges, adjoint : torch.Tensor, float64, shape (N,), e
+    chi : torch.Tensor, float64, shape (N,), eV/e
+    residual : float, eV/e
+    iterations : tuple of 2 int
+    """
+
+    energy: torch.Tensor
+    short_range: torch.Tensor
+    gradients: list[torch.Tensor | None]
+    external_forces: torch.Tensor
+    charges: torch.Tensor
+    adjoint: torch.Tensor
+    chi: torch.Tensor
+    residual: float
+    iterations: tuple[int, int]
+
+
+def seen_charges(charges: torch.Tensor, offsets: torch.Tensor | None) -> torch.Tensor:
+    """The charges Q + Z that the Coulomb sums see, shape (N,), e."""
+    return charges if offsets is None else charges + offsets
+
+
+class NoExternalSum(torch.nn.Module):
+    """Nobody else takes part in the Coulomb sum."""
+
+    def forward(
+        self,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        eta: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy, a scalar, eV, and forces, shape (N, 3), eV/Å, of charges less subtracted ones.
+
+        Parameters
+        ----------
+        positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
+        charges, subtracted : torch.Tensor, float64, shape (N,), e
+        eta : float, Å
+            Width of the smooth part, which is what is summed here.
+        """
+        return positions.new_zeros([]), torch.zeros_like(positions)
+
+
+class Inference(torch.nn.Module):
+    """Evaluates a model with charges at fixed parameters.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+    solver : DenseEquilibration or IterativeEquilibration, optional
+        Its Coulomb operator is at the geometry, and carries its gradients; eager code may give
+        another one before each call.
+    external : torch.nn.Module, optional
+        Takes part in the Coulomb sum. Arguments as those of :class:`NoExternalSum`; with the
+        physical Coulomb constant.
+    """
+
+    def __init__(
+        self,
+        model: NequIPLRPotential,
+        solver: Any = None,
+        external: torch.nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        config = model.config
+        self.model = model
+        self.solver: Any = solver
+        self.full = config.electrostatic_energy == "qeq"
+        self.ratio = config.coulomb_constant / COULOMB_CONSTANT
+        # what does not depend on the geometry has no gradient to ask for
+        self.first_sees_edges = config.num_layers > 0
+        self.sees_directions = config.l_max > 0
+        self.second_sees_edges = config.num_layers_charge > 0 or config.zbl
+        self.external: Any = NoExternalSum()
+        self.delegate(external)
+
+    def delegate(self, external: torch.nn.Module | None, everything: bool = False) -> None:
+        """Let others sum the smooth part of the point charges, or everything; ``None`` for nobody.
+
+        Parameters
+        ----------
+        external : torch.nn.Module or None
+        everything : bool
+            Whether the pairs are in its sum as well.
+        """
+        self.delegated, self.everything = external is not None, everything
+        if external is not None:
+            self.external = external
+
+    def forward(self, atoms: Atoms, geometry: Geometry, roots: list[torch.Tensor]) -> Results:
+        """Evaluate.
+
+        Parameters
+        ----------
+        atoms : Atoms
+        geometry : Geometry
+        roots : list of torch.Tensor
+            What the geometry is a function of, and the energy is differentiated by.
+        """
+        chi, features = self.electronegativities(atoms, geometry)
+        first = self.equilibrate(atoms, geometry, chi)
+        short, slopes = self.energy_stage(atoms, geometry, first.charges, features)
+        second = self.adjoint(atoms, first, slopes[0])
+        adjoint = second.charges
+        with torch.no_grad():
+            lagrangian_charges = seen_charges(first.charges, atoms.offsets) - adjoint
+        more, forces = self.external_sum(geometry, lagrangian_charges, adjoint)
+        coulomb = self.coulomb(lagrangian_charges, adjoint)
+        with torch.no_grad():
+            weights = lagrangian_weights(first.charges, adjoint, self.full)
+        linear = (weights * chi).sum()
+        gradients = self.gradient(linear, coulomb, geometry, features, slopes, roots)
+        with torch.no_grad():
+            squares = (first.charges - adjoint) ** 2 - adjoint * adjoint
+            if not self.full:
+                squares = squares - first.charges * first.charges
+            energy = short + linear + coulomb + 0.5 * (atoms.hardness * squares).sum() + more
+            chi = chi * 1.0
+        residual = max(first.residual, second.residual)
+        iterations = first.iterations, second.iterations
+        return Results(
+            energy, short, gradients, forces, first.charges, adjoint, chi, residual, iterations
+        )
+
+    @torch.jit.unused
+    def charges(self, atoms: Atoms, geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
+        """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
+        chi, _ = self.electronegativities(atoms, geometry)
+        return self.equilibrate(atoms, geometry, chi).charges, chi
+
+    def electronegativities(
+        self, atoms: Atoms, geometry: Geometry
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """χ and the features that the energy stage shares."""
+        return self.model.first_stage(
+            atoms.types, geometry.edge_index, geometry.length, geometry.harmonics
+        )
+
+    def equilibrate(self, atoms: Atoms, geometry: Geometry, chi: torch.Tensor) -> Equilibration:
+        """The charges Q."""
+        with torch.no_grad():
+            self.solver.begin(atoms.hardness, geometry.positions * 1.0, geometry.cell * 1.0)
+            offsets = atoms.offsets
+            known: torch.Tensor | None = None
+            if offsets is not None:
+                known = self.solver.potential(offsets)
+            result = self.solver.equilibrate(effective_chi(chi, known) * 1.0, atoms.total_charge)
+        return result
+
+    def energy_stage(
+        self, atoms: Atoms, geometry: Geometry, charges: torch.Tensor, features: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """The short-range energy, and its slopes by charges, lengths, harmonics and features."""
+        with torch.no_grad():  # OpenMM freezes graphs, which drops ``detach`` but not this
+            own, length = charges.clone(), geometry.length.clone()
+            harmonics, before = geometry.harmonics.clone(), features.clone()
+        leaves = [own, length, harmonics, before]
+        for leaf in leaves:
+            leaf.requires_grad_(True)
+        edges = geometry.edge_index
+        short = self.model.atomic_energies(atoms.types, own, edges, length, harmonics, before).sum()
+        slopes: list[torch.Tensor | None] = list(
+            torch.autograd.grad([short], leaves, allow_unused=True)
+        )
+        with torch.no_grad():
+            short = short * 1.0
+        return short, slopes
+
+    def adjoint(
+        self, atoms: Atoms, first: Equilibration, slope: torch.Tensor | None
+    ) -> Equilibration:
+        """The adjoint charges w."""
+        with torch.no_grad():
+            gradient = torch.zeros_like(first.charges) if slope is None else slope
+            if not self.full:
+                seen = seen_charges(first.charges, atoms.offsets)
+                gradient = gradient + self.solver.potential(seen)
+            second = self.solver.adjoint(gradient)
+            self.solver.finish(first.charges, second.charges)
+        return second
+
+    def coulomb(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p), eV, as far as it is summed here; differentiable."""
+        operator = self.solver.operator
+        if not self.delegated:
+            return operator.energy_difference(charges, subtracted)
+        if self.everything:
+            return self._screening(charges, subtracted)
+        return operator.rest_difference(charges, subtracted)
+
+    @torch.jit.unused
+    def _screening(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        return self.solver.operator.screening().energy_difference(charges, subtracted)
+
+    def external_sum(
+        self, geometry: Geometry, charges: torch.Tensor, subtracted: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy and forces of what others sum."""
+        energy = torch.zeros_like(charges[0])
+        forces = torch.zeros_like(geometry.positions)
+        if self.delegated:
+            with torch.no_grad():
+                positions, cell = geometry.positions * 1.0, geometry.cell * 1.0
+                width = self.solver.operator.smoothing_width
+                energy, forces = self.external(positions, cell, charges, subtracted, width)
+                energy, forces = self.ratio * energy, self.ratio * forces
+        return energy, forces
+
+    def gradient(
+        self,
+        linear: torch.Tensor,
+        coulomb: torch.Tensor,
+        geometry: Geometry,
+        features: torch.Tensor,
+        slopes: list[torch.Tensor | None],
+        roots: list[torch.Tensor],
+    ) -> list[torch.Tensor | None]:
+        """The Lagrangian's gradient at fixed Q and w, in one pass backwards."""
+        if len(roots) == 0:
+            return []
+        values, seeds = [coulomb], torch.jit.annotate(list[torch.Tensor | None], [None])
+        if self.first_sees_edges:
+            values.append(linear)
+            seeds.append(None)
+        by_length, by_harmonics, by_features = slopes[1], slopes[2], slopes[3]
+        if self.second_sees_edges:
+            if by_length is not None:
+                values.append(geometry.length)
+                seeds.append(by_length)
+            if self.sees_directions and by_harmonics is not None:
+                values.append(geometry.harmonics)
+                seeds.append(by_harmonics)
+        if self.first_sees_edges and by_features is not None:
+            values.append(features)
+            seeds.append(by_features)
+        return list(torch.autograd.grad(values, roots, seeds, allow_unused=True))
