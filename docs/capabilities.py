@@ -59,6 +59,12 @@ FEATURES: dict[str, Feature] = {
         "Periodic in one or two directions only",
         {" ".join(DOORS): "the Coulomb sums are those of a three-dimensional lattice; add vacuum"},
     ),
+    "field": Feature(
+        "Uniform electric field (`electric_field`)",
+        {},
+        note="of isolated structures; it can be switched through parameters of the Context with a "
+        "PythonForce, and is fixed in TorchForces and exported files",
+    ),
     "effective": Feature("Models with effective charges", {}),
     "short_range": Feature(
         "Short-range models (`equilibration: false`)",

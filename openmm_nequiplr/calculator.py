@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -14,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from .errors import InputError, describe
 from .model import NequIPLRPotential, load_model
+from .model.building import check_field
 from .model.evaluation import Evaluator
 from .model.options import EvaluationOptions
 from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
@@ -25,7 +27,7 @@ class NequIPLRCalculator(Calculator):
 
     The total charge comes from ``atoms.info["total_charge"]`` or another source
     (:func:`openmm_nequiplr.total_charge.told_charge`); without one, 0 is assumed with a warning.
-    Changing it invalidates the results, as moving an atom does.
+    Changing it, or the field, invalidates the results, as moving an atom does.
 
     Parameters
     ----------
@@ -44,6 +46,9 @@ class NequIPLRCalculator(Calculator):
         Residual, relative to that of uniform charges, at which the iterative solver stops.
     max_iterations : int
         Of the iterative solver; more are an error.
+    electric_field : sequence of 3 float, optional, V/Å
+        Uniform field that acts on the charges of isolated structures and that they respond to;
+        ``atoms.info["electric_field"]`` wins over it.
 
     Attributes
     ----------
@@ -86,6 +91,7 @@ class NequIPLRCalculator(Calculator):
         solver: str = "auto",
         charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
         max_iterations: int = DEFAULT_MAX_ITERATIONS,
+        electric_field: Sequence[float] | np.ndarray | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -99,15 +105,29 @@ class NequIPLRCalculator(Calculator):
             expected = "a NequIPLRPotential, a path or the name of a shipped model"
             raise InputError(describe("model", type(model).__name__, expected))
         self.evaluator = Evaluator(self.model, options.dtype, options.device, options)
+        self.electric_field = None
+        if electric_field is not None:
+            self.electric_field = check_field(self.model.config, False, electric_field)
         self._computed_charge: float | None = None
+        self._computed_field: np.ndarray | None = None
         self._charges_seen: set[float | None] = set()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; a new total charge counts as new charges."""
+        """What changed since the last calculation; new charge or field count as new charges."""
         changes = super().check_state(atoms, tol=tol)
-        if total_charge_of(atoms) != self._computed_charge and "initial_charges" not in changes:
+        charge, field = total_charge_of(atoms), self._field_of(atoms)
+        before = self._computed_field
+        same = charge == self._computed_charge
+        if same and before is not None:
+            same = np.array_equal(field, before)
+        if not same and "initial_charges" not in changes:
             changes.append("initial_charges")
         return changes
+
+    def _field_of(self, atoms: Atoms) -> np.ndarray:
+        """The uniform field that acts on a structure, shape (3,), V/Å; zeros without one."""
+        told = atoms.info.get("electric_field", self.electric_field)
+        return np.zeros(3) if told is None else np.asarray(told)
 
     def _charge_of(self, atoms: Atoms) -> float:
         """The total charge, e; warns about a doubtful value once."""
@@ -145,6 +165,7 @@ class NequIPLRCalculator(Calculator):
             raise PropertyNotImplementedError("stress: the structure is not periodic")
         try:
             self._computed_charge = self._charge_of(self.atoms)
+            self._computed_field = self._field_of(self.atoms)
             with_forces = not {"forces", "stress"}.isdisjoint(properties)
             self.results = self._evaluate(self.atoms, self._computed_charge, periodic, with_forces)
         except BaseException:
@@ -155,6 +176,7 @@ class NequIPLRCalculator(Calculator):
         self, atoms: Atoms, total_charge: float, periodic: bool, with_forces: bool
     ) -> dict[str, Any]:
         """The results for a structure."""
+        field = self._field_of(atoms)
         graph = self.model.build_graph(
             atoms.numbers,
             atoms.positions,
@@ -162,6 +184,7 @@ class NequIPLRCalculator(Calculator):
             pbc=atoms.pbc,
             total_charge=total_charge,
             lattice_sum=not self.evaluator.iterative(len(atoms), periodic),
+            electric_field=field if field.any() else None,
         )
         # The stress comes almost free with the forces, and relaxations of cells ask for both.
         evaluation = self.evaluator(

@@ -38,6 +38,8 @@ class AtomicGraph:
     linearized : tuple, length B
         The Coulomb matrix of each structure and its gradient, where training computed them
         beforehand; ``None`` otherwise.
+    electric_field : torch.Tensor, optional, float64, shape (B, 3), V/Å
+        Uniform field at each structure; zero for periodic ones.
     """
 
     positions: torch.Tensor
@@ -51,6 +53,7 @@ class AtomicGraph:
     counts: tuple[int, ...]
     ewald: tuple[EwaldGeometry | None, ...]
     linearized: tuple[LinearizedCoulomb | None, ...] = ()
+    electric_field: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.linearized:
@@ -81,6 +84,8 @@ class AtomicGraph:
         }  # fmt: skip
         ewald = tuple(None if g is None else g.to(device) for g in self.ewald)
         linearized = tuple(None if t is None else t.to(device) for t in self.linearized)
+        if self.electric_field is not None:
+            moved["electric_field"] = self.electric_field.to(device)
         return replace(self, ewald=ewald, linearized=linearized, **moved)
 
     def edge_vectors(
@@ -114,13 +119,17 @@ class AtomicGraph:
         if len(graphs) == 1:
             return graphs[0]
         atoms, structures = 0, 0
-        batch, edge_index = [], []
+        batch, edge_index, fields = [], [], []
         for graph in graphs:
             batch.append(graph.batch + structures)
             edge_index.append(graph.edge_index + atoms)
+            none = graph.positions.new_zeros(graph.num_graphs, 3)
+            fields.append(none if graph.electric_field is None else graph.electric_field)
             atoms += graph.num_atoms
             structures += graph.num_graphs
+        outside = any(graph.electric_field is not None for graph in graphs)
         return AtomicGraph(
+            electric_field=torch.cat(fields) if outside else None,
             positions=torch.cat([g.positions for g in graphs]),
             types=torch.cat([g.types for g in graphs]),
             batch=torch.cat(batch),

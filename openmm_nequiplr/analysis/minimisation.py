@@ -7,6 +7,7 @@ Displacing the atoms of a real structure at random and minimising the energy sho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -72,13 +73,16 @@ class Minimisation:
 
 
 def to_ase(structure: Structure) -> Atoms:
-    """A structure of a data file as ``ase.Atoms``, with its total charge in ``info``."""
+    """A structure of a data file as ``ase.Atoms``, with charge and field in ``info``."""
+    info: dict[str, Any] = {"total_charge": structure.total_charge}
+    if structure.electric_field is not None:
+        info["electric_field"] = structure.electric_field
     return Atoms(
         structure.symbols,
         structure.positions,
         cell=structure.cell,
         pbc=structure.pbc,
-        info={"total_charge": structure.total_charge},
+        info=info,
     )
 
 

@@ -189,6 +189,7 @@ class GraphDataset(Dataset):
                     cell=structure.cell,
                     pbc=structure.pbc,
                     total_charge=structure.total_charge,
+                    electric_field=structure.electric_field,
                 )
             except InputError as error:
                 raise type(error)(f"structure {index}: {error}") from None

@@ -14,6 +14,7 @@ DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
     "dipole": ("REF_dipole", "dipole"),
     "stress": ("REF_stress", "stress"),
     "total_charge": ("total_charge", "charge", "REF_total_charge"),
+    "electric_field": ("electric_field", "REF_electric_field"),
     "weight": ("config_weight",),
 }
 
@@ -39,6 +40,8 @@ class DataKeys:
         Key of the stress, six or nine values per structure.
     total_charge : str, optional
         Key of the total charge, one value per structure.
+    electric_field : str, optional
+        Key of the uniform field outside, V/Å, one vector per structure.
     weight : str, optional
         Key of the weight of a structure in the loss.
     """
@@ -49,6 +52,7 @@ class DataKeys:
     dipole: str | None = None
     stress: str | None = None
     total_charge: str | None = None
+    electric_field: str | None = None
     weight: str | None = None
 
     def __post_init__(self) -> None:

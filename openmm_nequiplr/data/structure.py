@@ -40,6 +40,8 @@ class Structure:
         Σ q r, e Å.
     stress : array, shape [3, 3], optional
         dE/dstrain / volume, eV/Å³.
+    electric_field : array, shape [3], optional
+        Uniform field that the structure is in, V/Å; of isolated structures alone.
     weight : float
         Of this structure in losses; 0 leaves it out.
     synthetic : bool
@@ -61,6 +63,7 @@ class Structure:
     charges: np.ndarray | None = None
     dipole: np.ndarray | None = None
     stress: np.ndarray | None = None
+    electric_field: np.ndarray | None = None
     weight: float = 1.0
     synthetic: bool = False
 
@@ -86,6 +89,7 @@ class Structure:
             ("charges", (n,)),
             ("dipole", (3,)),
             ("stress", (3, 3)),
+            ("electric_field", (3,)),
         ):
             value = getattr(self, name)
             if value is not None:

@@ -31,9 +31,9 @@ _OTHER_NAMES = {
 class DataUnits:
     """Units of a data file.
 
-    Forces are in energy per length, stresses in energy per cubic length, dipoles in e times length
-    and charges in e. What is not given is the format's own: Å and eV in extended XYZ, Bohr and
-    Hartree in RuNNer files.
+    Forces are in energy per length, stresses in energy per cubic length, dipoles in e times length,
+    charges in e and fields in energy per length and e. What is not given is the format's own: Å and
+    eV in extended XYZ, Bohr and Hartree in RuNNer files.
 
     Parameters
     ----------
@@ -96,6 +96,7 @@ class DataUnits:
             "forces": energy / length,
             "dipole": length,
             "stress": energy / length**3,
+            "electric_field": energy / length,
         }
         if all(factor == 1.0 for factor in factors.values()):
             return structure

@@ -80,6 +80,7 @@ def build_graph(
     pbc: bool | Sequence[bool] = False,
     total_charge: float = 0.0,
     lattice_sum: bool = True,
+    electric_field: Sequence[float] | np.ndarray | None = None,
 ) -> AtomicGraph:
     """Make the graph of one structure, on the CPU.
 
@@ -96,6 +97,8 @@ def build_graph(
     total_charge : float, e
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
+    electric_field : sequence of 3 float, optional, V/Å
+        Uniform field outside; of isolated structures alone.
 
     Raises
     ------
@@ -104,7 +107,7 @@ def build_graph(
         flat, or two atoms lie on one another.
     """
     builder = GraphBuilder(config, numbers, pbc, total_charge, lattice_sum=lattice_sum)
-    return builder(positions, cell)
+    return builder(positions, cell, electric_field)
 
 
 def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
@@ -183,7 +186,12 @@ class GraphBuilder:
         self._types, self._charge = torch.from_numpy(types).to(device), charge.to(device)
         self._batch = torch.zeros_like(self._types)
 
-    def __call__(self, positions: np.ndarray, cell: np.ndarray | None = None) -> AtomicGraph:
+    def __call__(
+        self,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        electric_field: Sequence[float] | np.ndarray | None = None,
+    ) -> AtomicGraph:
         """The graph of one geometry.
 
         Parameters
@@ -191,12 +199,17 @@ class GraphBuilder:
         positions : array, shape (N, 3), Å
         cell : array, shape (3, 3), optional, Å
             Rows are lattice vectors; needed when periodic.
+        electric_field : sequence of 3 float, optional, V/Å
 
         Raises
         ------
         InputError, BoxError
-            If an argument is of the wrong shape or not finite, or the cell flat.
+            If an argument is of the wrong shape or not finite, or the cell flat, or a field was
+            asked for where it has no meaning.
         """
+        field = None
+        if electric_field is not None:
+            field = check_field(self.config, self.periodic, electric_field)
         points = _as_numbers("positions", positions)
         _check_positions(self._count, points)
         if self._whole is not None and cell is not None:
@@ -217,6 +230,7 @@ class GraphBuilder:
             edge_shift=edge_shift,
             counts=(self._count,),
             ewald=(self._lattice_sum(points, box) if self.periodic else None,),
+            electric_field=None if field is None else torch.from_numpy(field).unsqueeze(0),
         )
         return graph.to(self.device)
 
@@ -239,6 +253,36 @@ class GraphBuilder:
         if self.config.legacy_ewald_cutoff:
             return published_geometry(points, box)
         return ewald_geometry(points, box, self._widest, search=self.pairs)
+
+
+#: Largest component of a field, V/Å: that of a proton at half a bond.
+STRONGEST_FIELD = 50.0
+
+
+def check_field(
+    config: ModelConfig, periodic: bool, field: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """A uniform field, shape (3,), V/Å.
+
+    Raises
+    ------
+    InputError
+        If it is no field, or acts on a model without charges or on a periodic structure.
+    """
+    values = _as_numbers("electric_field", field)
+    if values.shape != (3,) or not (np.abs(values) <= STRONGEST_FIELD).all():
+        expected = f"three finite numbers in V/Å of at most {STRONGEST_FIELD:g}"
+        raise InputError(describe("electric_field", field, expected))
+    if not config.equilibration:
+        expected = "None for a model without charges, on which a field does not act"
+        raise InputError(describe("electric_field", values.tolist(), expected))
+    if periodic and values.any():
+        expected = (
+            "None for a periodic structure: charge flows across the faces of its cell, and has no "
+            "energy in a uniform field there"
+        )
+        raise InputError(describe("electric_field", values.tolist(), expected))
+    return values.copy()
 
 
 def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:

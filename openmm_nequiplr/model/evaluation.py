@@ -18,6 +18,7 @@ import torch
 
 from ..devices import resolve_device
 from ..electrostatics import CoulombOperator
+from ..electrostatics.external import field_potential
 from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -49,8 +50,8 @@ class Evaluation:
     dipole : numpy.ndarray, shape (3,), e Å
         Σ q r with the positions as given; in a cell it depends on which images they are.
     parts : dict
-        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²) and "coulomb", eV; they sum to
-        the energy.
+        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²), "outside" (in a field) and
+        "coulomb", eV; they sum to the energy.
     residual : float, eV/e
         Largest residual of the two solves.
     iterations : tuple of 2 int
@@ -209,7 +210,10 @@ class Evaluator:
         else:
             operator = model.coulomb_operators(graph, positions, cell)[0]
         self._inference.solver = self._solver(graph, operator, memory)
-        return Geometry(positions, cell[0], graph.edge_index, length, harmonics)
+        outside = None
+        if graph.electric_field is not None:
+            outside = field_potential(positions, graph.electric_field)
+        return Geometry(positions, cell[0], graph.edge_index, length, harmonics, outside)
 
     def _solver(
         self, graph: AtomicGraph, operator: CoulombOperator, memory: ChargeMemory | None
@@ -249,6 +253,10 @@ class Evaluator:
             parts["electronegativity"] = float((charges * results.chi).sum())
             hardness = model.separate_hardness(graph)
             parts["hardness"] = float((0.5 * hardness * charges * charges).sum())
+        if graph.electric_field is not None:
+            seen = charges + model.offsets(graph)
+            outside = field_potential(graph.positions, graph.electric_field)
+            parts["outside"] = float((seen * outside).sum())
         parts["coulomb"] = total - sum(parts.values())
         parts["short_range"] += reference
         forces, stress = None, None

@@ -45,6 +45,8 @@ class Geometry(NamedTuple):
     length : torch.Tensor, shape (E,), Å
     harmonics : torch.Tensor, shape (E, (l_max + 1)²)
         Both of :meth:`.potential.NequIPLRPotential.edge_features`.
+    outside : torch.Tensor or None, float64, shape (N,), eV/e
+        Potential φ of what is not equilibrated, such as a field.
     """
 
     positions: torch.Tensor
@@ -52,6 +54,7 @@ class Geometry(NamedTuple):
     edge_index: torch.Tensor
     length: torch.Tensor
     harmonics: torch.Tensor
+    outside: torch.Tensor | None
 
 
 class Results(NamedTuple):
@@ -168,7 +171,7 @@ class Inference(torch.nn.Module):
         chi, features = self.electronegativities(atoms, geometry)
         first = self.equilibrate(atoms, geometry, chi)
         short, slopes = self.energy_stage(atoms, geometry, first.charges, features)
-        second = self.adjoint(atoms, first, slopes[0])
+        second = self.adjoint(atoms, geometry, first, slopes[0])
         adjoint = second.charges
         with torch.no_grad():
             lagrangian_charges = seen_charges(first.charges, atoms.offsets) - adjoint
@@ -177,6 +180,9 @@ class Inference(torch.nn.Module):
         with torch.no_grad():
             weights = lagrangian_weights(first.charges, adjoint, self.full)
         linear = (weights * chi).sum()
+        outside = geometry.outside
+        if outside is not None:
+            coulomb = coulomb + (lagrangian_charges * outside).sum()
         gradients = self.gradient(linear, coulomb, geometry, features, slopes, roots)
         with torch.no_grad():
             squares = (first.charges - adjoint) ** 2 - adjoint * adjoint
@@ -212,7 +218,8 @@ class Inference(torch.nn.Module):
             known: torch.Tensor | None = None
             if offsets is not None:
                 known = self.solver.potential(offsets)
-            result = self.solver.equilibrate(effective_chi(chi, known) * 1.0, atoms.total_charge)
+            pushed = effective_chi(chi, known, geometry.outside) * 1.0
+            result = self.solver.equilibrate(pushed, atoms.total_charge)
         return result
 
     def energy_stage(
@@ -235,14 +242,18 @@ class Inference(torch.nn.Module):
         return short, slopes
 
     def adjoint(
-        self, atoms: Atoms, first: Equilibration, slope: torch.Tensor | None
+        self,
+        atoms: Atoms,
+        geometry: Geometry,
+        first: Equilibration,
+        slope: torch.Tensor | None,
     ) -> Equilibration:
         """The adjoint charges w."""
         with torch.no_grad():
             gradient = torch.zeros_like(first.charges) if slope is None else slope
             if not self.full:
                 seen = seen_charges(first.charges, atoms.offsets)
-                gradient = gradient + self.solver.potential(seen)
+                gradient = effective_chi(gradient, self.solver.potential(seen), geometry.outside)
             second = self.solver.adjoint(gradient)
             self.solver.finish(first.charges, second.charges)
         return second

@@ -15,6 +15,7 @@ from ..electrostatics import (
     LegacyFreeCoulomb,
     LegacyPeriodicCoulomb,
 )
+from ..electrostatics.external import field_potential
 from ..equilibration import effective_chi, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -113,12 +114,14 @@ class NequIPLRPotential(ExactBuffers):
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
         lattice_sum: bool = True,
+        electric_field: Sequence[float] | np.ndarray | None = None,
     ) -> AtomicGraph:
         """Make the graph of one structure, on the model's device.
 
         Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
-        graph = build_graph(self.config, numbers, positions, cell, pbc, total_charge, lattice_sum)
+        arguments = numbers, positions, cell, pbc, total_charge, lattice_sum, electric_field
+        graph = build_graph(self.config, *arguments)
         return graph.to(self.device)
 
     # ---------------------------------------------------------------- pieces
@@ -354,9 +357,15 @@ class NequIPLRPotential(ExactBuffers):
         if self.charge_offset is not None:
             parts = zip(coulomb, offsets.split(graph.counts), strict=True)
             known = torch.cat([k @ z for k, z in parts])
-        pushed = effective_chi(chi, known)
+        outside = None
+        if graph.electric_field is not None:
+            outside = field_potential(positions, graph.electric_field, graph.batch)
+        pushed = effective_chi(chi, known, outside)
         charges = solve_batch(matrices, pushed, graph.total_charge, graph.counts).charges
         electrostatic = self._electrostatic_energy(graph, charges, offsets, chi, hardness, coulomb)
+        if outside is not None:
+            energies = (charges + offsets) * outside
+            electrostatic = electrostatic.index_add(0, graph.batch, energies)
         short_range = self._short_range(graph, charges, edges, features)
         reference = self.reference_energy(graph)
         moment = charges.unsqueeze(-1) * positions

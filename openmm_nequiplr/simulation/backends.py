@@ -13,7 +13,7 @@ import torch
 from ..devices import resolve_device
 from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
-from .computation import FORCE_NAME, Computation
+from .computation import FIELD_PARAMETERS, FORCE_NAME, Computation
 from .computation_settings import ComputationSettings
 from .lookup import force_backend, inner_forces
 from .torchforce import compile_settings, load_openmmtorch
@@ -79,7 +79,9 @@ def python_force(computation: Computation, backend: str = "python") -> openmm.Fo
     if backend == "python_torch":
         force = load_openmmtorch().PythonTorchForce(TensorCall(computation))
     else:
-        force = openmm.PythonForce(computation)
+        field = computation.settings.electric_field
+        parameters = {} if field is None else dict(zip(FIELD_PARAMETERS, field, strict=True))
+        force = openmm.PythonForce(computation, parameters)
     return _configured(force, computation.settings, backend)
 
 

@@ -153,7 +153,8 @@ class CommitteeReporter(RecordReporter):
         file = self._open(simulation)
         driver = self._members[0]
         positions, cell = driver.geometry(state)
-        results = [member.evaluate(positions, cell) for member in self._members]
+        field = driver.field(state)
+        results = [member.evaluate(positions, cell, field) for member in self._members]
         spread = Spread.of(results)
         frame = self._frame(file, simulation, state)
         frame["energy"] = spread.energy

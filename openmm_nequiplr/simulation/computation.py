@@ -8,6 +8,7 @@ import uuid
 import warnings
 import weakref
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,15 @@ from ..model.options import DTYPES
 from ..pickling import reduction
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..whole import WholeMolecules
-from .computation_settings import ComputationSettings
+from .computation_settings import ComputationSettings, in_volts_per_angstrom
 from .limits import ChargeLimits
 from .pme import PointChargeCoulomb
 from .serialization import pack, shared_embedded, unpack
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
+#: Parameters of a Context that hold the components of a uniform field, V/nm.
+FIELD_PARAMETERS = ("electric_field_x", "electric_field_y", "electric_field_z")
 
 # Enough for a rejected Monte Carlo move to find the state before it.
 _REMEMBERED = 3
@@ -72,9 +75,7 @@ class Computation:
         self._limits: ChargeLimits | None = None
         self._coulomb: PointChargeCoulomb | None = None
         self._whole = WholeMolecules()
-        self._recent: deque[tuple[np.ndarray, np.ndarray | None, Evaluation]] = deque(
-            maxlen=_REMEMBERED
-        )
+        self._recent: deque[tuple[_Place, Evaluation]] = deque(maxlen=_REMEMBERED)
         self.evaluations = 0
         #: What an evaluation does when charges are far outside the training data: ``"stop"`` with
         #: an :class:`InstabilityError`, ``"warn"`` (once) or ``"ignore"``.
@@ -107,7 +108,7 @@ class Computation:
         """
         try:
             positions, cell = state_geometry(state, self.settings.periodic)
-            result = self.evaluate(self.joined(positions, state), cell)
+            result = self.evaluate(self.joined(positions, state), cell, self.field(state))
         except NequIPLRError as error:
             self.failure = error
             raise
@@ -127,6 +128,17 @@ class Computation:
             positions = positions[list(self.settings.atoms)]
         return self.joined(positions, state), cell
 
+    def field(self, state: openmm.State) -> np.ndarray | None:
+        """The uniform field of a State with parameters, shape (3,), V/Å; else that at the start."""
+        if self.settings.electric_field is None:
+            return None
+        try:
+            parameters = state.getParameters()
+            values = [parameters[name] for name in FIELD_PARAMETERS]
+        except (openmm.OpenMMException, KeyError):  # a State without, or the field is fixed
+            return self.settings.field_at_start
+        return in_volts_per_angstrom(values)
+
     def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
         """Positions of the model's atoms, shape (N, 3), Å, at the images that it takes them at."""
         if self.settings.whole is None or not np.isfinite(positions).all():
@@ -138,7 +150,12 @@ class Computation:
         with self._lock:
             return self._whole(positions, box)
 
-    def evaluate(self, positions: np.ndarray, cell: np.ndarray | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        field: np.ndarray | None = None,
+    ) -> Evaluation:
         """Evaluate the model, or return the remembered result for exactly this geometry.
 
         Parameters
@@ -146,6 +163,8 @@ class Computation:
         positions : numpy.ndarray, shape (N, 3), Å
         cell : numpy.ndarray, shape (3, 3), Å, optional
             Rows are box vectors; needed when periodic.
+        field : numpy.ndarray, shape (3,), V/Å, optional
+            Of :meth:`field`; by default that of the settings.
 
         Returns
         -------
@@ -153,16 +172,16 @@ class Computation:
             Energy (eV), forces (eV/Å), charges (e), dipole (e Å) and energies per part (eV).
         """
         with self._lock:
-            for seen, seen_cell, result in self._recent:
-                if np.array_equal(positions, seen) and _equal(cell, seen_cell):
+            place = _Place(positions, cell, self._field_or_first(field))
+            for seen, result in self._recent:
+                if place.same_surroundings(seen) and np.array_equal(positions, seen.positions):
                     return result
-            graph = self._graph(positions, cell)
+            graph = self._graph(place)
             result = self._ready()(graph, point_charge_coulomb=self._coulomb)
             self._check(result)
             self.evaluations += 1
             self.solves.append((*result.iterations, result.residual))
-            kept = None if cell is None else np.array(cell, dtype=np.float64)
-            self._recent.append((np.array(positions, dtype=np.float64), kept, result))
+            self._recent.append((place.copied(), result))
             return result
 
     def _check(self, result: Evaluation) -> None:
@@ -209,17 +228,26 @@ class Computation:
         chosen, symbols = self.settings.atoms, self.settings.symbols
         return f"{index if chosen is None else chosen[index]} ({symbols[index]})"
 
-    def charges(self, positions: np.ndarray, cell: np.ndarray | None = None) -> np.ndarray:
+    def charges(
+        self,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        field: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Charges of a frame, shape (N,), e; images of atoms in other boxes are the same atoms.
 
         Costs nothing right after an evaluation of the same frame, else the first half of one.
         """
         with self._lock:
-            for seen, seen_cell, result in reversed(self._recent):
-                if _equal(cell, seen_cell) and _same_frame(positions, seen, cell):
+            place = _Place(positions, cell, self._field_or_first(field))
+            for seen, result in reversed(self._recent):
+                if place.same_surroundings(seen) and _same_frame(positions, seen.positions, cell):
                     return result.charges
-            charges, _ = self._ready().charges(self._graph(positions, cell))
+            charges, _ = self._ready().charges(self._graph(place))
             return charges
+
+    def _field_or_first(self, field: np.ndarray | None) -> np.ndarray | None:
+        return self.settings.field_at_start if field is None else field
 
     def _ready(self) -> Evaluator:
         """Load the model on first use."""
@@ -250,7 +278,8 @@ class Computation:
                 finally:
                     other._lock.release()
 
-    def _graph(self, positions: np.ndarray, cell: np.ndarray | None) -> AtomicGraph:
+    def _graph(self, place: _Place) -> AtomicGraph:
+        positions = place.positions
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         if bad.size:
             chosen = self.settings.atoms
@@ -272,7 +301,7 @@ class Computation:
                 device=model.device,
                 lattice_sum=not evaluator.iterative(self.num_atoms, settings.periodic),
             )
-        return self._graphs(positions, cell)
+        return self._graphs(positions, place.cell, place.field)
 
 
 def _in_forked_child() -> None:
@@ -312,6 +341,25 @@ def _restore(token: str, settings: ComputationSettings) -> Computation:
         computation.settings = settings
         computation._setup(token, unpickled=True)
     return computation
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What an evaluation depends on: positions, cell and field."""
+
+    positions: np.ndarray
+    cell: np.ndarray | None
+    field: np.ndarray | None
+
+    def same_surroundings(self, other: _Place) -> bool:
+        """Whether cell and field are the same."""
+        return _equal(self.cell, other.cell) and _equal(self.field, other.field)
+
+    def copied(self) -> _Place:
+        """The same with its own float64 arrays."""
+        cell = None if self.cell is None else np.array(self.cell, dtype=np.float64)
+        field = None if self.field is None else np.array(self.field, dtype=np.float64)
+        return _Place(np.array(self.positions, dtype=np.float64), cell, field)
 
 
 def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
+from ..units import ANGSTROM_PER_NM
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
 from .serialization import ModelFile
+
+
+def in_volts_per_angstrom(field: Sequence[float]) -> np.ndarray:
+    """A field in V/nm as an array in V/Å, shape (3,)."""
+    return np.array(field, dtype=np.float64) / ANGSTROM_PER_NM
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class ComputationSettings:
         Rows are box vectors, if the model is one of isolated molecules and there is a box: atoms
         are taken at the images that belong together, whichever the State has. A State's own box
         counts where it tells one.
+    electric_field : tuple of 3 float, V/nm, or None
+        Uniform field at the start; ``None`` without the parameters of a Context that change it.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -61,6 +71,12 @@ class ComputationSettings:
     max_iterations: int = DEFAULT_MAX_ITERATIONS
     atoms: tuple[int, ...] | None = field(default=None, repr=False)
     whole: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
+    electric_field: tuple[float, ...] | None = None
+
+    @property
+    def field_at_start(self) -> np.ndarray | None:
+        """The uniform field, shape (3,), V/Å."""
+        return None if self.electric_field is None else in_volts_per_angstrom(self.electric_field)
 
     @property
     def solver_options(self) -> SolverOptions:
@@ -99,7 +115,7 @@ class ComputationSettings:
         """
         values = {**values, **more}
         values.pop("cutoff", None)  # of earlier versions
-        for name in ("symbols", "atoms"):
+        for name in ("symbols", "atoms", "electric_field"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         return cls(**values)

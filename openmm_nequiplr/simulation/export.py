@@ -61,9 +61,9 @@ def export_torch_force(
     total_charge : float or Quantity, e
         If it is not given, 0 is assumed with a warning.
     **options
-        ``precision``, ``solver``, ``charge_tolerance`` and ``max_iterations`` as for
-        :func:`~openmm_nequiplr.create_system`, and ``device``: where the module lives; by default
-        the CPU, from where openmm-torch moves it to the GPU on platform CUDA.
+        ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations`` and ``electric_field``
+        as for :func:`~openmm_nequiplr.create_system`, and ``device``: where the module lives; by
+        default the CPU, from where openmm-torch moves it to the GPU on platform CUDA.
 
     Raises
     ------
@@ -84,6 +84,7 @@ def export_torch_force(
         dtype=DTYPES[settings.precision],
         device=chosen.device or "cpu",
         options=settings.solver_options,
+        electric_field=settings.field_at_start,
         notes={
             "symbols": " ".join(settings.symbols),
             "periodic": str(settings.periodic),

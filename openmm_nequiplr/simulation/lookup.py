@@ -91,5 +91,5 @@ def current_evaluation(context: openmm.Context) -> Evaluation:
     ``current_evaluation(simulation.context).parts`` holds the energies in eV.
     """
     computation = get_computation(context.getSystem())
-    state = context.getState(positions=True)
-    return computation.evaluate(*computation.geometry(state))
+    state = context.getState(positions=True, parameters=True)
+    return computation.evaluate(*computation.geometry(state), computation.field(state))

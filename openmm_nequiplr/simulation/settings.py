@@ -13,6 +13,7 @@ from openmm import app, unit
 from ..checks import check_choice, is_number
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
+from ..model.building import check_field
 from ..model.io import model_path, read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
 from ..total_charge import assume_neutral, check_trained
@@ -25,6 +26,7 @@ from .serialization import ModelFile
 if TYPE_CHECKING:
     import mdtraj
 
+_FIELD_UNIT = unit.volt / unit.nanometer
 LONG_RANGE = ("auto", "openmm", "graph")
 
 
@@ -54,6 +56,11 @@ class ForceOptions(EvaluationOptions):
     coulomb_platform : str, optional
         OpenMM platform of the delegated sum. By default it runs on the CPU: on platform CPU, or on
         Reference for double precision.
+    electric_field : sequence of 3 float (V/nm) or Quantity, optional
+        Uniform field that acts on the charges and that they respond to, of isolated structures.
+        The Context has its components as parameters :data:`.computation.FIELD_PARAMETERS`, in V/nm,
+        which may change during a run (not those of backend ``"torch"``); for a field that is
+        switched on later, start with (0, 0, 0).
     device, precision, solver, charge_tolerance, max_iterations
         See :class:`.model.options.EvaluationOptions`. By default the device is CUDA where it is
         available. The delegated sum has the same precision. An iterative solver that does not
@@ -71,9 +78,12 @@ class ForceOptions(EvaluationOptions):
     backend: str = "auto"
     ewald_tolerance: float = DEFAULT_TOLERANCE
     coulomb_platform: str | None = None
+    electric_field: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.electric_field is not None:
+            object.__setattr__(self, "electric_field", _plain_field(self.electric_field))
         check_choice("long_range", self.long_range, LONG_RANGE)
         check_tolerance(self.ewald_tolerance)
 
@@ -118,7 +128,10 @@ def computation_settings(
         max_iterations=int(options.max_iterations),
         atoms=chosen,
         whole=whole,
+        electric_field=options.electric_field,
     )
+    if settings.field_at_start is not None:
+        check_field(model.config, settings.periodic, settings.field_at_start)
     if settings.long_range == "openmm":  # fail now rather than at the first step
         settings.delegated_sum()
         if box is not None:
@@ -263,6 +276,23 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
         )
     check_trained(model.metadata, value)
     return value
+
+
+def _plain_field(value: Any) -> tuple[float, ...]:
+    """Three finite numbers, or a Quantity of them; in V/nm."""
+    expected = "three finite numbers in V/nm, or a Quantity of them"
+    number = value
+    try:
+        if not unit.is_quantity(value) and any(unit.is_quantity(each) for each in value):
+            number = unit.Quantity([each.value_in_unit(_FIELD_UNIT) for each in value], _FIELD_UNIT)
+        if unit.is_quantity(number):
+            number = number.value_in_unit(_FIELD_UNIT)
+        values = tuple(number)
+    except (TypeError, AttributeError) as error:
+        raise InputError(describe("electric_field", value, expected)) from error
+    if len(values) != 3 or not all(map(is_number, values)):
+        raise InputError(describe("electric_field", value, expected))
+    return tuple(map(float, values))
 
 
 def _plain_charge(value: Any) -> float:

@@ -124,7 +124,7 @@ class StabilityReporter(Reporter):
         found = {"distance": self._bonds.trouble(positions, cell, indices)}
         limits = computation.charge_limits
         if limits is not None:
-            charges = computation.charges(positions, cell)
+            charges = computation.charges(positions, cell, computation.field(state))
             found["charge"] = limits.trouble(charges, indices)
         found["temperature"] = self._heat(state)
         if self._reference is None:

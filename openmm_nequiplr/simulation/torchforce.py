@@ -160,6 +160,7 @@ def compile_settings(
         notes={"token": uuid.uuid4().hex, "settings": json.dumps(settings.plain())},
         model_file=stored,
         atoms=settings.atoms,
+        electric_field=settings.field_at_start,
     )
 
 

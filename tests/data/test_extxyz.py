@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from openmm_nequiplr.data import DataKeys, read_extxyz, read_structures
+from openmm_nequiplr.data import DataKeys, DataUnits, read_extxyz, read_structures
 from openmm_nequiplr.errors import InputError
 
 
@@ -126,3 +126,22 @@ def test_missing_file_and_unknown_format(tmp_path):
         read_structures(tmp_path / "nothing.xyz")
     with pytest.raises(InputError, match="format: expected extxyz or runner, got 'vasp'"):
         read_structures(_file(tmp_path), format="vasp")
+
+
+def test_field_of_a_frame(tmp_path):
+    path = _file(tmp_path, info='electric_field="0 0.1 -0.2"')
+    np.testing.assert_array_equal(read_extxyz(path)[0].electric_field, [0.0, 0.1, -0.2])
+    with pytest.raises(InputError, match=r"frame 0: electric_field: expected shape \[3\]"):
+        read_extxyz(_file(tmp_path, info="electric_field=0.1"))
+
+
+def test_field_in_the_units_of_the_file(tmp_path):
+    from ase import units
+
+    path = tmp_path / "data.extxyz"
+    path.write_text(
+        '2\nProperties=species:S:1:pos:R:3 electric_field="0 0 0.01" pbc="F F F"\n'
+        "H 0 0 0\nH 0 0 1.4\n"
+    )
+    (structure,) = read_structures(path, units=DataUnits("bohr", "hartree"), say=lambda line: None)
+    np.testing.assert_allclose(structure.electric_field[2], 0.01 * units.Hartree / units.Bohr)

@@ -69,11 +69,14 @@ def energy(
         atoms.calc = NequIPLRCalculator(model, **options)
         return atoms.get_potential_energy()
     if door == "evaluator":
+        field = options.pop("electric_field", None)
         if "precision" in options:
             options = {"dtype": getattr(torch, {"single": "float32"}[options["precision"]])}
         evaluator = Evaluator(copy.deepcopy(model), **options)
         cell = atoms.cell.array if atoms.pbc.any() else None
-        graph = model.build_graph(atoms.numbers, atoms.positions, cell, atoms.pbc, charge)
+        graph = model.build_graph(
+            atoms.numbers, atoms.positions, cell, atoms.pbc, charge, electric_field=field
+        )
         return evaluator(graph).energy
     start = from_atoms(atoms)
     if door == "export":
@@ -116,6 +119,16 @@ class Trial:
         atoms = self.fixture("tiny_salt").copy()
         atoms.pbc = (True, True, False)
         energy(self.door, self.fixture("tiny_model"), atoms, folder=self.folder)
+
+    def field(self) -> None:
+        """In V/Å for ASE and the evaluator, in V/nm for OpenMM."""
+        model, atoms, field = self.fixture("tiny_model"), self.fixture("cluster"), np.ones(3)
+        graph = model.build_graph(atoms.numbers, atoms.positions, electric_field=0.1 * field)
+        given = 0.1 * field if self.door in ("ase", "evaluator") else field
+        found = energy(self.door, model, atoms, folder=self.folder, electric_field=given)
+        expected = float(model(graph).energy)
+        assert abs(found - expected) < 1e-6
+        assert abs(found - energy(self.door, model, atoms, folder=self.folder)) > 1e-3
 
     def effective(self) -> None:
         self.same(self.fixture("make_model")(effective_charges=True), self.fixture("cluster"))

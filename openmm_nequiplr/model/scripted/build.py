@@ -10,7 +10,7 @@ from e3nn.util.jit import script
 
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
-from ..building import type_indices
+from ..building import check_field, type_indices
 from ..potential import NequIPLRPotential
 from ..solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .graph import EvaluationGraph
@@ -59,6 +59,7 @@ def script_model(
     notes: dict[str, str] | None = None,
     model_file: bytes = b"",
     atoms: Sequence[int] | None = None,
+    electric_field: Sequence[float] | np.ndarray | None = None,
 ) -> torch.jit.ScriptModule:
     """Compile network, charge equilibration, energy and forces into one TorchScript module.
 
@@ -89,6 +90,8 @@ def script_model(
         Kept in the module's attribute ``model_file``.
     atoms : sequence of int, length N, optional
         Which of the positions given to ``forward`` are those of the model's atoms; by default all.
+    electric_field : sequence of 3 float, optional, V/Å
+        Uniform field outside, of isolated structures.
 
     Raises
     ------
@@ -124,7 +127,10 @@ def script_model(
     if iterative:
         solver = IterativeEquilibration(operator, preconditioner, ChargeHistory(), options)
     pairs = PairList(max(config.r_max, config.charge_cutoff), periodic, skin)
-    graph = EvaluationGraph(own, types, periodic, total_charge, pairs, solver, external)
+    field = None
+    if electric_field is not None:
+        field = check_field(config, periodic, electric_field)
+    graph = EvaluationGraph(own, types, periodic, total_charge, pairs, solver, external, field)
     graph.select(atoms)
     graph.notes = json.dumps(notes or {})
     stored = torch.frombuffer(bytearray(model_file or b"\0"), dtype=torch.uint8).clone()

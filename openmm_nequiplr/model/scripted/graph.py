@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from ...electrostatics.external import field_potential
 from ...units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..inference import Atoms, Geometry, Inference, Results
 from ..potential import NequIPLRPotential
@@ -24,6 +26,7 @@ class EvaluationGraph(torch.nn.Module):
     solver : DenseEquilibration or IterativeEquilibration
     external : torch.nn.Module, optional
         As for :class:`..inference.Inference`.
+    electric_field : numpy.ndarray, optional, float64, shape (3,), V/Å
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class EvaluationGraph(torch.nn.Module):
         pairs: PairList,
         solver: torch.nn.Module,
         external: torch.nn.Module | None = None,
+        electric_field: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.periodic = periodic
@@ -51,6 +55,11 @@ class EvaluationGraph(torch.nn.Module):
         self.register_buffer("offsets", offsets - offsets.mean())
         self.with_offsets = bool(self.offsets.any())
         self.register_buffer("total_charge", torch.tensor(float(total_charge)).double())
+        self.with_field = electric_field is not None
+        field = torch.zeros(1, 3, dtype=torch.float64)
+        if electric_field is not None:
+            field = torch.from_numpy(electric_field).unsqueeze(0)
+        self.register_buffer("electric_field", field.to(types.device))
         self.reference_energy = float(model.energy_shifts[types].sum())
 
     @torch.jit.export
@@ -110,12 +119,16 @@ class EvaluationGraph(torch.nn.Module):
         """Pairs to edges: rows 0 to P − 1 lead from the first atom of a pair, the others back."""
         vector.requires_grad_(True)
         length, harmonics = self.inference.model.edge_features(vector)
+        outside: torch.Tensor | None = None
+        if self.with_field:
+            outside = field_potential(x, self.electric_field)
         geometry = Geometry(
             x,
             box,
             torch.stack((torch.cat((first, second)), torch.cat((second, first)))),
             torch.cat((length, length)),
             torch.cat((harmonics, harmonics * self.signs)),
+            outside,
         )
         offsets: torch.Tensor | None = None
         if self.with_offsets:
