@@ -8,9 +8,19 @@ range of edges, with weights that were computed, and add to what is there. The t
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..jit import compiled_loop
+from ..threads import each_block, even_bounds
+
+#: Edges a thread must have to be worth waking.
+EDGES_PER_THREAD = 1500
 
 # Sums over channels may be reordered, which lets them run in vector registers.
 _compile = compiled_loop(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
@@ -55,14 +65,15 @@ def _couple(terms, factors, harmonics, matrix):
 @_compile
 def tabulated_sums(
     begin, end, start, order, other, source, harmonics, length,
-    coefficients, origin, step, entries, terms, factors, mul, out,
+    coefficients, origin, step, entries, terms, factors, mul, transposed, out,
 ):  # fmt: skip
     """Rows ``begin`` to ``end`` of ``out``: sums over edges of products with rows of ``source``.
 
-    With entries (w, a, b) these are the sums of messages, ``other`` being the neighbours. With a
-    and b swapped and edges sorted by neighbour, ``other`` being the centres, they are the gradient
-    of the features.
+    These are the sums of messages, ``other`` being the neighbours. Transposed, with a and b of the
+    entries swapped and edges sorted by neighbour, ``other`` being the centres, they are the
+    gradient of the features.
     """
+    side = 1 if transposed else 0
     intervals = coefficients.shape[0]
     basis = np.empty(6, dtype=source.dtype)
     weights = np.empty(coefficients.shape[1] // 6, dtype=source.dtype)
@@ -83,7 +94,7 @@ def tabulated_sums(
             j = other[e]
             for n in range(entries.shape[0]):
                 c = matrix[n]
-                w, a, b = entries[n, 0], entries[n, 1], entries[n, 2]
+                w, a, b = entries[n, 0], entries[n, 1 + side], entries[n, 2 - side]
                 weight, part = weights[w : w + mul], source[j, a : a + mul]
                 total = out[i, b : b + mul]
                 for u in range(mul):
@@ -91,7 +102,7 @@ def tabulated_sums(
 
 
 @_compile
-def tabulated_gradients(
+def tabulated_slopes(
     begin, end, start, order, neighbor, features, gradient, harmonics, length,
     coefficients, origin, step, entries, terms, factors, mul, out_harmonics, out_length,
 ):  # fmt: skip
@@ -219,3 +230,116 @@ def add_second_gradients(
             matrix[n] = angular
         for s in range(factors.shape[0]):
             out_harmonics[e, terms[s, 1]] += factors[s] * matrix[terms[s, 0]]
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [t.contiguous().numpy() for t in tensors]
+
+
+def _over_edges(
+    kernel: Any,
+    inputs: Sequence[Tensor],
+    tables: Sequence[Any],
+    atoms: Sequence[Sequence[int]],
+    edges: Sequence[Sequence[int]] = (),
+) -> tuple[Tensor, ...]:
+    """Run a kernel over all edges; every thread adds to sums over atoms of its own.
+
+    ``inputs`` are centres, neighbours and what the kernel takes, ``tables`` those of the product
+    and its number of channels; ``atoms`` are the shapes of sums over atoms, ``edges`` those of
+    values of edges.
+    """
+    like = inputs[2]
+    of_edges = [like.new_zeros(shape) for shape in edges]
+    arrays = *_arrays(*inputs, *tables[:-1]), tables[-1]
+
+    def run(begin: int, end: int) -> list[Tensor]:
+        of_atoms = [like.new_zeros(shape) for shape in atoms]
+        kernel(begin, end, *arrays, *_arrays(*of_atoms, *of_edges))
+        return of_atoms
+
+    parts = each_block(even_bounds(inputs[0].shape[0], EDGES_PER_THREAD), run)
+    of_atoms = [functools.reduce(torch.add, sums) for sums in zip(*parts, strict=True)]
+    return *of_atoms, *of_edges
+
+
+def convolution(*inputs: Any) -> Tensor:
+    """Sums of messages, shape (N, width); ``rest`` holds the tables, ``mul`` and ``width``."""
+    features, harmonics, weights, center, neighbor, *rest = inputs
+    values = center, neighbor, features, harmonics, weights
+    return _over_edges(add_messages, values, rest[:-1], [(features.shape[0], rest[-1])])[0]
+
+
+def convolution_gradients(*inputs: Any) -> tuple[Tensor, ...]:
+    """Gradients of features, harmonics and weights for a gradient of the convolution."""
+    features, harmonics, weights, center, neighbor, gradient, *tables = inputs
+    values = center, neighbor, features, harmonics, weights, gradient
+    of_edges = harmonics.shape, weights.shape
+    return _over_edges(add_gradients, values, tables, [features.shape], of_edges)
+
+
+def convolution_second_gradients(*inputs: Any) -> tuple[Tensor, ...]:
+    """Gradients of features, ``gradient``, harmonics and weights for directions of the first ones.
+
+    ``directions`` are gradients of the three results of :func:`convolution_gradients`.
+    """
+    features, harmonics, weights, center, neighbor, gradient, directions, *tables = inputs
+    values = center, neighbor, features, harmonics, weights, gradient, *directions
+    of_atoms, of_edges = [features.shape, gradient.shape], [harmonics.shape, weights.shape]
+    return _over_edges(add_second_gradients, values, tables, of_atoms, of_edges)
+
+
+def _over_atoms(kernel: Any, start: Tensor, arguments: Sequence[Any]) -> None:
+    """Share the atoms among torch's threads, with as many edges for each."""
+    first = start.numpy()
+    bounds = even_bounds(int(first[-1]), EDGES_PER_THREAD)
+    if len(bounds) > 2:
+        bounds = np.searchsorted(first, bounds).tolist()
+    bounds[0], bounds[-1] = 0, first.shape[0] - 1
+    each_block(bounds, lambda begin, end: kernel(begin, end, first, *arguments))
+
+
+def tabulated_convolution(
+    features: Tensor,
+    harmonics: Tensor,
+    length: Tensor,
+    ends: Tensor,
+    order: Tensor,
+    start: Tensor,
+    coefficients: Tensor,
+    origin: float,
+    step: float,
+    *rest: Any,
+) -> Tensor:
+    """Sums of messages or, transposed, the gradient of the features, shape (N, width).
+
+    ``rest`` holds the tables, ``mul``, ``width`` and whether it is the transpose.
+    """
+    *tables, mul, width, transposed = rest
+    side = int(transposed)
+    out = features.new_empty(features.shape[0], width)
+    edges = _arrays(order[side], ends[1 - side], features, harmonics, length, coefficients)
+    product = *_arrays(*tables), mul, transposed
+    _over_atoms(tabulated_sums, start[side], (*edges, origin, step, *product, out.numpy()))
+    return out
+
+
+def tabulated_convolution_gradients(
+    features: Tensor,
+    gradient: Tensor,
+    harmonics: Tensor,
+    length: Tensor,
+    ends: Tensor,
+    order: Tensor,
+    start: Tensor,
+    coefficients: Tensor,
+    origin: float,
+    step: float,
+    *tables: Any,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of harmonics and lengths for a gradient of the tabulated convolution."""
+    out = torch.empty_like(harmonics), torch.empty_like(length)
+    edges = _arrays(order[0], ends[1], features, gradient, harmonics, length, coefficients)
+    product = *_arrays(*tables[:-1]), tables[-1]
+    _over_atoms(tabulated_slopes, start[0], (*edges, origin, step, *product, *_arrays(*out)))
+    return out

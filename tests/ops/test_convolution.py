@@ -11,7 +11,7 @@ from openmm_nequiplr.nn import EdgeTensorProduct
 from openmm_nequiplr.nn.table import interpolate
 from openmm_nequiplr.ops import RadialTable, convolution_operators, references, sort_edges
 
-pytest.importorskip("numba")
+convolution_kernels = pytest.importorskip("openmm_nequiplr.ops.convolution_kernels")
 
 PRODUCTS = {
     "one_irrep": ("4x0e", 1),
@@ -68,7 +68,7 @@ def assert_close(found, expected, tolerance):
 def test_equals_the_reference(name, dtype, tolerance):
     product, values, ends = inputs(name, dtype)
     found, expected = product(*values, *ends), product.reference(*values, *ends)
-    assert "openmm_nequiplr_convolution" in type(found.grad_fn).__name__
+    assert "_Convolution" in type(found.grad_fn).__name__
     assert_close(found, expected, tolerance)
     slopes = [torch.autograd.grad(y.sin().sum(), values) for y in (found, expected)]
     for one, other in zip(*slopes, strict=True):
@@ -131,7 +131,7 @@ def test_more_derivatives_are_refused(tabulated):
     for _ in range(1 if tabulated else 2):
         slopes = torch.autograd.grad(result.square().sum(), values, create_graph=True)
         result = torch.cat([slope.flatten() for slope in slopes])
-    with pytest.raises(RuntimeError, match=r"any further: once in inference, twice in training"):
+    with pytest.raises(RuntimeError, match=r"once in inference, twice in training.* any further"):
         torch.autograd.grad(result.square().sum(), values)
 
 
@@ -157,7 +157,7 @@ def test_atoms_without_edges_and_no_edges():
 
 
 def test_threads_share_the_work(monkeypatch):
-    monkeypatch.setattr(convolution_operators, "EDGES_PER_THREAD", 3)
+    monkeypatch.setattr(convolution_kernels, "EDGES_PER_THREAD", 3)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     sizes = {"atoms": 11, "edges": 40}
     product, values, ends = inputs("l2", **sizes)
