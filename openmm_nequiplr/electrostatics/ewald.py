@@ -213,7 +213,12 @@ class EwaldCoulomb(CoulombOperator):
         squares = (charges @ self.cos) ** 2 + (charges @ self.sin) ** 2
         return 0.5 * ((self.influence * squares).sum() + self.background * charges.sum() ** 2)
 
-    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+    def energy_difference(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
         pairs = pair_energy(self.pairs, self.coefficient, self._self(), charges, subtracted)
         return pairs + self._waves(charges) - self._waves(subtracted)

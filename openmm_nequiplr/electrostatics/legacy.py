@@ -117,7 +117,12 @@ class LegacyFreeCoulomb(FreeSpaceCoulomb):
         pairs = pair_potential_of(self.pairs, self.coefficient, charges)
         return pairs + self.added * charges.sum()
 
-    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+    def energy_difference(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
         none = torch.zeros_like(self.widths)
         pairs = pair_energy(self.pairs, self.coefficient, none, charges, subtracted)

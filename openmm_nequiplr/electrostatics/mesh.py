@@ -70,6 +70,7 @@ class MeshCoulomb(CoulombOperator):
         """Sum with another splitting or mesh."""
         self.smoothing_width, self.cutoff = parameters.eta, parameters.cutoff
         self.shape, self.order = parameters.shape, parameters.order
+        self.field = torch.zeros(self.shape, device=self.widths.device)
         self.made_for = torch.zeros_like(self.made_for)
         self.gaussian_self = self.constant * self_coefficient(self.widths)
         point = self.constant * math.sqrt(2.0 / math.pi) / self.smoothing_width
@@ -125,7 +126,8 @@ class MeshCoulomb(CoulombOperator):
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
         with torch.no_grad():
-            smooth = ops.gather(self.state, self._field(self._waves(charges)))
+            self.field = self._field(self._waves(charges))
+            smooth = ops.gather(self.state, self.field)
             pairs = pair_ops.pair_product(self.rows, self.terms, charges)
             return torch.addcmul(pairs.add_(smooth), self.own, charges)
 
@@ -141,10 +143,15 @@ class MeshCoulomb(CoulombOperator):
         unit = torch.eye(count, dtype=self.widths.dtype, device=self.widths.device)
         return torch.stack([self.potential(row) for row in unit], dim=1)
 
-    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+    def energy_difference(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
         pairs = self._pairs_and_self(charges, subtracted, self.own)
-        return pairs + self._smooth_difference(charges, subtracted)
+        return pairs + self._smooth_difference(charges, subtracted, fields)
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
@@ -173,24 +180,36 @@ class MeshCoulomb(CoulombOperator):
         )
         return pairs + 0.5 * (own * (charges * charges - subtracted * subtracted)).sum()
 
-    def _smooth_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+    def _smooth_difference(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None,
+    ) -> torch.Tensor:
         """½ Σ_k A(k) |ρ(k)|² of q less that of p, a scalar, eV."""
         virial = self.cell.requires_grad
+        known: list[torch.Tensor] = []
+        if fields is not None and fields[0].numel() > 0 and not virial:
+            known = fields
         inputs: list[torch.Tensor] = []
         slopes: list[torch.Tensor] = []
         scale = self._scale(self.cell)
         with torch.no_grad():
             value, by_place = torch.zeros_like(scale[0, 0]), torch.zeros_like(self.positions)
             squares = torch.zeros_like(self.influence, dtype=scale.dtype)
-            for each, sign in ((charges, 1.0), (subtracted, -1.0)):
+            for k, (each, sign) in enumerate(((charges, 1.0), (subtracted, -1.0))):
                 source = each.detach()
                 if bool(source.any()) or each.requires_grad:
-                    waves = self._waves(source)
-                    seen = ops.gather_gradient(self.state, self._field(waves))
+                    if len(known) > 0:
+                        field = known[k]
+                    else:
+                        waves = self._waves(source)
+                        field = self._field(waves)
+                        if virial:
+                            squares = squares + sign * (waves.real**2 + waves.imag**2)
+                    seen = ops.gather_gradient(self.state, field)
                     value = value + 0.5 * sign * (source @ seen[:, 0])
                     by_place = by_place + sign * source.unsqueeze(-1) * seen[:, 1:]
-                    if virial:
-                        squares = squares + sign * (waves.real**2 + waves.imag**2)
                     if each.requires_grad:
                         inputs.append(each)
                         slopes.append(sign * seen[:, 0])

@@ -72,7 +72,12 @@ class FreeSpaceCoulomb(CoulombOperator):
         pairs = pair_potential_of(self.pairs, self.coefficient, charges)
         return pairs + self.diagonal() * charges
 
-    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+    def energy_difference(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
         return pair_energy(self.pairs, self.coefficient, self.diagonal(), charges, subtracted)
 

@@ -29,12 +29,16 @@ class CoulombOperator(torch.nn.Module):
 
     #: η in Å of the smooth part; 0 without one.
     smoothing_width: float
+    #: What the charges of the last :meth:`potential` make on a mesh, a linear function of them, for
+    #: :meth:`energy_difference`; empty without a mesh.
+    field: torch.Tensor
     #: Whether the pairs of :meth:`screening` are at hand, and need not be searched.
     lists_screening: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.smoothing_width, self.lists_screening = 0.0, True
+        self.field = torch.zeros(0)
 
     def matrix(self) -> torch.Tensor:
         """K itself, shape (N, N), eV/e²: the slow, obvious form."""
@@ -55,8 +59,21 @@ class CoulombOperator(torch.nn.Module):
         """½ qᵀKq, a scalar, eV."""
         return self.energy_difference(charges, torch.zeros_like(charges))
 
-    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
+    def energy_difference(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV.
+
+        Parameters
+        ----------
+        charges, subtracted : torch.Tensor, float64, shape (N,), e
+            q and p.
+        fields : list of 2 torch.Tensor, optional
+            Their :attr:`field`, if known.
+        """
         own, other = self.potential(charges), self.potential(subtracted)
         return 0.5 * (charges @ own - subtracted @ other)
 

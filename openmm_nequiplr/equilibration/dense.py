@@ -31,6 +31,11 @@ class Equilibration(NamedTuple):
         Largest |A Q + χ + λ| of all atoms, eV/e.
     failure : str
         Why the charges are no solution; empty if they are.
+    gradient : torch.Tensor, float64, shape (N,), eV/e
+        A Q + χ; empty for a batch.
+    field : torch.Tensor
+        What the charges make on the mesh of the operator, see
+        :class:`openmm_nequiplr.electrostatics.CoulombOperator`; empty without a mesh.
     """
 
     charges: torch.Tensor
@@ -38,6 +43,8 @@ class Equilibration(NamedTuple):
     iterations: int
     residual: float
     failure: str
+    gradient: torch.Tensor
+    field: torch.Tensor
 
 
 def failed(reason: str) -> str:
@@ -120,11 +127,11 @@ class DenseSolver(torch.nn.Module):
             right = torch.cat((-electronegativity, end)).unsqueeze(-1)
             solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
             charges, multiplier = solution[:-1], solution[-1:]
-            gap = self.matrix @ charges + electronegativity + multiplier
-            residual = float(gap.abs().max())
+            gradient = self.matrix @ charges + electronegativity
+            residual = float((gradient + multiplier).abs().max())
         if not residual < float("inf"):
             raise ConvergenceError(failed("the charges are not finite"))
-        return Equilibration(charges, multiplier, 0, residual, "")
+        return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])
 
 
 def pad_structures(
@@ -186,4 +193,5 @@ def solve_batch(
         residual = float((gap * mask).abs().max())
     if residual != residual:
         raise ConvergenceError(failed("the charges are not finite"))
-    return Equilibration(charges[atoms], multiplier, 0, residual, "")
+    nothing = multiplier.detach()[:0]
+    return Equilibration(charges[atoms], multiplier, 0, residual, "", nothing, nothing)

@@ -109,18 +109,28 @@ class IterativeSolver(torch.nn.Module):
             count = float(chi.shape[0])
             charges = torch.zeros_like(chi) + total / count
             gradient = chi
+            field: torch.Tensor | None = None
             if bool(total != 0.0):
-                gradient = chi + self._product(charges)
+                gradient, field = chi + self._product(charges), self.operator.field
             start = float(torch.linalg.vector_norm(_neutral(gradient)))
             if guess is not None:
                 shifted = guess + (total - guess.sum()) / count
                 guessed = chi + self._product(shifted)
                 if float(torch.linalg.vector_norm(_neutral(guessed))) < start:
-                    charges, gradient = shifted, guessed
-            return self._iterate(charges, gradient, self.tolerance * start)
+                    charges, gradient, field = shifted, guessed, self.operator.field
+            return self._iterate(charges, gradient, field, self.tolerance * start)
 
-    def _iterate(self, charges: torch.Tensor, gradient: torch.Tensor, goal: float) -> Equilibration:
-        """Conjugate gradients from charges with the gradient A Q + χ until ‖P r‖ ≤ ``goal``."""
+    def _iterate(
+        self,
+        charges: torch.Tensor,
+        gradient: torch.Tensor,
+        field: torch.Tensor | None,
+        goal: float,
+    ) -> Equilibration:
+        """Conjugate gradients from charges with the gradient A Q + χ until ‖P r‖ ≤ ``goal``.
+
+        ``field`` is that of the charges, None if they are zero.
+        """
         multiplier = -gradient.mean()
         residual = -(gradient + multiplier)
         share = self.preconditioner.ones_solved / self.preconditioner.ones_solved.sum()
@@ -142,6 +152,8 @@ class IterativeSolver(torch.nn.Module):
             if positive:
                 length, mean = product / curvature, image.mean()
                 charges = torch.add(charges, direction, alpha=length)
+                more = length * self.operator.field
+                field = more if field is None else field + more
                 residual = torch.sub(residual, image - mean, alpha=length)
                 multiplier = torch.sub(multiplier, mean, alpha=length)
                 size = float(torch.linalg.vector_norm(residual))
@@ -149,8 +161,18 @@ class IterativeSolver(torch.nn.Module):
         failure = ""
         if not size <= goal:
             failure = self._failure(positive, size, goal, iteration)
+        if field is None:
+            field = torch.zeros_like(self.operator.field)
         largest = float(residual.abs().max())
-        return Equilibration(charges, multiplier.reshape(1), iteration, largest, failure)
+        return Equilibration(
+            charges,
+            multiplier.reshape(1),
+            iteration,
+            largest,
+            failure,
+            -(residual + multiplier),
+            field,
+        )
 
     def _failure(self, positive: bool, size: float, goal: float, iterations: int) -> str:
         reason = "the electronegativities or the Coulomb operator are not finite"

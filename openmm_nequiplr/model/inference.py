@@ -171,12 +171,15 @@ class Inference(torch.nn.Module):
         chi, features = self.electronegativities(atoms, geometry)
         first = self.equilibrate(atoms, geometry, chi)
         short, slopes = self.energy_stage(atoms, geometry, first.charges, features)
-        second = self.adjoint(atoms, geometry, first, slopes[0])
+        second = self.adjoint(atoms, chi, first, slopes[0])
         adjoint = second.charges
         with torch.no_grad():
             lagrangian_charges = seen_charges(first.charges, atoms.offsets) - adjoint
         more, forces = self.external_sum(geometry, lagrangian_charges, adjoint)
-        coulomb = self.coulomb(lagrangian_charges, adjoint)
+        fields: list[torch.Tensor] | None = None
+        if atoms.offsets is None:
+            fields = [first.field - second.field, second.field]
+        coulomb = self.coulomb(lagrangian_charges, adjoint, fields)
         with torch.no_grad():
             weights = lagrangian_weights(first.charges, adjoint, self.full)
         linear = (weights * chi).sum()
@@ -244,7 +247,7 @@ class Inference(torch.nn.Module):
     def adjoint(
         self,
         atoms: Atoms,
-        geometry: Geometry,
+        chi: torch.Tensor,
         first: Equilibration,
         slope: torch.Tensor | None,
     ) -> Equilibration:
@@ -252,17 +255,23 @@ class Inference(torch.nn.Module):
         with torch.no_grad():
             gradient = torch.zeros_like(first.charges) if slope is None else slope
             if not self.full:
-                seen = seen_charges(first.charges, atoms.offsets)
-                gradient = effective_chi(gradient, self.solver.potential(seen), geometry.outside)
+                # K (Q + Z) + φ, out of the solve
+                known = first.gradient - chi - atoms.hardness * first.charges
+                gradient = gradient + known
             second = self.solver.adjoint(gradient)
             self.solver.finish(first.charges, second.charges)
         return second
 
-    def coulomb(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+    def coulomb(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None,
+    ) -> torch.Tensor:
         """e(q) − e(p), eV, as far as it is summed here; differentiable."""
         operator = self.solver.operator
         if not self.delegated:
-            return operator.energy_difference(charges, subtracted)
+            return operator.energy_difference(charges, subtracted, fields)
         if self.everything:
             return self._screening(charges, subtracted)
         return operator.rest_difference(charges, subtracted)

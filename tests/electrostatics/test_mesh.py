@@ -146,6 +146,24 @@ def test_difference_of_two_energies(rng, compiled):
     torch.testing.assert_close(*results)
 
 
+def test_energies_out_of_fields_of_earlier_products(rng, compiled):
+    """Also for combinations of charges whose products were taken."""
+    problem = random_problem(rng, CELLS["triclinic"])
+    geometry = mesh_geometry(problem.positions, problem.cell, problem.widths.numpy())
+    positions, cell = problem.inputs()[0], torch.tensor(problem.cell)
+    operator = MeshCoulomb(positions, cell, problem.widths, geometry, COULOMB_CONSTANT)
+    other, fields = torch.tensor(rng.normal(size=12)), []
+    for charges in (problem.charges, other):
+        operator.potential(charges)
+        fields.append(operator.field)
+    pair = problem.charges - 2.0 * other, other
+    known = operator.energy_difference(*pair, [fields[0] - 2.0 * fields[1], fields[1]])
+    anew = operator.energy_difference(*pair)
+    torch.testing.assert_close(known, anew, rtol=1e-13, atol=0.0)
+    slopes = [torch.autograd.grad(energy, positions)[0] for energy in (known, anew)]
+    assert (slopes[0] - slopes[1]).abs().max() < 1e-12 * slopes[1].abs().max()
+
+
 @pytest.mark.parametrize("eta", [1.6, 2.0])
 def test_charges_as_wide_as_the_mesh_takes_them_for_need_no_pairs(rng, compiled, eta):
     problem = random_problem(rng, CELLS["triclinic"])

@@ -122,6 +122,24 @@ def test_residual_and_multiplier_are_those_of_the_dense_solver(rng):
     assert 0 < result.residual < 1e-8
 
 
+@pytest.mark.parametrize("total", [0.0, 2.0])
+def test_gradient_and_field_are_those_of_the_charges(rng, total):
+    """They are combined out of those of the iterations; also without any."""
+    crystal = RockSalt(rng, (3, 3, 3))
+    operator = crystal.mesh()[0]
+    solver = crystal.solver(operator, tolerance=1e-4)
+    total = torch.tensor(total, dtype=torch.float64)
+    guess = torch.tensor(rng.normal(scale=1e-3, size=crystal.count))
+    for chi, start in ((crystal.chi, None), (crystal.chi, guess), (0.0 * crystal.chi, None)):
+        result = solver.solve(chi, total, start)
+        product = operator.potential(result.charges) + crystal.hardness * result.charges
+        torch.testing.assert_close(result.gradient, product + chi, rtol=0, atol=1e-10)
+        torch.testing.assert_close(result.field, operator.field, rtol=0, atol=1e-10)
+    dense = DenseSolver(operator.matrix() + torch.diag(crystal.hardness)).solve(crystal.chi, total)
+    expected = operator.potential(dense.charges) + crystal.hardness * dense.charges + crystal.chi
+    torch.testing.assert_close(dense.gradient, expected, rtol=0, atol=1e-10)
+
+
 def test_tolerance_is_kept(rng):
     crystal = RockSalt(rng, (3, 3, 3))
     operator = crystal.mesh()[0]
