@@ -70,7 +70,8 @@ class MeshCoulomb(CoulombOperator):
         """Sum with another splitting or mesh."""
         self.smoothing_width, self.cutoff = parameters.eta, parameters.cutoff
         self.shape, self.order = parameters.shape, parameters.order
-        self.field = torch.zeros(self.shape, device=self.widths.device)
+        dtype = torch.float32 if self.single else torch.float64
+        self.field = torch.zeros(self.shape, dtype=dtype, device=self.widths.device)
         self.made_for = torch.zeros_like(self.made_for)
         self.gaussian_self = self.constant * self_coefficient(self.widths)
         point = self.constant * math.sqrt(2.0 / math.pi) / self.smoothing_width
@@ -102,9 +103,9 @@ class MeshCoulomb(CoulombOperator):
                 # splines taken out: on average over the mesh an atom sees the Ewald sum
                 self.smooth_diagonal = (smooth * half_weights(smooth, self.shape)).sum()
                 self.influence = (smooth * factors).to(dtype)
-                self.made_for = box.clone()
+                self.made_for, self.scale = box.clone(), self._scale(box)
             self.translations = self.images @ box
-            self.state = ops.stencil(points @ self._scale(box), self.shape, self.order, dtype)
+            self.state = ops.stencil(points @ self.scale, self.shape, self.order, dtype)
             self.terms = pair_ops.pair_terms(
                 self.rows, points, self.translations, self.image, self.gammas, self.kind,
                 self.smoothing_width, self.cutoff, self.constant, dtype,
@@ -150,84 +151,85 @@ class MeshCoulomb(CoulombOperator):
         fields: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
-        pairs = self._pairs_and_self(charges, subtracted, self.own)
-        return pairs + self._smooth_difference(charges, subtracted, fields)
+        return self._difference(charges, subtracted, fields, True)
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
-        return self._pairs_and_self(charges, subtracted, self.gaussian_self)
+        return self._difference(charges, subtracted, None, False)
 
-    def _pairs_and_self(
-        self, charges: torch.Tensor, subtracted: torch.Tensor, own: torch.Tensor
-    ) -> torch.Tensor:
-        virial = self.cell.requires_grad
-        with torch.no_grad():
-            value, by_position, by_image = pair_ops.pair_gradient(
-                self.rows, self.terms, self.positions.detach(), self.translations, self.image,
-                charges.detach(), subtracted.detach(), virial,
-            )  # fmt: skip
-        inputs, slopes = [self.positions], [by_position]
-        if virial:
-            inputs.append(self.cell)
-            slopes.append(self.images.t() @ by_image)
-        for each, sign in ((charges, 1.0), (subtracted, -1.0)):
-            if each.requires_grad:
-                inputs.append(each)
-                product = pair_ops.pair_product(self.rows, self.terms, each.detach())
-                slopes.append(sign * product)
-        pairs = known_gradient(
-            "the energy of a mesh sum has one derivative, and it", value, inputs, slopes
-        )
-        return pairs + 0.5 * (own * (charges * charges - subtracted * subtracted)).sum()
-
-    def _smooth_difference(
+    def _difference(
         self,
         charges: torch.Tensor,
         subtracted: torch.Tensor,
         fields: list[torch.Tensor] | None,
+        smooth: bool,
     ) -> torch.Tensor:
-        """½ Σ_k A(k) |ρ(k)|² of q less that of p, a scalar, eV."""
+        """e(q) − e(p), a scalar, eV, with the smooth part or without it."""
         virial = self.cell.requires_grad
-        known: list[torch.Tensor] = []
-        if fields is not None and fields[0].numel() > 0 and not virial:
-            known = fields
-        inputs: list[torch.Tensor] = []
-        slopes: list[torch.Tensor] = []
-        scale = self._scale(self.cell)
+        both = [charges.detach(), subtracted.detach()]
         with torch.no_grad():
-            value, by_place = torch.zeros_like(scale[0, 0]), torch.zeros_like(self.positions)
-            squares = torch.zeros_like(self.influence, dtype=scale.dtype)
-            for k, (each, sign) in enumerate(((charges, 1.0), (subtracted, -1.0))):
-                source = each.detach()
-                if bool(source.any()) or each.requires_grad:
-                    if len(known) > 0:
-                        field = known[k]
-                    else:
-                        waves = self._waves(source)
-                        field = self._field(waves)
-                        if virial:
-                            squares = squares + sign * (waves.real**2 + waves.imag**2)
-                    seen = ops.gather_gradient(self.state, field)
-                    value = value + 0.5 * sign * (source @ seen[:, 0])
-                    by_place = by_place + sign * source.unsqueeze(-1) * seen[:, 1:]
-                    if each.requires_grad:
-                        inputs.append(each)
-                        slopes.append(sign * seen[:, 0])
-        if virial:  # through the places in mesh spacings, and through A
-            inputs.append(self.positions @ scale)
-            slopes.append(by_place)
-        else:
-            inputs.append(self.positions)
-            slopes.append(by_place @ scale.t())
-        energy = known_gradient("the energy of a mesh sum", value, inputs, slopes)
-        if virial:
-            smooth, factors = smooth_influence(
-                self.cell, self.smoothing_width, self.shape, self.order, self.constant
-            )
-            weights = factors * half_weights(smooth, self.shape)
-            strained = 0.5 * (smooth * weights * squares).sum()
-            energy = energy + strained - strained.detach()
-        return energy
+            value, by_position, by_image = pair_ops.pair_gradient(
+                self.rows, self.terms, self.positions.detach(), self.translations, self.image,
+                both[0], both[1], virial,
+            )  # fmt: skip
+            inputs, slopes = [self.positions], [by_position]
+            if virial:
+                inputs.append(self.cell)
+                slopes.append(self.images.t() @ by_image)
+            potentials: list[torch.Tensor] = []
+            if charges.requires_grad or subtracted.requires_grad:
+                potentials = [pair_ops.pair_product(self.rows, self.terms, each) for each in both]
+        rest = torch.zeros_like(value)
+        own = self.gaussian_self
+        if smooth:
+            own = self.own
+            seen, squares = self._seen(both, fields if not virial else None)
+            with torch.no_grad():
+                parts = both[0].unsqueeze(-1) * seen[0]
+                parts = torch.addcmul(parts, both[1].unsqueeze(-1), seen[1], value=-1.0)
+                value, by_place = value + 0.5 * parts[:, 0].sum(), parts[:, 1:]
+                for k in range(len(potentials)):
+                    potentials[k] = potentials[k] + seen[k][:, 0]
+                if not virial:
+                    slopes[0] = torch.addmm(by_position, by_place, self.scale.t())
+            if virial:  # through the places in mesh spacings, and through A
+                inputs.append(self.positions @ self._scale(self.cell))
+                slopes.append(by_place)
+                strained = self._strained(squares)
+                rest = strained - strained.detach()
+        for k, each in enumerate([charges, subtracted]):
+            if each.requires_grad:
+                inputs.append(each)
+                slopes.append(potentials[k] if k == 0 else -potentials[k])
+        energy = known_gradient(
+            "the energy of a mesh sum has one derivative, and it", value, inputs, slopes
+        )
+        own_squares = torch.addcmul(charges * charges, subtracted, subtracted, value=-1.0)
+        return energy + rest + 0.5 * (own @ own_squares)
+
+    def _seen(
+        self, both: list[torch.Tensor], fields: list[torch.Tensor] | None
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Smooth potentials of charges with slopes at the atoms, and |ρ(k)|² of q less that of p.
+
+        The latter is empty where the fields are known.
+        """
+        with torch.no_grad():
+            squares = torch.zeros_like(self.influence[:0])
+            if fields is None or fields[0].numel() == 0:
+                waves = [self._waves(each) for each in both]
+                fields = [self._field(each) for each in waves]
+                exact = [each.abs().to(self.made_for.dtype) for each in waves]
+                squares = exact[0].square() - exact[1].square()
+            return [ops.gather_gradient(self.state, field) for field in fields], squares
+
+    def _strained(self, squares: torch.Tensor) -> torch.Tensor:
+        """½ Σ_k A(k) |ρ(k)|², eV, for its derivative by the cell."""
+        smooth, factors = smooth_influence(
+            self.cell, self.smoothing_width, self.shape, self.order, self.constant
+        )
+        weights = factors * half_weights(smooth, self.shape)
+        return 0.5 * (smooth * weights * squares).sum()
 
     @torch.jit.unused
     def screening(self) -> GaussianScreening:

@@ -20,9 +20,11 @@ from .tensor_product import channels
 class _Mixing(torch.nn.Module):
     """Mixes the channels of each irrep by a matrix, linear in attributes."""
 
-    _maps: list[tuple[int, int, int, int, int]]
+    _maps: list[tuple[int, int, int, int]]
+    _sizes: list[int]
     _norms: list[float]
     order: torch.Tensor
+    norms: torch.Tensor
 
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, num_attributes: int) -> None:
         super().__init__()
@@ -40,15 +42,12 @@ class _Mixing(torch.nn.Module):
         inputs = _by_irrep(self.irreps_in)
         number = {ir: k for k, ir in enumerate(inputs)}
         order = [torch.arange(0)]
-        begin = 0
-        self._maps, self._norms = [], []
+        self._maps, self._sizes, self._norms = [], [], []
         for ir, target in _by_irrep(self.irreps_out).items():
             total = inputs[ir].total if ir in inputs else 0
-            self._maps.append(
-                (number.get(ir, 0), ir.dim, num_attributes * total, target.total, begin)
-            )
+            self._maps.append((number.get(ir, 0), ir.dim, num_attributes * total, target.total))
+            self._sizes.append(num_attributes * total * target.total)
             self._norms.append(max(num_attributes * total, 1) ** -0.5)
-            begin += num_attributes * total * target.total
             across = sum(other == ir for _, other in self.irreps_out)
             blocks = rows.get(ir, [])
             lines = [torch.cat(blocks[k : k + across], 2) for k in range(0, len(blocks), across)]
@@ -56,6 +55,18 @@ class _Mixing(torch.nn.Module):
         self.register_buffer("order", torch.cat(order), persistent=False)
         self._in_order = bool((self.order == torch.arange(numel)).all())
         self.weight = torch.nn.Parameter(torch.randn(numel))
+        self.register_buffer("norms", self._each_norm().to(self.weight), persistent=False)
+
+    def _each_norm(self) -> torch.Tensor:
+        """The factor of each weight, float64."""
+        each = torch.tensor(self._norms, dtype=torch.float64)
+        return each.repeat_interleave(torch.tensor(self._sizes, dtype=torch.int64))
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> torch.nn.Module:
+        """Move and cast as torch does, but round the factors once only."""
+        super()._apply(fn, recurse)
+        self.norms = self._each_norm().to(self.weight)
+        return self
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Load as torch does; e3nn's modules also keep constants beside their weights."""
@@ -63,11 +74,13 @@ class _Mixing(torch.nn.Module):
             state.pop(prefix + name, None)
         super()._load_from_state_dict(state, prefix, *rest)
 
-    def _matrix(self, number: int) -> torch.Tensor:
-        """Of one irrep of the result: rows are channels of the input."""
-        _, _, rows, columns, begin = self._maps[number]
+    def _matrices(self) -> list[torch.Tensor]:
+        """Of each irrep of the result: rows are channels of the input."""
         weight = self.weight if self._in_order else self.weight.index_select(0, self.order)
-        return weight.narrow(0, begin, rows * columns).view(rows, columns) * self._norms[number]
+        result: list[torch.Tensor] = []
+        for k, part in enumerate((weight * self.norms).split(self._sizes)):
+            result.append(part.view(self._maps[k][2], self._maps[k][3]))
+        return result
 
 
 class Linear(_Mixing):
@@ -83,13 +96,14 @@ class Linear(_Mixing):
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """Features of ``irreps_in`` to features of ``irreps_out``."""
+        matrices = self._matrices()
         result: list[torch.Tensor] = []
-        for k, (source, dim, rows, columns, _) in enumerate(self._maps):
+        for k, (source, dim, rows, columns) in enumerate(self._maps):
             if rows == 0:
                 result.append(features[0].new_zeros([features[0].shape[0], dim, columns]))
                 continue
             part = features[source].reshape(-1, rows)
-            result.append((part @ self._matrix(k)).view(-1, dim, columns))
+            result.append((part @ matrices[k]).view(-1, dim, columns))
         return result
 
 
@@ -113,13 +127,15 @@ class SelfConnection(_Mixing):
         result: list[torch.Tensor],
     ) -> list[torch.Tensor]:
         """``result`` plus the product of features and attributes, shape (N, num_attributes)."""
+        matrices = self._matrices()
+        each = attributes.unsqueeze(1).unsqueeze(3)
         total: list[torch.Tensor] = []
-        for k, (source, dim, rows, columns, _) in enumerate(self._maps):
+        for k, (source, dim, rows, columns) in enumerate(self._maps):
             if rows == 0:
                 total.append(result[k])
                 continue
-            outer = attributes[:, None, :, None] * features[source].unsqueeze(2)
-            mixed = outer.reshape(-1, rows) @ self._matrix(k)
+            outer = each * features[source].unsqueeze(2)
+            mixed = outer.reshape(-1, rows) @ matrices[k]
             total.append(result[k] + mixed.view(-1, dim, columns))
         return total
 
