@@ -1,4 +1,4 @@
-"""Time of one OpenMM step, ours and the peer's, interleaved: ``python benchmarks/step_time.py``."""
+"""Time of one OpenMM step, ours and others', interleaved: ``python benchmarks/step_time.py``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -90,6 +91,8 @@ def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
     workers = {"ours": Worker(sys.executable, "ours")}
     if arguments.peer_python:
         workers["peer"] = Worker(arguments.peer_python, "peer")
+    if arguments.against:
+        workers["against"] = Worker(arguments.against, "ours")
     answers: dict[str, list[dict]] = {name: [] for name in workers}
     for worker in workers.values():
         worker.ask(**options)
@@ -101,7 +104,22 @@ def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
             answers[name].append(worker.ask(do="step"))
     for worker in workers.values():
         worker.close()
-    return {name: summary(results) for name, results in answers.items()}
+    found = {name: summary(results) for name, results in answers.items()}
+    found["ours"]["ratios"] = {
+        name: {
+            "median": ratio(answers, name, statistics.median),
+            "least": ratio(answers, name, min),
+        }
+        for name in answers
+        if name != "ours"
+    }
+    return found
+
+
+def ratio(answers: dict[str, list[dict]], other: str, kind: Callable[..., float]) -> float:
+    """Our seconds over those of another worker, a median or the least of all steps."""
+    ours, theirs = (kind(a["seconds"] for a in answers[name]) for name in ("ours", other))
+    return ours / theirs
 
 
 def summary(answers: list[dict]) -> dict:
@@ -142,10 +160,11 @@ def report(name: str, count: int, result: dict) -> None:
                     *numbers["iterations"]
                 )
             )
-    if "peer" in result:
-        ratio = result["ours"]["median"] / result["peer"]["median"]
-        least = result["ours"]["least"] / result["peer"]["least"]
-        print(f"        ours / peer = {ratio:.3f} (of the least times {least:.3f})")
+    for other, ratios in result["ours"]["ratios"].items():
+        print(
+            f"        ours / {other} = {ratios['median']:.3f} "
+            f"(of the least times {ratios['least']:.3f})"
+        )
     sys.stdout.flush()
 
 
@@ -169,6 +188,7 @@ def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", help="Python of an environment with nequip and openmmml")
+    parser.add_argument("--against", help="Python of an environment with another version of ours")
     parser.add_argument("--compile-peer", action="store_true", help="AOTInductor (minutes)")
     parser.add_argument("--network", action="store_true", help="ours without equilibration")
     parser.add_argument(

@@ -1,8 +1,9 @@
-"""The accuracy benchmark: same data for all, nothing twice, tables out of what is there."""
+"""The benchmarks: same data for all, nothing twice, tables and ratios out of what is there."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -16,6 +17,28 @@ from openmm_nequiplr.training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 ACCURACY = ROOT / "benchmarks" / "accuracy"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--network"]])
+def test_step_time_against_another_environment(tmp_path, monkeypatch, capsys, more):
+    """The other environment is a script that starts this one's Python."""
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\ntouch "{tmp_path}/started"\nexec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = ["step_time.py", "--against", str(other), "--salt", "64", "--slab", "--steps", "3"]
+    command += ["--threads", "1", "--features", "2", "--output", str(tmp_path / "times"), *more]
+    monkeypatch.setattr(sys, "argv", command)
+    importlib.import_module("step_time").main()
+    assert (tmp_path / "started").exists()
+    result = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))["salt"]["64"]
+    ratios = result["ours"]["ratios"]["against"]
+    for kind, value in ratios.items():
+        assert value == pytest.approx(result["ours"][kind] / result["against"][kind])
+    assert f"ours / against = {ratios['median']:.3f}" in capsys.readouterr().out
+    assert (tmp_path / "times.png").stat().st_size > 0
 
 
 @pytest.fixture
