@@ -10,6 +10,7 @@ For inference, the weights come from a table, nothing is kept per edge, and ther
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,20 +122,18 @@ class _Tabulated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values = ctx.saved_tensors
-
-        def differentiate() -> tuple[Tensor | None, ...]:
-            return _slopes(ctx.needs_input_grad, gradient, *values, ctx.constants)
-
-        found = last_derivative(_LIMIT, differentiate, (*values, gradient))
+        inputs = *ctx.saved_tensors, gradient
+        needed, constants = ctx.needs_input_grad, ctx.constants
+        found = last_derivative(_LIMIT, lambda: _slopes(needed, inputs, constants), inputs)
         return *found, *(None,) * 12
 
 
 def _slopes(
-    needed: Any, gradient: Tensor, features: Tensor, harmonics: Tensor, length: Tensor, rest: Any
+    needed: Sequence[bool], inputs: Sequence[Tensor], constants: Sequence[Any]
 ) -> tuple[Tensor | None, ...]:
     """Gradients of features, harmonics and lengths for that of a tabulated convolution."""
-    *constants, _, transposed = rest
+    features, harmonics, length, gradient = inputs
+    *constants, _, transposed = constants
     of_features = of_harmonics = of_length = None
     if needed[0]:
         of_features = torch.ops.openmm_nequiplr.tabulated_convolution(
