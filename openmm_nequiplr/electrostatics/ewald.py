@@ -89,19 +89,23 @@ def ewald_geometry(
     search : callable
         Finds every pair once; :class:`openmm_nequiplr.verlet.VerletList` keeps its findings.
     """
-    volume = abs(float(np.linalg.det(cell)))
     widest = math.sqrt(2.0) * max_width
     if eta is None:
-        eta = max(widest, float(balanced_width(volume, len(positions))))
+        eta = max(widest, _balanced(cell, len(positions)))
     decay = math.sqrt(-2.0 * math.log(accuracy))
     cutoff = decay * max(eta, widest) if reach is None else reach
     index, shift = search(positions, cell, True, cutoff)
     return EwaldGeometry(float(eta), index, shift, half_index(torch.from_numpy(cell), decay / eta))
 
 
-def balanced_width(volume, count: int):
-    """Ewald width (V²/N)^(1/6)/√(2π) in Å that balances the two sums; float or tensor volume."""
+def balanced_width(volume: torch.Tensor, count: int) -> torch.Tensor:
+    """Ewald width (V²/N)^(1/6)/√(2π) in Å that balances the two sums, for a volume in Å³."""
     return (volume * volume / count) ** (1.0 / 6.0) / math.sqrt(2.0 * math.pi)
+
+
+def _balanced(cell: np.ndarray, count: int) -> float:
+    volume = torch.tensor(abs(np.linalg.det(cell)), dtype=torch.float64)
+    return float(balanced_width(volume, count))
 
 
 def published_geometry(positions: np.ndarray, cell: np.ndarray) -> EwaldGeometry:
@@ -112,7 +116,7 @@ def published_geometry(positions: np.ndarray, cell: np.ndarray) -> EwaldGeometry
     :func:`ewald_geometry`.
     """
     accuracy = 1e-8
-    eta = float(balanced_width(abs(float(np.linalg.det(cell))), len(positions)))
+    eta = _balanced(cell, len(positions))
     return ewald_geometry(
         positions, cell, 0.0, accuracy, eta, reach=math.sqrt(-2.0 * math.log(accuracy)) * eta
     )

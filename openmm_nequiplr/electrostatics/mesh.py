@@ -55,7 +55,6 @@ class MeshCoulomb(CoulombOperator):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
-        self.lists_screening = False
         self.constant, self.single = coulomb_constant, dtype == torch.float32
         self.widths = widths
         self.made_for = torch.zeros_like(cell.detach())

@@ -32,12 +32,10 @@ class CoulombOperator(torch.nn.Module):
     #: What the charges of the last :meth:`potential` make on a mesh, a linear function of them, for
     #: :meth:`energy_difference`; empty without a mesh.
     field: torch.Tensor
-    #: Whether the pairs of :meth:`screening` are at hand, and need not be searched.
-    lists_screening: bool
 
     def __init__(self) -> None:
         super().__init__()
-        self.smoothing_width, self.lists_screening = 0.0, True
+        self.smoothing_width = 0.0
         self.field = torch.zeros(0)
 
     def matrix(self) -> torch.Tensor:

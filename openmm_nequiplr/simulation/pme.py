@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import OrderedDict
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import numpy as np
 import openmm
 
-from ..errors import BackendError, BoxError, InputError, describe
+from ..errors import BackendError, BoxError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
 from .charges import set_charges
 from .pme_plan import (
-    DEFAULT_CUTOFF,
     DEFAULT_TOLERANCE,
     ROUNDING,
     SMALLEST_CUTOFF,
@@ -26,7 +24,6 @@ from .pme_plan import (
 )
 
 __all__ = [
-    "DEFAULT_CUTOFF",
     "DEFAULT_TOLERANCE",
     "SMALLEST_CUTOFF",
     "PMEPlan",
@@ -92,22 +89,16 @@ class PointChargeCoulomb:
     ----------
     num_atoms : int
     periodic : bool
-    cutoff : float, optional, Å
-        Longest direct-space cutoff, shortened when the box demands it. Default
-        :data:`DEFAULT_CUTOFF`.
     tolerance : float
         Relative rms error of the forces to aim at.
     precision : {"single", "double"}
     platform : str, optional
         OpenMM platform of the sum, see :func:`coulomb_platform`.
-    direct_space : bool
-        ``False`` leaves the pairs of a periodic sum to the caller: k_e q_i q_j erfc(α r)/r of all
-        within the cutoff of :meth:`plan`, with its α.
 
     Raises
     ------
     InputError
-        If ``tolerance``, ``cutoff`` or ``direct_space`` makes no sense.
+        If the tolerance makes no sense.
     BackendError
         If the platform does not exist.
     """
@@ -117,24 +108,14 @@ class PointChargeCoulomb:
         num_atoms: int,
         periodic: bool,
         *,
-        cutoff: float | None = None,
         tolerance: float = DEFAULT_TOLERANCE,
         precision: str = "single",
         platform: str | None = None,
-        direct_space: bool = True,
     ) -> None:
-        if not (direct_space or periodic):
-            raise InputError(describe("direct_space", direct_space, "True without a periodic box"))
         check_tolerance(tolerance)
-        if cutoff is not None and not SMALLEST_CUTOFF <= cutoff < math.inf:
-            raise InputError(
-                describe("cutoff", cutoff, f"a length of at least {SMALLEST_CUTOFF} Å")
-            )
         self.num_atoms = num_atoms
         self.periodic = periodic
-        self.cutoff = cutoff
         self.tolerance = tolerance
-        self.direct_space = direct_space
         small = not periodic and num_atoms <= _SMALL
         wanted = "double" if platform is None and small else precision
         self.platform, self._properties = coulomb_platform(platform, wanted)
@@ -193,7 +174,7 @@ class PointChargeCoulomb:
 
     def plan(self, cell: np.ndarray) -> PMEPlan:
         """Splitting, cutoff and mesh of the sum in a cell (rows are lattice vectors, Å)."""
-        return plan_pme(self._reduced(cell), self.cutoff, self.tolerance)
+        return plan_pme(self._reduced(cell), self.tolerance)
 
     def smooth(
         self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
@@ -228,7 +209,7 @@ class PointChargeCoulomb:
         self,
         plan: PMEPlan | None,
         box: ReducedBox | None,
-        direct_space: bool | None = None,
+        direct_space: bool = True,
         exact: bool = False,
     ) -> _InnerContext:
         """The Context of a plan; the few used last are kept.
@@ -246,16 +227,15 @@ class PointChargeCoulomb:
                 "energies: OpenMM may wait for ever for the threads of the parent here "
                 "(long_range='graph' does without OpenMM's sum)"
             )
-        direct = self.direct_space if direct_space is None else direct_space
         platform, properties = self.platform, self._properties
         if exact and platform != "Reference":
             platform, properties = coulomb_platform(None, "double")
-        key = (plan, direct, platform)
+        key = (plan, direct_space, platform)
         if key not in self._contexts:
             while len(self._contexts) >= _MAX_CONTEXTS:
                 self._contexts.popitem(last=False)
             self._contexts[key] = _InnerContext(
-                self.num_atoms, plan, box, platform, properties, direct
+                self.num_atoms, plan, box, platform, properties, direct_space
             )
         self._contexts.move_to_end(key)
         return self._contexts[key]

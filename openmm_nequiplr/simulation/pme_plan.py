@@ -14,8 +14,8 @@ from .box import ReducedBox
 
 #: Relative rms error of the forces that the mesh parameters aim at.
 DEFAULT_TOLERANCE = 2e-5
-#: Longest direct-space cutoff that is chosen by default, Å.
-DEFAULT_CUTOFF = 12.0
+#: Longest direct-space cutoff, Å; a narrow box shortens it.
+LONGEST_CUTOFF = 12.0
 #: Shortest direct-space cutoff, Å: below it the mesh becomes so fine that PME makes no sense.
 SMALLEST_CUTOFF = 3.0
 
@@ -49,14 +49,12 @@ class PMEPlan:
     grid: tuple[int, int, int]
 
 
-def plan_pme(box: ReducedBox, cutoff: float | None, tolerance: float) -> PMEPlan:
+def plan_pme(box: ReducedBox, tolerance: float) -> PMEPlan:
     """Choose cutoff, splitting and mesh for a box.
 
     Parameters
     ----------
     box : ReducedBox
-    cutoff : float or None, Å
-        Longest direct-space cutoff; it is shortened to half the smallest width of the box.
     tolerance : float
         Relative rms error of the forces to aim at.
 
@@ -66,7 +64,7 @@ def plan_pme(box: ReducedBox, cutoff: float | None, tolerance: float) -> PMEPlan
         If not even :data:`SMALLEST_CUTOFF` fits into half the smallest width of the box.
     """
     limit = 0.5 * box.smallest_width
-    chosen = DEFAULT_CUTOFF if cutoff is None else cutoff
+    chosen = LONGEST_CUTOFF
     if chosen > limit * (1.0 + ROUNDING):
         chosen = _CUTOFF_STEP * math.floor(limit / _CUTOFF_STEP + ROUNDING)
         if chosen < SMALLEST_CUTOFF:

@@ -135,7 +135,7 @@ def computation_settings(
     if settings.long_range == "openmm":  # fail now rather than at the first step
         settings.delegated_sum()
         if box is not None:
-            plan_pme(compact_box(box.vectors), None, settings.tolerance)
+            plan_pme(compact_box(box.vectors), settings.tolerance)
     return settings
 
 

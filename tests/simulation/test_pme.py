@@ -13,10 +13,8 @@ from scipy.special import erfc
 
 from openmm_nequiplr.electrostatics import EwaldCoulomb, ewald_geometry
 from openmm_nequiplr.errors import BackendError, BoxError, InputError
-from openmm_nequiplr.neighbors import neighbor_list
 from openmm_nequiplr.simulation.box import compact_box
 from openmm_nequiplr.simulation.pme import (
-    DEFAULT_TOLERANCE,
     PointChargeCoulomb,
     plan_pme,
 )
@@ -165,27 +163,6 @@ def test_with_the_gaussian_correction_it_is_the_operator_of_the_equilibration():
     assert points + operator.screening().energy(vector).item() == pytest.approx(expected, rel=2e-5)
 
 
-@pytest.mark.parametrize("name", ["Reference", "CPU", "OpenCL"])
-def test_the_direct_part_can_be_left_out(name):
-    count = openmm.Platform.getNumPlatforms()
-    if name not in [openmm.Platform.getPlatform(i).getName() for i in range(count)]:
-        pytest.skip(f"no platform {name} here")
-    positions, charges = ions(SKEWED, 0.5)
-    whole = PointChargeCoulomb(24, True, platform=name)
-    part = PointChargeCoulomb(24, True, platform=name, direct_space=False)
-    plan = part.plan(SKEWED)
-    assert plan == whole.plan(SKEWED)
-    index, shift = neighbor_list(positions, SKEWED, True, plan.cutoff, full=False)
-    first, second = index.numpy()
-    distance = np.linalg.norm(positions[second] - positions[first] + shift.numpy() @ SKEWED, axis=1)
-    pairs = charges[first] * charges[second] * erfc(plan.alpha * distance) / distance
-    expected, _ = whole(positions, SKEWED, charges)
-    found, _ = part(positions, SKEWED, charges)
-    assert found + COULOMB_CONSTANT * pairs.sum() == pytest.approx(expected, rel=2e-6)
-    copied = pickle.loads(pickle.dumps(part))
-    assert copied(positions, SKEWED, charges)[0] == pytest.approx(found, rel=1e-6)
-
-
 def test_smooth_part_and_pairs_are_the_operator():
     """Two charge sets, a charged triclinic cell: OpenMM's part and what the lattice sum keeps."""
     rng = np.random.default_rng(5)
@@ -214,10 +191,10 @@ def test_smooth_part_and_pairs_are_the_operator():
 
 def test_it_can_be_pickled_with_a_context():
     positions, charges = ions(CUBE, 0.0)
-    coulomb = PointChargeCoulomb(24, True, cutoff=5.0, tolerance=1e-5)
+    coulomb = PointChargeCoulomb(24, True, tolerance=1e-5)
     energy, _ = coulomb(positions, CUBE, charges)
     copied = pickle.loads(pickle.dumps(coulomb))
-    assert (copied.cutoff, copied.tolerance) == (5.0, 1e-5)
+    assert copied.tolerance == 1e-5
     assert copied(positions, CUBE, charges)[0] == pytest.approx(energy, rel=1e-6)
 
 
@@ -235,19 +212,9 @@ def test_a_finer_tolerance_gives_a_smaller_error():
     assert errors[-1] < 1e-5
 
 
-def test_the_cutoff_fits_the_box_and_accuracy_does_not_depend_on_it():
-    positions, charges = ions(CUBE, 0.0)
-    _, expected = ewald_by_hand(positions, CUBE, charges)
-    for cutoff in (None, 3.0, 4.0, 5.5):
-        plan = plan_pme(compact_box(CUBE), cutoff, DEFAULT_TOLERANCE)
-        assert plan.cutoff <= 5.5
-        coulomb = PointChargeCoulomb(24, True, cutoff=cutoff, precision="double")
-        assert relative(coulomb(positions, CUBE, charges)[1], expected) < 5e-5
-
-
 def test_a_shrinking_box_shortens_the_cutoff():
-    plans = [plan_pme(compact_box(s * CUBE), 5.0, 1e-5) for s in (1.0, 0.9, 0.7)]
-    assert [p.cutoff for p in plans] == pytest.approx([5.0, 4.9, 3.8])
+    plans = [plan_pme(compact_box(s * CUBE), 1e-5) for s in (3.0, 0.9, 0.7)]
+    assert [p.cutoff for p in plans] == pytest.approx([12.0, 4.9, 3.8])
 
 
 def test_a_box_that_is_too_small_names_the_way_out():
@@ -260,10 +227,6 @@ def test_wrong_arguments():
         PointChargeCoulomb(2, True)(np.zeros((2, 3)), None, np.ones(2))
     with pytest.raises(InputError, match="ewald_tolerance"):
         PointChargeCoulomb(2, True, tolerance=0.0)
-    with pytest.raises(InputError, match="cutoff: expected"):
-        PointChargeCoulomb(2, True, cutoff=-1.0)
-    with pytest.raises(InputError, match="direct_space: expected True"):
-        PointChargeCoulomb(2, False, direct_space=False)
     with pytest.raises(BackendError, match="coulomb_platform.*Reference"):
         PointChargeCoulomb(2, True, platform="Abacus")
 
@@ -295,7 +258,7 @@ def test_atoms_far_away_keep_their_places(rng):
 def test_skewed_boxes_get_no_more_mesh_than_straight_ones():
     straight = np.diag([48.0, 9.0, 9.0])
     skewed = np.array([[48.0, 0.0, 0.0], [24.0, 9.0, 0.0], [-24.0, 4.5, 9.0]])
-    plans = [plan_pme(compact_box(cell), None, 1e-5) for cell in (straight, skewed)]
+    plans = [plan_pme(compact_box(cell), 1e-5) for cell in (straight, skewed)]
     assert math.prod(plans[1].grid) < 2.0 * math.prod(plans[0].grid)
     with pytest.raises(BoxError, match=r"box: expected one that a mesh .* got 1e\+06 x"):
-        plan_pme(compact_box(1e6 * np.eye(3)), 3.0, 1e-5)
+        plan_pme(compact_box(1e6 * np.eye(3)), 1e-5)

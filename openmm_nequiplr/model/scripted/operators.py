@@ -8,7 +8,7 @@ import math
 import torch
 
 from ...electrostatics import EwaldCoulomb, EwaldGeometry, FreeSpaceCoulomb, MeshCoulomb
-from ...electrostatics.ewald import DEFAULT_ACCURACY
+from ...electrostatics.ewald import DEFAULT_ACCURACY, balanced_width
 from ...electrostatics.mesh_geometry import MeshGeometry
 from ...electrostatics.reciprocal import half_index
 from ...electrostatics.splitting import choose_parameters
@@ -67,10 +67,9 @@ class EwaldOperator(EwaldCoulomb):
         self.decay = math.sqrt(-2.0 * math.log(DEFAULT_ACCURACY))
 
     def eta(self, cell: torch.Tensor) -> float:
-        """Ewald width, Å; see :func:`openmm_nequiplr.electrostatics.ewald.balanced_width`."""
-        volume = float(torch.linalg.det(cell).abs())
-        squared = volume * volume / self.widths.shape[0]
-        return max(self.widest, math.pow(squared, 1.0 / 6.0) / math.sqrt(2.0 * math.pi))
+        """Ewald width, Å."""
+        volume = torch.linalg.det(cell).abs()
+        return max(self.widest, float(balanced_width(volume, self.widths.shape[0])))
 
     def far_cutoff(self, cell: torch.Tensor) -> float:
         """Cutoff of the pairs, Å."""
