@@ -58,6 +58,9 @@ class NequIPLRCalculator(Calculator):
         periodic structures only); ``charges`` (e, shape (N,)); ``dipole`` (e Å, shape (3,));
         ``electronegativities`` (eV/e, shape (N,)); ``energy_parts`` (eV, a dict whose values add
         up to the energy); ``iterations`` (of the two solves for charges, 0 where they are dense).
+        If asked for, ``born_effective_charges`` (e, shape (N, 3, 3), see
+        :class:`.model.response.Response`) and with them, without a cell, ``polarizability``
+        (e Å²/V, shape (3, 3)).
 
     Notes
     -----
@@ -80,6 +83,7 @@ class NequIPLRCalculator(Calculator):
         "stress",
         "charges",
         "dipole",
+        "born_effective_charges",
     ]
 
     def __init__(
@@ -166,14 +170,15 @@ class NequIPLRCalculator(Calculator):
         try:
             self._computed_charge = self._charge_of(self.atoms)
             self._computed_field = self._field_of(self.atoms)
-            with_forces = not {"forces", "stress"}.isdisjoint(properties)
-            self.results = self._evaluate(self.atoms, self._computed_charge, periodic, with_forces)
+            self.results = self._evaluate(
+                self.atoms, self._computed_charge, periodic, set(properties)
+            )
         except BaseException:
             self.reset()
             raise
 
     def _evaluate(
-        self, atoms: Atoms, total_charge: float, periodic: bool, with_forces: bool
+        self, atoms: Atoms, total_charge: float, periodic: bool, properties: set[str]
     ) -> dict[str, Any]:
         """The results for a structure."""
         field = self._field_of(atoms)
@@ -186,6 +191,7 @@ class NequIPLRCalculator(Calculator):
             lattice_sum=not self.evaluator.iterative(len(atoms), periodic),
             electric_field=field if field.any() else None,
         )
+        with_forces = not {"forces", "stress"}.isdisjoint(properties)
         # The stress comes almost free with the forces, and relaxations of cells ask for both.
         evaluation = self.evaluator(
             graph, compute_forces=with_forces, compute_stress=with_forces and periodic
@@ -201,6 +207,11 @@ class NequIPLRCalculator(Calculator):
         }
         if evaluation.forces is not None:
             results["forces"] = evaluation.forces
+        if "born_effective_charges" in properties:
+            response = self.evaluator.response(graph)
+            results["born_effective_charges"] = response.born_charges
+            if response.polarizability is not None:
+                results["polarizability"] = response.polarizability
         if evaluation.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
         return results

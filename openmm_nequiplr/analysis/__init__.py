@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .charges import ChargeDistributions, charge_distributions
     from .properties import TrajectoryProperties, recompute
     from .radial import RadialDistributions, radial_distributions
+    from .spectra import InfraredSpectrum, infrared_spectrum
     from .trajectories import Frame, StoredTrajectory, open_trajectory
     from .trajectory_plots import (
         plot_charge_distributions,
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 _HOME = {
     "ChargeDistributions": "charges",
     "Frame": "trajectories",
+    "InfraredSpectrum": "spectra",
     "RadialDistributions": "radial",
     "StoredTrajectory": "trajectories",
     "TrajectoryAnalysis": "analyze",
     "TrajectoryProperties": "properties",
     "analyze_trajectory": "analyze",
     "charge_distributions": "charges",
+    "infrared_spectrum": "spectra",
     "open_trajectory": "trajectories",
     "plot_charge_distributions": "trajectory_plots",
     "plot_properties": "trajectory_plots",
@@ -40,12 +43,14 @@ _HOME = {
 __all__ = [
     "ChargeDistributions",
     "Frame",
+    "InfraredSpectrum",
     "RadialDistributions",
     "StoredTrajectory",
     "TrajectoryAnalysis",
     "TrajectoryProperties",
     "analyze_trajectory",
     "charge_distributions",
+    "infrared_spectrum",
     "open_trajectory",
     "plot_charge_distributions",
     "plot_properties",

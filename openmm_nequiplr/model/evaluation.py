@@ -27,6 +27,7 @@ from .inference import Atoms, Geometry, Inference, Results
 from .memory import ChargeMemory
 from .point_charges import ExternalPointCharges, PointChargeCoulomb, SmoothCoulomb
 from .potential import NequIPLRPotential
+from .response import Response, charge_response
 from .solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .strain import strained, stress_from_strain
 
@@ -135,6 +136,27 @@ class Evaluator:
             geometry = self._geometry(graph, graph.positions, graph.cell, memory)
             charges, chi = self._inference.charges(self._atoms(graph), geometry)
         return to_numpy(charges), to_numpy(chi)
+
+    def response(self, graph: AtomicGraph) -> Response:
+        """Born effective charges, and without a cell the polarisability, of one structure.
+
+        Raises
+        ------
+        InputError
+            If the graph holds several structures, or the model has no charges or those of the
+            published periodic code.
+        ConvergenceError
+            If a solve fails.
+        """
+        graph, memory = self._prepare(graph)
+        config, periodic = self.model.config, bool(graph.periodic[0])
+        if not config.equilibration or (config.legacy_periodic and periodic):
+            raise InputError(describe("model", "one without response", "one with equilibration"))
+        positions = graph.positions.detach().clone().requires_grad_()
+        with self._forgetting(), torch.enable_grad():
+            geometry = self._geometry(graph, positions, graph.cell, memory)
+            atoms = self._atoms(graph)
+            return charge_response(self._inference, atoms, geometry, positions, periodic)
 
     def __call__(
         self,
