@@ -1,8 +1,9 @@
 """Infrared spectrum of a dipeptide: normal modes, and the dipole along molecular dynamics.
 
 The molecule is relaxed; its normal modes (finite differences of forces) get their intensities from
-Born effective charges, which the model gives in one evaluation. Then it runs for two picoseconds at
-300 K, and the fluctuations of its dipole are turned into a spectrum. ``infrared.png`` shows both.
+Born effective charges, which the model gives in one evaluation. Then it runs for 0.75 ps at
+300 K (``infrared.py STEPS`` for longer), and the fluctuations of its dipole are turned into a
+spectrum. ``infrared.png`` shows both.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from openmm_nequiplr.analysis import infrared_spectrum
 from openmm_nequiplr.simulation import from_atoms, load_charges
 
 matplotlib.use("Agg")
-STEPS, STEP = int(sys.argv[1]) if len(sys.argv) > 1 else 4000, 0.0005  # ps
+STEPS, STEP = int(sys.argv[1]) if len(sys.argv) > 1 else 1500, 0.0005  # ps
 
 
 def hessian(atoms, step: float = 0.01) -> np.ndarray:
@@ -58,7 +59,7 @@ def run(atoms) -> np.ndarray:
     simulation = app.Simulation(start.topology, system, integrator, platform)
     simulation.context.setPositions(start.positions)
     simulation.context.setVelocitiesToTemperature(300 * unit.kelvin, 1)
-    simulation.step(STEPS // 4)
+    simulation.step(STEPS // 10)
     simulation.reporters.append(ChargeReporter("charges.npy", 2))
     simulation.step(STEPS)
     simulation.reporters[0].close()
@@ -72,12 +73,12 @@ def main() -> None:
     atoms = ase.io.read(shipped_structure("dipeptides"))
     atoms.info["total_charge"] = 0
     atoms.calc = NequIPLRCalculator("dipeptides", precision="double")
-    BFGS(atoms, logfile=None).run(fmax=0.005, steps=500)
+    BFGS(atoms, logfile=None).run(fmax=0.02, steps=200)
     wavenumbers, intensities = normal_modes(atoms)
     strongest = np.sort(wavenumbers[np.argsort(intensities)[-6:]])
     print("strongest normal modes (1/cm):", " ".join(f"{k:.0f}" for k in strongest))
 
-    spectrum = infrared_spectrum(run(atoms), 2 * STEP, resolution=30)
+    spectrum = infrared_spectrum(run(atoms), 2 * STEP, resolution=45)
     figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     axis.plot(
         spectrum.wavenumbers,
