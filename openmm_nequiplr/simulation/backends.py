@@ -26,9 +26,10 @@ _log = logging.getLogger(__name__)
 def resolve_backend(backend: str, device: str | None) -> str:
     """The backend that a System will have: one of :data:`BACKENDS` without ``"auto"``.
 
-    ``"auto"`` is ``"python_torch"`` where torch computes on a GPU and openmm-torch has that force,
-    and ``"python"`` otherwise. On a processor a TorchForce is about as fast as the compiled loops
-    of a PythonForce, but takes seconds to compile and needs an openmm-torch that fits.
+    ``"auto"`` is ``"python"``. On a processor a TorchForce is about as fast as the compiled loops
+    of a PythonForce, but takes seconds to compile and needs an openmm-torch that fits; on a GPU
+    the ``PythonTorchForce`` of openmm-torch's next release has never been tried, so it is taken
+    only where it is asked for.
 
     Raises
     ------
@@ -38,13 +39,8 @@ def resolve_backend(backend: str, device: str | None) -> str:
     if backend not in BACKENDS:
         raise BackendError(describe("backend", backend, " or ".join(map(repr, BACKENDS))))
     if backend == "auto":
+        resolve_device(device)
         backend = "python"
-        if not resolve_device(device).startswith("cpu"):
-            try:
-                module = load_openmmtorch()
-                backend = "python_torch" if hasattr(module, "PythonTorchForce") else "python"
-            except BackendError as error:
-                _log.info("backend='auto' does without openmm-torch: %s", error)
     if backend != "python":
         module = load_openmmtorch()
         if backend == "python_torch" and not hasattr(module, "PythonTorchForce"):

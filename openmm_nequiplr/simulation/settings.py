@@ -48,8 +48,7 @@ class ForceOptions(EvaluationOptions):
         1.5 on platforms Reference and CPU, see also
         :func:`~openmm_nequiplr.simulation.deserialize_system`);
         ``"python_torch"`` the ``PythonTorchForce`` of its next release, whose positions and forces
-        stay on the GPU. ``"auto"`` takes the fastest that is installed
-        (:func:`~openmm_nequiplr.simulation.describe_backend` tells which).
+        stay on the GPU. ``"auto"`` is ``"python"``.
     ewald_tolerance : float
         Relative error of the Coulomb forces that OpenMM's mesh aims at. Charges come from an exact
         sum, so the error of the mesh appears as an inconsistency of energy and forces.
