@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .errors import InputError, describe
+from .errors import InputError, describe, suggestion
 
 
 def is_number(value: object) -> bool:
@@ -38,5 +38,6 @@ def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> N
     InputError
     """
     if not isinstance(value, str | None) or value not in choices:
-        shown = ", ".join(repr(each) for each in choices if each is not None)
-        raise InputError(describe(name, value, f"one of {shown}"))
+        known = [each for each in choices if each is not None]
+        message = describe(name, value, "one of " + ", ".join(map(repr, known)))
+        raise InputError(message + suggestion(value, known))

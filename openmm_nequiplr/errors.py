@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 import sys
 import warnings
+from collections.abc import Iterable
 
 
 class NequIPLRError(Exception):
@@ -105,3 +107,50 @@ def describe(argument: str, got: object, expected: str) -> str:
     shown = _shown.repr(got)
     shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
     return f"{argument}: expected {expected}, got {shown}"
+
+
+def closest(got: object, known: Iterable[str]) -> str | None:
+    """Return the name that is most like one that is unknown, whatever the case of its letters.
+
+    Parameters
+    ----------
+    got : object
+        What came.
+    known : iterable of str
+        The names that there are.
+
+    Returns
+    -------
+    str or None
+        None if no name is much like it.
+    """
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(str(got).lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
+
+
+def suggestion(got: object, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'NAME'?`` for the end of a message; nothing if no name is close."""
+    name = closest(got, known) if isinstance(got, str) else None
+    return "" if name is None else f"; did you mean {name!r}?"
+
+
+def unknown(kind: str, got: object, known: Iterable[str], where: str = "") -> str:
+    """Return the message ``unknown KIND 'GOT' in WHERE: did you mean 'NAME'?``.
+
+    Parameters
+    ----------
+    kind : str
+        What is looked up: ``"key"``, ``"option"``, ``"command"``.
+    got : object
+        The name that came.
+    known : iterable of str
+        The names that there are; all are listed if none is close.
+    where : str
+        Where it was looked up; nothing is said if empty.
+    """
+    names = list(known)
+    name = closest(got, names)
+    place = f" in {where}" if where else ""
+    advice = f"did you mean {name!r}?" if name else "expected one of " + ", ".join(names)
+    return f"unknown {kind} {_shown.repr(got)}{place}: {advice}"

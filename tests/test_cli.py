@@ -127,7 +127,7 @@ def test_evaluate_options_are_those_of_the_library():
     from openmm_nequiplr.training.spread import evaluate_committee
 
     commands = next(a for a in cli.build_parser()._actions if a.dest == "command").choices
-    names = {a.dest for a in commands["evaluate"]._actions} - {"help", "traceback"}
+    names = {a.dest for a in commands["evaluate"]._actions} - {"help", "json", "traceback"}
     keys = {f"{field.name}_key" for field in dataclasses.fields(DataKeys)}
     of_data = set(signature(data_of).parameters)
     keys.remove("weight_key")  # weights of structures are the training's business
@@ -201,6 +201,37 @@ def test_errors_are_one_line_and_status_2(failing, capsys, error):
     assert captured.out == ""
     assert captured.err.startswith("nequiplr: error: ")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian': did you mean 'train'?"),
+        (["--verison"], "unknown option '--verison': did you mean '--version'?"),
+        # before what is missing
+        (["export", "--outptu", "x"], "unknown option '--outptu': did you mean '--output'?"),
+        (
+            ["md", "au2-mgo", "--tempreature=3"],
+            "unknown option '--tempreature': did you mean '--temperature'?",
+        ),
+        (
+            ["md", "au2-mgo", "--ensemble", "nvq"],
+            "argument --ensemble: unknown value 'nvq': did you mean 'nvt'?",
+        ),
+    ],
+)
+def test_misspelt_names_are_one_line_with_a_suggestion(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert message in line
+    assert line.count("\n") == 1
+
+
+def test_values_and_abbreviations_are_no_unknown_options(parse):
+    assert parse("md", "au2-mgo", "--temp", "300")["temperature"] == 300.0
+    assert parse("train", "c.yaml", "--set", "a=--b")["overrides"] == ["a=--b"]
 
 
 def test_traceback_on_request(failing):

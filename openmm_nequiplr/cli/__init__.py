@@ -18,6 +18,7 @@ from .. import __version__
 from ..console import spell_on_streams
 from ..errors import Interrupted, NequIPLRError, NequIPLRWarning
 from . import models, simulation, training
+from .arguments import CommandParser
 
 EXIT_FAILURE = 2
 EXIT_INTERRUPTED = 130
@@ -112,7 +113,7 @@ def one_line(error: BaseException) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of ``nequiplr`` with all its sub-commands."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="nequiplr", description="Train, convert, inspect and run NequIP-LR potentials."
     )
     parser.add_argument("--version", action="version", version=f"nequiplr {__version__}")

@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from ..errors import unknown
 
 _PLUMBING = {"command", "call", "traceback"}
 _STRUCTURE = "extended XYZ, PDB, CIF, GRO, POSCAR or another file that ASE reads"
 
 Parser = argparse._ActionsContainer
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with the name that may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and where the usage is found, and exit with status 2."""
+        line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {line} (usage: {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse, after a look for unknown options: they count before what is missing."""
+        words = list(sys.argv[1:] if args is None else args)
+        has_commands, known = self._subparsers is not None, self._option_string_actions
+        for word in itertools.takewhile(lambda each: each != "--", words):
+            name = word.partition("=")[0]
+            if has_commands and not name.startswith("-"):
+                break  # what follows belongs to the command
+            if name.startswith("--") and not any(each.startswith(name) for each in known):
+                names = [each for each in known if each.startswith("--")]
+                self.error(unknown("option", name, names))
+        return super().parse_known_args(words, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        if isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(None, unknown("command", value, action.choices))
+        raise argparse.ArgumentError(action, unknown("value", value, map(str, action.choices)))
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -70,13 +106,37 @@ def evaluation_arguments(parser: Parser, threads: str = "of torch") -> None:
 
 
 def data_arguments(
-    parser: Parser, help: str, units: tuple[str, ...], keys: tuple[str, ...]
+    parser: Parser, help: str, units: tuple[str, ...], keys: tuple[str, ...], **more: Any
 ) -> None:
     """A data file, its format and units, and the keys of its labels."""
-    option(parser, "data", "DATA", help)
+    option(parser, "data", "DATA", help, **more)
     choice(parser, "--format", ("extxyz", "runner"), "of DATA")
     names = {"length": "angstrom, bohr, nm, pm", "energy": "eV, hartree, kcal/mol …"}
     for unit in units:
         option(parser, f"--{unit}-unit", "UNIT", f"of DATA: {names[unit]}")
     for key in keys:
         option(parser, f"--{key}-key", "NAME", f"name of the {key.replace('-', ' ')} in DATA")
+
+
+def json_argument(parser: Parser) -> None:
+    flag(parser, "--json", "print the result as JSON; all else goes to standard error")
+
+
+@contextmanager
+def answer(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
+    """Where the result of a command goes: with ``json`` among `options`, which is removed, JSON.
+
+    Yields
+    ------
+    callable
+        Takes a result that has ``to_dict``. Without ``json`` it does nothing: the library has
+        printed its tables.
+    """
+    if not options.pop("json", False):
+        yield lambda result: None
+        return
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield lambda result: print(
+            json.dumps(result.to_dict(), indent=1, ensure_ascii=False), file=stdout
+        )

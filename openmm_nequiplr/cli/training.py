@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendError, InputError, NequIPLRError, describe
-from .arguments import data_arguments, device_arguments, flag, given, model_argument, option
+from .arguments import (
+    answer,
+    choice,
+    data_arguments,
+    device_arguments,
+    flag,
+    given,
+    json_argument,
+    model_argument,
+    option,
+)
 
 EXIT_UNFIT = 1
 
@@ -125,10 +135,14 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, "--committee", "MODEL", committee, nargs="+")
     data = "extended XYZ (Å, eV) or RuNNer input.data (Bohr, Hartree), unless units are given"
     keys = ("energy", "forces", "charges", "dipole", "stress", "total-charge")
-    data_arguments(parser, data, ("length", "energy"), keys)
+    data += "; with --split that of the training, if it is not given"
+    data_arguments(parser, data, ("length", "energy"), keys, nargs="?")
+    parts = "only structures that the training of MODEL used for this"
+    choice(parser, "--split", ("train", "validation", "test"), parts)
     option(parser, "--output", "DIR", "write parity plots here")
     option(parser, "--batch-size", "N", "structures per batch")
     device_arguments(parser)
+    json_argument(parser)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -136,14 +150,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from ..model.committee import is_committee
 
     model, others = options.pop("model"), options.pop("committee", [])
-    if others or is_committee(model):
-        from ..training.spread import evaluate_committee
+    with answer(options) as print_result:
+        if others or is_committee(model):
+            from ..training.spread import evaluate_committee
 
-        evaluate_committee([model, *others], options.pop("data"), **options)
-        return
-    from ..training.evaluate import evaluate_model
+            print_result(evaluate_committee([model, *others], **options))
+        else:
+            from ..training.evaluate import evaluate_model
 
-    evaluate_model(model, options.pop("data"), **options)
+            print_result(evaluate_model(model, **options))
 
 
 def check_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,11 +183,15 @@ def check_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, "--temperature", "K", kelvin, dest="temperatures", **several)
     option(parser, "--seed", "N", "of all random numbers (default: 0)")
     option(parser, "--threads", "N", "of torch and platform CPU (default: 1)")
+    json_argument(parser)
 
 
 def check(arguments: argparse.Namespace) -> int:
     from ..checking import check_file
 
-    report = check_file(**given(arguments))
-    print(report.verdict)
+    options = given(arguments)
+    with answer(options) as print_result:
+        report = check_file(**options)
+        print(report.verdict)
+        print_result(report)
     return 0 if report.fit else EXIT_UNFIT

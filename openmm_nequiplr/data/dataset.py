@@ -155,6 +155,40 @@ class LabelledGraph:
         )
 
 
+def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) -> LabelledGraph:
+    """The graph of a structure as a model sees it, and its labels.
+
+    Parameters
+    ----------
+    structure : Structure
+    model : NequIPLRPotential
+    name : str
+        Of the structure, for messages.
+
+    Raises
+    ------
+    InputError
+        If it cannot become a graph.
+    """
+    if model.config.isolated:
+        structure = structure.in_free_space()
+    try:
+        graph = model.build_graph(
+            structure.symbols,
+            structure.positions,
+            cell=structure.cell,
+            pbc=structure.pbc,
+            total_charge=structure.total_charge,
+            electric_field=structure.electric_field,
+        )
+    except InputError as error:
+        raise type(error)(f"{name}: {error}") from None
+    labels = Labels.of(structure)
+    if not model.config.equilibration:  # it predicts neither
+        labels = replace(labels, charges=None, dipole=None)
+    return LabelledGraph(graph, labels)
+
+
 #: Largest structure whose Coulomb matrix and slope are kept (4 N² numbers: 8 MB).
 _LINEARIZED_ATOMS = 500
 
@@ -180,25 +214,10 @@ class GraphDataset(Dataset):
             raise InputError(describe("structures", "none", "at least one structure"))
         self.items: list[LabelledGraph] = []
         for index, structure in enumerate(structures):
-            if model.config.isolated:
-                structure = structure.in_free_space()
-            try:
-                graph = model.build_graph(
-                    structure.symbols,
-                    structure.positions,
-                    cell=structure.cell,
-                    pbc=structure.pbc,
-                    total_charge=structure.total_charge,
-                    electric_field=structure.electric_field,
-                )
-            except InputError as error:
-                raise type(error)(f"structure {index}: {error}") from None
-            if graph.num_atoms <= _LINEARIZED_ATOMS:
-                graph = model.with_linearized(graph)
-            labels = Labels.of(structure)
-            if not model.config.equilibration:  # it predicts neither
-                labels = replace(labels, charges=None, dipole=None)
-            self.items.append(LabelledGraph(graph, labels))
+            item = labelled_graph(structure, model, f"structure {index}")
+            if item.graph.num_atoms <= _LINEARIZED_ATOMS:
+                item = replace(item, graph=model.with_linearized(item.graph))
+            self.items.append(item)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from ..errors import InputError, describe
+from ..errors import InputError, describe, suggestion
 from ..units import BOHR, EV_TO_KJ_PER_MOL, HARTREE
 from .structure import Structure
 
@@ -59,7 +59,8 @@ class DataUnits:
                 name = by_lower.get(str(given).strip().lower())
                 if name not in known:
                     expected = "one of " + ", ".join(known)
-                    raise InputError(describe(f"units.{field.name}", given, expected))
+                    message = describe(f"units.{field.name}", given, expected)
+                    raise InputError(message + suggestion(given, known))
                 object.__setattr__(self, field.name, name)
 
     def completed(self, length: str, energy: str) -> DataUnits:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ase.data import atomic_numbers, covalent_radii
 
-from ..errors import InputError, describe
+from ..errors import InputError, describe, unknown
 from ..units import COULOMB_CONSTANT
 
 _ACTIVATION_NAMES = ("silu", "ssp", "tanh", "abs")
@@ -357,11 +357,10 @@ class ModelConfig:
         """
         if not isinstance(values, Mapping):
             raise InputError(describe("model configuration", values, "names and values"))
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(map(str, set(values) - known))
-        if unknown:
-            expected = f"names among {sorted(known)}"
-            raise InputError(describe("model configuration", unknown, expected))
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(unknown("key", name, known, "model configuration"))
         missing = sorted({"type_names", "r_max"} - set(values))
         if missing:
             raise InputError(describe("model configuration", f"none of {missing}", "all of them"))

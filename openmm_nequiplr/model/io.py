@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.torch import load as _deserialize
 from safetensors.torch import save as _serialize
 
 from ..devices import resolve_device
-from ..errors import InputError, ModelFileError, describe
+from ..errors import InputError, ModelFileError, closest, describe, suggestion
 from ..writing import replace_file
 from .config import ModelConfig
 from .potential import NequIPLRPotential
@@ -47,7 +48,8 @@ def shipped_structure(name: str) -> Path:
     """
     models = shipped_models()
     if name not in models:
-        raise InputError(describe("name", name, f"a shipped model {sorted(models)}"))
+        message = describe("name", name, f"a shipped model {sorted(models)}")
+        raise InputError(message + suggestion(name, models))
     return models[name].with_suffix(".extxyz")
 
 
@@ -73,10 +75,23 @@ def model_path(model: str | os.PathLike) -> Path:
         there, directory = path.is_file(), path.is_dir()
     except (OSError, ValueError):  # no name that a file can have
         there = directory = False
-    if not there:
-        got = f"{model}, a directory" if directory else str(model)
-        raise ModelFileError(describe("model", got, expected))
-    return path
+    if there:
+        return path
+    near = None if directory else _near(path, shipped)
+    if near is not None:
+        raise ModelFileError(f"no model {str(model)!r}: did you mean {near!r}?")
+    got = f"{model}, a directory" if directory else str(model)
+    raise ModelFileError(describe("model", got, expected))
+
+
+def _near(path: Path, shipped: Iterable[str]) -> str | None:
+    """The shipped model, or the model file in the same directory, that a name comes close to."""
+    try:
+        files = {each.stem: str(each) for each in path.parent.glob("*.safetensors")}
+    except (OSError, ValueError):  # no name that a directory can have
+        files = {}
+    name = closest(path.stem, [*files, *(shipped if len(path.parts) == 1 else ())])
+    return None if name is None else files.get(name, name)
 
 
 def serialize_model(model: NequIPLRPotential, metadata: dict[str, str] | None = None) -> bytes:

@@ -7,7 +7,6 @@ is made. Names in camel case are openmm-ml's.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import openmm
 from openmm import app
 from openmmml.mlpotential import MLPotentialImpl
 
-from ..errors import InputError, describe
+from ..errors import InputError, describe, unknown
 from ..model import NequIPLRPotential
 from .embedding import EMBEDDING_OPTIONS, MECHANICAL, create_mixed_system, with_box
 from .settings import ForceOptions, as_model
@@ -130,9 +129,7 @@ def force_options(args: dict[str, Any]) -> dict[str, Any]:
     known = (*CHARGE_NAMES[:2], *FORCE_OPTIONS)
     for name in args:
         if name not in (*CHARGE_NAMES, *FORCE_OPTIONS, *EMBEDDING_OPTIONS):
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InputError(describe("options", name, f"some of {', '.join(known)}") + hint)
+            raise InputError(unknown("option", name, known))
     charges = [name for name in CHARGE_NAMES if name in args]
     if len(charges) > 1:
         raise InputError(describe("totalCharge", " and ".join(charges), "one of these names"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_choice
 from ..data.keys import DataKeys
 from ..data.units import DataUnits
 from ..errors import InputError, describe
@@ -20,7 +21,6 @@ from .sections import (
     OptimizerConfig,
     ScheduleConfig,
     above,
-    one_of,
 )
 
 
@@ -152,7 +152,7 @@ class TrainingConfig:
         if self.validation_interval > self.max_epochs >= 1:  # there would be no best model
             expected = f"at most max_epochs = {self.max_epochs}"
             raise InputError(describe("validation_interval", self.validation_interval, expected))
-        one_of("precision", self.precision, ("single", "double"))
+        check_choice("precision", self.precision, ("single", "double"))
         if not 0 <= self.ema_decay < 1:
             raise InputError(describe("ema_decay", self.ema_decay, "a number in [0, 1)"))
         for name in ("max_time", "gradient_clip"):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ..model import NequIPLRPotential, PotentialOutput, load_model
 from ..total_charge import check_trained
 from .loss import QUANTITIES, Errors, ErrorSums, residuals
 from .report import LABELS, UNITS, scaled
+from .splits import recorded_part
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Metrics:
 
 def evaluate_model(
     model: NequIPLRPotential | str | Path,
-    data: str | Path | Sequence[Structure],
+    data: str | Path | Sequence[Structure] | None = None,
     output: str | Path | None = None,
     batch_size: int = 8,
     *,
@@ -103,7 +104,8 @@ def evaluate_model(
     Parameters
     ----------
     model : NequIPLRPotential, path, or name of a shipped model
-    data : path or sequence of Structure
+    data : path or sequence of Structure, optional
+        May be left out with ``split``, see `data_of`.
     output : path, optional
         Directory that receives ``parity_*.png``, ``metrics.json`` and ``metrics.csv``.
     batch_size : int
@@ -126,7 +128,7 @@ def evaluate_model(
     InputError
         If nothing in the data can be compared.
     """
-    data = data_of(data, batch_size, verbose, **reading)
+    data = data_of(data, batch_size, verbose, model, **reading)
     model = prepared(model, device, precision)
     for charge in sorted({structure.total_charge for structure in data}):
         check_trained(model.metadata, charge)
@@ -162,9 +164,11 @@ def format_table(metrics: Metrics) -> str:
 
 
 def data_of(
-    data: str | Path | Sequence[Structure],
+    data: str | Path | Sequence[Structure] | None,
     batch_size: int,
     verbose: bool,
+    model: object = None,
+    split: str | None = None,
     keys: DataKeys | None = None,
     format: str | None = None,
     length_unit: str | None = None,
@@ -175,11 +179,16 @@ def data_of(
 
     Parameters
     ----------
-    data : path or sequence of Structure
+    data : path or sequence of Structure, optional
     batch_size : int
         Checked here.
     verbose : bool
         Print remarks on a data file.
+    model : path, optional
+        Model file in the output directory of its training; for `split`.
+    split : {"train", "validation", "test"}, optional
+        Only the structures that the training of `model` used for this. Its data file, and how it
+        was read, are those of the training unless they are given.
     keys : DataKeys, optional
         Key names of the data file.
     format : str, optional
@@ -194,13 +203,26 @@ def data_of(
     InputError
         If the file cannot be read, or an option makes no sense.
     """
-    keys = _with_names(keys or DataKeys(), key_names)
     if batch_size < 1:
         raise InputError(describe("batch_size", batch_size, "at least 1"))
-    if not isinstance(data, (str, Path)):
-        return data
     units = DataUnits(length_unit, energy_unit)
-    return read_structures(data, keys, format, units, say=print if verbose else unsaid)
+    say = print if verbose else unsaid
+    if split is None:
+        keys = _with_names(keys or DataKeys(), key_names)
+        if data is None:
+            raise InputError(describe("data", None, "a data file, or a split"))
+        return read_structures(data, keys, format, units, say) if _is_path(data) else data
+    if data is not None and not _is_path(data):
+        raise InputError(describe("data", "structures", "a file, or nothing, with split"))
+    part = recorded_part(model, split, data)
+    keys = _with_names(keys or part.data.keys, key_names)
+    units = part.data.units if units == DataUnits() else units
+    structures = read_structures(part.files, keys, format or part.data.format, units, say)
+    return structures if part.indices is None else [structures[i] for i in part.indices]
+
+
+def _is_path(data: object) -> TypeGuard[str | Path]:
+    return isinstance(data, str | Path)
 
 
 def _with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:

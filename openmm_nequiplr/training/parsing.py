@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
-from ..errors import InputError, describe
+from ..errors import InputError, describe, unknown
 
 _T = TypeVar("_T")
 
 
 def check_keys(given: Mapping[str, Any], valid: list[str], where: str) -> None:
-    """Refuse unknown keys, naming the closest valid one."""
+    """Refuse unknown keys, naming the closest valid one.
+
+    Parameters
+    ----------
+    given : mapping
+    valid : list of str
+    where : str
+        Name of the section with a dot at its end; empty at the top level.
+
+    Raises
+    ------
+    InputError
+    """
     for key in given:
         if key not in valid:
-            close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
-            hint = f"{close[0]!r} (the closest)" if close else "one of " + ", ".join(valid)
-            raise InputError(describe(f"{where}{key}", "an unknown key", hint))
+            raise InputError(unknown("key", key, valid, where.rstrip(".")))
 
 
 def override(raw: dict[str, Any], keys: list[str], value: Any) -> None:

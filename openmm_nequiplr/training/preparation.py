@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,7 +66,32 @@ def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsai
 
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
-    structures, validation, test = read(data.train), read(data.validation), read(data.test)
+    parts = divide(config, read(data.train), read(data.validation), read(data.test))
+    for line in _remarks(config, parts):
+        say(line)
+    return parts
+
+
+def divide(
+    config: TrainingConfig,
+    structures: Sequence[Structure],
+    validation: Sequence[Structure] = (),
+    test: Sequence[Structure] = (),
+) -> Parts:
+    """Divide the structures of a training.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    structures, validation, test : sequence of Structure
+        Those of the files in ``data.train``, ``data.validation`` and ``data.test``.
+
+    Raises
+    ------
+    InputError
+        If there are too few, or labels are missing that the loss needs.
+    """
+    data = config.data
     try:
         split = random_split(
             len(structures),
@@ -78,13 +105,11 @@ def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsai
         raise InputError(f"data.num_train, num_validation, num_test: {error}") from None
     parts = Parts(
         train=[structures[i] for i in split.train],
-        validation=validation or [structures[i] for i in split.validation],
-        test=test or [structures[i] for i in split.test],
+        validation=list(validation) or [structures[i] for i in split.validation],
+        test=list(test) or [structures[i] for i in split.test],
         split=split,
     )
     _check_labels(config, parts)
-    for line in _remarks(config, parts):
-        say(line)
     return parts
 
 
@@ -100,10 +125,10 @@ def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
                     f"{attribute}: labels in {labelled} of {len(parts.train)} training structures "
                     f"are not learned, loss.{name} is 0"
                 )
-    known = Counter(map(_place, parts.train))
+    known = Counter(map(place_of, parts.train))
     for name in ("validation", "test"):
         structures = getattr(parts, name)
-        shared = sum(_place(structure) in known for structure in structures)
+        shared = sum(place_of(structure) in known for structure in structures)
         if shared:
             lines.append(f"{shared} of {len(structures)} {name} structures are trained on as well")
     again = len(parts.train) - len(known)
@@ -112,7 +137,7 @@ def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
     return lines
 
 
-def _place(structure: Structure) -> str:
+def place_of(structure: Structure) -> str:
     """What makes two structures the same: atoms, positions, cell and charge."""
     return digest(replace(structure.without(*_LABELS), weight=1.0, synthetic=False))
 
@@ -149,9 +174,18 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
 
 
 def prepare(
-    config: TrainingConfig, parts: Parts, config_path: str | Path
+    config: TrainingConfig, parts: Parts, config_path: str | Path, sample: int | None = None
 ) -> tuple[NequIPLRPotential, GraphDataset, GraphDataset]:
     """Model with statistics of the data set, and the graphs.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    parts : Parts
+    config_path : path
+    sample : int, optional
+        Structures of each part, drawn at random, that become graphs; all of them when not given.
+        The statistics are those of all.
 
     Returns
     -------
@@ -168,10 +202,22 @@ def prepare(
     if not model.config.equilibration:
         _check_no_charges(config)
     model.to(torch.float64 if config.precision == "double" else torch.float32)
-    data = GraphDataset([*parts.train, *copies], model), GraphDataset(parts.validation, model)
+    learned, validated = [*parts.train, *copies], parts.validation
+    if sample is not None:
+        learned, validated = _sampled(learned, sample), _sampled(validated, sample)
+    data = GraphDataset(learned, model), GraphDataset(validated, model)
     fit_energies(model, config, parts.train)
     set_start(model, config.equilibration, data[0])
     return model.train(), *data
+
+
+def _sampled(structures: Sequence[Structure], count: int) -> list[Structure]:
+    """A few structures, one with charges among them where there are any: a start may need them."""
+    chosen = random.Random(0).sample(range(len(structures)), min(count, len(structures)))
+    labelled = [index for index, each in enumerate(structures) if each.charges is not None]
+    if labelled and not set(chosen) & set(labelled):
+        chosen[-1] = labelled[0]
+    return [structures[index] for index in sorted(chosen)]
 
 
 def _check_no_charges(config: TrainingConfig) -> None:

@@ -36,12 +36,11 @@ from .preparation import Parts, prepare, read_parts
 from .recorder import BEST_MODEL, LAST_MODEL, Recorder
 from .refit import refit_energy_shifts
 from .signals import ended_by_signals
+from .splits import CONFIG_COPY, write_split
 from .start import learn_charges_first
 from .trainer import make_trainer
 from .trainer import writes as _writes
 
-CONFIG_COPY = "config.yaml"
-SPLIT = "split.json"
 METRICS = "metrics.json"
 
 
@@ -179,7 +178,7 @@ def _train(
     module = TrainingModule(model, config, train_data, validation_data)
     trainer = make_trainer(config, recorder)
     if trainer.is_global_zero:
-        _write_record(output, raw, parts)
+        _write_record(output, config, raw, parts, config_path)
         if progress:
             say(_headline(model, parts, output))
     with warnings.catch_warnings():
@@ -266,11 +265,17 @@ def _metadata(
     }
 
 
-def _write_record(output: Path, raw: Mapping[str, Any], parts: Parts) -> None:
+def _write_record(
+    output: Path,
+    config: TrainingConfig,
+    raw: Mapping[str, Any],
+    parts: Parts,
+    config_path: str | Path,
+) -> None:
     text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
     replace_file(output / CONFIG_COPY, text)
     if parts.split is not None:
-        replace_file(output / SPLIT, json.dumps(dataclasses.asdict(parts.split)) + "\n")
+        write_split(output, parts.split, config.data, config_path)
 
 
 def _headline(model: NequIPLRPotential, parts: Parts, output: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
+from ..checks import check_choice
 from ..errors import InputError, describe
 from .parsing import check_keys
 
@@ -46,7 +47,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in self.per_species:
-            one_of("loss.per_species", name, ("forces", "charges"))
+            check_choice("loss.per_species", name, ("forces", "charges"))
         check_keys(self.final, list(self.weights()), "loss.final.")
         for name, value in self.final.items():
             above(f"loss.final.{name}", value, 0.0)
@@ -141,7 +142,7 @@ class OptimizerConfig:
     betas: tuple[float, ...] = (0.9, 0.999)
 
     def __post_init__(self) -> None:
-        one_of("optimizer.name", self.name, ("adam", "adamw"))
+        check_choice("optimizer.name", self.name, ("adam", "adamw"))
         above("optimizer.lr", self.lr, 0.0)
         at_least("optimizer.weight_decay", self.weight_decay, 0.0)
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
@@ -177,18 +178,12 @@ class ScheduleConfig:
     factor: float = 0.5
 
     def __post_init__(self) -> None:
-        one_of("schedule.name", self.name, ("constant", "cosine", "exponential", "plateau"))
+        check_choice("schedule.name", self.name, ("constant", "cosine", "exponential", "plateau"))
         at_least("schedule.patience", self.patience, 1)
         for name in ("final_factor", "factor"):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise InputError(describe(f"schedule.{name}", value, "a number in (0, 1]"))
-
-
-def one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    """Refuse a value that is not one of a few."""
-    if value not in valid:
-        raise InputError(describe(name, value, "one of " + ", ".join(valid)))
 
 
 def at_least(name: str, value: float, least: float) -> None:

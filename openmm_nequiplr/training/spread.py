@@ -16,7 +16,7 @@ from ..console import say
 from ..data.dataset import GraphDataset, LabelledGraph, Labels
 from ..data.structure import Structure
 from ..model import NequIPLRPotential, PotentialOutput
-from ..model.committee import deviation, graph_key, load_members
+from ..model.committee import deviation, graph_key, load_members, member_sources
 from .evaluate import Metrics, data_of, format_table, prepared
 from .loss import ErrorSums, residuals
 from .report import LABELS, UNITS, scaled
@@ -85,7 +85,7 @@ class CommitteeMetrics:
 
 def evaluate_committee(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
-    data: str | Path | Sequence[Structure],
+    data: str | Path | Sequence[Structure] | None = None,
     output: str | Path | None = None,
     batch_size: int = 8,
     *,
@@ -119,7 +119,7 @@ def evaluate_committee(
     ModelFileError
         If a model cannot be read.
     """
-    data = data_of(data, batch_size, verbose, **reading)
+    data = data_of(data, batch_size, verbose, member_sources(models)[0], **reading)
     members = [prepared(model, device, precision) for model in load_members(models)]
     sums = [ErrorSums() for _ in range(len(members) + 1)]
     values = _Values()

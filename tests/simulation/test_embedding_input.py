@@ -80,7 +80,7 @@ def test_what_cannot_be_taken_out_is_refused(make_model, mixture):
         ({"atoms": [3, 3]}, "each index once"),
         ({"atoms": [1, 3]}, "elements that the model knows"),
         ({"totalCarge": 1}, "did you mean 'totalCharge'"),
-        ({"mlLongRange": True}, "options: expected some of"),
+        ({"mlLongRange": True}, "unknown option 'mlLongRange': did you mean 'long_range'"),
     ],
 )
 def test_wrong_arguments(make_model, mixture, options, match):

@@ -66,9 +66,19 @@ def test_overrides_dotted_and_nested(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("max_epoch: 3", r"max_epoch: expected 'max_epochs' \(the closest\)"),
-        ("loss: {force: 3}", r"loss\.force: expected 'forces'"),
-        ("schedule: {name: cosin}", r"schedule\.name: expected one of constant, cosine"),
+        ("max_epoch: 3", r"^unknown key 'max_epoch': did you mean 'max_epochs'\?$"),
+        ("loss: {force: 3}", r"^unknown key 'force' in loss: did you mean 'forces'\?$"),
+        ("loss: {final: {Forces: 3}}", r"^unknown key 'Forces' in loss\.final: did you mean"),
+        ("equilibration: {hardnes: {}}", r"'hardnes' in equilibration: did you mean 'hardness'\?$"),
+        ("harmonic: {copie: 1}", r"'copie' in harmonic: did you mean 'copies'\?$"),
+        (
+            "optimizer: {colour: 1}",
+            r"'colour' in optimizer: expected one of name, ",
+        ),
+        (
+            "schedule: {name: cosin}",
+            r"schedule\.name: expected one of 'constant', 'cosine'.* 'cosine'\?",
+        ),
         ("optimizer: {lr: fast}", r"optimizer\.lr: expected a number, got 'fast'"),
         ("optimizer: {lr: 0}", r"optimizer\.lr: expected above 0"),
         ("batch_size: 1.5", r"batch_size: expected a whole number"),
@@ -77,12 +87,26 @@ def test_overrides_dotted_and_nested(tmp_path):
         ("loss: {energy_per_atom: 0, forces: 0}", r"loss: expected one weight above zero"),
         ("trainer: {max_epochs: 3}", r"trainer: expected options that have no entry"),
         ("loss: 3", r"loss: expected a mapping"),
-        ("precision: half", r"precision: expected one of single, double"),
+        ("precision: half", r"precision: expected one of 'single', 'double'"),
     ],
 )
 def test_errors_name_key_and_expectation(tmp_path, extra, message):
     with pytest.raises(InputError, match=message):
         _load(tmp_path, MINIMAL + extra)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("data.keys.force", r"^unknown key 'force' in data\.keys: did you mean 'forces'\?$"),
+        ("data.units.lenght", r"^unknown key 'lenght' in data\.units: did you mean 'length'\?$"),
+        ("model.rmax", r"^unknown key 'rmax' in model: did you mean 'r_max'\?$"),
+        ("model.r_max_charges", r"^unknown key .* in model: did you mean 'r_max_charge'\?$"),
+    ],
+)
+def test_unknown_keys_deeper_down(tmp_path, key, message):
+    with pytest.raises(InputError, match=message):
+        _load(tmp_path, MINIMAL, {key: 4})
 
 
 @pytest.mark.parametrize(

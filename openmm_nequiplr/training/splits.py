@@ -1,0 +1,123 @@
+"""Which structures a training used for what, on file: written by trainings, read by evaluations."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..checks import check_choice
+from ..data.split import Split
+from ..errors import InputError, describe
+from ..writing import replace_file
+from .config import DataConfig, load_config, resolve
+
+#: Files in the output directory of a training: its split, and its configuration as used.
+SPLIT, CONFIG_COPY = "split.json", "config.yaml"
+#: The parts of a split.
+PARTS = tuple(each.name for each in dataclasses.fields(Split))
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedPart:
+    """One part of the split of a training.
+
+    Parameters
+    ----------
+    files : tuple of path
+        Data files.
+    indices : tuple of int or None
+        Structures of these files; all of them with None.
+    data : DataConfig
+        Key names, format and units with which the training read the files.
+    """
+
+    files: tuple[Path, ...]
+    indices: tuple[int, ...] | None
+    data: DataConfig
+
+
+def write_split(output: Path, split: Split, data: DataConfig, config_path: str | Path) -> None:
+    """Write ``split.json``: indices of each part, and the data files with their SHA-256.
+
+    Parameters
+    ----------
+    output : path
+        Directory.
+    split : Split
+        Of the files in ``data.train``.
+    data : DataConfig
+    config_path : path
+        Paths in `data` are relative to its directory.
+    """
+    files = {
+        name: [_entry(resolve(path, config_path)) for path in getattr(data, name)] for name in PARTS
+    }
+    text = json.dumps({**dataclasses.asdict(split), "files": files})
+    replace_file(output / SPLIT, text + "\n")
+
+
+def recorded_part(model: Any, name: str, data: str | Path | None = None) -> RecordedPart:
+    """A part of the split of the training that made a model.
+
+    Parameters
+    ----------
+    model : path
+        Model file in the output directory of its training.
+    name : {"train", "validation", "test"}
+    data : path, optional
+        Where the only data file of the training is now; where it was, when not given.
+
+    Raises
+    ------
+    InputError
+        If nothing is recorded beside the model, the part is empty, or a data file is missing or no
+        longer what it was.
+    """
+    check_choice("split", name, PARTS)
+    directory = Path(model).parent if isinstance(model, str | Path) else Path()
+    path = directory / SPLIT
+    if not isinstance(model, str | Path) or not path.is_file():
+        expected = f"a model file in the output directory of its training, with {SPLIT}"
+        raise InputError(describe("split", str(model), expected))
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        files = record["files"]
+        whole = name != "train" and bool(files[name])
+        indices = None if whole else tuple(map(int, record[name]))
+        entries = [(each["path"], each["sha256"]) for each in files[name if whole else "train"]]
+    except (ValueError, KeyError, TypeError) as error:
+        expected = "a record of this version, with files and their digests"
+        raise InputError(describe("split", str(path), expected)) from error
+    if indices == ():
+        raise InputError(describe("split", f"{name}, which is empty in {path}", "another part"))
+    if data is not None:
+        if len(entries) > 1:
+            raise InputError(describe("data", str(data), f"nothing, as {path} names several files"))
+        entries = [(str(data), entries[0][1])]
+    found = tuple(_checked(Path(file), digest, path) for file, digest in entries)
+    return RecordedPart(found, indices, load_config(directory / CONFIG_COPY)[0].data)
+
+
+def _entry(path: Path) -> dict[str, str]:
+    return {"path": str(path), "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _checked(path: Path, digest: str, record: Path) -> Path:
+    if not path.is_file():
+        expected = f"the data file that {record} names, or DATA where it is now"
+        raise InputError(describe("data", f"no {path}", expected))
+    if _digest(path) != digest:
+        expected = f"the data file as it was in the training (SHA-256 in {record})"
+        raise InputError(describe("data", f"{path}, which is another", expected))
+    return path
