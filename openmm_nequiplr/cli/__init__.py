@@ -25,6 +25,9 @@ EXIT_INTERRUPTED = 130
 _SIGNALLED = 128  # and the number of the signal, as shells have it
 
 _COMMANDS = {
+    "init": (
+        training.init_arguments, training.init, "look at data and write a training file for them"
+    ),
     "train": (training.train_arguments, training.train, "train a model from a configuration file"),
     "evaluate": (
         training.evaluate_arguments, training.evaluate, "compare a model with reference data"
@@ -117,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nequiplr", description="Train, convert, inspect and run NequIP-LR potentials."
     )
     parser.add_argument("--version", action="version", version=f"nequiplr {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = CommandParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (add_arguments, call, text) in _COMMANDS.items():

@@ -27,7 +27,9 @@ class CommandParser(argparse.ArgumentParser):
         line = " ".join(message.split())
         self.exit(2, f"{self.prog}: error: {line} (usage: {self.prog} --help)\n")
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         """Parse, after a look for unknown options: they count before what is missing."""
         words = list(sys.argv[1:] if args is None else args)
         has_commands, known = self._subparsers is not None, self._option_string_actions

@@ -1,4 +1,4 @@
-"""The commands ``train``, ``evaluate`` and ``check``."""
+"""The commands ``init``, ``train``, ``evaluate`` and ``check``."""
 
 from __future__ import annotations
 
@@ -29,10 +29,34 @@ _TRAIN_CONFIG = (
 )
 
 
+_KEYS = ("energy", "forces", "charges", "dipole", "stress", "total-charge")
+
+
+def init_arguments(parser: argparse.ArgumentParser) -> None:
+    data = "extended XYZ (Å, eV) or RuNNer input.data (Bohr, Hartree), unless units are given"
+    data_arguments(parser, data, ("length", "energy"), _KEYS, nargs="+")
+    name = "training file to write (default: that of DATA, ending in .yaml)"
+    option(parser, "-o", "FILE", name, dest="output", type=Path)
+    flag(parser, "--force", "replace FILE where it exists")
+    option(parser, "--max-time", "MIN", "time for the training (default: 60)", type=float)
+    timing = "limit for timing steps of the training (default: 20)"
+    option(parser, "--timing", "SECONDS", timing, type=float)
+    untimed = "leave out the timing"
+    parser.add_argument("--no-timing", dest="timing", action="store_const", const=0.0, help=untimed)
+
+
+def init(arguments: argparse.Namespace) -> None:
+    from ..training.new import new_config
+
+    new_config(**given(arguments))
+
+
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, "config_path", "CONFIG", _TRAIN_CONFIG, type=Path)
     resume = "continue from the last checkpoint; refused if data or settings are others"
     flag(parser, "--resume", resume, default=False)
+    dry_run = "read and check everything, time a few steps, write nothing"
+    flag(parser, "--dry-run", dry_run)
     flag(parser, "--accept-changes", "with --resume: continue although data or settings are others")
     seeds = "train a committee, one model for each seed; one number N stands for 0 … N−1"
     option(parser, "--seeds", "SEED", seeds, type=int, nargs="+")
@@ -59,6 +83,10 @@ def train(arguments: argparse.Namespace) -> None:
     options = given(arguments)
     options["overrides"] = parse_overrides(options["overrides"])
     check_it = options.pop("check")
+    if options.pop("dry_run", False):
+        only = {name: options[name] for name in ("config_path", "resume", "overrides")}
+        _needs_lightning("openmm_nequiplr.training.dry_run", "dry_run")(**only)
+        return
     if "seeds" in options:
         run = _needs_lightning("openmm_nequiplr.training.committee", "train_committee")
     else:
@@ -134,9 +162,8 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     committee = "more models: judge the mean of all, each of them, and what their spread tells"
     option(parser, "--committee", "MODEL", committee, nargs="+")
     data = "extended XYZ (Å, eV) or RuNNer input.data (Bohr, Hartree), unless units are given"
-    keys = ("energy", "forces", "charges", "dipole", "stress", "total-charge")
     data += "; with --split that of the training, if it is not given"
-    data_arguments(parser, data, ("length", "energy"), keys, nargs="?")
+    data_arguments(parser, data, ("length", "energy"), _KEYS, nargs="?")
     parts = "only structures that the training of MODEL used for this"
     choice(parser, "--split", ("train", "validation", "test"), parts)
     option(parser, "--output", "DIR", "write parity plots here")

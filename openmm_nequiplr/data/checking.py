@@ -192,8 +192,8 @@ def _energies(structures: Sequence[Structure]) -> str | None:
     return None
 
 
-def ignored_labels(names: Iterable[str], used: Collection[str]) -> str | None:
-    """A line on columns and keys that look like labels and are not read.
+def ignored_labels(names: Iterable[str], used: Collection[str]) -> list[str]:
+    """Columns and keys that look like labels and are not read, sorted.
 
     Parameters
     ----------
@@ -203,9 +203,6 @@ def ignored_labels(names: Iterable[str], used: Collection[str]) -> str | None:
         Those that were read.
     """
     words = ("energy", "force", "charge", "dipole", "stress", "virial")
-    rest = sorted(
+    return sorted(
         name for name in set(names) - set(used) if any(word in name.lower() for word in words)
     )
-    if not rest:
-        return None
-    return f"labels ignored: {', '.join(rest)} (data.keys names those to be read)"

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError, describe
 from .checking import Say, finish, ignored_labels
-from .keys import DEFAULT_KEYS, DataKeys
+from .keys import DEFAULT_KEYS, DataKeys, FoundKeys
 from .structure import Structure
 from .units import DataUnits
 
@@ -26,6 +26,7 @@ def read_extxyz(
     keys: DataKeys | None = None,
     units: DataUnits | None = None,
     say: Say = print,
+    found: FoundKeys | None = None,
 ) -> list[Structure]:
     """Read every frame of an extended XYZ file, converted to Å, eV and e.
 
@@ -38,6 +39,8 @@ def read_extxyz(
         Å and eV when not given.
     say : callable
         Takes a line on what was found that the labels alone do not tell.
+    found : FoundKeys, optional
+        Receives the keys of the file.
 
     Returns
     -------
@@ -75,7 +78,13 @@ def read_extxyz(
                     f"keys.{quantity}", f"{name!r}, in no frame of {path}", "a key of the file"
                 )
             )
-    _report_keys(path, frames, used, say)
+    names = set[str]().union(*map(_names, frames))
+    ignored = ignored_labels(names, {name for each in used.values() for name in each})
+    if found is not None:
+        found.ignored.update(ignored)
+        for quantity, own in used.items():
+            found.used.setdefault(quantity, set()).update(own)
+    _report_keys(path, frames, used, ignored, say)
     return finish(structures, path, units, ("angstrom", "eV"), tuple(keys.named()), say)
 
 
@@ -121,14 +130,16 @@ def check_frames(path: str | Path) -> None:
 
 
 def _report_keys(
-    path: str | Path, frames: Sequence[Atoms], used: dict[str, set[str]], say: Say
+    path: str | Path,
+    frames: Sequence[Atoms],
+    used: dict[str, set[str]],
+    ignored: Sequence[str],
+    say: Say,
 ) -> None:
     """Say which labels are read under several names, and which are not read."""
-    names = set[str]().union(*map(_names, frames))
-    taken = {name for each in used.values() for name in each}
-    line = ignored_labels(names, taken)
-    if line is not None:
-        say(f"{path}: {line}")
+    if ignored:
+        rest = ", ".join(ignored)
+        say(f"{path}: labels ignored: {rest} (data.keys names those to be read)")
     for quantity, own in used.items():
         if len(own) > 1:
             say(f"{path}: {quantity} under several names: {', '.join(sorted(own))}")

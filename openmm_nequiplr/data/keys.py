@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from ..errors import InputError, describe
 
@@ -56,10 +57,10 @@ class DataKeys:
     weight: str | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if value is not None and (not isinstance(value, str) or not value):
-                raise InputError(describe(f"keys.{field.name}", value, "the name of a key"))
+                raise InputError(describe(f"keys.{each.name}", value, "the name of a key"))
 
     def candidates(self, quantity: str) -> tuple[str, ...]:
         """Names to try for `quantity`, best first."""
@@ -69,3 +70,43 @@ class DataKeys:
     def named(self) -> dict[str, str]:
         """The quantities that the user named: quantity to key."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
+
+
+def with_names(keys: DataKeys, names: Mapping[str, str | None]) -> DataKeys:
+    """Key names with some of them replaced.
+
+    Parameters
+    ----------
+    keys : DataKeys
+    names : mapping of str to str
+        ``energy_key``, ``forces_key``, …; what is None stays as it is.
+
+    Raises
+    ------
+    TypeError
+        If there is no such quantity.
+    """
+    changes = {}
+    for name, value in names.items():
+        quantity = name.removesuffix("_key")
+        if quantity == name or not hasattr(keys, quantity):
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        if value is not None:
+            changes[quantity] = value
+    return replace(keys, **changes)
+
+
+@dataclass
+class FoundKeys:
+    """Key names in extended XYZ files, filled in as they are read.
+
+    Parameters
+    ----------
+    used : dict of str to set of str
+        Every quantity that was found, and the keys that it was read from.
+    ignored : set of str
+        Keys that look like labels and were not read.
+    """
+
+    used: dict[str, set[str]] = field(default_factory=dict)
+    ignored: set[str] = field(default_factory=set)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import InputError, describe
+from ..checks import check_choice
 from .checking import Say
 from .extxyz import read_extxyz
-from .keys import DataKeys
+from .keys import DataKeys, FoundKeys
 from .runner import read_runner
 from .structure import Structure
 from .units import DataUnits
@@ -22,6 +22,7 @@ def read_structures(
     format: str | None = None,
     units: DataUnits | None = None,
     say: Say = print,
+    found: FoundKeys | None = None,
 ) -> list[Structure]:
     """Read all structures of one file, or of several in the order given.
 
@@ -39,6 +40,8 @@ def read_structures(
     say : callable
         Takes a line on what was found that the labels alone do not tell: labels that are ignored,
         taken as unknown or contradict each other, total charges that are assumed.
+    found : FoundKeys, optional
+        Receives the keys of extended XYZ files.
 
     Returns
     -------
@@ -53,17 +56,17 @@ def read_structures(
         If a file cannot be understood, or distances are far from bonds in the unit of length
         and the user did not state it.
     """
-    if format is not None and format not in FORMATS:
-        raise InputError(describe("format", format, " or ".join(FORMATS)))
+    if format is not None:
+        check_choice("format", format, FORMATS)
     if not isinstance(path, (str, Path)):
-        return [s for each in path for s in read_structures(each, keys, format, units, say)]
+        return [s for each in path for s in read_structures(each, keys, format, units, say, found)]
     if not Path(path).is_file():
         raise FileNotFoundError(f"data file: expected an existing file, got {path}")
     if (format or _detect(path)) == "runner":
         if keys is not None and keys.named():
             say(f"{path}: keys of {', '.join(keys.named())} mean nothing in a RuNNer file")
         return read_runner(path, units, say)
-    return read_extxyz(path, keys, units, say)
+    return read_extxyz(path, keys, units, say, found)
 
 
 def unsaid(line: str) -> None:

@@ -222,9 +222,25 @@ def load_config(
         raise InputError(describe("config_path", str(path), "a YAML mapping"))
     for key, value in (overrides or {}).items():
         override(raw, key.split("."), value)
+    return parse_config(raw), raw
+
+
+def parse_config(raw: Mapping[str, Any]) -> TrainingConfig:
+    """The configuration in the entries of a training file.
+
+    Parameters
+    ----------
+    raw : mapping
+        As read from YAML.
+
+    Raises
+    ------
+    InputError
+        If a key is unknown (the closest valid one is named), or a value is of the wrong kind.
+    """
     config = build(TrainingConfig, raw, _SECTIONS)
     check_ranges(config)
-    return config, raw
+    return config
 
 
 def resolve(path: str, config_path: str | Path) -> Path:

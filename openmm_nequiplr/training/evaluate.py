@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..console import say
 from ..data.dataset import GraphDataset, Labels
-from ..data.keys import DataKeys
+from ..data.keys import DataKeys, with_names
 from ..data.reading import read_structures, unsaid
 from ..data.structure import Structure
 from ..data.units import DataUnits
@@ -208,33 +208,19 @@ def data_of(
     units = DataUnits(length_unit, energy_unit)
     say = print if verbose else unsaid
     if split is None:
-        keys = _with_names(keys or DataKeys(), key_names)
+        keys = with_names(keys or DataKeys(), key_names)
         if data is None:
             raise InputError(describe("data", None, "a data file, or a split"))
-        return read_structures(data, keys, format, units, say) if _is_path(data) else data
-    if data is not None and not _is_path(data):
+        if not isinstance(data, str | Path):
+            return data
+        return read_structures(data, keys, format, units, say)
+    if data is not None and not isinstance(data, str | Path):
         raise InputError(describe("data", "structures", "a file, or nothing, with split"))
     part = recorded_part(model, split, data)
-    keys = _with_names(keys or part.data.keys, key_names)
+    keys = with_names(keys or part.data.keys, key_names)
     units = part.data.units if units == DataUnits() else units
     structures = read_structures(part.files, keys, format or part.data.format, units, say)
     return structures if part.indices is None else [structures[i] for i in part.indices]
-
-
-def _is_path(data: object) -> TypeGuard[str | Path]:
-    return isinstance(data, str | Path)
-
-
-def _with_names(keys: DataKeys, names: dict[str, str | None]) -> DataKeys:
-    """The key names, with those given as ``energy_key``, ``forces_key``, … put in."""
-    changes = {}
-    for name, value in names.items():
-        quantity = name.removesuffix("_key")
-        if quantity == name or not hasattr(keys, quantity):
-            raise TypeError(f"evaluate_model() got an unexpected keyword argument {name!r}")
-        if value is not None:
-            changes[quantity] = value
-    return replace(keys, **changes)
 
 
 def prepared(

@@ -23,7 +23,8 @@ from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, new_model
 from .start import set_start
 
-_LABELS = ("energy", "forces", "charges", "dipole", "stress")
+#: What structures may be labelled with.
+LABELS = ("energy", "forces", "charges", "dipole", "stress")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
 
 def place_of(structure: Structure) -> str:
     """What makes two structures the same: atoms, positions, cell and charge."""
-    return digest(replace(structure.without(*_LABELS), weight=1.0, synthetic=False))
+    return digest(replace(structure.without(*LABELS), weight=1.0, synthetic=False))
 
 
 def _check_labels(config: TrainingConfig, parts: Parts) -> None:

@@ -120,7 +120,7 @@ def train(
     config, raw = load_config(config_path, overrides)
     output = Path(config.output)
     earlier = earlier_configs(config, config_path)
-    begun = any(has_checkpoint(Path(load_config(path)[0].output)) for path in earlier)
+    begun = any(map(_is_begun, earlier))
     _check_output(output, resume, begun)
 
     def advice() -> str:
@@ -142,8 +142,22 @@ def train(
             return _train(config, raw, config_path, resume, accept_changes, progress)
 
 
+def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) -> None:
+    """Refuse to resume nothing, and to begin where something is.
+
+    Raises
+    ------
+    InputError
+    """
+    begun = any(map(_is_begun, earlier_configs(config, config_path)))
+    _check_output(Path(config.output), resume, begun)
+
+
+def _is_begun(config_path: Path) -> bool:
+    return has_checkpoint(Path(load_config(config_path)[0].output))
+
+
 def _check_output(output: Path, resume: bool, begun: bool) -> None:
-    """Refuse to resume nothing, and to begin where something is."""
     there = has_checkpoint(output)
     if resume and not there and not begun:
         expected = "a checkpoint of an earlier run"

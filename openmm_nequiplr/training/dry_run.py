@@ -1,0 +1,90 @@
+"""A training that is read, checked and timed, and not made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..data.checking import Say
+from ..data.reading import unsaid
+from ..threads import limited_threads
+from .config import EquilibrationConfig, TrainingConfig, load_config
+from .estimate import SECONDS, Estimate, estimate
+from .initial import earlier_configs
+from .preparation import Parts, read_parts
+from .recorder import BEST_MODEL, Recorder
+from .run import check_output
+from .trainer import make_trainer
+
+
+def dry_run(
+    config_path: str | Path,
+    resume: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    seconds: float = SECONDS,
+    progress: bool = True,
+) -> Estimate:
+    """Check a training as :func:`.run.train` would begin it, and time a few of its steps.
+
+    Nothing is written.
+
+    Parameters
+    ----------
+    config_path : path
+    resume : bool
+        Whether the output directory may hold the training already.
+    overrides : dict, optional
+        Values that replace those of the file, with dotted keys.
+    seconds : float
+        After these no further step begins.
+    progress : bool
+        Print what would be trained.
+
+    Raises
+    ------
+    InputError
+        If configuration or data are not as they should be.
+    """
+    config, _ = load_config(config_path, overrides)
+    say: Say = print if progress else unsaid
+    check_output(config, config_path, resume)
+    make_trainer(config, Recorder(Path(config.output), {}))
+    config = _with_start(config, config_path, say)
+    parts = read_parts(config, config_path, say)
+    with limited_threads(config.num_threads):
+        found = estimate(config, parts, config_path, seconds)
+    for line in (*_labels(config, parts), *found.lines(config)):
+        say(line)
+    say(f"dry run: nothing was written; output would be in {config.output}")
+    return found
+
+
+def _with_start(config: TrainingConfig, config_path: str | Path, say: Say) -> TrainingConfig:
+    """The configuration with the model that it starts from, which may not be trained yet.
+
+    In its place comes a new one of the same kind: it takes the same time.
+    """
+    earlier = earlier_configs(config, config_path)
+    if not earlier:
+        return config
+    trained = Path(load_config(earlier[0])[0].output) / BEST_MODEL
+    if trained.is_file():
+        return dataclasses.replace(config, start_from=str(trained.resolve()))
+    say(f"start_from: {earlier[0]} would be trained first; try it alone for its time")
+    first = load_config(earlier[-1])[0]
+    return dataclasses.replace(
+        config, start_from=None, model=first.model, equilibration=EquilibrationConfig()
+    )
+
+
+def _labels(config: TrainingConfig, parts: Parts) -> list[str]:
+    """How many training structures have what the loss asks for."""
+    found = []
+    for name, weight in config.loss.weights().items():
+        attribute = "energy" if name == "energy_per_atom" else name
+        if weight > 0:
+            count = sum(getattr(each, attribute) is not None for each in parts.train)
+            found.append(f"{attribute} of {count} (weight {weight:g})")
+    return [f"labels: {', '.join(found)} training structures"]

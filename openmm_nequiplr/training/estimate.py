@@ -1,0 +1,272 @@
+"""Time and memory that a training will take, from optimiser steps that are really made."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
+from ..describe import describe_threads
+from ..model import NequIPLRPotential
+from .config import TrainingConfig
+from .module import TrainingModule
+from .preparation import Parts, prepare
+from .start import learn_charges_first
+
+#: Default limit of the timing, s.
+SECONDS = 20.0
+_MOST_STEPS, _BATCHES = 20, 4
+_MOST_SAMPLED, _TIMED_GRAPHS = 64, 3
+#: Fewer optimiser steps hardly make a model.
+_FEW_STEPS = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a training will take on this machine.
+
+    Parameters
+    ----------
+    weights : int
+        Of the model.
+    elements : tuple of str
+    receptive_field : float, Å
+    neighbors : float
+        Mean number of neighbours of an atom.
+    num_train, num_validation, num_test : int
+        Structures; harmonic copies count as such in `num_train`.
+    batches : int
+        Optimiser steps in an epoch.
+    steps_timed : int
+    step, epoch : float, s
+        Time of an optimiser step, and of an epoch with its validation.
+    preparation : float, s
+        Before the first epoch: graphs, lattice sums, Coulomb matrices, epochs of charges alone.
+    memory : float, GB
+        Of the process, on a GPU of the device.
+    """
+
+    weights: int
+    elements: tuple[str, ...]
+    receptive_field: float
+    neighbors: float
+    num_train: int
+    num_validation: int
+    num_test: int
+    batches: int
+    steps_timed: int
+    step: float
+    epoch: float
+    preparation: float
+    memory: float
+
+    def lines(self, config: TrainingConfig) -> list[str]:
+        """The figures in words.
+
+        Parameters
+        ----------
+        config : TrainingConfig
+            Of the training.
+        """
+        return [
+            f"structures: {self.num_train} for training, {self.num_validation} for validation, "
+            f"{self.num_test} for the test",
+            f"model: {self.weights} weights, elements {' '.join(self.elements)}, receptive field "
+            f"{self.receptive_field:g} Å, {self.neighbors:.3g} neighbours",
+            *self.durations(config),
+        ]
+
+    def durations(self, config: TrainingConfig) -> list[str]:
+        """The lines on time and memory alone."""
+        total = config.max_epochs * self.epoch
+        done, line = config.max_epochs, f"{config.max_epochs} epochs take {duration(total)}"
+        limit = None if config.max_time is None else 60.0 * config.max_time
+        if limit is not None and total > limit:
+            done = max(1, round(limit / self.epoch))
+            line = f"max_time ends it after {duration(limit)}, about {done} epochs"
+        threads = describe_threads(torch.get_num_threads())
+        lines = [
+            f"epoch: {duration(self.epoch)}, {self.batches} steps of {duration(self.step)} and the "
+            f"validation (steps timed: {self.steps_timed}; {threads})",
+            f"training: {line}; before it {duration(self.preparation)} of preparation",
+            f"memory: about {self.memory:.1f} GB",
+        ]
+        if done * self.batches < _FEW_STEPS:
+            advice = "more max_time or max_epochs, or a smaller model (num_features, l_max, r_max)"
+            lines.append(f"few steps, {done * self.batches} in all: try {advice}")
+        return lines
+
+
+def estimate(
+    config: TrainingConfig, parts: Parts, config_path: str | Path, seconds: float = SECONDS
+) -> Estimate:
+    """Time optimiser steps of a training on a sample of its structures.
+
+    Nothing is written, and the weights do not change.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    parts : Parts
+    config_path : path
+    seconds : float
+        After these no further step begins; one is always timed.
+
+    Raises
+    ------
+    InputError
+        If the training could not begin.
+    """
+    sample = min(max(_BATCHES * config.batch_size, config.validation_batch_size), _MOST_SAMPLED)
+    sample = max(sample, config.batch_size)
+    begin = time.perf_counter()
+    model, train, validation = prepare(config, parts, config_path, sample)
+    prepared = time.perf_counter() - begin
+    for_charges = _time_charges(model, config, train)
+    module = TrainingModule(model, config, train, validation).to(_device(config))
+    step, timed = _time_steps(module, seconds)
+    validated = _time_validation(module, min(seconds, 5.0))
+    num_train = len(parts.train) + _num_copies(config, len(parts.train))
+    batches = -(-num_train // config.batch_size)
+    batches_validated = -(-len(parts.validation) // config.validation_batch_size)
+    sampled = len(train) + len(validation)
+    missing = num_train + len(parts.validation) - sampled
+    graphs = parts.train[:_TIMED_GRAPHS]
+    of_graph = _mean_time(lambda: GraphDataset(graphs, model), 0.0, 1)[0] / len(graphs)
+    return Estimate(
+        weights=sum(parameter.numel() for parameter in model.parameters()),
+        elements=model.config.type_names,
+        receptive_field=model.config.receptive_field,
+        neighbors=model.config.avg_num_neighbors,
+        num_train=num_train,
+        num_validation=len(parts.validation),
+        num_test=len(parts.test),
+        batches=batches,
+        steps_timed=timed,
+        step=step,
+        epoch=batches * step + batches_validated * validated,
+        preparation=prepared + missing * of_graph + num_train * for_charges,
+        memory=_memory(module, missing),
+    )
+
+
+def _num_copies(config: TrainingConfig, structures: int) -> int:
+    return round(config.harmonic.copies * structures)
+
+
+def _time_charges(model: NequIPLRPotential, config: TrainingConfig, data: GraphDataset) -> float:
+    """Seconds for a structure in the epochs of charges alone."""
+    epochs = config.equilibration.charge_epochs
+    if not epochs:
+        return 0.0
+    one = dataclasses.replace(config.equilibration, charge_epochs=1)
+    settings = dataclasses.replace(config, equilibration=one)
+    epoch = _mean_time(lambda: learn_charges_first(model, settings, data, False), 0.0, 1)[0]
+    return epochs * epoch / len(data)
+
+
+def _device(config: TrainingConfig) -> str:
+    """Where Lightning puts the model."""
+    gpu = config.trainer.get("accelerator", "cpu") in ("gpu", "cuda", "auto")
+    return "cuda" if gpu and torch.cuda.is_available() else "cpu"
+
+
+def _time_steps(module: TrainingModule, seconds: float) -> tuple[float, int]:
+    """Seconds of an optimiser step, and how many were timed after a first one."""
+    module.on_train_start()
+    optimizer = module.configure_optimizers()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # the same work, and no step into the unknown
+
+    def make(batch: LabelledGraph) -> None:
+        loss = module.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        if module.config.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), module.config.gradient_clip)
+        optimizer.step()
+        if module.average is not None:
+            module.average.update_parameters(module.model)
+
+    batches = _batches(module.train_data, module.config.batch_size, module.config.seed)
+    return _mean_time(lambda: make(next(batches).to(module.device)), seconds, _MOST_STEPS)
+
+
+def _time_validation(module: TrainingModule, seconds: float) -> float:
+    """Seconds of a batch of the validation."""
+    module.on_validation_epoch_start()
+    batch = module.validation_data.batches(module.config.validation_batch_size)[0]
+    batch = batch.to(module.device)
+    return _mean_time(lambda: module.validation_step(batch, 0), seconds, 2)[0]
+
+
+def _mean_time(work: Callable[[], object], seconds: float, most: int) -> tuple[float, int]:
+    """Mean seconds of repeated work, without the first time, which may compile."""
+    begin = time.perf_counter()
+    work()
+    _synchronize()
+    count, first = 0, time.perf_counter()
+    while count == 0 or (count < most and time.perf_counter() - begin < seconds):
+        work()
+        _synchronize()
+        count += 1
+    return (time.perf_counter() - first) / count, count
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _batches(data: GraphDataset, size: int, seed: int) -> Iterator[LabelledGraph]:
+    """Batches of full size without end."""
+    sampler = EpochSampler(len(data), seed)
+    size = min(size, len(data))
+    for epoch in itertools.count():
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        for start in range(0, len(order) - size + 1, size):
+            yield LabelledGraph.collate([data[index] for index in order[start : start + size]])
+
+
+def _memory(module: TrainingModule, missing: int) -> float:
+    """GB of the training: of this process now, and of the graphs that it has not made."""
+    graphs = [*module.train_data.items, *module.validation_data.items]
+    more = missing * sum(map(_size, graphs)) / len(graphs)
+    if module.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return (_peak() + more) / 1e9
+
+
+def _peak() -> float:
+    """Bytes that this process had at most; 0 on systems that do not tell."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors in nested dataclasses and sequences."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if dataclasses.is_dataclass(value):
+        return sum(_size(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return sum(map(_size, value)) if isinstance(value, list | tuple) else 0
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it, as in ``3.2 min``."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= (1.5 if unit != "s" else 1.0) * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{1000.0 * seconds:.3g} ms"

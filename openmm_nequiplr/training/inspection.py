@@ -1,0 +1,243 @@
+"""What is in the data of a training: elements, cells, labels, charges, distances, sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..data.keys import FoundKeys
+from ..data.structure import Structure
+from ..neighbors import cell_heights
+from .preparation import LABELS, place_of
+from .statistics import (
+    elements_of,
+    fit_energy_scales,
+    fit_energy_shifts,
+    mean_num_neighbors,
+    shortest_distances,
+)
+
+#: Structures on which distances are counted, spread evenly over the data.
+_SAMPLE = 200
+#: Pairs farther apart are not looked for, Å.
+_FAR = 5.0
+#: A gap (Å) between atoms along a cell vector that is vacuum.
+_VACUUM = 6.0
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What is in a data set.
+
+    Parameters
+    ----------
+    structures : tuple of Structure
+        One or more.
+    keys : FoundKeys
+        Of extended XYZ files.
+    """
+
+    structures: tuple[Structure, ...]
+    keys: FoundKeys = field(default_factory=FoundKeys)
+
+    @cached_property
+    def sample(self) -> tuple[Structure, ...]:
+        """Structures spread evenly over the data."""
+        return self.structures[:: -(-len(self.structures) // _SAMPLE)]
+
+    @cached_property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols, in order of atomic number."""
+        return elements_of(self.structures)
+
+    @cached_property
+    def num_atoms(self) -> int:
+        """Atoms of all structures."""
+        return sum(structure.num_atoms for structure in self.structures)
+
+    @cached_property
+    def num_periodic(self) -> int:
+        """Number of periodic structures."""
+        return sum(structure.pbc for structure in self.structures)
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Each label and the number of structures in which a training can use it.
+
+        Dipoles of periodic structures and stresses of others are of no use.
+        """
+        usable = {"dipole": lambda s: not s.pbc, "stress": lambda s: s.pbc}
+        counts = {
+            name: sum(
+                getattr(s, name) is not None and usable.get(name, lambda s: True)(s)
+                for s in self.structures
+            )
+            for name in LABELS
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    @cached_property
+    def total_charges(self) -> dict[float, int]:
+        """Each total charge (e) and the number of structures that have it, ascending."""
+        return dict(sorted(Counter(s.total_charge for s in self.structures).items()))
+
+    @cached_property
+    def charges(self) -> dict[str, np.ndarray]:
+        """Reference charges of each element that has any, e."""
+        labelled = [s for s in self.structures if s.charges is not None]
+        if not labelled:
+            return {}
+        symbols = np.concatenate([np.array(s.symbols) for s in labelled])
+        values = np.concatenate([s.charges for s in labelled if s.charges is not None])
+        found = {name: values[symbols == name] for name in self.elements}
+        return {name: own for name, own in found.items() if len(own)}
+
+    @cached_property
+    def rms_force(self) -> float:
+        """Root mean square force component, eV/Å; 1 without forces."""
+        return float(fit_energy_scales(self.structures, self.elements)[0])
+
+    @cached_property
+    def copies(self) -> int:
+        """Number of structures that have atoms, positions, cell and charge of an earlier one."""
+        return len(self.structures) - len(set(map(place_of, self.structures)))
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """Shortest distance of each two elements in the sample, Å; infinite beyond 5 Å."""
+        table = shortest_distances(self.sample, self.elements, _FAR)
+        return np.where(table < _FAR, table, np.inf)
+
+    @cached_property
+    def vacuum(self) -> tuple[float, ...]:
+        """Width of the vacuum along each cell vector, Å: the least of all periodic structures."""
+        gaps = [_gaps(s) for s in self.sample if s.pbc]
+        return tuple(np.min(gaps, axis=0).tolist()) if gaps else (0.0, 0.0, 0.0)
+
+    @property
+    def open_axes(self) -> tuple[int, ...]:
+        """The cell vectors along which there is vacuum."""
+        return tuple(axis for axis, width in enumerate(self.vacuum) if width > _VACUUM)
+
+    def num_neighbors(self, cutoff: float) -> float:
+        """Mean number of neighbours of an atom within a cutoff (Å), in the sample."""
+        return mean_num_neighbors(self.sample, cutoff)
+
+    def lines(self) -> list[str]:
+        """The summary in words."""
+        rows = {
+            "structures": self._contents(),
+            "cells": self._cells(),
+            "labels": self._labels(),
+            "total charge": _counted({f"{q:+g}" if q else "0": n for q, n in
+                                      self.total_charges.items()}),
+            "distances": self._distances(),
+            "forces": self._forces(),
+            "energies": self._energies(),
+            "charges": self._charges(),
+            "copies": f"{self.copies} structures are copies of others" if self.copies else "",
+        }  # fmt: skip
+        return [f"{name + ':':14}{text}" for name, text in rows.items() if text]
+
+    def _contents(self) -> str:
+        from ase.formula import Formula
+
+        sizes = [s.num_atoms for s in self.structures]
+        kinds = Counter(Formula.from_list(list(s.symbols)).format("hill") for s in self.structures)
+        atoms = _range(min(sizes), max(sizes), "{:d}")
+        text = f"{len(sizes)} of {atoms} atoms, {len(self.elements)} elements"
+        often = ", ".join(f"{name} ({count})" for name, count in kinds.most_common(3))
+        more = f" and {len(kinds) - 3} more compositions" if len(kinds) > 3 else ""
+        return f"{text} {' '.join(self.elements)}: {often}{more}"
+
+    def _cells(self) -> str:
+        count, periodic = len(self.structures), self.num_periodic
+        if not periodic:
+            return "none, not periodic"
+        cells = [s.cell for s in self.structures if s.cell is not None]
+        edges = np.array([np.linalg.norm(cell, axis=1) for cell in cells])
+        volumes = [
+            abs(np.linalg.det(s.cell)) / s.num_atoms for s in self.structures if s.cell is not None
+        ]
+        text = "periodic" if periodic == count else f"{periodic} of {count} periodic"
+        text += f", edges {_range(edges.min(), edges.max(), '{:.2f}')} Å, "
+        text += f"{_range(min(volumes), max(volumes), '{:.1f}')} Å³ per atom"
+        widths = ", ".join(f"{self.vacuum[axis]:.1f} Å along {'abc'[axis]}" for axis in
+                           self.open_axes)  # fmt: skip
+        return f"{text}; vacuum of {widths}" if widths else text
+
+    def _labels(self) -> str:
+        found = []
+        for name, count in self.labels.items():
+            names = sorted(self.keys.used.get(name, ()))
+            keys = f" ({', '.join(names)})" if names else ""
+            found.append(f"{name}{keys} in {count}")
+        missing = [name for name in LABELS if name not in self.labels]
+        return (", ".join(found) or "none") + (f"; no {', '.join(missing)}" if missing else "")
+
+    def _distances(self) -> str:
+        names, table = self.elements, self.distances
+        pairs = [
+            (table[i, j], f"{names[i]}–{names[j]} {table[i, j]:.2f}")
+            for i in range(len(names))
+            for j in range(i, len(names))
+            if np.isfinite(table[i, j])
+        ]
+        if not pairs:
+            return ""
+        pairs.sort()
+        text = ", ".join(each for _, each in pairs[:_SHOWN])
+        return f"shortest {text}{' …' if len(pairs) > _SHOWN else ''} Å"
+
+    def _forces(self) -> str:
+        known = [(i, s.forces) for i, s in enumerate(self.structures) if s.forces is not None]
+        if not known:
+            return ""
+        index, forces = max(known, key=lambda each: float(np.abs(each[1]).max()))
+        return (
+            f"rms {self.rms_force:.3g} eV/Å, largest {np.abs(forces).max():.3g} (structure {index})"
+        )
+
+    def _energies(self) -> str:
+        if "energy" not in self.labels:
+            return ""
+        shifts = dict(zip(self.elements, fit_energy_shifts(self.structures, self.elements),
+                          strict=True))  # fmt: skip
+        rest = [
+            (s.energy - sum(shifts[symbol] for symbol in s.symbols)) / s.num_atoms
+            for s in self.structures
+            if s.energy is not None
+        ]
+        rms = 1000.0 * float(np.sqrt(np.mean(np.square(rest))))
+        return f"{rms:.3g} meV/atom (rms) about a sum over elements"
+
+    def _charges(self) -> str:
+        found = [
+            f"{name} {own.mean():+.2f} ({own.min():+.2f} to {own.max():+.2f})"
+            for name, own in self.charges.items()
+        ]
+        return f"{', '.join(found)} e" if found else ""
+
+
+def _gaps(structure: Structure) -> np.ndarray:
+    """Longest stretch along each cell vector without an atom, shape (3,), Å."""
+    assert structure.cell is not None
+    fractions = np.sort((structure.positions @ np.linalg.inv(structure.cell)) % 1.0, axis=0)
+    around = np.concatenate([fractions, fractions[:1] + 1.0])
+    return np.diff(around, axis=0).max(axis=0) * cell_heights(structure.cell)
+
+
+def _range(low: float, high: float, form: str) -> str:
+    first, last = form.format(low), form.format(high)
+    return first if first == last else f"{first}–{last}"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """Values with their numbers; alone if there is one."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{name} in {count}" for name, count in counts.items())

@@ -1,0 +1,205 @@
+"""From a data file to a training file: ``nequiplr init``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..checks import check_positive
+from ..data.checking import Say
+from ..data.keys import DEFAULT_KEYS, DataKeys, FoundKeys, with_names
+from ..data.reading import read_structures
+from ..data.structure import Structure
+from ..data.units import DataUnits
+from ..errors import InputError, describe
+from ..writing import replace_file
+from ..yaml_files import parse_yaml
+from .config import TrainingConfig, parse_config
+from .inspection import DataSummary
+from .preparation import LABELS, Parts, divide
+from .proposal import propose
+
+#: Minutes of training that are proposed.
+MINUTES = 60.0
+#: Words that the names of labels have in common.
+_WORDS = {"energy": "energy", "forces": "force", "charges": "charge", "dipole": "dipole"}
+
+
+def new_config(
+    data: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    force: bool = False,
+    max_time: float = MINUTES,
+    timing: float = 20.0,
+    format: str | None = None,
+    length_unit: str | None = None,
+    energy_unit: str | None = None,
+    say: Say = print,
+    **key_names: str | None,
+) -> Path:
+    """Look at data and write a training file for them.
+
+    Parameters
+    ----------
+    data : sequence of path
+        Data files.
+    output : path, optional
+        The file to write; that of the first data file, ending in ``.yaml``, in the working
+        directory when not given.
+    force : bool
+        Replace a file that is there.
+    max_time : float, min
+        How long the training may take.
+    timing : float, s
+        Optimiser steps of the training are timed for as long as this; not at all with 0.
+    format, length_unit, energy_unit : str, optional
+        Of the data files, see :class:`.config.DataConfig`.
+    say : callable
+        Takes lines on what was found.
+    **key_names : str
+        ``energy_key``, ``forces_key``, …: names of the labels.
+
+    Returns
+    -------
+    path
+        The file that was written.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        If data or options are not as they should be, or the file exists.
+    """
+    files = [Path(each) for each in data]
+    if not files:
+        raise InputError(describe("data", "no file", "one file or more"))
+    check_positive("max_time", max_time, " (min)")
+    target = Path(f"{_stem(files[0])}.yaml") if output is None else Path(output)
+    if target.exists() and not force:
+        raise InputError(describe("output", f"{target}, which exists", "a new file, or --force"))
+    if not target.parent.is_dir():
+        raise InputError(describe("output", str(target), "a file in a directory that exists"))
+    keys, units = with_names(DataKeys(), key_names), DataUnits(length_unit, energy_unit)
+    structures, keys, found = _read(files, keys, format, units, say)
+    summary = DataSummary(tuple(structures), found)
+    lines = summary.lines()
+    for line in lines:
+        say(line)
+    _check_labelled(summary)
+    entries = _data_entries(files, target, keys, format, units)
+    heading = [f"Written by nequiplr init for {', '.join(each.name for each in files)}:", *lines]
+    settings = (summary, entries, _stem(target), max_time)
+    config = parse_config(parse_yaml(propose(*settings, "")))
+    validation = structures if config.data.validation else ()
+    parts = divide(config, structures, validation)
+    durations = _timed(config, parts, target, timing, say)
+    if durations:
+        heading += ["", "Timed when this was written:", *durations]
+    heading += ["", f"nequiplr train {target}"]
+    replace_file(target, propose(*settings, "\n".join(heading)))
+    say(f"wrote {target}; next: nequiplr train {target}")
+    return target
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without endings, for a directory."""
+    return path.name.partition(".")[0] or "training"
+
+
+def _read(
+    files: Sequence[Path], keys: DataKeys, format: str | None, units: DataUnits, say: Say
+) -> tuple[list[Structure], DataKeys, FoundKeys]:
+    """Structures, the keys to read them with, and the keys that were found.
+
+    A label without a key of its usual names is read from the one key that looks like it.
+    """
+    found = FoundKeys()
+    said: list[str] = []
+    structures = read_structures(files, keys, format, units, said.append, found)
+    guessed = _guess(keys, found)
+    if guessed != keys:
+        again = FoundKeys()
+        saying: list[str] = []
+        try:
+            structures = read_structures(files, guessed, format, units, saying.append, again)
+        except InputError:  # it looks like a label and is none
+            guessed = keys
+        else:
+            found, said = again, saying
+            for quantity, name in guessed.named().items():
+                if getattr(keys, quantity) is None:
+                    said.append(f"{quantity}: read from {name!r}, the only key that looks like it")
+    for line in said:
+        say(line)
+    return structures, guessed, found
+
+
+def _guess(keys: DataKeys, found: FoundKeys) -> DataKeys:
+    """Keys, with those added that are alone in looking like a label that is missing."""
+    named = {each.name: getattr(keys, each.name) for each in fields(keys)}
+    known = {name for names in DEFAULT_KEYS.values() for name in names}
+    for quantity, word in _WORDS.items():
+        like = [n for n in found.ignored if word in n.lower() and "total" not in n.lower()]
+        if quantity not in found.used and len(like) == 1 and like[0] not in known:
+            named[quantity] = like[0]
+    return DataKeys(**named)
+
+
+def _check_labelled(summary: DataSummary) -> None:
+    """Refuse data from which nothing can be learned."""
+    if summary.labels:
+        return
+    ignored = ", ".join(sorted(summary.keys.ignored))
+    got = f"none of them{f', but {ignored}' if ignored else ''}"
+    expected = f"labels ({', '.join(LABELS)}; --energy-key, --forces-key, … name others)"
+    raise InputError(describe("data", got, expected))
+
+
+def _data_entries(
+    files: Sequence[Path], target: Path, keys: DataKeys, format: str | None, units: DataUnits
+) -> dict[str, Any]:
+    """The entries of ``data`` that say what is read, and how."""
+    paths = [_relative(each, target.parent) for each in files]
+    entries: dict[str, Any] = {"train": paths[0] if len(paths) == 1 else paths}
+    if format is not None:
+        entries["format"] = format
+    if keys.named():
+        entries["keys"] = keys.named()
+    given = {each.name: getattr(units, each.name) for each in fields(units)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given:
+        entries["units"] = given
+    return entries
+
+
+def _relative(path: Path, directory: Path) -> str:
+    """A path as seen from a directory; absolute if it is farther away than in a neighbour."""
+    try:
+        near = Path(os.path.relpath(path.resolve(), directory.resolve()))
+    except ValueError:  # another drive of Windows
+        return path.resolve().as_posix()
+    return (path.resolve() if near.parts[:2] == ("..", "..") else near).as_posix()
+
+
+def _timed(
+    config: TrainingConfig, parts: Parts, target: Path, seconds: float, say: Say
+) -> list[str]:
+    """Lines on time and memory, from steps that are really made; none without timing."""
+    if seconds <= 0:
+        return []
+    try:
+        from .estimate import estimate
+    except ModuleNotFoundError as error:
+        if not re.match(r"lightning|tqdm", error.name or ""):
+            raise
+        say("no estimate of the time: training needs Lightning, pip install openmm-nequiplr[train]")
+        return []
+    say(f"timing steps of the training, for {seconds:g} s at most …")
+    lines = estimate(config, parts, target, seconds).durations(config)
+    for line in lines:
+        say(line)
+    return lines
