@@ -34,7 +34,7 @@ def describe_atoms(
     """
     style = "hill" if "C" in symbols else "metal"
     formula = Formula.from_list(list(symbols)).format(style)
-    count = f"{len(symbols)} atom{'s' if len(symbols) != 1 else ''} {formula}"
+    count = f"{counted(len(symbols), 'atom')} {formula}"
     held = f" ({frozen} held fixed)" if frozen else ""
     sign = f"{charge:+g}" if charge else "0"
     parts = [count + held, f"charge {sign}" + (" (assumed)" if assumed else ""), _box(box)]
@@ -85,4 +85,9 @@ def describe_charges(
 
 def describe_threads(count: int) -> str:
     """The number of threads in words."""
-    return f"{count} thread{'s' if count != 1 else ''}"
+    return counted(count, "thread")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words, as in ``1 atom`` or ``2 atoms``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -11,6 +11,7 @@ from typing import Any
 from .. import __version__
 from ..analysis.contacts import ChargeRange, widest
 from ..analysis.minimisation import Minimisation
+from ..describe import counted
 from ..simulation.trial import DynamicsRun
 from .forces import RELATIVE_TOLERANCE, TOLERANCE, ForceCheck
 from .options import CheckOptions
@@ -75,11 +76,11 @@ class StabilityReport:
         outside = self.charges_outside
         if outside:
             found.append(
-                f"charges leave their range in {_count(len(outside), 'run')} ({outside[0]})"
+                f"charges leave their range in {counted(len(outside), 'run')} ({outside[0]})"
             )
         unsound = [scan.problem for scan in self.scans if scan.problem]
         if unsound:
-            what = f"{len(unsound)} of {_count(len(self.scans), 'pair scan')} unsound"
+            what = f"{len(unsound)} of {counted(len(self.scans), 'pair scan')} unsound"
             found.append(f"{what} ({unsound[0]})")
         return tuple(problem for problem in found if problem)
 
@@ -223,10 +224,6 @@ def _scan(scan: PairScan) -> dict[str, Any]:
 
 def _all(groups: dict[float, tuple]) -> Iterable[Any]:
     return (each for group in groups.values() for each in group)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _plain(value: Any) -> Any:

@@ -111,7 +111,7 @@ def check_frames(path: str | Path) -> None:
                 number += 1
                 count = int(line) if line.strip().isdecimal() and len(line) < 20 else 0
                 if count < 1:
-                    raise refuse(line.strip()[:40], "a number of atoms above 0")
+                    raise refuse(line.strip()[:40], "a number of atoms above 0, as in extended XYZ")
                 there = sum(1 for _ in itertools.islice(handle, count + 1))
                 if there <= count:
                     got = f"{count} atoms declared, {max(there - 1, 0)} lines of atoms there"

@@ -13,7 +13,7 @@ from ..threads import limited_threads
 from .config import EquilibrationConfig, TrainingConfig, load_config
 from .estimate import SECONDS, Estimate, estimate
 from .initial import earlier_configs
-from .preparation import Parts, read_parts
+from .preparation import Parts, has_label, read_parts
 from .recorder import BEST_MODEL, Recorder
 from .run import check_output
 from .trainer import make_trainer
@@ -85,6 +85,6 @@ def _labels(config: TrainingConfig, parts: Parts) -> list[str]:
     for name, weight in config.loss.weights().items():
         attribute = "energy" if name == "energy_per_atom" else name
         if weight > 0:
-            count = sum(getattr(each, attribute) is not None for each in parts.train)
+            count = sum(has_label(each, attribute) for each in parts.train)
             found.append(f"{attribute} of {count} (weight {weight:g})")
     return [f"labels: {', '.join(found)} training structures"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
-from ..describe import describe_threads
+from ..describe import counted, describe_threads
 from ..model import NequIPLRPotential
 from .config import TrainingConfig
 from .module import TrainingModule
@@ -92,9 +92,9 @@ class Estimate:
             done = max(1, round(limit / self.epoch))
             line = f"max_time ends it after {duration(limit)}, about {done} epochs"
         threads = describe_threads(torch.get_num_threads())
+        steps = f"{counted(self.batches, 'step')} of {duration(self.step)}"
         lines = [
-            f"epoch: {duration(self.epoch)}, {self.batches} steps of {duration(self.step)} and the "
-            f"validation (steps timed: {self.steps_timed}; {threads})",
+            f"epoch: {duration(self.epoch)}, {steps} and the validation (steps timed: {self.steps_timed}; {threads})",
             f"training: {line}; before it {duration(self.preparation)} of preparation",
             f"memory: about {self.memory:.1f} GB",
         ]

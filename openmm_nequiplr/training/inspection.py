@@ -10,8 +10,9 @@ import numpy as np
 
 from ..data.keys import FoundKeys
 from ..data.structure import Structure
+from ..describe import counted
 from ..neighbors import cell_heights
-from .preparation import LABELS, place_of
+from .preparation import LABELS, has_label, place_of
 from .statistics import (
     elements_of,
     fit_energy_scales,
@@ -70,15 +71,17 @@ class DataSummary:
 
         Dipoles of periodic structures and stresses of others are of no use.
         """
-        usable = {"dipole": lambda s: not s.pbc, "stress": lambda s: s.pbc}
-        counts = {
-            name: sum(
-                getattr(s, name) is not None and usable.get(name, lambda s: True)(s)
-                for s in self.structures
-            )
-            for name in LABELS
-        }
-        return {name: count for name, count in counts.items() if count}
+        counts = Counter(name for s in self.structures for name in LABELS if has_label(s, name))
+        return {name: counts[name] for name in LABELS if counts[name]}
+
+    @cached_property
+    def unlabelled(self) -> list[int]:
+        """Indices of structures without any label that a training can use."""
+        return [
+            index
+            for index, structure in enumerate(self.structures)
+            if not any(has_label(structure, name) for name in LABELS)
+        ]
 
     @cached_property
     def total_charges(self) -> dict[float, int]:
@@ -139,7 +142,7 @@ class DataSummary:
             "forces": self._forces(),
             "energies": self._energies(),
             "charges": self._charges(),
-            "copies": f"{self.copies} structures are copies of others" if self.copies else "",
+            "repeated": counted(self.copies, "structure") if self.copies else "",
         }  # fmt: skip
         return [f"{name + ':':14}{text}" for name, text in rows.items() if text]
 
@@ -149,7 +152,7 @@ class DataSummary:
         sizes = [s.num_atoms for s in self.structures]
         kinds = Counter(Formula.from_list(list(s.symbols)).format("hill") for s in self.structures)
         atoms = _range(min(sizes), max(sizes), "{:d}")
-        text = f"{len(sizes)} of {atoms} atoms, {len(self.elements)} elements"
+        text = f"{len(sizes)} of {atoms} {'atom' if atoms == '1' else 'atoms'}, elements"
         often = ", ".join(f"{name} ({count})" for name, count in kinds.most_common(3))
         more = f" and {len(kinds) - 3} more compositions" if len(kinds) > 3 else ""
         return f"{text} {' '.join(self.elements)}: {often}{more}"

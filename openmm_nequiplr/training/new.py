@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -99,9 +99,9 @@ def new_config(
     durations = _timed(config, parts, target, timing, say)
     if durations:
         heading += ["", "Timed when this was written:", *durations]
-    heading += ["", f"nequiplr train {target}"]
-    replace_file(target, propose(*settings, "\n".join(heading)))
-    say(f"wrote {target}; next: nequiplr train {target}")
+    command = f"nequiplr train {shlex.quote(str(target))}"
+    replace_file(target, propose(*settings, "\n".join([*heading, "", command])))
+    say(f"wrote {target}; next: {command}")
     return target
 
 
@@ -150,8 +150,13 @@ def _guess(keys: DataKeys, found: FoundKeys) -> DataKeys:
 
 
 def _check_labelled(summary: DataSummary) -> None:
-    """Refuse data from which nothing can be learned."""
+    """Refuse data, or single structures, from which nothing can be learned."""
     if summary.labels:
+        bare = summary.unlabelled
+        if bare:
+            got = f"{len(bare)} of {len(summary.structures)} without one, the first is {bare[0]}"
+            expected = f"structures with a label ({', '.join(summary.labels)})"
+            raise InputError(describe("data", got, expected))
         return
     ignored = ", ".join(sorted(summary.keys.ignored))
     got = f"none of them{f', but {ignored}' if ignored else ''}"
@@ -194,7 +199,7 @@ def _timed(
     try:
         from .estimate import estimate
     except ModuleNotFoundError as error:
-        if not re.match(r"lightning|tqdm", error.name or ""):
+        if (error.name or "").partition(".")[0] != "lightning":
             raise
         say("no estimate of the time: training needs Lightning, pip install openmm-nequiplr[train]")
         return []

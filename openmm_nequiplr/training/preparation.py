@@ -143,6 +143,12 @@ def place_of(structure: Structure) -> str:
     return digest(replace(structure.without(*LABELS), weight=1.0, synthetic=False))
 
 
+def has_label(structure: Structure, name: str) -> bool:
+    """Whether a structure has a label of use: no dipole in a cell, and no stress without one."""
+    usable = {"dipole": not structure.pbc, "stress": structure.pbc}.get(name, True)
+    return usable and getattr(structure, name) is not None
+
+
 def _check_labels(config: TrainingConfig, parts: Parts) -> None:
     """Every weighted quantity has labels somewhere, and every structure has one of them."""
     attributes = {
@@ -151,12 +157,8 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
         if weight > 0
     }
 
-    def has(structure: Structure, attribute: str) -> bool:
-        usable = {"dipole": not structure.pbc, "stress": structure.pbc}.get(attribute, True)
-        return usable and getattr(structure, attribute) is not None
-
     for name, attribute in attributes.items():
-        if not any(has(s, attribute) for s in parts.train):
+        if not any(has_label(s, attribute) for s in parts.train):
             raise InputError(
                 describe(f"loss.{name}", "a weight above 0, but no training label", "labels, or 0")
             )
@@ -164,7 +166,7 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
         raise InputError(describe("config_weight", 0.0, "one training structure above 0"))
     for part in ("train", "validation"):
         for index, structure in enumerate(getattr(parts, part)):
-            if not any(has(structure, attribute) for attribute in attributes.values()):
+            if not any(has_label(structure, attribute) for attribute in attributes.values()):
                 raise InputError(
                     describe(
                         f"{part} structure {index}",

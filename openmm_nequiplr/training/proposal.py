@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..describe import counted
 from .inspection import DataSummary
 
 #: Cutoffs (Å), the largest first, and the neighbours that an atom may have within one.
@@ -211,7 +212,7 @@ def _run(summary: DataSummary, num_train: int, max_time: float) -> Entries:
         "batch_size": (size, "structures in an optimiser step"),
         "gradient_clip": (20.0, ""),
         "ema_decay": (0.995, "average of the weights, which is what is kept"),
-        "max_epochs": (int(float(f"{epochs:.1e}")), f"of {steps} steps"),
+        "max_epochs": (int(float(f"{epochs:.1e}")), f"of {counted(steps, 'step')}"),
         "max_time": (max_time, "minutes; the training ends with whichever comes first"),
     }
 
