@@ -91,10 +91,10 @@ class Estimate:
         if limit is not None and total > limit:
             done = max(1, round(limit / self.epoch))
             line = f"max_time ends it after {duration(limit)}, about {done} epochs"
-        threads = describe_threads(torch.get_num_threads())
+        timed = f"steps timed: {self.steps_timed}; {describe_threads(torch.get_num_threads())}"
         steps = f"{counted(self.batches, 'step')} of {duration(self.step)}"
         lines = [
-            f"epoch: {duration(self.epoch)}, {steps} and the validation (steps timed: {self.steps_timed}; {threads})",
+            f"epoch: {duration(self.epoch)}, {steps} and the validation ({timed})",
             f"training: {line}; before it {duration(self.preparation)} of preparation",
             f"memory: about {self.memory:.1f} GB",
         ]
