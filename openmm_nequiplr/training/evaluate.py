@@ -210,7 +210,7 @@ def data_of(
     if split is None:
         keys = with_names(keys or DataKeys(), key_names)
         if data is None:
-            raise InputError(describe("data", None, "a data file, or a split"))
+            raise InputError(describe("data", None, "a data file, or --split"))
         if not isinstance(data, str | Path):
             return data
         return read_structures(data, keys, format, units, say)
