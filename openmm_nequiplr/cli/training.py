@@ -29,7 +29,7 @@ _TRAIN_CONFIG = (
 )
 
 
-_KEYS = ("energy", "forces", "charges", "dipole", "stress", "total-charge")
+_KEYS = ("energy", "forces", "charges", "dipole", "stress", "total-charge", "electric-field")
 
 
 def init_arguments(parser: argparse.ArgumentParser) -> None:

@@ -142,6 +142,7 @@ class DataSummary:
             "forces": self._forces(),
             "energies": self._energies(),
             "charges": self._charges(),
+            "fields": self._fields(),
             "repeated": counted(self.copies, "structure") if self.copies else "",
         }  # fmt: skip
         return [f"{name + ':':14}{text}" for name, text in rows.items() if text]
@@ -217,6 +218,11 @@ class DataSummary:
         ]
         rms = 1000.0 * float(np.sqrt(np.mean(np.square(rest))))
         return f"{rms:.3g} meV/atom (rms) about a sum over elements"
+
+    def _fields(self) -> str:
+        known = [s.electric_field for s in self.structures if s.electric_field is not None]
+        largest = max((float(np.linalg.norm(each)) for each in known), default=0.0)
+        return f"in {len(known)}, up to {largest:.3g} V/Å" if known else ""
 
     def _charges(self) -> str:
         found = [

@@ -154,7 +154,7 @@ def test_options_of_the_command_are_those_of_the_library():
     actions = {a.dest: a for a in commands["check"]._actions}
     known = {field.name: field.default for field in fields(CheckOptions)}
     own = set(signature(check_file).parameters) - {"options", "progress"}
-    assert set(actions) - {"help", "traceback"} == own | set(known)
+    assert set(actions) - {"help", "json", "traceback"} == own | set(known)
     for name, default in known.items():
         if "(default: " in (actions[name].help or ""):
             assert actions[name].help.endswith(f"(default: {default:g})"), name

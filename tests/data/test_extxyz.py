@@ -124,7 +124,7 @@ def test_several_files_in_order(tmp_path):
 def test_missing_file_and_unknown_format(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.xyz"):
         read_structures(tmp_path / "nothing.xyz")
-    with pytest.raises(InputError, match="format: expected extxyz or runner, got 'vasp'"):
+    with pytest.raises(InputError, match="format: expected one of 'extxyz', 'runner', got 'vasp'"):
         read_structures(_file(tmp_path), format="vasp")
 
 

@@ -54,6 +54,12 @@ def test_elements_distances_charges():
     assert "0 in 1, +1 in 1" in text
 
 
+def test_fields():
+    field = [0.0, 0.3, 0.4]
+    summary = DataSummary((_water(energy=1.0, electric_field=field), _water(energy=1.0)))
+    assert "fields:       in 1, up to 0.5 V/Å" in "\n".join(summary.lines())
+
+
 def test_energies_are_counted_from_a_sum_over_elements():
     energies = [-100.0 + 0.03 * sign for sign in (1, -1, 1, -1)]
     summary = DataSummary(tuple(_water(energy=energy) for energy in energies))
