@@ -60,7 +60,10 @@ PACKAGES = [
 ]
 MODULES = {
     "openmm_nequiplr.training.config": ["load_config", "TrainingConfig"],
+    "openmm_nequiplr.training.new": ["new_config"],
     "openmm_nequiplr.training.run": ["train", "TrainingResult"],
+    "openmm_nequiplr.training.dry_run": ["dry_run"],
+    "openmm_nequiplr.training.estimate": ["Estimate"],
     "openmm_nequiplr.training.committee": ["train_committee"],
     "openmm_nequiplr.training.evaluate": ["evaluate_model", "Metrics"],
     "openmm_nequiplr.training.spread": ["evaluate_committee"],

@@ -135,7 +135,9 @@ def suggestion(got: object, known: Iterable[str]) -> str:
     return "" if name is None else f"; did you mean {name!r}?"
 
 
-def unknown(kind: str, got: object, known: Iterable[str], where: str = "") -> str:
+def unknown(
+    kind: str, got: object, known: Iterable[str], where: str = "", meant: str | None = None
+) -> str:
     """Return the message ``unknown KIND 'GOT' in WHERE: did you mean 'NAME'?``.
 
     Parameters
@@ -148,9 +150,11 @@ def unknown(kind: str, got: object, known: Iterable[str], where: str = "") -> st
         The names that there are; all are listed if none is close.
     where : str
         Where it was looked up; nothing is said if empty.
+    meant : str, optional
+        The name that was meant, where that is known otherwise.
     """
     names = list(known)
-    name = closest(got, names)
+    name = meant or closest(got, names)
     place = f" in {where}" if where else ""
     advice = f"did you mean {name!r}?" if name else "expected one of " + ", ".join(names)
     return f"unknown {kind} {_shown.repr(got)}{place}: {advice}"

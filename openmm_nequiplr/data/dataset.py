@@ -190,7 +190,7 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
 
 
 #: Largest structure whose Coulomb matrix and slope are kept (4 N² numbers: 8 MB).
-_LINEARIZED_ATOMS = 500
+LINEARIZED_ATOMS = 500
 
 
 class GraphDataset(Dataset):
@@ -215,7 +215,7 @@ class GraphDataset(Dataset):
         self.items: list[LabelledGraph] = []
         for index, structure in enumerate(structures):
             item = labelled_graph(structure, model, f"structure {index}")
-            if item.graph.num_atoms <= _LINEARIZED_ATOMS:
+            if item.graph.num_atoms <= LINEARIZED_ATOMS:
                 item = replace(item, graph=model.with_linearized(item.graph))
             self.items.append(item)
 

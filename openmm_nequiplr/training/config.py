@@ -11,10 +11,11 @@ from ..checks import check_choice
 from ..data.keys import DataKeys
 from ..data.units import DataUnits
 from ..errors import InputError, describe
+from ..model import ModelConfig
 from ..yaml_files import read_yaml
 from .harmonic import HarmonicConfig
 from .limits import check_ranges
-from .parsing import build, override
+from .parsing import build, override, places_of
 from .sections import (
     EquilibrationConfig,
     LossConfig,
@@ -190,6 +191,16 @@ _SECTIONS: dict[str, type] = {
     "keys": DataKeys,
     "units": DataUnits,
 }
+#: Where keys belong that stand in one section alone: a message on a misplaced one says it.
+_PLACES = places_of(
+    {
+        "": TrainingConfig,
+        "model": ModelConfig,
+        "data.keys": DataKeys,
+        "data.units": DataUnits,
+        **{name: kind for name, kind in _SECTIONS.items() if name not in ("keys", "units")},
+    }
+)
 
 
 def load_config(
@@ -238,7 +249,7 @@ def parse_config(raw: Mapping[str, Any]) -> TrainingConfig:
     InputError
         If a key is unknown (the closest valid one is named), or a value is of the wrong kind.
     """
-    config = build(TrainingConfig, raw, _SECTIONS)
+    config = build(TrainingConfig, raw, _SECTIONS, places=_PLACES)
     check_ranges(config)
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -12,8 +13,13 @@ from ..errors import InputError, describe, unknown
 _T = TypeVar("_T")
 
 
-def check_keys(given: Mapping[str, Any], valid: list[str], where: str) -> None:
-    """Refuse unknown keys, naming the closest valid one.
+def check_keys(
+    given: Mapping[str, Any],
+    valid: list[str],
+    where: str,
+    places: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse unknown keys, naming the closest valid one, or the place where the key belongs.
 
     Parameters
     ----------
@@ -21,6 +27,8 @@ def check_keys(given: Mapping[str, Any], valid: list[str], where: str) -> None:
     valid : list of str
     where : str
         Name of the section with a dot at its end; empty at the top level.
+    places : mapping of str to str, optional
+        Keys and their dotted names in other sections.
 
     Raises
     ------
@@ -28,7 +36,22 @@ def check_keys(given: Mapping[str, Any], valid: list[str], where: str) -> None:
     """
     for key in given:
         if key not in valid:
-            raise InputError(unknown("key", key, valid, where.rstrip(".")))
+            meant = (places or {}).get(key)
+            raise InputError(unknown("key", key, valid, where.rstrip("."), meant))
+
+
+def places_of(sections: Mapping[str, type]) -> dict[str, str]:
+    """Dotted names of the keys that are in one section alone.
+
+    Parameters
+    ----------
+    sections : mapping of str to type
+        Dotted names of sections and their dataclasses; the top level is an empty name.
+    """
+    found = [(f.name, f"{name}.{f.name}".lstrip(".")) for name, kind in sections.items()
+             for f in fields(kind)]  # fmt: skip
+    count = Counter(key for key, _ in found)
+    return {key: place for key, place in found if count[key] == 1}
 
 
 def override(raw: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -46,7 +69,13 @@ def override(raw: dict[str, Any], keys: list[str], value: Any) -> None:
         raw[keys[-1]] = value
 
 
-def build(kind: type[_T], given: Any, sections: Mapping[str, type], where: str = "") -> _T:
+def build(
+    kind: type[_T],
+    given: Any,
+    sections: Mapping[str, type],
+    where: str = "",
+    places: Mapping[str, str] | None = None,
+) -> _T:
     """Make a dataclass out of a mapping.
 
     Parameters
@@ -59,6 +88,8 @@ def build(kind: type[_T], given: Any, sections: Mapping[str, type], where: str =
         Fields that are dataclasses themselves, at any level.
     where : str
         Prefix of names in error messages.
+    places : mapping of str to str, optional
+        Keys and their dotted names in other sections.
 
     Returns
     -------
@@ -72,7 +103,7 @@ def build(kind: type[_T], given: Any, sections: Mapping[str, type], where: str =
     if not isinstance(given, Mapping):
         raise InputError(describe(where.rstrip(".") or "configuration", given, "a mapping"))
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    check_keys(given, list(known), where)
+    check_keys(given, list(known), where, places)
     values: dict[str, Any] = {}
     for name, each in known.items():
         if name not in given:
@@ -81,7 +112,7 @@ def build(kind: type[_T], given: Any, sections: Mapping[str, type], where: str =
             continue
         value = given[name]
         if name in sections:
-            values[name] = build(sections[name], value or {}, sections, f"{where}{name}.")
+            values[name] = build(sections[name], value or {}, sections, f"{where}{name}.", places)
         else:
             values[name] = _convert(where + name, str(each.type), value)
     return kind(**values)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..data.dataset import LINEARIZED_ATOMS
 from ..describe import counted
 from .inspection import DataSummary
 
@@ -75,7 +76,7 @@ def propose(
     parts += [f"{name}:\n{_block(own, 2)}" for name, own in sections.items() if own]
     if "equilibration" not in [name for name, own in sections.items() if own]:
         parts.append(_stand_ins(summary))
-    parts.append(_copies(summary))
+    parts += [_copies(summary), _large(summary)]
     parts.append(_block(_run(summary, num_train, max_time)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -184,6 +185,20 @@ def _copies(summary: DataSummary) -> str:
             "# Forces are small: structures near minima, while dynamics goes farther. Better than",
             "# copies with forces of springs are structures from dynamics in the data:",
             "# harmonic: {copies: 1, displacement: 0.1, weight: 0.1}",
+        )
+    )
+
+
+def _large(summary: DataSummary) -> str:
+    """A word on structures whose charges take most of the time."""
+    most = max(structure.num_atoms for structure in summary.structures)
+    if most <= LINEARIZED_ATOMS:
+        return ""
+    return "\n".join(
+        (
+            f"# Structures of up to {most} atoms: trainings solve for charges with dense matrices, in",
+            "# a time that grows with the third power of the atoms. Smaller cells teach as much; a",
+            "# model that is trained on them runs in large ones, with iterative charges.",
         )
     )
 

@@ -100,6 +100,10 @@ def test_errors_name_key_and_expectation(tmp_path, extra, message):
     [
         ("data.keys.force", r"^unknown key 'force' in data\.keys: did you mean 'forces'\?$"),
         ("data.units.lenght", r"^unknown key 'lenght' in data\.units: did you mean 'length'\?$"),
+        ("lr", r"^unknown key 'lr': did you mean 'optimizer\.lr'\?$"),
+        ("num_features", r"^unknown key 'num_features': did you mean 'model\.num_features'\?$"),
+        ("loss.max_epochs", r"^unknown key 'max_epochs' in loss: did you mean 'max_epochs'\?$"),
+        ("optimizer.forces", r"^unknown key 'forces' in optimizer: expected one of name, lr"),
         ("model.rmax", r"^unknown key 'rmax' in model: did you mean 'r_max'\?$"),
         ("model.r_max_charges", r"^unknown key .* in model: did you mean 'r_max_charge'\?$"),
     ],

@@ -127,6 +127,13 @@ def test_names_that_yaml_would_misread(rng):
     assert (config.data.keys.energy, config.data.keys.charges) == ("on", "1e3")
 
 
+def test_large_structures_are_noticed(rng):
+    assert "Smaller cells teach as much" not in _config([_salt(rng, "forces")] * 2)[1]
+    grid = 3.0 * np.array([[i, j, k] for i in range(8) for j in range(8) for k in range(8)], float)
+    large = Structure(["Ar"] * 512, grid, 24.0 * np.eye(3), True, energy=1.0)
+    assert "up to 512 atoms" in _config([large, large])[1]
+
+
 def test_structures_near_minima_are_noticed(rng):
     from dataclasses import replace
 
