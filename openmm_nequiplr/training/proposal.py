@@ -196,9 +196,9 @@ def _large(summary: DataSummary) -> str:
         return ""
     return "\n".join(
         (
-            f"# Structures of up to {most} atoms: trainings solve for charges with dense matrices, in",
-            "# a time that grows with the third power of the atoms. Smaller cells teach as much; a",
-            "# model that is trained on them runs in large ones, with iterative charges.",
+            f"# Structures of up to {most} atoms: trainings solve for charges with dense matrices,",
+            "# whose time grows with the third power of the atoms. Smaller cells teach as much,",
+            "# and the model runs in large ones, with iterative charges.",
         )
     )
 
