@@ -197,10 +197,10 @@ def test_diverged_training_is_an_error(config_file):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"model.rmax": 3.0}, r"model\.rmax: expected 'r_max'"),
+        ({"model.rmax": 3.0}, r"unknown key 'rmax' in model: did you mean 'r_max'"),
         ({"loss.stress": 1.0}, r"loss\.stress: expected labels, or 0"),
         ({"loss.final": {"stress": 1.0}}, r"loss\.stress: expected above 0"),
-        ({"loss.final": {"force": 1.0}}, r"loss\.final\.force: expected 'forces'"),
+        ({"loss.final": {"force": 1.0}}, r"'force' in loss\.final: did you mean 'forces'"),
         ({"data.train": []}, r"data\.train: expected one file or more"),
         ({"data.num_validation": 10}, r"split\.train: expected at least one structure"),
         ({"model.type_names": ["Na", "Cl"]}, r"structure 0: elements: .*'O'"),
