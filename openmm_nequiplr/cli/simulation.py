@@ -37,6 +37,8 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     option(run, "--barostat-axes", "AXES", "of the anisotropic barostat (default: xyz)")
     option(run, "--barostat-interval", "N", "steps between moves (default: 25)")
     total_charge_argument(run, "structure")
+    field = "uniform field on an isolated structure, three components in V/nm"
+    option(run, "--electric-field", "V_PER_NM", field, nargs=3, type=float)
     flag(run, "--minimize", "relax the structure first")
     option(run, "--seed", "N", "of velocities, thermostat, barostat")
     force = parser.add_argument_group("forces")

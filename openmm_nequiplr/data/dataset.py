@@ -1,9 +1,9 @@
-"""Graphs and labels for training: built once, batched cheaply."""
+"""Graphs and labels for training: built when needed, kept while memory lasts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -191,46 +191,120 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
 
 #: Largest structure whose Coulomb matrix and slope are kept (4 N² numbers: 8 MB).
 LINEARIZED_ATOMS = 500
+#: Bytes of graphs that a data set keeps unless it is told otherwise.
+KEPT = 0.75e9
 
 
 class GraphDataset(Dataset):
-    """Structures turned into graphs once: neighbour lists, lattice sums and, where structures are
-    small enough, the Coulomb matrix and its slope are kept.
+    """Structures that become graphs when they are asked for, and stay so while memory lasts.
+
+    A graph has neighbour lists and a lattice sum; where structures are small enough, also the
+    Coulomb matrix and its slope. Graphs beyond the memory are made anew every time.
 
     Parameters
     ----------
     structures : sequence of Structure
     model : NequIPLRPotential
         Its ``build_graph`` makes the graphs.
+    memory : float, bytes
+        Of graphs that are kept.
 
     Raises
     ------
     InputError
-        If there are no structures, or one of them cannot become a graph (its index is named).
+        If there are no structures, or one of them has an element that the model does not know;
+        later, if one cannot become a graph. Its index is named.
     """
 
-    def __init__(self, structures: Sequence[Structure], model: NequIPLRPotential) -> None:
+    def __init__(
+        self, structures: Sequence[Structure], model: NequIPLRPotential, memory: float = KEPT
+    ) -> None:
         if not structures:
             raise InputError(describe("structures", "none", "at least one structure"))
-        self.items: list[LabelledGraph] = []
+        known = set(model.config.type_names)
         for index, structure in enumerate(structures):
-            item = labelled_graph(structure, model, f"structure {index}")
-            if item.graph.num_atoms <= LINEARIZED_ATOMS:
-                item = replace(item, graph=model.with_linearized(item.graph))
-            self.items.append(item)
+            if not known.issuperset(structure.symbols) or structure.electric_field is not None:
+                labelled_graph(structure, model, f"structure {index}")  # tells what is wrong
+        self._structures, self._model = list(structures), model
+        #: Bytes that may still be kept.
+        self.memory = memory
+        self._kept: dict[int, LabelledGraph] = {}
+        # the pairs of a lattice sum are needed again for stresses alone
+        self._bare = all(structure.stress is None for structure in structures)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self._structures)
+
+    def __iter__(self) -> Iterator[LabelledGraph]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> LabelledGraph:
-        return self.items[index]
+        item = self._kept.get(index)
+        if item is None:
+            item = self._made(index)
+            size = stored_bytes(item)
+            if size <= self.memory:
+                self.memory -= size
+                self._kept[index] = item
+        return item
 
-    def batches(self, batch_size: int) -> list[LabelledGraph]:
+    def _made(self, index: int) -> LabelledGraph:
+        item = labelled_graph(self._structures[index], self._model, f"structure {index}")
+        if item.graph.num_atoms > LINEARIZED_ATOMS:
+            return item
+        graph = self._model.with_linearized(item.graph)
+        if self._bare and graph.linearized[0] is not None:
+            graph = replace(graph, ewald=(None,))
+        return replace(item, graph=graph)
+
+    def batches(self, batch_size: int) -> Batches:
         """All items in order, in batches of at most `batch_size`, for evaluation."""
-        return [
-            LabelledGraph.collate(self.items[i : i + batch_size])
-            for i in range(0, len(self.items), batch_size)
-        ]
+        return Batches(self, batch_size)
+
+
+class Batches(Dataset):
+    """Consecutive batches of a data set, each joined when it is asked for.
+
+    Parameters
+    ----------
+    data : GraphDataset
+    size : int
+        Structures in a batch, but for the last one.
+    chosen : sequence of int, optional
+        Which of the batches; one below 0 stands for the first without its labels.
+    """
+
+    def __init__(self, data: GraphDataset, size: int, chosen: Sequence[int] | None = None) -> None:
+        self.data, self.size = data, size
+        self.chosen = range(-(-len(data) // size)) if chosen is None else chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[LabelledGraph]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> LabelledGraph:
+        number = self.chosen[index]
+        start = max(number, 0) * self.size
+        places = range(start, min(start + self.size, len(self.data)))
+        batch = LabelledGraph.collate([self.data[place] for place in places])
+        return batch if number >= 0 else LabelledGraph(batch.graph, batch.labels.blank())
+
+    def share(self, rank: int, world_size: int) -> Batches:
+        """Those of one process of several; all have as many, some of them without labels."""
+        own = list(self.chosen[rank::world_size])
+        own += [-1] * (-(-len(self) // world_size) - len(own))
+        return Batches(self.data, self.size, own)
+
+
+def stored_bytes(value: object) -> int:
+    """Bytes of all tensors in nested dataclasses and sequences."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if is_dataclass(value):
+        return sum(stored_bytes(getattr(value, field.name)) for field in fields(value))
+    return sum(map(stored_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 class EpochSampler(Sampler[int]):

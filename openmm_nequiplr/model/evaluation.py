@@ -230,7 +230,7 @@ class Evaluator:
         if memory is not None and graph.periodic[0]:
             operator: CoulombOperator = memory.mesh(graph, positions, cell[0])
         else:
-            operator = model.coulomb_operators(graph, positions, cell)[0]
+            operator = model.coulomb_operator(graph, 0, positions, cell)
         self._inference.solver = self._solver(graph, operator, memory)
         outside = None
         if graph.electric_field is not None:

@@ -255,44 +255,48 @@ class NequIPLRPotential(ExactBuffers):
         shifts = self.energy_shifts[graph.types]
         return shifts.new_zeros(graph.num_graphs).index_add(0, graph.batch, shifts)
 
-    def coulomb_operators(
-        self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
-    ) -> list[CoulombOperator]:
-        """The Coulomb operator of each structure."""
+    def coulomb_operator(
+        self, graph: AtomicGraph, index: int, positions: torch.Tensor, cell: torch.Tensor
+    ) -> CoulombOperator:
+        """The Coulomb operator of one structure of a graph.
+
+        Parameters
+        ----------
+        graph : AtomicGraph
+        index : int
+            Which of its structures.
+        positions, cell : torch.Tensor, float64, shapes (N, 3) and (B, 3, 3), Å
+            Of all structures.
+        """
         constant = self.config.coulomb_constant
-        widths = self.widths[graph.types]
-        operators: list[CoulombOperator] = []
-        start = 0
-        for index, count in enumerate(graph.counts):
-            own = slice(start, start + count)
-            start += count
-            geometry = graph.ewald[index]
-            if geometry is not None:
-                operators.append(
-                    EwaldCoulomb(positions[own], cell[index], widths[own], geometry, constant)
-                )
-            elif graph.periodic[index]:
-                if not self.config.legacy_periodic:
-                    expected = "one with a lattice sum (build_graph makes it by default)"
-                    raise InputError(describe("graph", "one without", expected))
-                operators.append(
-                    LegacyPeriodicCoulomb(positions[own], cell[index], widths[own], constant)
-                )
-            elif self.config.legacy_nonperiodic:
-                first = self.hardness(graph.types[own][:1])[0]
-                operators.append(LegacyFreeCoulomb(positions[own], widths[own], first, constant))
-            else:
-                operators.append(FreeSpaceCoulomb(positions[own], widths[own], constant))
-        return operators
+        start = sum(graph.counts[:index])
+        own = slice(start, start + graph.counts[index])
+        points, widths = positions[own], self.widths[graph.types[own]]
+        geometry = graph.ewald[index]
+        if geometry is not None:
+            return EwaldCoulomb(points, cell[index], widths, geometry, constant)
+        if graph.periodic[index]:
+            if not self.config.legacy_periodic:
+                expected = "one with a lattice sum (build_graph makes it by default)"
+                raise InputError(describe("graph", "one without", expected))
+            return LegacyPeriodicCoulomb(points, cell[index], widths, constant)
+        if self.config.legacy_nonperiodic:
+            first = self.hardness(graph.types[own][:1])[0]
+            return LegacyFreeCoulomb(points, widths, first, constant)
+        return FreeSpaceCoulomb(points, widths, constant)
 
     def coulomb_matrices(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> list[torch.Tensor]:
         """K of each structure, eV/e²: to first order in the positions where the graph has it so."""
-        if cell is graph.cell and all(known is not None for known in graph.linearized):
-            pairs = zip(graph.linearized, positions.split(graph.counts), strict=True)
-            return [known.matrix(own) for known, own in pairs if known is not None]
-        return [operator.matrix() for operator in self.coulomb_operators(graph, positions, cell)]
+        matrices = []
+        for index, own in enumerate(positions.split(graph.counts)):
+            known = graph.linearized[index] if cell is graph.cell else None
+            if known is None:
+                matrices.append(self.coulomb_operator(graph, index, positions, cell).matrix())
+            else:
+                matrices.append(known.matrix(own))
+        return matrices
 
     def with_linearized(self, graph: AtomicGraph) -> AtomicGraph:
         """The graph of one structure with K and its gradient, where it has a lattice sum.
@@ -301,7 +305,7 @@ class NequIPLRPotential(ExactBuffers):
         """
         if not self.config.equilibration:
             return graph
-        operator = self.coulomb_operators(graph, graph.positions, graph.cell)[0]
+        operator = self.coulomb_operator(graph, 0, graph.positions, graph.cell)
         return replace(graph, linearized=(operator.linearized(graph.positions),))
 
     # --------------------------------------------------------------- forward

@@ -195,6 +195,8 @@ def _headline(
         settings.long_range,
     )
     platform = simulation.context.getPlatform().getName()
+    if settings.electric_field is not None:
+        atoms += " in a field of ({:g}, {:g}, {:g}) V/nm".format(*settings.electric_field)
     return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
 
 

@@ -56,6 +56,9 @@ class DataConfig:
         not given.
     per_species_scales : bool
         Scale energies by the rms force of each element instead of that of all atoms.
+    memory : float, GB
+        Of neighbour lists and Coulomb matrices that are kept from epoch to epoch, a fifth of it for
+        validation; those beyond are made anew every time.
     """
 
     train: tuple[str, ...]
@@ -70,6 +73,7 @@ class DataConfig:
     units: DataUnits = field(default_factory=DataUnits)
     energy_shifts: Mapping[str, float] | None = None
     per_species_scales: bool = False
+    memory: float = 0.75
 
 
 @dataclass(frozen=True)

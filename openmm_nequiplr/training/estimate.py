@@ -8,11 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
+from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph, stored_bytes
 from ..describe import counted, describe_threads
 from ..model import NequIPLRPotential
 from .config import TrainingConfig
@@ -238,8 +237,9 @@ def _batches(data: GraphDataset, size: int, seed: int) -> Iterator[LabelledGraph
 
 def _memory(module: TrainingModule, missing: int) -> float:
     """GB of the training: of this process now, and of the graphs that it has not made."""
-    graphs = [*module.train_data.items, *module.validation_data.items]
-    more = missing * sum(map(_size, graphs)) / len(graphs)
+    graphs = [*module.train_data, *module.validation_data]
+    more = missing * sum(map(stored_bytes, graphs)) / len(graphs)
+    more = min(more, module.train_data.memory + module.validation_data.memory)
     if module.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     return (_peak() + more) / 1e9
@@ -253,15 +253,6 @@ def _peak() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else 1024 * peak)
-
-
-def _size(value: Any) -> int:
-    """Bytes of all tensors in nested dataclasses and sequences."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if dataclasses.is_dataclass(value):
-        return sum(_size(getattr(value, field.name)) for field in dataclasses.fields(value))
-    return sum(map(_size, value)) if isinstance(value, list | tuple) else 0
 
 
 def duration(seconds: float) -> str:

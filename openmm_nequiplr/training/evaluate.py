@@ -135,7 +135,7 @@ def evaluate_model(
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
     wants_stress = any(s.stress is not None and s.pbc for s in data)
-    for batch in GraphDataset(data, model).batches(batch_size):
+    for batch in GraphDataset(data, model, memory=0).batches(batch_size):
         batch = batch.to(model.device)
         result = model(batch.graph, compute_forces=True, compute_stress=wants_stress)
         errors = residuals(result, batch.labels)

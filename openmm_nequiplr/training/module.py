@@ -189,12 +189,9 @@ class TrainingModule(pl.LightningModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Batches made once; each process has its share, filled up with unlabelled ones."""
+        """Each process has its share, filled up with unlabelled batches."""
         batches = self.validation_data.batches(self.config.validation_batch_size)
-        world = self.trainer.world_size
-        share = batches[self.global_rank :: world]
-        while len(share) < -(-len(batches) // world):
-            share.append(LabelledGraph(batches[0].graph, batches[0].labels.blank()))
+        share = batches.share(self.global_rank, self.trainer.world_size)
         return DataLoader(share, batch_size=None, collate_fn=_itself)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(

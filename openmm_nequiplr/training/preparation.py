@@ -208,7 +208,11 @@ def prepare(
     learned, validated = [*parts.train, *copies], parts.validation
     if sample is not None:
         learned, validated = _sampled(learned, sample), _sampled(validated, sample)
-    data = GraphDataset(learned, model), GraphDataset(validated, model)
+    memory = 1e9 * config.data.memory
+    data = (
+        GraphDataset(learned, model, 0.8 * memory),
+        GraphDataset(validated, model, 0.2 * memory),
+    )
     fit_energies(model, config, parts.train)
     set_start(model, config.equilibration, data[0])
     return model.train(), *data

@@ -43,7 +43,7 @@ def refit_energy_shifts(
         return np.zeros(len(shifts))
     energies: list[float] = []
     with torch.no_grad():
-        for batch in GraphDataset(labelled, model).batches(batch_size):
+        for batch in GraphDataset(labelled, model, memory=0).batches(batch_size):
             output = model(batch.graph.to(model.device), compute_forces=False)
             energies.extend(output.energy.tolist())
     rest = [

@@ -82,7 +82,7 @@ def _fit_electronegativity(
     """Mean and spread of χ = −(J q + K (q + Z)) of the reference charges q, for each element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
     charge_spread = _LEAST_SPREAD
-    for item in data.items:
+    for item in data:
         graph, charges = item.graph, item.labels.charges
         if charges is None or not bool(torch.isfinite(charges).all()):
             charges, charge_spread = _stand_in_charges(model, stand_in, graph), _STAND_IN_SPREAD
@@ -115,7 +115,7 @@ def learn_charges_first(
     assert model.electronegativity_stage is not None
     parameters = list(model.electronegativity_stage.parameters())
     optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
-    fixed = [_Fixed(model, item) for item in train_data.items if item.labels.charges is not None]
+    fixed = [_Fixed(model, item) for item in train_data if item.labels.charges is not None]
     if not fixed:
         expected = "reference charges in the training set"
         raise InputError(describe("equilibration.charge_epochs", settings.charge_epochs, expected))

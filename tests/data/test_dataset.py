@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from openmm_nequiplr.data import (
     Structure,
     structure_from_atoms,
 )
+from openmm_nequiplr.data.dataset import stored_bytes
 from openmm_nequiplr.errors import InputError, UnknownElementError
 
 
@@ -25,7 +28,7 @@ def test_batch_of_mixed_structures(make_model, molecule, crystal):
         Structure(("O",), [[0, 0, 0]], energy=-2.0, charges=[0.5], total_charge=0.5),
     ]
     dataset = GraphDataset(structures, make_model())
-    whole = LabelledGraph.collate(dataset.items)
+    whole = LabelledGraph.collate(list(dataset))
     assert whole.graph.counts == (7, 6, 1)
     assert whole.graph.periodic == (False, True, False)
     assert whole.graph.total_charge.tolist() == [0.0, 0.0, 0.5]
@@ -84,6 +87,40 @@ def test_errors_name_the_structure(make_model):
         GraphDataset([good, Structure(("Xe",), [[0, 0, 0]])], make_model())
     with pytest.raises(InputError, match="structures: expected at least one"):
         GraphDataset([], make_model())
+
+
+def test_graphs_beyond_the_memory_are_made_anew(make_model, crystal):
+    """Kept ones are the same object, others are equal; no more is kept than was said."""
+    model = make_model()
+    structures = [structure_from_atoms(crystal)] * 4
+    size = stored_bytes(GraphDataset(structures, model)[0])
+    data = GraphDataset(structures, model, memory=2.5 * size)
+    order = [3, 0, 1, 2]
+    first, again = ([data[index] for index in order] for _ in range(2))
+    kept = [a is b for a, b in zip(first, again, strict=True)]
+    assert kept == [True, True, False, False]
+    assert 0 <= data.memory < size
+    one, other = (model(item.graph).forces for item in (first[2], again[2]))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("stress", [False, True])
+def test_pairs_of_the_lattice_sum_are_kept_for_stresses_alone(make_model, crystal, stress):
+    plain = structure_from_atoms(crystal)
+    labelled = replace(plain, stress=np.eye(3)) if stress else plain
+    data = GraphDataset([plain, labelled], make_model())
+    assert all((item.graph.ewald[0] is not None) is stress for item in data)
+    assert all(item.graph.linearized[0] is not None for item in data)
+
+
+def test_shares_of_validation_batches(make_model, molecule):
+    structures = [replace(structure_from_atoms(molecule), energy=float(e)) for e in range(7)]
+    batches = GraphDataset(structures, make_model()).batches(2)
+    shares = [batches.share(rank, 3) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 2, 2]
+    energies = [batch.labels.energy for share in shares for batch in share]
+    assert sorted(torch.cat([e for e in energies if e is not None]).tolist()) == list(range(7))
+    assert sum(e is None for e in energies) == 2
 
 
 def test_order_depends_on_seed_and_epoch_alone():

@@ -75,7 +75,7 @@ def test_labels_of_a_cell_become_those_of_a_molecule(models, ions):
         stress=np.eye(3),
     )
     for model, periodic in zip(models, (True, False), strict=True):
-        item = GraphDataset([structure], model).items[0]
+        item = GraphDataset([structure], model)[0]
         assert item.graph.periodic == (periodic,)
         assert (item.labels.dipole is None) is periodic
         assert (item.labels.stress is None) is not periodic

@@ -8,6 +8,7 @@ import pytest
 from openmm import app, unit
 
 from openmm_nequiplr import ChargeReporter, NequIPLRCalculator, create_system
+from openmm_nequiplr.cli import main
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.simulation import (
     current_evaluation,
@@ -147,3 +148,19 @@ def test_calculator_notices_another_field(tiny_model, cluster):
     assert first == pytest.approx(reference(tiny_model, cluster, (0, 0, 2))[0], abs=1e-9)
     assert second == pytest.approx(reference(tiny_model, cluster, (0, 0, 4))[0], abs=1e-9)
     assert first != second
+
+
+def test_md_command_and_its_restart(tmp_path, capsys):
+    """The field acts, is said, and is kept by a restart."""
+    energies = {}
+    for field in ("0", "2"):
+        output = tmp_path / field
+        options = ["--steps", "4", "--report-interval", "2", "--seed", "1", "--threads", "1"]
+        arguments = ["md", "carbon-chain", *options, "--output", str(output)]
+        assert main([*arguments, "--electric-field", field, "0", "0"]) == 0
+        energies[field] = float((output / "log.csv").read_text().splitlines()[1].split(",")[2])
+    assert abs(energies["0"] - energies["2"]) > 1e-3
+    assert "in a field of (2, 0, 0) V/nm" in capsys.readouterr().out
+    again = ["md", "carbon-chain", "--steps", "4", "--restart", "--output", str(output)]
+    assert main(again) == 0
+    assert "in a field of (2, 0, 0) V/nm" in capsys.readouterr().out

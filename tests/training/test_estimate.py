@@ -62,7 +62,7 @@ def test_a_sample_has_the_statistics_of_all(settings):
     some, few, fewer = prepare(config, parts, path, sample=1)
     assert (len(train), len(validation)) == (8, 2)
     assert (len(few), len(fewer)) == (1, 1)
-    assert few.items[0].labels.charges is not None
+    assert few[0].labels.charges is not None
     assert some.config == whole.config
     assert torch.equal(some.energy_shifts, whole.energy_shifts)
 

@@ -63,8 +63,8 @@ def test_model_file_is_the_best_epoch_with_averaged_weights(
     assert model.config.type_names == ("O", "Na", "Cl")
     assert not model.training
     train_part = GraphDataset([structures[i] for i in split["train"]], model)
-    charges = torch.cat([model(item.graph).charges for item in train_part.items])
-    types = torch.cat([item.graph.types for item in train_part.items])
+    charges = torch.cat([model(item.graph).charges for item in train_part])
+    types = torch.cat([item.graph.types for item in train_part])
     for name, (lowest, highest) in json.loads(model.metadata["charge_range"]).items():
         own = charges[types == model.config.type_names.index(name)]
         assert (own.min().item(), own.max().item()) == pytest.approx((lowest, highest), abs=1e-6)

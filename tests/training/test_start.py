@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openmm_nequiplr.data import Structure
-from openmm_nequiplr.data.dataset import GraphDataset
+from openmm_nequiplr.data.dataset import GraphDataset, labelled_graph
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
 from openmm_nequiplr.training.config import (
@@ -192,10 +192,12 @@ def test_kept_matrices_change_nothing(structures, options):
     model = new_model(**options)
     if model.charge_offset is not None:
         torch.nn.init.constant_(model.charge_offset[1:2], 0.6)
-    kept = GraphDataset(structures, model).items[0].graph
+    kept = GraphDataset(structures, model)[0].graph
     assert kept.linearized[0] is not None
     results = []
-    for graph in (kept, replace(kept, linearized=(None,))):
+    plain = labelled_graph(structures[0], model, "structure").graph
+    assert plain.linearized[0] is None
+    for graph in (kept, plain):
         output = model(graph)
         loss = output.forces.square().sum() + output.charges.square().sum() + output.energy.sum()
         gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
