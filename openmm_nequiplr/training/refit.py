@@ -13,9 +13,15 @@ from ..data.structure import Structure
 from ..model import NequIPLRPotential
 from .statistics import fit_energy_shifts
 
+#: Structures whose energies a refit takes in.
+MOST = 1000
+
 
 def refit_energy_shifts(
-    model: NequIPLRPotential, structures: Sequence[Structure], batch_size: int = 8
+    model: NequIPLRPotential,
+    structures: Sequence[Structure],
+    batch_size: int = 8,
+    most: int = MOST,
 ) -> np.ndarray:
     """Correct the energy shifts so that no composition is too high or too low on the average.
 
@@ -31,13 +37,15 @@ def refit_energy_shifts(
         Those of the training; the ones without an energy are passed over.
     batch_size : int
         Structures evaluated at a time.
+    most : int
+        Structures evaluated; of each composition as many, evenly chosen, and at least one.
 
     Returns
     -------
     array, float64, shape [T]
         What was added to the shifts, eV; zeros if no structure has an energy.
     """
-    labelled = [s for s in structures if s.energy is not None]
+    labelled = _chosen([s for s in structures if s.energy is not None], most)
     shifts = dict(model.named_buffers())["energy_shifts"]
     if not labelled:
         return np.zeros(len(shifts))
@@ -53,3 +61,15 @@ def refit_energy_shifts(
     change = fit_energy_shifts(rest, model.config.type_names)
     shifts += torch.from_numpy(change).to(shifts)
     return change
+
+
+def _chosen(structures: list[Structure], most: int) -> list[Structure]:
+    """No more than ``most`` structures with all compositions among them, in their order."""
+    if len(structures) <= most:
+        return structures
+    places: dict[tuple[str, ...], list[int]] = {}
+    for index, structure in enumerate(structures):
+        places.setdefault(tuple(sorted(structure.symbols)), []).append(index)
+    share = max(1, most // len(places))
+    chosen = [i for own in places.values() for i in own[:: -(-len(own) // share)]]
+    return [structures[index] for index in sorted(chosen)]

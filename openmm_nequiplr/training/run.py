@@ -42,6 +42,8 @@ from .trainer import make_trainer
 from .trainer import writes as _writes
 
 METRICS = "metrics.json"
+# Structures for the first energy shifts, which need the level of the electrostatics alone.
+_REFITTED_AT_FIRST = 16
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,8 @@ def _warm_up(
     if config.equilibration.charge_epochs > 0:
         learn_charges_first(model, config, train_data, progress)
     if config.refit_energy_shifts and config.data.energy_shifts is None:
-        refit_energy_shifts(model, parts.train, config.validation_batch_size)
+        size = config.validation_batch_size
+        refit_energy_shifts(model, parts.train, size, most=_REFITTED_AT_FIRST)
 
 
 def _metadata(

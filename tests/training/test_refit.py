@@ -37,3 +37,20 @@ def test_without_energies_nothing_changes(make_model, molecule):
     before = model.energy_shifts.clone()
     assert not refit_energy_shifts(model, [structure_from_atoms(molecule)]).any()
     assert model.energy_shifts.tolist() == pytest.approx(before.tolist())
+
+
+def test_a_choice_has_every_composition(make_model, molecule, monkeypatch):
+    """Energies that an element shifts alike need no more than one structure each."""
+    model = copy.deepcopy(make_model())
+    structures = []
+    for atoms in [molecule] * 9 + [molecule[:4]] * 5 + [molecule[2:]]:
+        bare = structure_from_atoms(atoms)
+        output = model(model.build_graph(bare.symbols, bare.positions))
+        structures.append(replace(bare, energy=output.energy.item() + 0.1 * len(atoms)))
+    seen = []
+    build = model.build_graph
+    monkeypatch.setattr(model, "build_graph", lambda *a, **k: seen.append(a) or build(*a, **k))
+    change = refit_energy_shifts(model, structures, most=6)
+    assert [len(each[0]) for each in seen].count(7) == 2
+    assert 3 <= len(seen) <= 6
+    np.testing.assert_allclose(change, 0.1, atol=1e-8)
