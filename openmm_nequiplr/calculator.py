@@ -32,8 +32,8 @@ class NequIPLRCalculator(Calculator):
     Parameters
     ----------
     model : NequIPLRPotential or path or str
-        A model, a model file, or the name of a shipped model. A model that is passed in is
-        copied: the calculator does not follow its later training.
+        A model, a model file, or the name of a shipped or downloaded model. A model that is passed
+        in is copied: the calculator does not follow its later training.
     device : torch.device or str, optional
         Where the network runs; by default where the model is (the CPU for files).
     precision : {"single", "double"}, optional
@@ -106,7 +106,7 @@ class NequIPLRCalculator(Calculator):
         elif isinstance(model, NequIPLRPotential):
             self.model = copy.deepcopy(model)
         else:
-            expected = "a NequIPLRPotential, a path or the name of a shipped model"
+            expected = "a NequIPLRPotential, a path or the name of a shipped or downloaded model"
             raise InputError(describe("model", type(model).__name__, expected))
         self.evaluator = Evaluator(self.model, options.dtype, options.device, options)
         self.electric_field = None

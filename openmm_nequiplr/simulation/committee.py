@@ -95,7 +95,7 @@ class CommitteeReporter(RecordReporter):
     reportInterval : int
         Steps between frames.
     models : sequence of NequIPLRPotential, path or str
-        The other members: models, model files, names of shipped models, or directories of
+        The other members: models, model files, names of models, or directories of
         committees.
     threshold : float, optional, eV/Å
         Largest committee standard deviation of a force allowed.

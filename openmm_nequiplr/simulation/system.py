@@ -51,7 +51,7 @@ def create_system(
         Its elements choose atom types and masses; bonds are not used. A topology of mdtraj has no
         box; of a trajectory of mdtraj the unit cell of the first frame is taken.
     model : NequIPLRPotential, path or str
-        A model, a model file, or the name of a shipped model.
+        A model, a model file, or the name of a shipped or downloaded model.
     total_charge : float or Quantity, e
         Charge of the whole system. If it is not given, 0 is assumed with a warning.
     masses : sequence of float (Da) or Quantity, length N, optional
@@ -61,8 +61,8 @@ def create_system(
         Whether to add a CMMotionRemover. Where atoms are held fixed there is none.
     embed_model : bool
         Whether a serialised System contains the model. Otherwise it holds the path of the model
-        file (or the name of a shipped model) and its digest, and reads it when it is first
-        evaluated; a file that is missing or has changed is then an error.
+        file (or the name of a shipped or downloaded model) and its digest, and reads it when it is
+        first evaluated; a file that is missing or has changed is then an error.
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``device``, ``precision``, ``solver``,
