@@ -15,17 +15,35 @@ PACKAGE = Path(openmm_nequiplr.__file__).parent
 PUBLIC = [
     "ChargeReporter",
     "CommitteeReporter",
+    "Evaluation",
+    "Evaluator",
     "ModelConfig",
     "NequIPLRCalculator",
     "NequIPLRPotential",
     "StabilityReporter",
+    "Structure",
+    "analyze_trajectory",
     "check_model",
+    "create_force",
     "create_system",
+    "current_evaluation",
+    "deserialize_system",
+    "download_model",
+    "evaluate",
     "export_torch_force",
+    "from_atoms",
+    "get_computation",
+    "load_charges",
     "load_model",
+    "load_system",
+    "read_structure",
+    "read_structures",
     "save_model",
+    "save_system",
     "shipped_models",
     "shipped_structure",
+    "to_atoms",
+    "train",
 ]
 
 
@@ -80,6 +98,14 @@ def test_version_is_the_installed_one():
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package is not installed")
     assert installed == openmm_nequiplr.__version__
+
+
+def test_citation_has_this_version():
+    citation = PACKAGE.parent / "CITATION.cff"
+    if not citation.exists():
+        pytest.skip("no source tree around the package")
+    lines = citation.read_text(encoding="utf-8").splitlines()
+    assert f"version: {openmm_nequiplr.__version__}" in lines
 
 
 def test_changelog_knows_this_version():
