@@ -11,7 +11,8 @@ import openmm
 from ase.build import bulk
 from openmm import app, unit
 
-from openmm_nequiplr import create_system, current_evaluation, from_atoms
+from openmm_nequiplr import create_system
+from openmm_nequiplr.simulation import current_evaluation, from_atoms
 
 TEMPERATURE = 300 * unit.kelvin
 CELLS = 2  # cubic cells of 8 atoms along each direction

@@ -10,7 +10,7 @@ import mdtraj
 import numpy as np
 from openmm import LangevinMiddleIntegrator, app, unit
 
-from openmm_nequiplr import create_system, read_structure, shipped_structure
+from openmm_nequiplr import create_system, shipped_structure
 from openmm_nequiplr.analysis import (
     charge_distributions,
     plot_charge_distributions,
@@ -19,6 +19,7 @@ from openmm_nequiplr.analysis import (
     radial_distributions,
     recompute,
 )
+from openmm_nequiplr.simulation import read_structure
 
 
 def write_trajectory() -> None:

@@ -10,14 +10,8 @@ import sys
 import numpy as np
 import openmm
 
-from openmm_nequiplr import (
-    NequIPLRCalculator,
-    create_system,
-    current_evaluation,
-    read_structure,
-    shipped_structure,
-    to_atoms,
-)
+from openmm_nequiplr import NequIPLRCalculator, create_system, shipped_structure
+from openmm_nequiplr.simulation import current_evaluation, read_structure, to_atoms
 
 STEP = 1e-4  # nm
 EV = 96.48533212331002  # kJ/mol

@@ -18,7 +18,8 @@ import ase.io
 import matplotlib
 import numpy as np
 
-from openmm_nequiplr import NequIPLRCalculator, train
+from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.training.run import train
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
 matplotlib.use("Agg")

@@ -10,13 +10,8 @@ import ase.io
 from ase.calculators.singlepoint import SinglePointCalculator
 from openmm import LangevinMiddleIntegrator, app, unit
 
-from openmm_nequiplr import (
-    NequIPLRCalculator,
-    create_system,
-    read_structure,
-    shipped_structure,
-    to_atoms,
-)
+from openmm_nequiplr import NequIPLRCalculator, create_system, shipped_structure
+from openmm_nequiplr.simulation import read_structure, to_atoms
 
 FRAMES, STEPS_BETWEEN = 100, 10
 

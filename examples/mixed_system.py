@@ -14,7 +14,8 @@ import numpy as np
 from openmm import LangevinMiddleIntegrator, NonbondedForce, System, app, unit
 from openmmml import MLPotential
 
-from openmm_nequiplr import NequIPLRCalculator, current_evaluation, shipped_structure
+from openmm_nequiplr import NequIPLRCalculator, shipped_structure
+from openmm_nequiplr.simulation import current_evaluation
 
 EDGE = 2.4  # nm
 LENNARD_JONES = {"C": (0.34, 0.36), "H": (0.26, 0.065)}  # σ in nm, ε in kJ/mol

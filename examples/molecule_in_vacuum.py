@@ -9,7 +9,8 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from openmm_nequiplr import create_system, current_evaluation, read_structure, shipped_structure
+from openmm_nequiplr import create_system, shipped_structure
+from openmm_nequiplr.simulation import current_evaluation, read_structure
 
 EV = 96.48533212331002  # kJ/mol
 

@@ -5,7 +5,8 @@ import sys
 from openmm import LangevinMiddleIntegrator, app, unit
 from openmmml import MLPotential
 
-from openmm_nequiplr import read_structure, shipped_structure
+from openmm_nequiplr import shipped_structure
+from openmm_nequiplr.simulation import read_structure
 
 start = read_structure(shipped_structure("au2-mgo"))
 potential = MLPotential("nequiplr", modelPath="au2-mgo")  # or MLPotential("nequiplr-au2-mgo")

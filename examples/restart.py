@@ -14,7 +14,8 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from openmm_nequiplr import create_system, read_structure, shipped_structure
+from openmm_nequiplr import create_system, shipped_structure
+from openmm_nequiplr.simulation import read_structure
 
 START = read_structure(shipped_structure("au2-mgo"))
 

@@ -7,8 +7,9 @@ import numpy as np
 import openmm
 import torch
 
-from openmm_nequiplr import create_system, export_torch_force, read_structure, shipped_structure
+from openmm_nequiplr import create_system, export_torch_force, shipped_structure
 from openmm_nequiplr.errors import BackendError
+from openmm_nequiplr.simulation import read_structure
 from openmm_nequiplr.simulation.torchforce import load_openmmtorch
 
 start = read_structure(shipped_structure("carbon-chain"))

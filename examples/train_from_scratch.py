@@ -18,8 +18,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from openmm import app, unit
 from scipy.special import erf
 
-from openmm_nequiplr import create_system, current_evaluation, from_atoms, read_structures, train
+from openmm_nequiplr import create_system
+from openmm_nequiplr.data import read_structures
+from openmm_nequiplr.simulation import current_evaluation, from_atoms
 from openmm_nequiplr.training.evaluate import evaluate_model
+from openmm_nequiplr.training.run import train
 
 COULOMB = 14.399645  # eV Å/e²
 ELECTRONEGATIVITY = {"Na": 2.0, "Cl": 10.0}  # eV/e

@@ -347,7 +347,7 @@ def test_a_supercell_is_extensive(make_model, crystal, parity):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"presicion": "double"}, "options: expected .* got 'presicion' .did you mean 'precision'"),
+        ({"presicion": "double"}, "unknown option 'presicion': did you mean 'precision'"),
         ({"maxIterations": 5}, "did you mean 'max_iterations'"),
         ({"charge": 1}, r"charge: it belongs to the structure: atoms.info\['total_charge'\]"),
         ({"default_dtype": "float64"}, "default_dtype: it is precision="),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, ModelFileError, describe
+from ..errors import InputError, ModelFileError, closest, describe, suggestion
 from .cache import models_directory
 
 #: Ending of model files.
@@ -47,7 +47,8 @@ def shipped_structure(name: str) -> Path:
     """
     models = shipped_models()
     if name not in models:
-        raise InputError(describe("name", name, f"a shipped model {sorted(models)}"))
+        message = describe("name", name, f"a shipped model {sorted(models)}")
+        raise InputError(message + suggestion(name, models))
     return models[name].with_suffix(".extxyz")
 
 
@@ -76,12 +77,23 @@ def model_path(model: str | os.PathLike) -> Path:
         there, directory = path.is_file(), path.is_dir()
     except (OSError, ValueError):  # no name that a file can have
         there = directory = False
-    if not there:
-        got = f"{model}, a directory" if directory else str(model)
-        close = difflib.get_close_matches(str(model), named, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ModelFileError(describe("model", got, expected) + hint)
-    return path
+    if there:
+        return path
+    near = None if directory else _near(path, named)
+    if near is not None:
+        raise ModelFileError(f"no model {str(model)!r}: did you mean {near!r}?")
+    got = f"{model}, a directory" if directory else str(model)
+    raise ModelFileError(describe("model", got, expected))
+
+
+def _near(path: Path, named: Iterable[str]) -> str | None:
+    """The name, or the model file in the same directory, that a path comes close to."""
+    try:
+        files = {each.stem: str(each) for each in path.parent.glob(f"*{SUFFIX}")}
+    except (OSError, ValueError):  # no name that a directory can have
+        files = {}
+    name = closest(path.stem, [*files, *(named if len(path.parts) == 1 else ())])
+    return None if name is None else files.get(name, name)
 
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:

@@ -10,19 +10,14 @@ from e3nn.math import normalize2mom
 
 PROGRAM = """
 import sys
-import numpy as np
-from openmm_nequiplr import load_model
-from openmm_nequiplr.model.evaluation import Evaluator
 from ase.io import read
-from openmm_nequiplr import shipped_structure
+from openmm_nequiplr import load_model, shipped_structure
+import openmm_nequiplr.simulation.md
 model = load_model("dipeptides")
 atoms = read(shipped_structure("dipeptides"))
-graph = model.build_graph(atoms.numbers, atoms.positions, total_charge=0.0)
-result = Evaluator(model)(graph)
-assert np.isfinite(result.forces).all()
+model.build_graph(atoms.numbers, atoms.positions, total_charge=0.0)
 print("torch._dynamo" in sys.modules, "scipy.stats" in sys.modules)
 import torch
-torch.compile
 from e3nn.o3 import change_basis_real_to_complex, wigner_3j
 print(torch.compiler.disable.__module__)
 import torch._dynamo
@@ -30,7 +25,7 @@ print(float(change_basis_real_to_complex(2).abs().sum()))
 """
 
 
-def test_an_evaluation_loads_no_compiler():
+def test_models_and_simulations_load_no_compiler():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, encoding="utf-8", check=True
     )

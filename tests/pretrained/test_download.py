@@ -226,7 +226,7 @@ def test_the_package_decides_on_its_own_names(server, cache, tmp_path, monkeypat
 
 
 def test_close_names_are_proposed(cache):
-    with pytest.raises(ModelFileError, match="did you mean 'au2-mgo'"):
+    with pytest.raises(ModelFileError, match="no model 'au2-mg0': did you mean 'au2-mgo'"):
         load_model("au2-mg0")
 
 
