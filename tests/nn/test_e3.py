@@ -15,7 +15,8 @@ from openmm_nequiplr import load_model, shipped_structure
 import openmm_nequiplr.simulation.md
 model = load_model("dipeptides")
 atoms = read(shipped_structure("dipeptides"))
-model.build_graph(atoms.numbers, atoms.positions, total_charge=0.0)
+graph = model.build_graph(atoms.numbers, atoms.positions, total_charge=0.0)
+openmm_nequiplr.Evaluator(model)(graph)
 print("torch._dynamo" in sys.modules, "scipy.stats" in sys.modules)
 import torch
 from e3nn.o3 import change_basis_real_to_complex, wigner_3j
