@@ -17,15 +17,18 @@ from typing import Any
 import torch
 
 _importing = threading.Lock()
+_disable = torch.compiler.disable
 
 
-def _disabled_in_compilation(function: Callable[..., Any]) -> Callable[..., Any]:
+def _disabled_in_compilation(function: Any = None, *options: Any, **more: Any) -> Any:
     """``torch.compiler.disable`` that does not load the compiler."""
+    if function is None:
+        return functools.partial(_disabled_in_compilation, **more)
 
     @functools.wraps(function)
     def call(*values: Any, **named: Any) -> Any:
         if "torch._dynamo" in sys.modules:
-            return torch.compiler.disable(function)(*values, **named)
+            return _disable(function, *options, **more)(*values, **named)
         return function(*values, **named)
 
     return call
@@ -34,12 +37,11 @@ def _disabled_in_compilation(function: Callable[..., Any]) -> Callable[..., Any]
 @contextmanager
 def _without_compiler() -> Iterator[None]:
     with _importing:
-        original = torch.compiler.disable
         torch.compiler.disable = _disabled_in_compilation  # type: ignore[assignment]
         try:
             yield
         finally:
-            torch.compiler.disable = original  # type: ignore[assignment]
+            torch.compiler.disable = _disable  # type: ignore[assignment]
 
 
 with _without_compiler():
