@@ -57,18 +57,20 @@ PACKAGES = [
     "openmm_nequiplr.data",
     "openmm_nequiplr.analysis",
     "openmm_nequiplr.checking",
+    "openmm_nequiplr.pretrained",
+    "openmm_nequiplr.doctor",
 ]
 MODULES = {
     "openmm_nequiplr.training.config": ["load_config", "TrainingConfig"],
     "openmm_nequiplr.training.new": ["new_config"],
-    "openmm_nequiplr.training.run": ["train", "TrainingResult"],
+    "openmm_nequiplr.training.run": ["TrainingResult"],
     "openmm_nequiplr.training.dry_run": ["dry_run"],
     "openmm_nequiplr.training.estimate": ["Estimate"],
     "openmm_nequiplr.training.committee": ["train_committee"],
-    "openmm_nequiplr.training.evaluate": ["evaluate_model", "Metrics"],
+    "openmm_nequiplr.training.evaluate": ["Metrics"],
     "openmm_nequiplr.training.spread": ["evaluate_committee"],
     "openmm_nequiplr.model.convert": ["convert_checkpoint"],
-    "openmm_nequiplr.model.info": ["describe_model", "list_shipped_models"],
+    "openmm_nequiplr.model.info": ["describe_model"],
 }
 ERRORS = "openmm_nequiplr.errors"
 

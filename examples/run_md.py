@@ -4,8 +4,7 @@ import sys
 
 from openmm import LangevinMiddleIntegrator, app, unit
 
-from openmm_nequiplr import ChargeReporter, create_system, shipped_structure
-from openmm_nequiplr.simulation import read_structure
+from openmm_nequiplr import ChargeReporter, create_system, read_structure, shipped_structure
 
 start = read_structure(shipped_structure("au2-mgo"))
 system = create_system(start.topology, "au2-mgo", total_charge=start.total_charge)

@@ -13,7 +13,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from .errors import InputError, describe
+from .checks import check_names
+from .errors import InputError, describe, notify
 from .model import NequIPLRPotential, load_model
 from .model.building import check_field
 from .model.evaluation import Evaluator
@@ -21,19 +22,34 @@ from .model.options import EvaluationOptions
 from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from .total_charge import assume_neutral, check_trained, told_charge, total_charge_of
 
+_OWN_OPTIONS = (
+    *("device", "precision", "solver", "charge_tolerance", "max_iterations", "electric_field"),
+)
+# Arguments of ASE's calculators that have a meaning for one without files.
+_ASE_OPTIONS = ("atoms", "label", "directory")
+_OF_STRUCTURE = "it belongs to the structure: atoms.info['total_charge'] = …"
+_ELSEWHERE = {
+    "charge": _OF_STRUCTURE,
+    "total_charge": _OF_STRUCTURE,
+    "spin": "the model knows no spin",
+    "dtype": 'it is precision="single" or precision="double"',
+    "default_dtype": 'it is precision="single" or precision="double"',
+}
+
 
 class NequIPLRCalculator(Calculator):
     """ASE calculator of a NequIP-LR model.
 
-    The total charge comes from ``atoms.info["total_charge"]`` or another source
-    (:func:`openmm_nequiplr.total_charge.told_charge`); without one, 0 is assumed with a warning.
-    Changing it, or the field, invalidates the results, as moving an atom does.
+    The total charge comes from ``atoms.info["total_charge"]``, ``atoms.info["charge"]`` or another
+    source (:func:`openmm_nequiplr.total_charge.told_charge`); without one, 0 is assumed with a
+    warning. Changing it, or the field, invalidates the results, as moving an atom does. A model
+    knows no spin: an entry ``spin`` other than 0 or 1 is ignored with a warning.
 
     Parameters
     ----------
     model : NequIPLRPotential or path or str
-        A model, a model file, or the name of a shipped model. A model that is passed in is
-        copied: the calculator does not follow its later training.
+        A model, a model file, or the name of a shipped or downloaded model. A model that is passed
+        in is copied: the calculator does not follow its later training.
     device : torch.device or str, optional
         Where the network runs; by default where the model is (the CPU for files).
     precision : {"single", "double"}, optional
@@ -49,6 +65,8 @@ class NequIPLRCalculator(Calculator):
     electric_field : sequence of 3 float, optional, V/Å
         Uniform field that acts on the charges of isolated structures and that they respond to;
         ``atoms.info["electric_field"]`` wins over it.
+    **kwargs
+        ``atoms``, ``label`` and ``directory`` of ASE's calculators.
 
     Attributes
     ----------
@@ -71,7 +89,8 @@ class NequIPLRCalculator(Calculator):
     Raises
     ------
     InputError
-        If a structure is periodic in some directions only, or the total charge is not a number.
+        If there is an unknown option, a structure is periodic in some directions only, or the total
+        charge is not a number.
     UnknownElementError
         If a structure has an element that the model does not know.
     """
@@ -98,6 +117,7 @@ class NequIPLRCalculator(Calculator):
         electric_field: Sequence[float] | np.ndarray | None = None,
         **kwargs: Any,
     ) -> None:
+        check_names(kwargs, [*_ASE_OPTIONS, *_OWN_OPTIONS], _ELSEWHERE)
         super().__init__(**kwargs)
         where = None if device is None else str(device)
         options = EvaluationOptions(solver, charge_tolerance, max_iterations, where, precision)
@@ -106,7 +126,7 @@ class NequIPLRCalculator(Calculator):
         elif isinstance(model, NequIPLRPotential):
             self.model = copy.deepcopy(model)
         else:
-            expected = "a NequIPLRPotential, a path or the name of a shipped model"
+            expected = "a NequIPLRPotential, a path or the name of a shipped or downloaded model"
             raise InputError(describe("model", type(model).__name__, expected))
         self.evaluator = Evaluator(self.model, options.dtype, options.device, options)
         self.electric_field = None
@@ -114,6 +134,7 @@ class NequIPLRCalculator(Calculator):
             self.electric_field = check_field(self.model.config, False, electric_field)
         self._computed_charge: float | None = None
         self._computed_field: np.ndarray | None = None
+        self._spin_seen = False
         self._charges_seen: set[float | None] = set()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -144,6 +165,14 @@ class NequIPLRCalculator(Calculator):
             check_trained(metadata, told or 0.0)
         return told or 0.0
 
+    def _look_at_spin(self, atoms: Atoms) -> None:
+        """Say once that a spin, or multiplicity, makes no difference."""
+        spin = atoms.info.get("spin")
+        if self._spin_seen or spin is None or np.all(np.isin(spin, (0, 1))):
+            return
+        self._spin_seen = True
+        notify(f"spin: atoms.info['spin'] = {spin} is ignored, because the model knows no spin")
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -170,6 +199,7 @@ class NequIPLRCalculator(Calculator):
         try:
             self._computed_charge = self._charge_of(self.atoms)
             self._computed_field = self._field_of(self.atoms)
+            self._look_at_spin(self.atoms)
             self.results = self._evaluate(
                 self.atoms, self._computed_charge, periodic, set(properties)
             )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
-from .errors import InputError, describe, suggestion
+from .errors import InputError, describe, suggestion, unknown
 
 
 def is_number(value: object) -> bool:
@@ -41,3 +43,25 @@ def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> N
         known = [each for each in choices if each is not None]
         message = describe(name, value, "one of " + ", ".join(map(repr, known)))
         raise InputError(message + suggestion(value, known))
+
+
+def check_names(
+    given: Iterable[str], known: Sequence[str], reasons: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Refuse options that there are not, and name the closest one that there is.
+
+    Parameters
+    ----------
+    given, known : sequence of str
+    reasons : mapping of str to str
+        Why there is no option of that name, or what takes its place.
+
+    Raises
+    ------
+    InputError
+    """
+    for name in given:
+        if name in reasons:
+            raise InputError(f"{name}: {reasons[name]}")
+        if name not in known:
+            raise InputError(unknown("option", name, known))

@@ -14,6 +14,8 @@ from .errors import DirectoryInUseError
 
 #: Hidden file in the directory. It stays when the lock is released.
 LOCK_FILE = ".lock"
+# Behind everything that is ever written into it.
+_LOCKED_BYTE = 4096
 #: What file systems without locks answer.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -41,14 +43,13 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     OSError
         If the directory cannot be made or written to.
     """
-    import fcntl
-
     directory = Path(path)
     directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(directory / LOCK_FILE, flags, 0o666)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError:
             raise DirectoryInUseError(
                 f"output: expected a directory that no other process writes, got {directory}, "
@@ -66,15 +67,33 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> None:
+    """Lock a file until it is closed; ``BlockingIOError`` if another one has locked it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks keep others from reading the bytes: one far behind
+        import msvcrt
+
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _write(descriptor: int, text: str) -> None:
     """Replace what the lock file says; on a full disk it stays empty."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, text.encode())
 
 
 def _holder(descriptor: int) -> str:
-    words = os.pread(descriptor, 300, 0).decode(errors="replace").split()
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    words = os.read(descriptor, 300).decode(errors="replace").split()
     if len(words) != 2:
         return "another process"
     own = words[1] == socket.gethostname()

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from vesin import NeighborList
 
 from .errors import BoxError, InputError, describe
@@ -237,6 +236,8 @@ def _pairs_by_tree(
     points: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float, full: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same by a tree of atoms (SciPy's) and of the images near the cell."""
+    from scipy.spatial import cKDTree  # takes long to import, and is seldom needed
+
     atoms, images = _images_near(points, cell, cutoff if periodic else 0.0)
     tree = cKDTree(points[atoms] + images @ cell)
     found = cKDTree(points).sparse_distance_matrix(tree, cutoff, output_type="coo_matrix")

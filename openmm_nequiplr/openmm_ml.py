@@ -30,14 +30,14 @@ class NequIPLRPotentialImplFactory:
         name : str
             ``"nequiplr"``, or ``"nequiplr-"`` and the name of a shipped model.
         modelPath : path, str or NequIPLRPotential
-            Model file, name of a shipped model, or a model; for the name ``"nequiplr"`` alone.
+            Model file, name of a model, or a model; for the name ``"nequiplr"`` alone.
 
         Raises
         ------
         InputError
             If there is a model too few or too many, or another argument.
         ModelFileError
-            If there is no such file or shipped model, or it cannot be read.
+            If there is no such file or name, or it cannot be read.
         """
         from .errors import InputError, describe
         from .simulation.mlpotential import NequIPLRPotentialImpl
@@ -51,7 +51,7 @@ class NequIPLRPotentialImplFactory:
                 raise InputError(describe("modelPath", str(modelPath), expected))
             return NequIPLRPotentialImpl(name, shipped)
         if modelPath is None:
-            from .model import shipped_models
+            from .pretrained import shipped_models
 
             expected = f"a model file or a shipped model {sorted(shipped_models())}"
             raise InputError(describe("modelPath", None, expected))

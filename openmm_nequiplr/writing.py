@@ -75,7 +75,9 @@ def _keep(path: Path, earlier: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Bring the names of new files to the disk."""
+    """Bring the names of new files to the disk; Windows does that by itself."""
+    if os.name == "nt":
+        return
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

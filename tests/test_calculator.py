@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import ase.io
 import numpy as np
 import pytest
@@ -337,3 +339,43 @@ def test_a_supercell_is_extensive(make_model, crystal, parity):
     np.testing.assert_allclose(double.get_forces()[:n], single.get_forces(), atol=1e-8)
     np.testing.assert_allclose(double.get_charges()[n:], single.get_charges(), atol=1e-9)
     np.testing.assert_allclose(double.get_stress(), single.get_stress(), atol=1e-9)
+
+
+# ------------------------------------------------------------------------------- ASE's habits
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"presicion": "double"}, "unknown option 'presicion': did you mean 'precision'"),
+        ({"maxIterations": 5}, "did you mean 'max_iterations'"),
+        ({"charge": 1}, r"charge: it belongs to the structure: atoms.info\['total_charge'\]"),
+        ({"default_dtype": "float64"}, "default_dtype: it is precision="),
+    ],
+)
+def test_unknown_options_are_refused(model, options, message):
+    with pytest.raises(InputError, match=message):
+        NequIPLRCalculator(model, **options)
+
+
+def test_arguments_of_all_calculators_are_taken(model, molecule, tmp_path):
+    atoms = molecule.copy()
+    calculator = NequIPLRCalculator(model, atoms=atoms, label=str(tmp_path / "x"))
+    assert atoms.calc is calculator
+    assert calculator.directory == str(tmp_path)
+
+
+@pytest.mark.parametrize(("spin", "said"), [(None, 0), (0, 0), (1, 0), (3, 1), ("2", 1)])
+def test_a_spin_is_ignored_and_that_is_said_once(model, molecule, spin, said):
+    atoms = attached(molecule, model, total_charge=0)
+    expected = atoms.get_potential_energy()
+    if spin is not None:
+        atoms.info["spin"] = spin
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            atoms.rattle(1e-9)
+            assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-6)
+    lines = [str(each.message) for each in caught if "spin" in str(each.message)]
+    assert len(lines) == said
+    assert all("the model knows no spin" in line for line in lines)

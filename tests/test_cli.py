@@ -21,6 +21,7 @@ from openmm_nequiplr.errors import InputError, NequIPLRError
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["train", "evaluate", "check", "convert", "md", "analyze", "export", "info"]
+COMMANDS += ["models", "doctor"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

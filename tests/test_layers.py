@@ -16,7 +16,7 @@ ROOT = PACKAGE.name
 LAYERS = [
     {"buffers", "derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
     | {"pickling", "threads", "units", "writing", "yaml_files"},
-    {"checks", "console", "paths", "total_charge", "whole"},
+    {"checks", "console", "paths", "pretrained", "total_charge", "whole"},
     {"ops"},
     {"files", "neighbors"},
     {"verlet"},
@@ -29,6 +29,7 @@ LAYERS = [
     {"training"},
     {"simulation"},
     {"checking"},
+    {"doctor"},
     {"cli", "openmm_ml"},
     {"__init__", "__main__"},
 ]
@@ -110,7 +111,7 @@ def test_imports_go_downwards(path):
     assert not across, f"must not know {sorted(across)}"
 
 
-@each_source(outside={"simulation"})
+@each_source(outside={"simulation", "doctor"})
 def test_only_simulation_knows_openmm(path):
     inside_functions = _layer(path) not in {"cli", "__init__"}
     tops = {name.split(".")[0] for name in imports(path, inside_functions)}

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -70,4 +71,33 @@ def test_without_locks_it_says_so(tmp_path, monkeypatch):
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "output").write_text("")
     with pytest.raises(FileExistsError), directory_lock(tmp_path / "output"):
+        pass
+
+
+def test_where_there_is_no_fcntl(tmp_path, monkeypatch):
+    """Windows locks bytes, for one open file at a time."""
+    held: dict[int, tuple[int, int]] = {}
+
+    def locking(descriptor, mode, count):
+        inode = os.fstat(descriptor).st_ino
+        if inode in held:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        held[inode] = os.lseek(descriptor, 0, os.SEEK_CUR), count
+
+    windows = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with directory_lock(tmp_path):
+        text = (tmp_path / ".lock").read_bytes()
+        assert text.split()[0] == str(os.getpid()).encode()
+        ((first, count),) = held.values()
+        assert (first > len(text), count) == (True, 1)
+        with (
+            pytest.raises(DirectoryInUseError, match=f"process {os.getpid()}"),
+            directory_lock(tmp_path),
+        ):
+            pass
+    held.clear()  # as closing the file does
+    assert (tmp_path / ".lock").read_bytes() == b""
+    with directory_lock(tmp_path):
         pass

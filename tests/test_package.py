@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +16,35 @@ PACKAGE = Path(openmm_nequiplr.__file__).parent
 PUBLIC = [
     "ChargeReporter",
     "CommitteeReporter",
+    "Evaluation",
+    "Evaluator",
     "ModelConfig",
     "NequIPLRCalculator",
     "NequIPLRPotential",
     "StabilityReporter",
+    "Structure",
+    "analyze_trajectory",
     "check_model",
+    "create_force",
     "create_system",
+    "current_evaluation",
+    "deserialize_system",
+    "download_model",
+    "evaluate",
     "export_torch_force",
+    "from_atoms",
+    "get_computation",
+    "load_charges",
     "load_model",
+    "load_system",
+    "read_structure",
+    "read_structures",
     "save_model",
+    "save_system",
     "shipped_models",
     "shipped_structure",
+    "to_atoms",
+    "train",
 ]
 
 
@@ -76,10 +95,21 @@ def test_the_model_needs_no_openmm_and_no_lightning():
 
 def test_version_is_the_installed_one():
     try:
-        installed = importlib.metadata.version("openmm-nequiplr")
+        installed = importlib.metadata.distribution("openmm-nequiplr")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package is not installed")
-    assert installed == openmm_nequiplr.__version__
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        pytest.skip("an editable installation keeps the version that it was made with")
+    assert installed.version == openmm_nequiplr.__version__
+
+
+def test_citation_has_this_version():
+    citation = PACKAGE.parent / "CITATION.cff"
+    if not citation.exists():
+        pytest.skip("no source tree around the package")
+    lines = citation.read_text(encoding="utf-8").splitlines()
+    assert f"version: {openmm_nequiplr.__version__}" in lines
 
 
 def test_changelog_knows_this_version():

@@ -128,7 +128,7 @@ def recompute(
     Parameters
     ----------
     model : NequIPLRPotential, path or str
-        A model (it is copied), a model file, or the name of a shipped model.
+        A model (it is copied), a model file, or the name of a shipped or downloaded model.
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
     stride : int

@@ -60,7 +60,7 @@ def check_model(
     Parameters
     ----------
     model : NequIPLRPotential, path or str
-        A model, a model file, or the name of a shipped model.
+        A model, a model file, or the name of a shipped or downloaded model.
     structures : sequence of Structure
         See :func:`openmm_nequiplr.data.read_structures`; labels do not matter.
     quick : bool
@@ -241,7 +241,7 @@ def check_file(
     Parameters
     ----------
     model : path or str
-        A model file, or the name of a shipped model.
+        A model file, or the name of a shipped or downloaded model.
     data : path
         See :func:`openmm_nequiplr.data.read_structures`, as for ``format``.
     output : path, optional

@@ -47,7 +47,9 @@ _COMMANDS = {
         models.export,
         "write a model as TorchScript for OpenMM's TorchForce",
     ),
-    "info": (models.info_arguments, models.info, "describe a model, or list the shipped ones"),
+    "info": (models.info_arguments, models.info, "describe a model, or the installation"),
+    "models": (models.models_arguments, models.models, "list models by name, or download one"),
+    "doctor": (models.doctor_arguments, models.doctor, "try the installation, and say what to do"),
 }  # fmt: skip
 
 
@@ -62,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 1 from ``check`` if the model is not fit, 2 after an error (one line on
-        standard error), 130 after Ctrl-C, 143 after SIGTERM.
+        0 on success, 1 from ``check`` and ``doctor`` if the model or the installation is not fit, 2
+        after an error (one line on standard error), 130 after Ctrl-C, 143 after SIGTERM.
     """
     spell_on_streams()
     parser = build_parser()

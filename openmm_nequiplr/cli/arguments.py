@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 
 from ..errors import unknown
 
+#: Exit status where something was examined and is not fit.
+EXIT_UNFIT = 1
+
 _PLUMBING = {"command", "call", "traceback"}
 _STRUCTURE = "extended XYZ, PDB, CIF, GRO, POSCAR or another file that ASE reads"
 
@@ -76,7 +79,7 @@ def flag(parser: Parser, name: str, help: str, **more: Any) -> None:
 
 
 def model_argument(parser: Parser) -> None:
-    option(parser, "model", "MODEL", "model file or name of a shipped model")
+    option(parser, "model", "MODEL", "model file or name of a model")
 
 
 def structure_argument(parser: Parser, more: str = "", **options: Any) -> None:

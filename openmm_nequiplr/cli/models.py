@@ -1,12 +1,16 @@
-"""The commands ``convert``, ``export`` and ``info``."""
+"""The commands ``convert``, ``export``, ``info``, ``models`` and ``doctor``."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
+from ..errors import InputError, describe
 from .arguments import (
+    EXIT_UNFIT,
     device_arguments,
     flag,
     given,
@@ -70,12 +74,61 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def info_arguments(parser: argparse.ArgumentParser) -> None:
-    what = "model file or name of a shipped model; without it, the shipped models are listed"
+    what = "model file or name of a model; without it, the installation and its models"
     option(parser, "model", "MODEL", what, nargs="?")
 
 
 def info(arguments: argparse.Namespace) -> None:
-    from ..model.info import describe_model, list_shipped_models
-
     model = given(arguments).get("model")
-    print(list_shipped_models() if model is None else describe_model(model))
+    if model is None:
+        from ..doctor import describe_installation
+        from ..pretrained import list_shipped_models
+
+        print(f"{describe_installation()}\n\n{list_shipped_models()}")
+        return
+    from ..model.info import describe_model
+
+    print(describe_model(model))
+
+
+def models_arguments(parser: argparse.ArgumentParser) -> None:
+    choices = ("list", "download")
+    what = "list what there is, or download NAME into the cache"
+    parser.add_argument("action", choices=choices, metavar="{list,download}", help=what)
+    option(parser, "name", "NAME", "of the model to download", nargs="?")
+    option(parser, "--url", "URL", "of the model file (default: that of a registry)")
+    option(parser, "--sha256", "DIGEST", "of the file, where no registry knows NAME")
+    flag(parser, "--again", "download it although it is in the cache")
+
+
+def models(arguments: argparse.Namespace) -> None:
+    from ..pretrained import download_model, list_models
+
+    options = given(arguments)
+    if options.pop("action") == "list":
+        if options:
+            raise InputError(describe("models list", sorted(options), "no further argument"))
+        print(list_models())
+        return
+    if "name" not in options:
+        raise InputError(describe("NAME", None, "the name of the model to download"))
+    print(download_model(**options))
+
+
+def doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    flag(parser, "--json", "print the findings as JSON", default=False)
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from ..doctor import examine, report
+
+    as_json = given(arguments)["json"]
+    say = (lambda name: None) if as_json else (lambda name: print(f"{name} …", file=sys.stderr))
+    findings = examine(progress=say)
+    fit = all(each.state != "fail" for each in findings)
+    if as_json:
+        listed = [dataclasses.asdict(each) for each in findings]
+        print(json.dumps({"fit": fit, "findings": listed}, indent=1, ensure_ascii=False))
+    else:
+        print(report(findings))
+    return 0 if fit else EXIT_UNFIT

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import BackendError, InputError, NequIPLRError, describe
 from .arguments import (
+    EXIT_UNFIT,
     answer,
     choice,
     data_arguments,
@@ -20,8 +21,6 @@ from .arguments import (
     model_argument,
     option,
 )
-
-EXIT_UNFIT = 1
 
 _TRAIN_CONFIG = (
     "training YAML file; units of its data: Å and eV in extended XYZ, Bohr and Hartree in RuNNer "
@@ -157,7 +156,7 @@ def _needs_lightning(module: str, name: str) -> Any:
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    models = "model file, name of a shipped model, committee's directory"
+    models = "model file, name of a model, committee's directory"
     option(parser, "model", "MODEL", models)
     committee = "more models: judge the mean of all, each of them, and what their spread tells"
     option(parser, "--committee", "MODEL", committee, nargs="+")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ..errors import InputError
 from ..neighbors import pairs_within
@@ -96,6 +95,8 @@ def _pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First and second atom and distance (Å) of all pairs within a cutoff."""
     if cell is None:
+        from scipy.spatial import cKDTree  # takes long to import
+
         first, second = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").T
         return first, second, np.linalg.norm(positions[second] - positions[first], axis=1)
     first, second, vectors = pairs_within(positions, cell, cutoff)

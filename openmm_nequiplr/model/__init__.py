@@ -1,8 +1,9 @@
 """The NequIP-LR model: configuration, network, evaluation, files."""
 
+from ..pretrained import shipped_models, shipped_structure
 from .config import ModelConfig
 from .evaluation import Evaluation, Evaluator
-from .io import load_model, save_model, shipped_models, shipped_structure
+from .io import load_model, save_model
 from .potential import NequIPLRPotential, PotentialOutput
 
 __all__ = [

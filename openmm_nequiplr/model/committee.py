@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from ..errors import InputError, ModelFileError, describe
+from ..pretrained import named_models
 from .building import build_graph
 from .config import ModelConfig
 from .evaluation import Evaluation, Evaluator
-from .io import load_model, shipped_models
+from .io import load_model
 from .potential import NequIPLRPotential
 
 #: Where a committee's directory keeps its models.
@@ -95,7 +96,7 @@ class Committee:
     Parameters
     ----------
     models : sequence of NequIPLRPotential, path or str
-        Models, model files, names of shipped models, or directories of committees; two or more
+        Models, model files, names of models, or directories of committees; two or more
         models in all.
     dtype : torch.dtype, optional
         Of the networks.
@@ -200,8 +201,8 @@ def member_paths(directory: str | os.PathLike) -> list[Path]:
 
 
 def is_committee(model: object) -> bool:
-    """Whether it is a committee's directory; the name of a shipped model is none."""
-    if isinstance(model, NequIPLRPotential) or str(model) in shipped_models():
+    """Whether it is a committee's directory; the name of a model is none."""
+    if isinstance(model, NequIPLRPotential) or str(model) in named_models():
         return False
     return Path(str(model)).is_dir()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from .io import load_model, shipped_models
+from ..pretrained import named_models
+from .io import load_model
 from .potential import NequIPLRPotential
 
 _WIDTH = 100
@@ -28,26 +29,13 @@ _UNITS = {
 _IN_THE_TABLE = ("type_names", "gaussian_widths")
 
 
-def list_shipped_models() -> str:
-    """One line for every shipped model."""
-    lines = []
-    for name, path in shipped_models().items():
-        model = load_model(path)
-        summary = model.metadata.get("title") or model.metadata.get("description", "")
-        elements = " ".join(model.config.type_names)
-        lines.append(f"{name:<16}{elements:<16}{textwrap.shorten(summary, 68)}".rstrip())
-    if not lines:
-        return "no models are shipped with this installation"
-    return "\n".join([*lines, "", "nequiplr info NAME tells more."])
-
-
 def describe_model(model: NequIPLRPotential | str | os.PathLike[str]) -> str:
     """Describe a model.
 
     Parameters
     ----------
     model : NequIPLRPotential, path or str
-        A model, a model file, or the name of a shipped model.
+        A model, a model file, or the name of a shipped or downloaded model.
 
     Returns
     -------
@@ -81,7 +69,7 @@ def _summary(model: NequIPLRPotential, source: str) -> list[str]:
         "receptive field": f"{reach} ({_beyond(config.equilibration)})",
         "units": "Å, eV, e",
     }
-    path = shipped_models().get(source, Path(source))
+    path = named_models().get(source, Path(source))
     if path.is_file():
         rows = {"file": f"{path} ({path.stat().st_size / 1000:.0f} kB)", **rows}
     return _rows(rows)

@@ -8,8 +8,6 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from safetensors.torch import load as _deserialize
 from safetensors.torch import save as _serialize
 
 from ..devices import resolve_device
-from ..errors import InputError, ModelFileError, closest, describe, suggestion
+from ..errors import InputError, ModelFileError, describe
+from ..pretrained import model_path
 from ..writing import replace_file
 from .config import ModelConfig
 from .potential import NequIPLRPotential
@@ -30,68 +29,6 @@ _FORMAT = "openmm-nequiplr"
 _LARGEST_FILE = 4 * 2**30
 # A configuration that asks for this many times the numbers in the file cannot be that file's.
 _MOST_EXTRA, _SMALL = 100.0, 10_000
-
-
-def shipped_models() -> dict[str, Path]:
-    """Name and path of every model that comes with the package."""
-    folder = Path(str(resources.files("openmm_nequiplr"))) / "pretrained"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
-def shipped_structure(name: str) -> Path:
-    """Path of the start structure (extended XYZ) of a shipped model.
-
-    Raises
-    ------
-    InputError
-        If no such model is shipped.
-    """
-    models = shipped_models()
-    if name not in models:
-        message = describe("name", name, f"a shipped model {sorted(models)}")
-        raise InputError(message + suggestion(name, models))
-    return models[name].with_suffix(".extxyz")
-
-
-def model_path(model: str | os.PathLike) -> Path:
-    """Path of a model file; the name of a shipped model stands for that model's file.
-
-    A file or directory that has a shipped model's name, such as results of its runs, does not
-    change that; ``./NAME`` is the file.
-
-    Raises
-    ------
-    ModelFileError
-        If there is no such file or shipped model.
-    """
-    shipped = shipped_models()
-    expected = f"a model file or a shipped model {sorted(shipped)}"
-    if not isinstance(model, str | os.PathLike):
-        raise ModelFileError(describe("model", type(model).__name__, expected))
-    if str(model) in shipped:
-        return shipped[str(model)]
-    path = Path(model)
-    try:
-        there, directory = path.is_file(), path.is_dir()
-    except (OSError, ValueError):  # no name that a file can have
-        there = directory = False
-    if there:
-        return path
-    near = None if directory else _near(path, shipped)
-    if near is not None:
-        raise ModelFileError(f"no model {str(model)!r}: did you mean {near!r}?")
-    got = f"{model}, a directory" if directory else str(model)
-    raise ModelFileError(describe("model", got, expected))
-
-
-def _near(path: Path, shipped: Iterable[str]) -> str | None:
-    """The shipped model, or the model file in the same directory, that a name comes close to."""
-    try:
-        files = {each.stem: str(each) for each in path.parent.glob("*.safetensors")}
-    except (OSError, ValueError):  # no name that a directory can have
-        files = {}
-    name = closest(path.stem, [*files, *(shipped if len(path.parts) == 1 else ())])
-    return None if name is None else files.get(name, name)
 
 
 def serialize_model(model: NequIPLRPotential, metadata: dict[str, str] | None = None) -> bytes:
@@ -140,7 +77,7 @@ def load_model(
     Parameters
     ----------
     model : path or str
-        A model file, or the name of a shipped model.
+        A model file, or the name of a shipped or downloaded model.
     device : torch.device or str
     dtype : torch.dtype, optional
         Of the network; as saved when None.
@@ -148,7 +85,7 @@ def load_model(
     Raises
     ------
     ModelFileError
-        If there is no such file or shipped model, or the file is not one of ours, or damaged, or
+        If there is no such file or name, or the file is not one of ours, or damaged, or
         holds weights that are not finite. Nothing in it is executed, and its sizes are checked
         before a model is built.
     BackendError

@@ -4,7 +4,6 @@
 from typing import Any
 
 import torch
-from e3nn import o3
 
 from ..nn import (
     ConvNetLayer,
@@ -19,6 +18,7 @@ from ..nn import (
     shapes,
     split_features,
 )
+from ..nn.e3 import o3
 from .config import ModelConfig
 
 

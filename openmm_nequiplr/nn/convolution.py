@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-from e3nn import o3
-from e3nn.nn import FullyConnectedNet
 
 from ..ops import SortedEdges, compiled, sort_edges
 from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features
+from .e3 import FullyConnectedNet, o3
 from .radial import RadialBasis
 from .table import SHORTEST, FrozenWeights, parameters_of
 from .tensor_product import EdgeTensorProduct

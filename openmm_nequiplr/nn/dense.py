@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from e3nn import o3
-from e3nn.nn import Activation
 
 from ..ops import Channels
+from .e3 import Activation, o3
 from .tensor_product import channels
 
 

@@ -2,9 +2,9 @@
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import torch
-from e3nn import o3
 
 from .dense import Linear
+from .e3 import o3
 
 
 class ScalarReadout(torch.nn.Module):

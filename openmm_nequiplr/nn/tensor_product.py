@@ -6,9 +6,9 @@ Inner loops then run over channels, and e3nn's linear maps are plain matrix prod
 """
 
 import torch
-from e3nn import o3
 
 from ..ops import Channels, Convolution, Path
+from .e3 import o3
 
 
 def channels(irreps: o3.Irreps) -> list[Channels]:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
 from ase import Atoms
-from openmm import app
+from openmm import app, unit
 
 from ..checks import check_choice, check_positive
 from ..errors import InputError, UncertaintyError, describe
@@ -24,6 +25,7 @@ from ..model.building import type_indices
 from ..model.committee import Spread, check_alike, member_sources
 from ..model.evaluation import Evaluation
 from ..model.io import serialize_model
+from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..writing import replace_file
 from .computation import Computation
 from .lookup import get_computation
@@ -31,6 +33,7 @@ from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
 from .settings import has_coulomb_sum
 
+_FORCE = unit.kilojoule_per_mole / unit.nanometer
 #: Reactions to a spread beyond the threshold.
 ON_SPREAD = ("save", "stop")
 
@@ -95,9 +98,9 @@ class CommitteeReporter(RecordReporter):
     reportInterval : int
         Steps between frames.
     models : sequence of NequIPLRPotential, path or str
-        The other members: models, model files, names of shipped models, or directories of
+        The other members: models, model files, names of models, or directories of
         committees.
-    threshold : float, optional, eV/Å
+    threshold : float or Quantity, optional, eV/Å
         Largest committee standard deviation of a force allowed.
     action : {"save", "stop"}
         What to do beyond it: save the frame, or save it and raise :class:`UncertaintyError`. The
@@ -127,12 +130,14 @@ class CommitteeReporter(RecordReporter):
         file: str | Path,
         reportInterval: int,
         models: Sequence[NequIPLRPotential | str | os.PathLike],
-        threshold: float | None = None,
+        threshold: Any = None,
         action: str = "save",
         frames: str | Path | None = None,
         append: bool = False,
     ) -> None:
         super().__init__(file, reportInterval, append)
+        if unit.is_quantity(threshold) and threshold.unit.is_compatible(_FORCE):
+            threshold = threshold.value_in_unit(_FORCE) / (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
         if threshold is not None:
             check_positive("threshold", threshold, " in eV/Å")
         check_choice("action", action, ON_SPREAD)

@@ -53,7 +53,7 @@ def export_torch_force(
     Parameters
     ----------
     model : NequIPLRPotential, path or str
-        A model, a model file, or the name of a shipped model.
+        A model, a model file, or the name of a shipped or downloaded model.
     topology : openmm.app.Topology
         Its elements choose atom types; whether it has a box decides on periodicity.
     path : path

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase.data import atomic_numbers
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from ..analysis.contacts import CHARGE_RANGE, closest_contact, known_charges, widened
 from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
@@ -122,7 +122,7 @@ def hottest(target: float, degrees_of_freedom: int, strained: bool = True) -> fl
     exceeds with a probability of 1e-7. A strained start may release 500 K on top.
     """
     freedom = max(degrees_of_freedom, 1)
-    limit = target * max(_HOT, float(chi2.isf(_CHANCE, freedom)) / freedom)
+    limit = target * max(_HOT, float(chdtri(freedom, _CHANCE)) / freedom)
     return limit + (_RELEASED if strained else 0.0)
 
 

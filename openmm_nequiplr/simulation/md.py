@@ -17,8 +17,9 @@ from openmm import app, unit
 from ..describe import describe_atoms, describe_charges, describe_threads
 from ..errors import BackendError, InputError, Interrupted, describe
 from ..locking import directory_lock
-from ..model import NequIPLRPotential, load_model, shipped_models, shipped_structure
+from ..model import NequIPLRPotential, load_model
 from ..model.committee import check_alike
+from ..pretrained import shipped_models, shipped_structure
 from ..threads import SMALL, limited_threads
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM

@@ -43,7 +43,7 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
     name : str
         Name of the potential in openmm-ml.
     model : NequIPLRPotential, path or str
-        A model, a model file, or the name of a shipped model.
+        A model, a model file, or the name of a shipped or downloaded model.
 
     Raises
     ------

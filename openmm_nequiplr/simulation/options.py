@@ -38,7 +38,7 @@ class MDOptions(ForceOptions):
     Parameters
     ----------
     model : str or path
-        Model file or name of a shipped model.
+        Model file, or name of a shipped or downloaded model.
     structure : str or path, optional
         Start structure; by default the one that comes with a shipped model.
     frame : int, optional

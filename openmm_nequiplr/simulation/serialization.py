@@ -12,8 +12,9 @@ import torch
 
 from .. import __version__
 from ..errors import InputError, ModelFileError, describe
-from ..model import NequIPLRPotential, shipped_models
-from ..model.io import deserialize_model, model_path, read_model_file, shared_models
+from ..model import NequIPLRPotential
+from ..model.io import deserialize_model, read_model_file, shared_models
+from ..pretrained import model_path, named_models
 
 #: Version of what is pickled; Systems of a newer one are refused.
 FORMAT_VERSION = 1
@@ -30,7 +31,7 @@ class ModelFile:
     Parameters
     ----------
     source : str
-        Absolute path, or the name of a shipped model.
+        Absolute path, or the name of a shipped or downloaded model.
     digest : str
         SHA-256 of the file, in hexadecimal digits.
     """
@@ -47,7 +48,7 @@ class ModelFile:
         InputError
             If it is neither.
         ModelFileError
-            If there is no such file or shipped model.
+            If there is no such file or name.
         """
         if not isinstance(model, str | Path):
             expected = (
@@ -55,7 +56,7 @@ class ModelFile:
             )
             raise InputError(describe("model", type(model).__name__, expected))
         path = model_path(model)
-        source = str(model) if str(model) in shipped_models() else str(path.resolve())
+        source = str(model) if str(model) in named_models() else str(path.resolve())
         return cls(source, _digest(path))
 
     def load(self) -> NequIPLRPotential:
@@ -78,9 +79,9 @@ class ModelFile:
             If it is in neither place, or is not the file that it was.
         """
         path = Path(self.source)
-        shipped = shipped_models().get(self.source)
+        named = named_models().get(self.source)
         other = None if beside is None else beside / path.name
-        candidates = (shipped, path, Path(path.name), other)
+        candidates = (named, path, Path(path.name), other)
         places = [p for p in candidates if p is not None and p.is_file()]
         if not places:
             expected = f"the file {self.source}, which the System refers to"

@@ -14,8 +14,9 @@ from ..checks import check_choice, is_number
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
 from ..model.building import check_field
-from ..model.io import model_path, read_model_file, serialize_model, shared_models
+from ..model.io import read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
+from ..pretrained import model_path
 from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .computation_settings import ComputationSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..checks import check_names, check_positive
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
@@ -22,6 +24,21 @@ from .topology import element_masses
 if TYPE_CHECKING:
     import mdtraj
 
+_NO_LENGTHS = (
+    "there are no constraints, because a model knows no equilibrium lengths to keep; for longer "
+    "time steps use hydrogenMass, or System.addConstraint with lengths of your own"
+)
+_NO_CONSTRAINTS = ("constraints", "rigidWater")
+#: Arguments of OpenMM's ``ForceField.createSystem``, and what takes their place.
+_NOT_HERE = {
+    **dict.fromkeys(_NO_CONSTRAINTS, _NO_LENGTHS),
+    "nonbondedMethod": "box vectors of the topology make the System periodic",
+    "nonbondedCutoff": "the Coulomb sums are complete; ewald_tolerance sets their accuracy",
+    "ewaldErrorTolerance": "here it is ewald_tolerance",
+    "removeCMMotion": "here it is remove_cm_motion",
+    "totalCharge": "here it is total_charge",
+}
+
 
 def create_system(
     topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
@@ -29,6 +46,7 @@ def create_system(
     *,
     total_charge: Any = None,
     masses: Any = None,
+    hydrogenMass: Any = None,
     remove_cm_motion: bool = True,
     embed_model: bool = True,
     **options: Any,
@@ -51,22 +69,28 @@ def create_system(
         Its elements choose atom types and masses; bonds are not used. A topology of mdtraj has no
         box; of a trajectory of mdtraj the unit cell of the first frame is taken.
     model : NequIPLRPotential, path or str
-        A model, a model file, or the name of a shipped model.
+        A model, a model file, or the name of a shipped or downloaded model.
     total_charge : float or Quantity, e
-        Charge of the whole system. If it is not given, 0 is assumed with a warning.
+        Charge of the whole system; ``charge``, as openmm-ml and ASE call it, is the same argument.
+        If it is not given, 0 is assumed with a warning.
     masses : sequence of float (Da) or Quantity, length N, optional
         By default those of the elements. Atoms of mass 0 are held fixed;
         ``SimulationStructure.masses`` has those of a structure file.
+    hydrogenMass : float or Quantity, Da, optional
+        Mass of every hydrogen atom that is bonded to another element, as in OpenMM's
+        ``ForceField.createSystem``: the difference is taken from the other atom. It needs the bonds
+        of the topology.
     remove_cm_motion : bool
         Whether to add a CMMotionRemover. Where atoms are held fixed there is none.
     embed_model : bool
         Whether a serialised System contains the model. Otherwise it holds the path of the model
-        file (or the name of a shipped model) and its digest, and reads it when it is first
-        evaluated; a file that is missing or has changed is then an error.
+        file (or the name of a shipped or downloaded model) and its digest, and reads it when it is
+        first evaluated; a file that is missing or has changed is then an error.
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``device``, ``precision``, ``solver``,
-        ``charge_tolerance``, ``max_iterations``.
+        ``charge_tolerance``, ``max_iterations``. There is no ``constraints``: a model knows no
+        equilibrium lengths.
 
     Returns
     -------
@@ -91,6 +115,8 @@ def create_system(
         force.setUsesPeriodicBoundaryConditions(False)
     system = openmm.System()
     chosen = check_masses(topology, masses)
+    if hydrogenMass is not None:
+        chosen = heavier_hydrogens(topology, chosen, hydrogenMass)
     for mass in chosen:
         system.addParticle(mass)
     box = topology_box(topology)
@@ -125,6 +151,39 @@ def check_masses(topology: app.Topology, masses: Any) -> np.ndarray:
     return values
 
 
+def heavier_hydrogens(topology: app.Topology, masses: np.ndarray, hydrogen_mass: Any) -> np.ndarray:
+    """Masses, shape (N,), Da, after mass was moved to hydrogen from what it is bonded to.
+
+    The method is that of Feenstra, Hess and Berendsen (J. Comput. Chem. 20, 786 (1999)). Hydrogen
+    in H2 keeps its mass, and so do atoms that are held fixed (mass 0) and those bonded to them.
+
+    Raises
+    ------
+    InputError
+        If there are no bonds, or too little mass is left for an atom.
+    """
+    if unit.is_quantity(hydrogen_mass) and hydrogen_mass.unit.is_compatible(unit.dalton):
+        hydrogen_mass = hydrogen_mass.value_in_unit(unit.dalton)
+    check_positive("hydrogenMass", hydrogen_mass, " in Da")
+    if not any(True for _ in topology.bonds()):
+        expected = "a topology with bonds (topology.createStandardBonds() makes those of residues)"
+        raise InputError(describe("hydrogenMass", "a topology without bonds", expected))
+    moved, hydrogen = masses.copy(), app.element.hydrogen
+    for pair in topology.bonds():
+        light, heavy = sorted(pair, key=lambda atom: atom.element is not hydrogen)
+        if light.element is not hydrogen or heavy.element in (hydrogen, None):
+            continue
+        if masses[light.index] == 0.0 or masses[heavy.index] == 0.0:
+            continue
+        moved[heavy.index] -= hydrogen_mass - moved[light.index]
+        moved[light.index] = hydrogen_mass
+    short = np.flatnonzero((moved <= 0.0) & (masses > 0.0))
+    if short.size:
+        got = f"{hydrogen_mass:g} Da, which leaves {moved[short[0]]:.2f} Da for atom {short[0]}"
+        raise InputError(describe("hydrogenMass", got, "so little that every atom keeps a mass"))
+    return moved
+
+
 def create_force(
     topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
     model: NequIPLRPotential | str | Path,
@@ -143,7 +202,7 @@ def create_force(
         nothing but one another and, with box vectors, their periodic images. Elements of other
         atoms do not matter.
     total_charge : float or Quantity, e
-        Charge of these atoms.
+        Charge of these atoms; also ``charge``.
     topology, model, embed_model, **options
         As for :func:`create_system`.
 
@@ -166,6 +225,16 @@ def _force(
     topology: Any, model: Any, options: dict[str, Any], **others: Any
 ) -> tuple[openmm.Force, ComputationSettings]:
     """The force, and its settings."""
+    for name in _NO_CONSTRAINTS:
+        if not options.get(name, True):  # None and False ask for what there is
+            options.pop(name)
+    if "charge" in options:
+        if others.get("total_charge") is not None:
+            raise InputError(describe("charge", "it and total_charge", "one of the two names"))
+        others["total_charge"] = options.pop("charge")
+    known = [each.name for each in dataclasses.fields(ForceOptions)]
+    known += ["total_charge", "charge", "hydrogenMass", "masses", "embed_model"]
+    check_names(options, known, _NOT_HERE)
     chosen = ForceOptions(**options)
     backend = resolve_backend(chosen.backend, chosen.device)
     settings = computation_settings(topology, model, chosen, **others)

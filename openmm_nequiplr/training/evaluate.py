@@ -103,7 +103,7 @@ def evaluate_model(
 
     Parameters
     ----------
-    model : NequIPLRPotential, path, or name of a shipped model
+    model : NequIPLRPotential, path, or name of a shipped or downloaded model
     data : path or sequence of Structure, optional
         May be left out with ``split``, see `data_of`.
     output : path, optional

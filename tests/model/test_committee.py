@@ -119,7 +119,7 @@ def test_a_shipped_name_is_no_committee(tmp_path, monkeypatch):
     """Results of a run may stand in a directory of that name."""
     from openmm_nequiplr.model import load_model, shipped_models
     from openmm_nequiplr.model.committee import is_committee, member_sources
-    from openmm_nequiplr.model.io import model_path
+    from openmm_nequiplr.pretrained import model_path
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "carbon-chain").mkdir()

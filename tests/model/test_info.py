@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from openmm_nequiplr.model import save_model
-from openmm_nequiplr.model.info import describe_model, list_shipped_models
+from openmm_nequiplr.model.info import describe_model
+from openmm_nequiplr.pretrained import list_shipped_models
 
 
 def test_description_of_a_model(make_model):

@@ -10,7 +10,7 @@ import openmm
 import pytest
 import torch
 from ase.io import read
-from openmm import app
+from openmm import app, unit
 
 from openmm_nequiplr import CommitteeReporter, create_system, save_model
 from openmm_nequiplr.errors import InputError, UncertaintyError, UnknownElementError
@@ -170,6 +170,7 @@ def test_wrong_use(tmp_path, ionic_model, others, cluster, make_model):
         ({"reportInterval": 0}, "reportInterval"),
         ({"threshold": 0.0}, "threshold: expected a positive number"),
         ({"threshold": True}, "threshold: expected a positive number"),
+        ({"threshold": 1.0 * unit.nanometer}, "threshold: expected a positive number"),
         ({"action": "pause"}, "action: expected one of 'save', 'stop'"),
         ({"models": []}, "models: expected one model or more"),
         ({"models": "au2-mgo"}, "models: expected a list"),
@@ -237,3 +238,10 @@ def test_options_are_checked(options):
     with pytest.raises(InputError, match="models: expected one model or more"):
         run_md(dataclasses.replace(options, committee=(options.model,)))
     assert not options.output.exists()
+
+
+def test_a_threshold_may_have_a_unit(tmp_path, others):
+    eV = 96.48533212331002 * unit.kilojoule_per_mole
+    for given in (0.25, 0.25 * eV / unit.angstrom, 2.5 * eV / unit.nanometer):
+        reporter = CommitteeReporter(tmp_path / "c.npy", 1, others, given)
+        assert reporter.threshold == pytest.approx(0.25, rel=1e-9)

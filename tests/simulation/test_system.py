@@ -376,3 +376,106 @@ def test_atoms_on_top_of_one_another(ionic_model, rock_salt):
     context.setPositions(positions)
     with pytest.raises(openmm.OpenMMException, match=r"on top of one another"):
         context.getState(energy=True)
+
+
+# ------------------------------------------------------------- arguments as OpenMM's force fields
+
+
+def peptide() -> app.Topology:
+    """Methanol and H2 with their bonds, by hand: C, O, four H; H, H."""
+    topology = app.Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    symbols = ["C", "O", "H", "H", "H", "H", "H", "H"]
+    atoms = [
+        topology.addAtom(f"{s}{k}", app.Element.getBySymbol(s), residue)
+        for k, s in enumerate(symbols)
+    ]
+    for first, second in [(0, 1), (0, 2), (3, 0), (0, 4), (1, 5), (6, 7)]:
+        topology.addBond(atoms[first], atoms[second])
+    return topology
+
+
+@pytest.fixture(scope="module")
+def organic_model(make_model):
+    return make_model(type_names=("H", "C", "O"))
+
+
+def masses_of(system):
+    return [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
+
+
+def test_hydrogen_masses_are_those_of_a_force_field(organic_model):
+    """OpenMM's own repartitioning of the same topology is the reference."""
+    from io import StringIO
+
+    types = "".join(
+        f'<Type name="{k}" class="{k}" element="{e.symbol}" mass="{e.mass._value}"/>'
+        for k, e in enumerate(atom.element for atom in peptide().atoms())
+    )
+    names = [a.name for a in peptide().atoms()]
+    atoms = "".join(f'<Atom name="{name}" type="{k}"/>' for k, name in enumerate(names))
+    bonds = "".join(
+        f'<Bond atomName1="{a.name}" atomName2="{b.name}"/>' for a, b in peptide().bonds()
+    )
+    xml = (
+        f"<ForceField><AtomTypes>{types}</AtomTypes><Residues><Residue name='MOL'>{atoms}{bonds}"
+        "</Residue></Residues></ForceField>"
+    )
+    expected = app.ForceField(StringIO(xml)).createSystem(peptide(), hydrogenMass=3.0 * unit.dalton)
+    for given in (3.0, 3.0 * unit.dalton):
+        system = create_system(peptide(), organic_model, total_charge=0, hydrogenMass=given)
+        np.testing.assert_allclose(masses_of(system), masses_of(expected), rtol=1e-12)
+    assert sum(masses_of(system)) == pytest.approx(
+        sum(masses_of(create_system(peptide(), organic_model, total_charge=0)))
+    )
+
+
+def test_atoms_that_are_held_keep_their_mass_of_zero(organic_model):
+    masses = [12.0, 16.0, *6 * [1.0]]
+    masses[0] = 0.0
+    system = create_system(
+        peptide(), organic_model, total_charge=0, masses=masses, hydrogenMass=2.0
+    )
+    assert masses_of(system) == [0.0, 15.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hydrogenMass": 0.0}, "hydrogenMass: expected a positive number in Da"),
+        ({"hydrogenMass": 3.0 * unit.nanometer}, "hydrogenMass: expected a positive number in Da"),
+        ({"hydrogenMass": 6.0}, "leaves -2.*for atom 0"),
+        ({"hydrogen_mass": 3.0}, "did you mean 'hydrogenMass'"),
+        ({"constraints": app.HBonds}, "constraints: there are no constraints, because a model"),
+        ({"rigidWater": True}, "rigidWater: there are no constraints"),
+        ({"nonbondedMethod": app.PME}, "nonbondedMethod: box vectors of the topology"),
+        ({"removeCMMotion": False}, "here it is remove_cm_motion"),
+        ({"ewaldTolerance": 1e-4}, "did you mean 'ewald_tolerance'"),
+        ({"charge": 1, "total_charge": 1}, "charge: expected one of the two names"),
+    ],
+)
+def test_what_force_fields_take_and_this_does_not(organic_model, options, message):
+    with pytest.raises(InputError, match=message):
+        create_system(peptide(), organic_model, **options)
+
+
+def test_a_topology_without_bonds_has_no_mass_to_move(ionic_model, rock_salt):
+    topology = from_atoms(rock_salt).topology
+    with pytest.raises(InputError, match="hydrogenMass: expected a topology with bonds"):
+        create_system(topology, ionic_model, total_charge=0, hydrogenMass=3.0)
+
+
+def test_asking_for_no_constraints_is_no_error(organic_model):
+    create_system(peptide(), organic_model, total_charge=0, constraints=None, rigidWater=False)
+
+
+def test_charge_is_the_total_charge(organic_model):
+    for given in (1, 1 * unit.elementary_charge):
+        system = create_system(peptide(), organic_model, charge=given)
+        assert get_computation(system).settings.total_charge == 1.0
+    force = create_force(peptide(), organic_model, atoms=[0, 1], charge=-1)
+    system = openmm.System()
+    for _ in range(8):
+        system.addParticle(1.0)
+    system.addForce(force)
+    assert get_computation(system).settings.total_charge == -1.0

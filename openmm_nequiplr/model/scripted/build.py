@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from e3nn.util.jit import script
 
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
+from ...nn.e3 import script
 from ..building import check_field, type_indices
 from ..potential import NequIPLRPotential
 from ..solving import DenseEquilibration, IterativeEquilibration, SolverOptions

@@ -1,0 +1,136 @@
+"""What is installed, and on what machine. Neither torch nor numba is imported for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from .. import __version__
+from ..jit import numba_available
+from ..pretrained import cache_directory
+
+#: Packages whose versions matter, by their names on the package index.
+PACKAGES = (
+    *("torch", "OpenMM", "numba", "lightning", "openmmml", "openmmtorch"),
+    *("ase", "e3nn", "vesin", "mdtraj", "numpy"),
+)
+_ASK_DRIVER = ("--query-gpu=name,driver_version", "--format=csv,noheader")
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package; ``None`` without it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def unmet_requirements() -> list[str]:
+    """What the package needs and does not have, as in ``vesin>=0.6 (0.5 is installed)``."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = importlib.metadata.requires("openmm-nequiplr") or []
+    except importlib.metadata.PackageNotFoundError:  # run from the source tree
+        return []
+    unmet = []
+    for requirement in map(Requirement, lines):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found = version_of(requirement.name)
+        plain = f"{requirement.name}{requirement.specifier}"
+        if found is None:
+            unmet.append(f"{plain} (not installed)")
+        elif not requirement.specifier.contains(found, prereleases=True):
+            unmet.append(f"{plain} ({found} is installed)")
+    return unmet
+
+
+def gpus() -> list[tuple[str, str]]:
+    """Name and driver version of each GPU of NVIDIA, by ``nvidia-smi``; empty without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    try:
+        done = subprocess.run(
+            [program, *_ASK_DRIVER], capture_output=True, encoding="utf-8", timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if done.returncode != 0:
+        return []
+    rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
+    return [(name.strip(), driver.strip()) for name, driver in rows]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # another operating system
+        return os.cpu_count() or 1
+
+
+def loops_directory() -> Path | None:
+    """Where numba keeps the compiled loops of this package; ``None`` where it cannot.
+
+    That is ``NUMBA_CACHE_DIR``, beside the package, or numba's directory in the user's cache.
+    """
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    beside = Path(__file__).parents[1] / "ops" / "__pycache__"
+    if os.name == "nt":
+        own = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "numba" / "numba" / "Cache"
+    elif platform.system() == "Darwin":
+        own = Path.home() / "Library" / "Caches" / "numba"
+    else:
+        own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+    for place in (Path(chosen),) if chosen else (beside, own):
+        if writable(place):
+            return place
+    return None
+
+
+def writable(directory: Path) -> bool:
+    """Whether files can be made in a directory, or the directory where it is to be."""
+    for place in (directory, *directory.parents):
+        if place.exists():
+            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return False
+
+
+def platform_names() -> list[str]:
+    """OpenMM's platforms, and a word where OpenMM is not there or does not load."""
+    try:
+        import openmm
+    except Exception as error:  # a damaged library raises many types
+        return [f"none ({type(error).__name__}: {error})"]
+    count = openmm.Platform.getNumPlatforms()
+    return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
+
+
+def describe_installation() -> str:
+    """Versions, platforms, devices, kernels, threads and caches, one a line."""
+    found = {name: version_of(name) for name in PACKAGES}
+    there = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    missing = ", ".join(name for name, version in found.items() if version is None)
+    devices = ", ".join(f"{name} (driver {driver})" for name, driver in gpus())
+    set_by = "OMP_NUM_THREADS"
+    limit = f", {set_by}={os.environ[set_by]}" if os.environ.get(set_by) else ""
+    loops = loops_directory()
+    rows = {
+        "version": f"openmm-nequiplr {__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}",
+        "packages": there + (f"; not installed: {missing}" if missing else ""),
+        "platforms": ", ".join(platform_names()),
+        "GPU": devices or "none seen",
+        "kernels": f"numba {found['numba']}, kept in {loops or 'memory alone'}"
+        if numba_available()
+        else "torch alone, because numba is not installed",
+        "threads": f"{usable_cores()} cores{limit}",
+        "models": f"downloaded ones in {cache_directory() / 'models'}",
+    }
+    return "\n".join(f"{name:<11}{text}" for name, text in rows.items())

@@ -1,0 +1,68 @@
+"""What is taken from e3nn, imported without torch's compiler.
+
+e3nn marks one function as not to be compiled, and with that loads ``torch._dynamo``: more than a
+second of every start. The mark matters only while something is compiled, when the compiler is
+loaded anyway, so it is set at the call here. e3nn also finds the norm of an activation by a million
+random numbers each time it is used; the norm of a function is kept.
+"""
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import torch
+
+_importing = threading.Lock()
+_disable = torch.compiler.disable
+
+
+def _disabled_in_compilation(function: Any = None, *options: Any, **more: Any) -> Any:
+    """``torch.compiler.disable`` that does not load the compiler."""
+    if function is None:
+        return functools.partial(_disabled_in_compilation, **more)
+
+    @functools.wraps(function)
+    def call(*values: Any, **named: Any) -> Any:
+        if "torch._dynamo" in sys.modules:
+            return _disable(function, *options, **more)(*values, **named)
+        return function(*values, **named)
+
+    return call
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    with _importing:
+        torch.compiler.disable = _disabled_in_compilation  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            torch.compiler.disable = _disable  # type: ignore[assignment]
+
+
+with _without_compiler():
+    from e3nn import o3
+    from e3nn.math import _normalize_activation as _norms
+    from e3nn.nn import Activation, FullyConnectedNet
+    from e3nn.util.jit import script
+
+
+def _kept(moment: Callable[..., Any]) -> Callable[..., Any]:
+    """The moments of plain functions, found once; those of modules may change."""
+    remembered = functools.lru_cache(maxsize=64)(moment)
+
+    @functools.wraps(moment)
+    def call(f: Any, n: int, dtype: Any = None, device: Any = None) -> Any:
+        plain = isinstance(f, FunctionType | BuiltinFunctionType)
+        return (remembered if plain else moment)(f, n, dtype, device)
+
+    return call
+
+
+_norms.moment = _kept(_norms.moment)
+
+__all__ = ["Activation", "FullyConnectedNet", "o3", "script"]
