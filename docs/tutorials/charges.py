@@ -11,7 +11,7 @@
 # energy stays constant. In a shell:
 #
 # ```bash
-# nequiplr md carbon-chain --ensemble nve --temperature 600 --timestep 0.5 --steps 2000 \
+# nequiplr md carbon-chain --ensemble nve --temperature 600 --timestep 0.5 --steps 1000 \
 #     --report-interval 2 --output md
 # ```
 
@@ -26,7 +26,7 @@ options = MDOptions(
     ensemble="nve",
     temperature=600,  # of the first velocities; half of it goes into the bonds
     timestep=0.5,
-    steps=2000,
+    steps=1000,
     report_interval=2,
     seed=2,
     output="md",
@@ -60,13 +60,13 @@ centre = np.einsum("fnd,n->fd", positions, masses) / masses.sum()
 axis = np.linalg.svd(positions[0] - centre[0])[2][0]
 place = (positions[0] - centre[0]) @ axis
 if (symbols[np.argsort(place)[:2]] == "H").all():  # the protonated end to the right
-    axis, place = -axis, -place
+    place = -place
 order = np.argsort(place)
 
 # %% [markdown]
-# The picture shows the deviation of each charge from its mean, atom by atom from one end of the
-# chain to the other. Stretching vibrations shift charge back and forth, and bonds that stretch
-# against one another appear as alternating stripes.
+# The left picture shows mean and range of each charge along the chain, the right one how each
+# charge deviates from its mean. Charge moves with the vibrations, fastest near the protonated end,
+# where hydrogen atoms stretch and bend.
 
 # %%
 from openmm_nequiplr.analysis.figures import (
@@ -99,7 +99,9 @@ image = moving.pcolormesh(
 moving.set_yticks(np.arange(len(order)), symbols[order])
 moving.set(xlabel="time (ps)", ylabel="atom, from end to end", xlim=(0, 0.4))
 moving.grid(False)
-figure.colorbar(image, ax=moving, label="charge − mean (me)")
+bar = figure.colorbar(image, ax=moving)
+bar.set_label("charge − mean (me)", fontsize=9)
+bar.ax.tick_params(labelsize=8)
 save_figure(figure, "charges.png")
 
 # %% [markdown]
@@ -107,31 +109,37 @@ save_figure(figure, "charges.png")
 #
 # ## The dipole
 #
-# The dipole of a charged molecule depends on the origin, so it is taken about the centre of mass:
-# $\mu = \sum_i q_i (r_i - r_\mathrm{com})$, projected on the axis of the chain. The dotted curve
-# freezes the charges at their means. What it lacks is charge that moves: without it, an infrared
-# spectrum would be wrong.
+# The dipole of a charged molecule depends on the origin, so it is taken about the centre of mass,
+# $\mu = \sum_i q_i (r_i - r_\mathrm{com})$, and projected on the axis of the chain, which turns
+# with the molecule. The dotted curve freezes the charges at their means. An infrared spectrum comes
+# from the rate of change of the dipole, which is where the charges that move matter most.
 
 # %%
-relative = positions - centre[:, None]
-dipole = np.einsum("fn,fnd,d->f", found.charges, relative, axis)
-frozen = np.einsum("n,fnd,d->f", found.charges.mean(axis=0), relative, axis)
+carbons = order[symbols[order] == "C"]
+axes = positions[:, carbons[-1]] - positions[:, carbons[0]]
+axes /= np.linalg.norm(axes, axis=1)[:, None]
+along = np.einsum("fnd,fd->fn", positions - centre[:, None], axes)  # Å
+dipole = (found.charges * along).sum(axis=1)
+frozen = (found.charges.mean(axis=0) * along).sum(axis=1)
+rates = [np.std(np.gradient(values, found.times)) for values in (dipole, frozen)]
+print(f"rate of change: {rates[0]:.1f} e Å/ps, with frozen charges {rates[1]:.1f} e Å/ps")
 
 figure, (energy, moment) = new_figure(1, 8.0, 5.4, rows=2, sharex=True)
 for name, label, colour in (("potential_eV", "potential", BLUE), ("total_eV", "total", ORANGE)):
-    energy.plot(log["time_ps"], 1000 * (log[name] - log[name].mean()), color=colour, label=label)
+    change = 1000 * (log[name] - log[name].mean())
+    energy.plot(log["time_ps"], change, lw=1.2, color=colour, label=label)
 energy.set_ylabel("energy − mean (meV)")
-moment.plot(found.times, dipole, color=BLUE, label="charges of the model")
-moment.plot(found.times, frozen, color=ORANGE, ls=":", label="charges frozen at their means")
-moment.set(xlabel="time (ps)", ylabel="dipole along the chain (e Å)")
+moment.plot(found.times, dipole, lw=1.2, color=BLUE, label="charges of the model")
+moment.plot(
+    found.times, frozen, lw=1.2, ls=":", color=ORANGE, label="charges frozen at their means"
+)
+moment.set(xlabel="time (ps)", ylabel="dipole along the chain (e Å)", xlim=(0, 0.4))
 legend_above(energy)
 legend_above(moment)
 save_figure(figure, "dipole.png")
-moves = np.std(dipole) / np.std(frozen)
-print(f"the dipole fluctuates {moves:.1f} times as much as with frozen charges")
 
 # %% [markdown]
-# ![Energies at constant energy, and the dipole with moving and with frozen charges](dipole.png)
+# ![Energies at constant energy; dipole with moving and with frozen charges](dipole.png)
 #
 # For a trajectory that was stored without charges, `nequiplr analyze` and `recompute` find them
 # afterwards: see [Charges along a trajectory](../guides/charges.md).

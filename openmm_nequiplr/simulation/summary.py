@@ -83,9 +83,9 @@ def draw_summary(
         chosen = trajectory.charges[:, [symbol == element for symbol in symbols]]
         count = chosen.shape[1]
         if count > 1:
-            lines = charge.plot(
-                trajectory.times, chosen[:, :_MOST_CURVES], color=BLUE, alpha=0.3, lw=0.8
-            )
+            alpha = max(0.3, 1.2 / count)
+            shown = chosen[:, :_MOST_CURVES]
+            lines = charge.plot(trajectory.times, shown, color=BLUE, alpha=alpha, lw=0.8)
             lines[0].set_label("single atoms" + (" (20 of them)" if count > _MOST_CURVES else ""))
         mean = f"mean of {count} {element}" if count > 1 else element
         charge.plot(trajectory.times, chosen.mean(axis=1), color=BLUE, label=mean, **style)
