@@ -99,9 +99,7 @@ image = moving.pcolormesh(
 moving.set_yticks(np.arange(len(order)), symbols[order])
 moving.set(xlabel="time (ps)", ylabel="atom, from end to end", xlim=(0, 0.4))
 moving.grid(False)
-bar = figure.colorbar(image, ax=moving)
-bar.set_label("charge − mean (me)", fontsize=9)
-bar.ax.tick_params(labelsize=8)
+figure.colorbar(image, ax=moving, label="charge − mean (me)")
 save_figure(figure, "charges.png")
 
 # %% [markdown]

@@ -97,9 +97,9 @@ print(f"total charge of the chain: {charges.sum(axis=1).min():+.6f} to", end=" "
 print(f"{charges.sum(axis=1).max():+.6f} e")
 
 # %% [markdown]
-# The chain's internal energy, which the model computes, heats up from its minimum like the water's.
-# The charges move by several thousandths of an elementary charge as the chain bends and stretches,
-# while the water goes on seeing the fixed ones.
+# From the minimum on, water and chain take up heat from the thermostat. The charges move by some
+# hundredths of an elementary charge as the chain bends and stretches, while the water goes on
+# seeing the fixed ones.
 
 # %%
 from openmm_nequiplr.analysis.figures import (
@@ -116,24 +116,17 @@ axis = np.linalg.svd(chain.positions - chain.positions.mean(axis=0))[2][0]
 place = (chain.positions - chain.positions.mean(axis=0)) @ axis
 order = np.argsort(place)
 
-figure, (left, right) = new_figure(2, 4.4, 3.4)
-left.plot(times, total - total[0], color=BLUE, label="all atoms")
-left.plot(times, inside - inside[0], color=ORANGE, label="inside the chain (model)")
-left.set(xlabel="time (ps)", ylabel="change of the potential energy (eV)")
-right.fill_between(
-    place[order],
-    charges.min(axis=0)[order],
-    charges.max(axis=0)[order],
-    color=BLUE,
-    alpha=0.25,
-    lw=0,
-    label="range along the run",
-)
-right.plot(place[order], charges.mean(axis=0)[order], color=BLUE, label="mean")
-right.plot(place[order], fixed[order], "o", color=ORANGE, ms=4, label="seen by the water")
-right.set(xlabel="place along the chain (Å)", ylabel="charge (e)")
-legend_above(left)
-legend_above(right)
+figure, (energy, internal, charge) = new_figure(3, 3.7, 3.3)
+energy.plot(times, total - total[0], color=BLUE)
+energy.set(xlabel="time (ps)", ylabel="change of the total potential energy (eV)")
+internal.plot(times, inside - inside[0], color=ORANGE)
+internal.set(xlabel="time (ps)", ylabel="change of the chain's own energy (eV)")
+extremes = charges.min(axis=0)[order], charges.max(axis=0)[order]
+charge.fill_between(place[order], *extremes, color=BLUE, alpha=0.25, lw=0, label="range")
+charge.plot(place[order], charges.mean(axis=0)[order], color=BLUE, label="mean")
+charge.plot(place[order], fixed[order], "o", color=ORANGE, ms=4, label="seen by the water")
+charge.set(xlabel="place along the chain (Å)", ylabel="charge (e)")
+legend_above(charge)
 save_figure(figure, "mixed_energies_charges.png")
 
 # %% [markdown]

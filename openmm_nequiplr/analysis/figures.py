@@ -19,12 +19,9 @@ _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
     "axes.grid": True,
-    "axes.labelsize": 9,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "grid.alpha": 0.25,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
 }
 _LEGEND: dict[str, Any] = {
     "borderaxespad": 0.2,
@@ -33,7 +30,8 @@ _LEGEND: dict[str, Any] = {
     "frameon": False,
     "handlelength": 1.5,
 }
-_DPI, _TITLE_SIZE = 130, 10
+_DPI = 130
+_TITLE_SIZE, _LABEL_SIZE, _TICK_SIZE = 10, 9, 8
 
 
 def new_figure(
@@ -73,7 +71,13 @@ def new_figure(
 
 def save_figure(figure: Figure, output: str | Path) -> None:
     """Write a figure; the suffix of the file chooses the format."""
-    for text in (*(axis.title for axis in figure.axes), *figure.texts):
+    for axis in figure.axes:
+        for each in (axis, *axis.child_axes):  # bars of colours and second axes too
+            each.title.set_fontsize(_TITLE_SIZE)
+            each.xaxis.label.set_fontsize(_LABEL_SIZE)
+            each.yaxis.label.set_fontsize(_LABEL_SIZE)
+            each.tick_params(labelsize=_TICK_SIZE)
+    for text in figure.texts:
         text.set_fontsize(_TITLE_SIZE)
     figure.savefig(output, dpi=_DPI)
 

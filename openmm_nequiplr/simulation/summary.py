@@ -106,5 +106,4 @@ def _volume_labels(axis: Any, mass: float) -> None:
 
     axis.set_ylabel("volume (Å³)")
     density = axis.secondary_yaxis("right", functions=(inverse, inverse))
-    density.set_ylabel("density (g/cm³)", fontsize=9)
-    density.tick_params(labelsize=8)
+    density.set_ylabel("density (g/cm³)")
