@@ -70,7 +70,7 @@ def test_example_runs(server, example, tmp_path):
     process.start()
     there.close()
     try:
-        assert here.poll(300), "it does not end"
+        assert here.poll(600), "it does not end"
         shown, error = here.recv()
     except EOFError:
         process.join()

@@ -35,7 +35,12 @@ _TITLE_SIZE, _LABEL_SIZE, _TICK_SIZE = 10, 9, 8
 
 
 def new_figure(
-    columns: int, width: float, height: float, rows: int = 1, sharex: bool = False
+    columns: int,
+    width: float,
+    height: float,
+    rows: int = 1,
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, list[Any]]:
     """Make a figure in the style of this package, without a display and without global state.
 
@@ -49,6 +54,8 @@ def new_figure(
     rows : int
     sharex : bool
         Whether all axes share one x axis, labelled at the bottom.
+    sharey : bool
+        Whether all axes share one y axis, labelled at the left.
 
     Returns
     -------
@@ -65,7 +72,7 @@ def new_figure(
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(width * columns, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex)
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(axes.ravel())
 
 
