@@ -133,7 +133,7 @@ def analyze_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--output",
         "DIR",
-        "directory for the results; if not given, analysis, inside that of a run",
+        "directory for the results; if not given, analysis, in the directory of the run",
     )
     option(parser, "--stride", "N", "use every Nth frame")
     total_charge_argument(parser, "trajectory")

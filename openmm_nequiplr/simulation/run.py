@@ -352,13 +352,14 @@ class Run:
 
     def _draw(self) -> None:
         options, files = self.options, self.files
+        name = "/".join(Path(options.model).parts[-2:])  # model.safetensors alone tells little
         draw_summary(
             files.log,
             files.charges,
             self.symbols,
             options.charge_of or rarest_element(self.symbols),
             files.summary,
-            f"{Path(options.model).stem}, {len(self.symbols)} atoms, {options.ensemble.upper()}",
+            f"{name}, {len(self.symbols)} atoms, {options.ensemble.upper()}",
             None if options.ensemble == "nve" else options.temperature,
             options.pressure if options.ensemble == "npt" else None,
             float(self.masses.sum()),
