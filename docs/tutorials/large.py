@@ -94,6 +94,7 @@ from openmm_nequiplr.analysis.figures import (
     GREY,
     ORANGE,
     legend_above,
+    log_scale,
     new_figure,
     save_figure,
 )
@@ -109,11 +110,13 @@ for (label, colour, marker), errors in zip(curves, found.T, strict=True):
 accuracy.axvline(1e-4, color=GREY, ls=":", lw=1)
 accuracy.text(1.1e-4, accuracy.get_ylim()[0], "default", fontsize=8, va="bottom")
 accuracy.set(xlabel="charge_tolerance", ylabel="difference from the dense solver")
-speed.loglog(sizes, milliseconds, "o-", ms=5, color=BLUE, label="measured")
+speed.plot(sizes, milliseconds, "o-", ms=5, color=BLUE, label="measured")
 line = np.array([sizes[1], sizes[-1]])
 proportional = milliseconds[-1] * line / sizes[-1]
-speed.loglog(line, proportional, "--", color=GREY, lw=1, label="in proportion to N")
+speed.plot(line, proportional, "--", color=GREY, lw=1, label="in proportion to N")
 speed.set(xlabel="number N of atoms", ylabel="time of a step (ms)")
+log_scale(speed, sizes, "x")
+log_scale(speed, milliseconds)
 legend_above(accuracy)
 legend_above(speed)
 save_figure(figure, "large.png")
