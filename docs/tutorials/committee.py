@@ -48,16 +48,19 @@ def sample(temperature: float, count: int) -> list[Atoms]:
     return [label(trajectory.symbols, frame.positions) for frame in trajectory.frames()]
 
 
-cold, hot = sample(100, 30), sample(600, 25)
+cold, hot = sample(300, 35), sample(600, 20)
 ase.io.write("first.extxyz", cold)
 ase.io.write("hot.extxyz", hot)  # for the test alone
-print(f"{len(cold)} structures at 100 K for training, {len(hot)} at 600 K for the test")
+print(f"{len(cold)} structures at 300 K for training, {len(hot)} at 600 K for the test")
 
 # %% [markdown]
 # ## The first committee
 #
-# Three small models, trained on the cold structures. In a shell: `nequiplr train committee.yaml
-# --seeds 3`.
+# Three small models, trained on the cold structures. In a shell:
+#
+# ```bash
+# nequiplr train committee.yaml --seeds 3
+# ```
 
 # %%
 from pathlib import Path
@@ -76,8 +79,9 @@ model:
   invariant_neurons: 24
 equilibration: {fit_electronegativity: true, charge_epochs: 5}
 loss: {energy_per_atom: 50, forces: 1, charges: 100}
-optimizer: {lr: 0.015}
-max_epochs: 60
+optimizer: {lr: 0.01}
+batch_size: 1
+max_epochs: 40
 """)
 first = train_committee("committee.yaml", seeds=[0, 1, 2], progress=False)
 
@@ -85,14 +89,19 @@ first = train_committee("committee.yaml", seeds=[0, 1, 2], progress=False)
 # ## Disagreement in dynamics
 #
 # The first member drives a run at 600 K, and at every report the others are evaluated at the same
-# structure. Where the standard deviation of any force exceeds 0.4 eV/Å, the structure goes to
-# `uncertain.extxyz`. In a shell these are the options `--committee first --spread-threshold 0.4` of
-# `nequiplr md`.
+# structure. Where the standard deviation of any force exceeds 0.5 eV/Å, the structure goes to
+# `uncertain.extxyz`. The run goes on where it would stop otherwise (`on_unstable="warn"`), because
+# failures are what we are after. In a shell:
+#
+# ```bash
+# nequiplr md first/seed_0/model.safetensors first.extxyz --committee first \
+#     --spread-threshold 0.5 --temperature 600 --on-unstable warn --output md-first
+# ```
 
 # %%
 from openmm_nequiplr.simulation.committee import load_spread
 
-threshold = 0.4  # eV/Å
+threshold = 0.5  # eV/Å
 
 
 def explore(committee: str, output: str) -> np.ndarray:
@@ -105,8 +114,8 @@ def explore(committee: str, output: str) -> np.ndarray:
         temperature=600,
         timestep=0.5,
         friction=5,
-        steps=800,
-        report_interval=8,
+        steps=600,
+        report_interval=6,
         on_unstable="warn",
         seed=1,
         quiet=True,
@@ -124,12 +133,16 @@ print(f"{len(uncertain)} of {before.shape[1]} structures exceed {threshold} eV/�
 # %% [markdown]
 # ## Select, label, train again
 #
-# Neighbouring frames are alike, so thirty of them, evenly spaced along the run, are enough. They
-# are labelled and added to the data, and a second committee is trained with the same settings.
+# Structures with a spread of more than 3 eV/Å have left chemistry and teach little about the
+# molecule. Of the others, thirty are enough, evenly spaced along the run, because neighbouring
+# frames are alike. They are labelled and added to the data, and a second committee is trained with
+# the same settings.
 
 # %%
-spaced = np.linspace(0, len(uncertain) - 1, min(30, len(uncertain))).round().astype(int)
-chosen = [label(uncertain[k].symbols, uncertain[k].positions) for k in spaced]
+usable = [atoms for atoms in uncertain if atoms.info["largest_force_spread"] < 3]
+spaced = np.linspace(0, len(usable) - 1, min(30, len(usable))).round().astype(int)
+chosen = [label(usable[k].symbols, usable[k].positions) for k in spaced]
+print(f"{len(chosen)} structures are labelled")
 ase.io.write("second.extxyz", cold + chosen)
 changes = {"output": "second", "data.train": "second.extxyz"}
 second = train_committee("committee.yaml", seeds=[0, 1, 2], overrides=changes, progress=False)
