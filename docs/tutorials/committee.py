@@ -48,7 +48,7 @@ def sample(temperature: float, count: int) -> list[Atoms]:
     return [label(trajectory.symbols, frame.positions) for frame in trajectory.frames()]
 
 
-cold, hot = sample(300, 35), sample(600, 20)
+cold, hot = sample(300, 30), sample(600, 15)
 ase.io.write("first.extxyz", cold)
 ase.io.write("hot.extxyz", hot)  # for the test alone
 print(f"{len(cold)} structures at 300 K for training, {len(hot)} at 600 K for the test")
@@ -75,13 +75,13 @@ model:
   num_layers: 1
   num_layers_charge: 1
   shared_features: true
-  num_features: 12
-  invariant_neurons: 24
+  num_features: 8
+  invariant_neurons: 16
 equilibration: {fit_electronegativity: true, charge_epochs: 5}
 loss: {energy_per_atom: 50, forces: 1, charges: 100}
-optimizer: {lr: 0.01}
-batch_size: 1
-max_epochs: 40
+optimizer: {lr: 0.02}
+batch_size: 2
+max_epochs: 25
 """)
 first = train_committee("committee.yaml", seeds=[0, 1, 2], progress=False)
 
@@ -89,19 +89,19 @@ first = train_committee("committee.yaml", seeds=[0, 1, 2], progress=False)
 # ## Disagreement in dynamics
 #
 # The first member drives a run at 600 K, and at every report the others are evaluated at the same
-# structure. Where the standard deviation of any force exceeds 0.5 eV/Å, the structure goes to
+# structure. Where the standard deviation of any force exceeds 0.8 eV/Å, the structure goes to
 # `uncertain.extxyz`. The run goes on where it would stop otherwise (`on_unstable="warn"`), because
 # failures are what we are after. In a shell:
 #
 # ```bash
 # nequiplr md first/seed_0/model.safetensors first.extxyz --committee first \
-#     --spread-threshold 0.5 --temperature 600 --on-unstable warn --output md-first
+#     --spread-threshold 0.8 --temperature 600 --on-unstable warn --output md-first
 # ```
 
 # %%
 from openmm_nequiplr.simulation.committee import load_spread
 
-threshold = 0.5  # eV/Å
+threshold = 0.8  # eV/Å
 
 
 def explore(committee: str, output: str) -> np.ndarray:
@@ -114,8 +114,8 @@ def explore(committee: str, output: str) -> np.ndarray:
         temperature=600,
         timestep=0.5,
         friction=5,
-        steps=600,
-        report_interval=6,
+        steps=500,
+        report_interval=5,
         on_unstable="warn",
         seed=1,
         quiet=True,
