@@ -110,7 +110,8 @@ save_figure(figure, "charges.png")
 # The dipole of a charged molecule depends on the origin, so it is taken about the centre of mass,
 # $\mu = \sum_i q_i (r_i - r_\mathrm{com})$, and projected on the axis of the chain, which turns
 # with the molecule. The dotted curve freezes the charges at their means. An infrared spectrum comes
-# from the rate of change of the dipole, which is where the charges that move matter most.
+# from the rate of change of the dipole, which is where the charges that move matter most
+# ([Response and spectra](../guides/response.md)).
 
 # %%
 carbons = order[symbols[order] == "C"]
