@@ -83,7 +83,7 @@ def save_figure(figure: Figure, output: str | Path) -> None:
             each.title.set_fontsize(_TITLE_SIZE)
             each.xaxis.label.set_fontsize(_LABEL_SIZE)
             each.yaxis.label.set_fontsize(_LABEL_SIZE)
-            each.tick_params(labelsize=_TICK_SIZE)
+            each.tick_params(which="both", labelsize=_TICK_SIZE)
     for text in figure.texts:
         text.set_fontsize(_TITLE_SIZE)
     figure.savefig(output, dpi=_DPI)
