@@ -207,8 +207,8 @@ save_figure(figure, "committee.png")
 #
 # ![Errors of the forces against the spread of the committee](first-hot/spread_forces.png)
 #
-# These errors exceed the spread and follow it only loosely: with three small models, the spread is a
-# warning, not an error bar. It was good enough to select structures by.
+# These errors exceed the spread and follow it only loosely: with three small models, the spread is
+# a warning, not an error bar. It was good enough to select structures by.
 #
 # One round mends what one run has found. In practice the loop goes on until runs of the length that
 # you need stay below the threshold. [Committees](../guides/committees.md) is the guide.
