@@ -11,12 +11,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase.io
-import matplotlib
 import numpy as np
 
 from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.analysis.figures import (
+    BLUE,
+    ORANGE,
+    legend_above,
+    new_figure,
+    save_figure,
+)
 
-matplotlib.use("Agg")
 DATA = Path(__file__).parent / "data" / "carbon_chains.extxyz"
 
 
@@ -30,11 +35,9 @@ def along(atoms) -> np.ndarray:
 
 
 def main() -> None:
-    import matplotlib.pyplot as plt
-
     calculator = NequIPLRCalculator("carbon-chain")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for atoms, color in zip(ase.io.read(DATA, ":"), ("C0", "C3"), strict=True):
+    figure, (left, right) = new_figure(2, 4.5, 3.6)
+    for atoms, color in zip(ase.io.read(DATA, ":"), (BLUE, ORANGE), strict=True):
         atoms.calc = calculator
         place = along(atoms)
         order = np.argsort(place)
@@ -50,7 +53,7 @@ def main() -> None:
         left.plot(place[order], found[order], color=color, label=name)
         left.plot(place[order], reference[order], "o", color=color, markersize=4)
     left.set(xlabel="place along the chain (Å)", ylabel="charge (e); points: DFT")
-    left.legend(frameon=False)
+    legend_above(left)
 
     # The last of the structures is the protonated one: stretch the bonds of its proton's end.
     far, end = int(order[0]), int(order[-1])
@@ -75,8 +78,8 @@ def main() -> None:
     right.plot(stretches, np.array(changes)[:, 0], "o-", label=f"far end, {distance:.1f} Å away")
     right.plot(stretches, np.array(changes)[:, 1], "s-", label="the atom that moves")
     right.set(xlabel="displacement (Å)", ylabel="change of the charge (me)")
-    right.legend(frameon=False)
-    figure.savefig("chain_charges.png", dpi=150)
+    legend_above(right)
+    save_figure(figure, "chain_charges.png")
     print("picture: chain_charges.png")
 
 

@@ -15,14 +15,13 @@ import argparse
 from pathlib import Path
 
 import ase.io
-import matplotlib
 import numpy as np
 
 from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.analysis.figures import legend_above, new_figure, save_figure
 from openmm_nequiplr.training.run import train
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
-matplotlib.use("Agg")
 FOLDER = Path(__file__).parent
 DATA = FOLDER / "data" / "charged_dimer_train.extxyz"
 FAR = 1000.0
@@ -42,8 +41,6 @@ def trained_model() -> Path:
 
 
 def main() -> None:
-    import matplotlib.pyplot as plt
-
     calculator = NequIPLRCalculator(trained_model())
     frames = ase.io.read(DATA, ":")
     for atoms in frames:
@@ -91,7 +88,7 @@ def main() -> None:
     for row in zip(distance[::3], energy[::3] - apart, coulomb[::3], charge[::3], strict=True):
         print("  {:6.2f} {:9.3f} {:9.3f} {:+8.3f}".format(*row))
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (left, right) = new_figure(2, 4.5, 3.6)
     left.plot(separations, found - offset - reference[-1], label="model")
     left.plot(separations, reference - reference[-1], "o", label="DFT")
     left.set(xlabel="separation in the box (Å)", ylabel="relative energy (eV)")
@@ -100,8 +97,8 @@ def main() -> None:
     right.axvline(separations[-1], color="grey", linewidth=0.8)
     right.set(xlabel="distance of the ions in free space (Å)", ylabel="interaction energy (eV)")
     for axes in (left, right):
-        axes.legend(frameon=False)
-    figure.savefig("dimer_energy.png", dpi=150)
+        legend_above(axes)
+    save_figure(figure, "dimer_energy.png")
     print("picture: dimer_energy.png")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 
-import matplotlib
 import numpy as np
 from ase.optimize import BFGS
 from ase.units import _amu, _c, _e
@@ -18,9 +17,9 @@ from openmm import LangevinMiddleIntegrator, Platform, app, unit
 
 from openmm_nequiplr import ChargeReporter, NequIPLRCalculator, create_system, shipped_structure
 from openmm_nequiplr.analysis import infrared_spectrum
+from openmm_nequiplr.analysis.figures import ORANGE, legend_above, new_figure, save_figure
 from openmm_nequiplr.simulation import from_atoms, load_charges
 
-matplotlib.use("Agg")
 STEPS, STEP = int(sys.argv[1]) if len(sys.argv) > 1 else 1500, 0.0005  # ps
 
 
@@ -68,7 +67,6 @@ def run(atoms) -> np.ndarray:
 
 def main() -> None:
     import ase.io
-    import matplotlib.pyplot as plt
 
     atoms = ase.io.read(shipped_structure("dipeptides"))
     atoms.info["total_charge"] = 0
@@ -79,16 +77,16 @@ def main() -> None:
     print("strongest normal modes (1/cm):", " ".join(f"{k:.0f}" for k in strongest))
 
     spectrum = infrared_spectrum(run(atoms), 2 * STEP, resolution=45)
-    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    figure, (axis,) = new_figure(1, 8.0, 3.6)
     axis.plot(
         spectrum.wavenumbers,
         spectrum.intensity / spectrum.intensity.max(),
         label="dynamics at 300 K",
     )
-    axis.vlines(wavenumbers, 0, intensities / intensities.max(), color="C1", label="normal modes")
+    axis.vlines(wavenumbers, 0, intensities / intensities.max(), color=ORANGE, label="normal modes")
     axis.set(xlabel="wavenumber (1/cm)", ylabel="absorption (arbitrary units)", xlim=(0, 4000))
-    axis.legend(frameon=False)
-    figure.savefig("infrared.png", dpi=150)
+    legend_above(axis)
+    save_figure(figure, "infrared.png")
     print("wrote infrared.png")
 
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase.io
-import matplotlib
 import numpy as np
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
 from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.analysis.figures import legend_above, new_figure, save_figure
 
-matplotlib.use("Agg")
 DATA = Path(__file__).parent / "data" / "au2_mgo_minima.extxyz"
 
 
@@ -61,9 +60,7 @@ def main() -> None:
 
 def draw(difference, charge, stages, substrates) -> None:
     """Two panels of bars in ``wetting.png``."""
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (left, right) = new_figure(2, 4.5, 3.6)
     place = np.arange(len(substrates))
     for number, stage in enumerate(stages):
         shift = 0.26 * (number - 1)
@@ -76,8 +73,8 @@ def draw(difference, charge, stages, substrates) -> None:
         axes.set_xticks(place, substrates)
         axes.set_ylabel(label)
         axes.axhline(0.0, color="black", linewidth=0.8)
-    left.legend(frameon=False)
-    figure.savefig("wetting.png", dpi=150)
+    legend_above(left)
+    save_figure(figure, "wetting.png")
     print("picture: wetting.png")
 
 

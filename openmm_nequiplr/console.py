@@ -1,10 +1,15 @@
-"""Text for consoles and pipes of any encoding."""
+"""Text for consoles and pipes of any encoding, and silence of libraries written in C."""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import ctypes
+import math
+import os
 import sys
 import unicodedata
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 _HANDLER = "nequiplr.spell"
@@ -41,12 +46,53 @@ def say(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
         print(fitting, end=end, file=stream, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """A duration as ``m:ss``, ``h:mm:ss`` or, from two days on, in days; ``?`` if not finite."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours}:{minutes_left:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def spell_on_streams() -> None:
     """Let everything that is printed from now on be spelled where the stream cannot encode it."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=_HANDLER)
+
+
+@contextlib.contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Discard what C code prints on standard output inside a ``with`` block.
+
+    The file descriptor is that of the whole process: keep the block short.
+    """
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed: nothing is printed anyway
+        yield
+        return
+    _flush()
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        _flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush() -> None:
+    """Write out the buffers of Python and of the C library."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL("ucrtbase" if os.name == "nt" else None).fflush(None)
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:

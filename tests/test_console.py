@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
+import os
 import sys
 import warnings
 
 import pytest
 
 from openmm_nequiplr import cli
-from openmm_nequiplr.console import say, spell
+from openmm_nequiplr.console import duration, say, silent_libraries, spell
 from openmm_nequiplr.errors import InputError, NequIPLRWarning, notify
 
 
@@ -86,3 +88,31 @@ def test_warnings_point_to_the_caller():
         notify("here")
     assert said[0].category is NequIPLRWarning
     assert said[0].filename == __file__
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the C library has another name")
+def test_libraries_in_c_can_be_silenced(capfd):
+    library = ctypes.CDLL(None)
+    library.puts(b"before")
+    with silent_libraries():
+        library.puts(b"meanwhile")
+    library.puts(b"after")
+    library.fflush(None)
+    print("python")
+    assert capfd.readouterr().out.split() == ["before", "after", "python"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0:00"),
+        (59.6, "1:00"),
+        (3725.0, "1:02:05"),
+        (36 * 3600.0, "36:00:00"),
+        (60 * 3600.0, "2.5 days"),
+        (float("nan"), "?"),
+        (float("inf"), "?"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text

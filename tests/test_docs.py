@@ -23,20 +23,28 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 if str(DOCS) not in sys.path:
     sys.path.insert(0, str(DOCS))
+import gallery  # noqa: E402
 import reference  # noqa: E402
 
 PAGES = sorted(DOCS.rglob("*.md"))
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE)
 
 
+#: Pages that are written from scripts when the site is built.
+TUTORIALS = {script.with_suffix(".md"): script for script in gallery.SCRIPTS}
+
+
 def text_of(page: Path) -> str:
+    if page in TUTORIALS:
+        source = TUTORIALS[page].read_text(encoding="utf-8")
+        return gallery.page(page.stem, source, None)
     return page.read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list:
     """Blocks of code on all pages in one language, without what is included from elsewhere."""
     found = []
-    for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+    for page in [*PAGES, *TUTORIALS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for number, (indent, name, code) in enumerate(FENCE.findall(text_of(page))):
             if name == language and "--8<--" not in code:
                 plain = "\n".join(line.removeprefix(indent) for line in code.splitlines())
@@ -165,7 +173,8 @@ def test_every_page_is_in_the_navigation():
     nav = _listed(yaml.safe_load(text)["nav"])
     elsewhere = {"changelog.md", "contributing.md", "benchmarks/index.md"}
     elsewhere |= {"benchmarks/accuracy/index.md"}
-    assert nav == {page.relative_to(DOCS).as_posix() for page in PAGES} | elsewhere
+    pages = [*PAGES, *TUTORIALS]
+    assert nav == {page.relative_to(DOCS).as_posix() for page in pages} | elsewhere
 
 
 @pytest.mark.parametrize("code", blocks("bash"))
@@ -218,12 +227,14 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_code():
 
 
 def test_readme_and_site_link_to_pages_that_exist():
-    for page in [*PAGES, ROOT / "README.md"]:
+    for page in [*PAGES, *TUTORIALS, ROOT / "README.md"]:
         plain = FENCE.sub("", text_of(page))
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", plain):
             if "://" in target:
                 continue
             there = (page.parent / target).resolve()
+            if there in TUTORIALS:
+                continue
             mapped = {"changelog.md", "contributing.md"}
             inside = there.is_relative_to(DOCS)
             name = there.relative_to(DOCS).as_posix() if inside else ""

@@ -1,4 +1,4 @@
-"""The examples run, each in a directory of its own, and README shows the one that it says."""
+"""Examples and tutorials run, each in a directory of its own; README shows the one it says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -15,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+PICTURE = re.compile(r"^# !\[.+\]\((.+)\)$", flags=re.MULTILINE)
 #: A short training instead of one that learns something.
 ARGUMENTS = {"dimer_energy": ["--minutes", "0.1"]}
 
@@ -56,7 +59,7 @@ def run(example, folder, output):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", [*EXAMPLES, *TUTORIALS], ids=lambda path: path.stem)
 def test_example_runs(server, example, tmp_path):
     if "import MLPotential" in example.read_text(encoding="utf-8"):
         pytest.importorskip("openmmml", reason="openmm-ml is not installed")
@@ -67,7 +70,7 @@ def test_example_runs(server, example, tmp_path):
     process.start()
     there.close()
     try:
-        assert here.poll(300), "it does not end"
+        assert here.poll(600), "it does not end"
         shown, error = here.recv()
     except EOFError:
         process.join()
@@ -77,10 +80,13 @@ def test_example_runs(server, example, tmp_path):
         process.join()
     assert not error, error
     assert shown.strip()
+    for name in PICTURE.findall(example.read_text(encoding="utf-8")):
+        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG", name
 
 
 def test_there_are_examples():
     assert len(EXAMPLES) >= 3
+    assert len(TUTORIALS) >= 6
 
 
 def test_readme_shows_the_script_as_it_is():

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib.figure import Figure
 from systems import VARIANTS
 from worker import CONFIG, PREDICTIONS, RESULT
+
+from openmm_nequiplr.analysis.figures import GREY, legend_beside, new_figure, save_figure
 
 #: Key of a result, head of its column, digits.
 COLUMNS = (
@@ -87,8 +88,7 @@ def _mean(values: list[float], digits: int) -> str:
 def _draw_cutoffs(groups: Group, path: Path) -> None:
     """Errors against the cutoff, a line for each variant."""
     names = [c for c in COLUMNS[:5] if c[0] != "energy" and _any(groups, c[0])]
-    figure = Figure(figsize=(3.4 * len(names), 3.2), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(names)))
+    figure, axes = new_figure(len(names), 3.4, 3.2)
     for axis, (key, head, _) in zip(axes, names, strict=True):
         for variant in VARIANTS:
             points = [
@@ -103,33 +103,32 @@ def _draw_cutoffs(groups: Group, path: Path) -> None:
                 style = {"color": _COLOURS[variant], "capsize": 3, "label": VARIANTS[variant]}
                 axis.errorbar(x, y, spread, marker="o", **style)
         axis.set_xlabel("cutoff (Å)")
-        axis.set_title(head, fontsize=10)
+        axis.set_title(head)
         axis.set_ylim(bottom=0)
-    axes[0].legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=130)
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend_beside(axes[-1], handles=handles, labels=labels)
+    save_figure(figure, path)
 
 
 def _draw_parity(groups: Group, path: Path) -> None:
     """Forces of the first run of every variant at its largest cutoff."""
     chosen = {variant: runs[0] for (variant, _), runs in groups.items()}
-    figure = Figure(figsize=(3.4 * len(chosen), 3.4), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(chosen)))
+    figure, axes = new_figure(len(chosen), 3.4, 3.4)
     for axis, (variant, result) in zip(axes, chosen.items(), strict=True):
         reference, predicted = np.load(result["directory"] / PREDICTIONS)["forces"]
         ends = [reference.min(), reference.max()]
-        axis.plot(ends, ends, color="0.6", lw=1)
+        axis.plot(ends, ends, color=GREY, lw=1)
         axis.plot(reference, predicted, ".", ms=3, color=_COLOURS[variant], alpha=0.5)
         axis.set_xlabel("reference force (eV/Å)")
-        axis.set_title(f"{variant}: {result['forces']:.3g} meV/Å", fontsize=10)
+        axis.set_title(f"{variant}: {result['forces']:.3g} meV/Å")
     axes[0].set_ylabel("model (eV/Å)")
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _draw_curves(groups: Group, path: Path) -> None:
     """Validation errors of the forces against training time."""
     cutoffs = sorted({cutoff for _, cutoff in groups})
-    figure = Figure(figsize=(4.2 * len(cutoffs), 3.4), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(cutoffs), sharey=True))
+    figure, axes = new_figure(len(cutoffs), 4.2, 3.4, sharey=True)
     for axis, cutoff in zip(axes, cutoffs, strict=True):
         for (variant, own), runs in groups.items():
             for number, result in enumerate(runs if own == cutoff else []):
@@ -141,10 +140,11 @@ def _draw_curves(groups: Group, path: Path) -> None:
                 axis.plot(minutes, errors, color=_COLOURS[variant], lw=1, label=label)
         axis.set_yscale("log")
         axis.set_xlabel("minutes of training")
-        axis.set_title(f"cutoff {cutoff:g} Å", fontsize=10)
+        axis.set_title(f"cutoff {cutoff:g} Å")
     axes[0].set_ylabel("validation, forces (meV/Å)")
-    axes[0].legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=130)
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend_beside(axes[-1], handles=handles, labels=labels)
+    save_figure(figure, path)
 
 
 def _any(groups: Group, key: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..console import silent_libraries
 from ..errors import InputError, describe
 from ..files.content import FileContent, is_mmcif, say_sites
 from ..files.gro import gro_frames, read_gro
@@ -85,10 +86,14 @@ def from_mdtraj(
     def read() -> Iterator[Frame]:
         chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * len(symbols))))
         count = 0
-        for part in mdtraj.iterload(alias.path, chunk=chunk, **options):
+        parts = mdtraj.iterload(alias.path, chunk=chunk, **options)
+        with silent_libraries():  # the reader of DCD prints when it opens a file
+            part = next(parts, None)
+        while part is not None:
             for k in range(part.n_frames):
                 yield _frame(part, k, count, time_of(count, part.time[k]))
                 count += 1
+            part = next(parts, None)
 
     symbols = _elements(_topology_of(path, alias, options))
     return StoredTrajectory(str(path), symbols, None, stride, None, read)
@@ -138,7 +143,8 @@ def _topology_of(path: Path, alias: AsciiPath, options: dict[str, Any]) -> mdtra
     import mdtraj
 
     try:
-        return next(mdtraj.iterload(alias.path, chunk=1, **options)).topology
+        with silent_libraries():
+            return next(mdtraj.iterload(alias.path, chunk=1, **options)).topology
     except StopIteration:
         raise InputError(describe("trajectory", f"no frames in {path}", "at least one")) from None
     except Exception as error:

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .figures import BLUE, GREY, ORANGE, legend_above, log_scale, new_figure, save_figure
 
-BLUE, ORANGE = "#1f5fa8", "#d9731a"
-_TITLES = {
-    "energy_per_atom_rmse": "energy, meV/atom",
-    "forces_rmse": "forces, meV/Å",
-    "charges_rmse": "charges, me",
-    "dipole_rmse": "dipole, me Å",
-    "stress_rmse": "stress, meV/Å³",
+_LABELS = {
+    "loss": "loss",
+    "energy_per_atom_rmse": "energy RMSE (meV/atom)",
+    "forces_rmse": "forces RMSE (meV/Å)",
+    "charges_rmse": "charges RMSE (me)",
+    "dipole_rmse": "dipole RMSE (me Å)",
+    "stress_rmse": "stress RMSE (meV/Å³)",
 }
-
-
-def new_figure(columns: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list]:
-    """A figure that needs no display and no global state, and its axes row by row.
-
-    The width is that of a column, the height that of the figure.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
+_GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "train": ("training", {"color": BLUE, "lw": 1.0, "ls": "--", "alpha": 0.8}),
+    "validation": ("validation", {"color": ORANGE, "lw": 1.6}),
+}
 
 
 def plot_learning_curve(log: str | Path, output: str | Path) -> None:
     """Draw losses and root mean square errors against epochs.
+
+    A dotted line marks the epoch of the lowest validation loss, whose model is kept.
 
     Parameters
     ----------
@@ -47,23 +39,33 @@ def plot_learning_curve(log: str | Path, output: str | Path) -> None:
     with open(log, newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     names = list(rows[0]) if rows else []
-    shown = [n for n in _TITLES if f"train_{n}" in names or f"validation_{n}" in names]
-    figure, axes = new_figure(1 + len(shown), 3.4, 3.0)
-    for axis, name in zip(axes, ["loss", *shown], strict=True):
-        for group, colour in (("train", BLUE), ("validation", ORANGE)):
-            points = [
+    shown = [n for n in _LABELS if f"train_{n}" in names or f"validation_{n}" in names] or ["loss"]
+    figure, axes = new_figure(len(shown), 3.4, 3.2)
+    curves = {
+        (group, name): np.array(
+            [
                 (int(row["epoch"]) + 1, float(row[f"{group}_{name}"]))
                 for row in rows
                 if row.get(f"{group}_{name}")
             ]
-            if points:
-                axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=group)
-        axis.set_yscale("log")
+        ).reshape(-1, 2)
+        for group in _GROUPS
+        for name in shown
+    }
+    judged = curves.get(("validation", "loss"), np.empty((0, 2)))
+    for axis, name in zip(axes, shown, strict=True):
+        for group, (label, style) in _GROUPS.items():
+            points = curves[group, name]
+            marker = "." if len(points) < 3 else None
+            axis.plot(*points.T, label=label, marker=marker, **style)
+        if len(judged):
+            best = judged[np.argmin(judged[:, 1]), 0]
+            axis.axvline(best, color=GREY, lw=1, ls=":", label=f"best, epoch {best:.0f}")
+        log_scale(axis, np.concatenate([curves[group, name][:, 1] for group in _GROUPS]))
         axis.set_xlabel("epoch")
-        axis.set_title(_TITLES.get(name, "loss"), fontsize=10)
-        axis.grid(alpha=0.25)
-    axes[0].legend(frameon=False, fontsize=9)
-    figure.savefig(output, dpi=130)
+        axis.set_ylabel(_LABELS[name])
+    legend_above(axes[0])
+    save_figure(figure, output)
 
 
 def plot_parity(
@@ -93,7 +95,7 @@ def plot_parity(
     reference, predicted = np.asarray(values, dtype=np.float64)
     figure, (left, right) = new_figure(2, 4.0, 3.8)
     ends = [min(reference.min(), predicted.min()), max(reference.max(), predicted.max())]
-    left.plot(ends, ends, color="0.6", lw=1)
+    left.plot(ends, ends, color=GREY, lw=1)
     left.plot(reference, predicted, ".", ms=4, color=BLUE, alpha=0.5, rasterized=True)
     left.set_aspect("equal", adjustable="datalim")
     left.set_xlabel(f"reference ({unit})")
@@ -101,13 +103,14 @@ def plot_parity(
     errors = (predicted - reference) * error_scale
     width = 1.05 * max(float(np.abs(errors).max()), 1e-9)
     bins = int(np.clip(np.sqrt(errors.size), 11, 61)) | 1
-    right.hist(errors, bins=bins, range=(-width, width), color=ORANGE)
+    right.hist(errors, bins=bins, range=(-width, width), color=BLUE)
+    right.axvline(0.0, color=GREY, lw=1)
     right.set_xlabel(f"model − reference ({error_unit or unit})")
     right.set_ylabel("number of values")
     for axis in (left, right):
         axis.locator_params(axis="x", nbins=5)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(output, dpi=130)
+    figure.suptitle(title)
+    save_figure(figure, output)
 
 
 def plot_spread(
@@ -128,7 +131,7 @@ def plot_spread(
     unit : str
         Of both.
     """
-    figure, (axis,) = new_figure(1, 4.2, 4.0)
+    figure, (axis,) = new_figure(1, 4.4, 4.2)
     good = (spread > 0) & (error > 0)
     spread, error = np.asarray(spread)[good], np.asarray(error)[good]
     if len(spread):
@@ -140,9 +143,9 @@ def plot_spread(
         )
         axis.loglog(*means, "o-", color=ORANGE, lw=1.5, label="rms of similar spread")
         ends = [min(spread.min(), error.min()), max(spread.max(), error.max())]
-        axis.loglog(ends, ends, color="0.6", lw=1, zorder=0)
-        axis.legend(frameon=False, fontsize=9)
+        axis.loglog(ends, ends, color=GREY, lw=1, zorder=0, label="error = spread")
+        legend_above(axis)
     axis.set_xlabel(f"spread of the committee ({unit})")
     axis.set_ylabel(f"error of its mean ({unit})")
-    axis.set_title(title, fontsize=10)
-    figure.savefig(output, dpi=130)
+    figure.suptitle(title)
+    save_figure(figure, output)

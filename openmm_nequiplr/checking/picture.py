@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.figures import (
+    BLUE,
+    COLOURS,
+    GREY,
+    ORANGE,
+    RED,
+    legend_beside,
+    new_figure,
+    save_figure,
+)
 from ..analysis.minimisation import LARGEST_DROP
-from ..analysis.plots import BLUE, ORANGE, new_figure
 from .report import StabilityReport
 
-_RED, _GREY = "#b2182b", "0.6"
-_COLOURS = (BLUE, ORANGE, "#3a8f5c", "#7b4fa3", "#8c6d31", "#2f9aa0")
 _MOST_LABELS = 10
 
 
@@ -26,7 +33,7 @@ def plot_report(report: StabilityReport, output: str | Path) -> None:
     output : path
         The picture.
     """
-    figure, (first, minimisations, dynamics, scans) = new_figure(2, 5.0, 7.2, rows=2)
+    figure, (first, minimisations, dynamics, scans) = new_figure(2, 5.4, 7.2, rows=2)
     if report.reference:
         _charges(first, report)
     else:
@@ -34,14 +41,11 @@ def plot_report(report: StabilityReport, output: str | Path) -> None:
     _minimisations(minimisations, report)
     _dynamics(dynamics, report)
     _scans(scans, report)
-    for axis in (first, minimisations, dynamics, scans):
-        axis.title.set_fontsize(10)
-        axis.grid(alpha=0.25)
     error = 1000.0 * report.forces.largest_error
     lines = textwrap.wrap(f"{Path(report.model).name}: {report.verdict}", 110, max_lines=3)
     lines.append(f"forces within {error:.2g} meV/Å of finite differences")
-    figure.suptitle("\n".join(lines), fontsize=10)
-    figure.savefig(output, dpi=130)
+    figure.suptitle("\n".join(lines))
+    save_figure(figure, output)
 
 
 def _charges(axis: Any, report: StabilityReport) -> None:
@@ -66,14 +70,14 @@ def _charges(axis: Any, report: StabilityReport) -> None:
     axis.set_yticks(range(len(elements)), elements)
     axis.set_xlabel("charge (e)")
     axis.set_title("charges")
-    axis.legend(fontsize=8, framealpha=0.9)
+    legend_beside(axis)
 
 
 def _forces(axis: Any, report: StabilityReport) -> None:
     forces, differences = report.forces.forces, report.forces.differences
     if len(forces):
         ends = [differences.min(), differences.max()]
-        axis.plot(ends, ends, color=_GREY, lw=1)
+        axis.plot(ends, ends, color=GREY, lw=1)
         axis.plot(differences, forces, "o", ms=5, color=BLUE, alpha=0.6)
     axis.set_xlabel("finite differences (eV/Å)")
     axis.set_ylabel("force (eV/Å)")
@@ -83,29 +87,29 @@ def _forces(axis: Any, report: StabilityReport) -> None:
 def _minimisations(axis: Any, report: StabilityReport) -> None:
     titles = []
     for (displacement, ends), colour in zip(
-        report.minimisations.items(), _COLOURS * 9, strict=False
+        report.minimisations.items(), COLOURS * 9, strict=False
     ):
         label: str | None = f"from {displacement:g} Å"
         for end in ends:
-            axis.plot(end.energies, color=_RED if end.fallen else colour, lw=0.9, label=label)
+            axis.plot(end.energies, color=RED if end.fallen else colour, lw=0.9, label=label)
             label = None
         titles.append(f"{sum(end.fallen for end in ends)} of {len(ends)} from {displacement:g} Å")
-    axis.axhline(-LARGEST_DROP, color=_RED, lw=1, ls=":")
+    axis.axhline(-LARGEST_DROP, color=RED, lw=1, ls=":")
     axis.set_yscale("symlog", linthresh=0.2)
     axis.set_xlabel("step")
-    axis.set_ylabel("energy above that of the frame (eV/atom)", fontsize=9)
+    axis.set_ylabel("energy change (eV/atom)")
     axis.set_title("minimisations that fell: " + (", ".join(titles) or "none made"))
     _coloured_legend(axis, [f"from {d:g} Å" for d in report.minimisations])
 
 
 def _dynamics(axis: Any, report: StabilityReport) -> None:
     titles = []
-    for (target, runs), colour in zip(report.dynamics.items(), _COLOURS * 9, strict=False):
+    for (target, runs), colour in zip(report.dynamics.items(), COLOURS * 9, strict=False):
         for run in runs:
             failed = run.failed_at is not None
-            axis.plot(run.times, run.temperatures, color=_RED if failed else colour, lw=0.9)
+            axis.plot(run.times, run.temperatures, color=RED if failed else colour, lw=0.9)
             if failed and len(run.times):
-                axis.plot(run.times[-1], run.temperatures[-1], "x", color=_RED, ms=7)
+                axis.plot(run.times[-1], run.temperatures[-1], "x", color=RED, ms=7)
         axis.axhline(target, color=colour, lw=1, ls=":")
         held = sum(run.failed_at is None for run in runs)
         titles.append(f"{held} of {len(runs)} at {target:g} K")
@@ -120,9 +124,9 @@ def _dynamics(axis: Any, report: StabilityReport) -> None:
 
 
 def _scans(axis: Any, report: StabilityReport) -> None:
-    for scan, colour in zip(report.scans, _COLOURS * 99, strict=False):
+    for scan, colour in zip(report.scans, COLOURS * 99, strict=False):
         name = "–".join(scan.pair)
-        colour = _RED if scan.problem else colour
+        colour = RED if scan.problem else colour
         label = name if len(report.scans) <= _MOST_LABELS or scan.problem else None
         axis.plot(scan.distances, scan.energies, color=colour, lw=1.1, label=label)
         inside = np.abs(scan.distances - scan.wall) < 0.011
@@ -132,14 +136,13 @@ def _scans(axis: Any, report: StabilityReport) -> None:
     axis.set_ylabel("energy (eV)")
     sound = sum(scan.problem is None for scan in report.scans)
     axis.set_title(f"isolated pairs: {sound} of {len(report.scans)} sound")
-    if axis.get_legend_handles_labels()[1]:
-        axis.legend(frameon=False, fontsize=7, ncols=2)
+    legend_beside(axis)
 
 
 def _coloured_legend(axis: Any, labels: list[str]) -> None:
     """Labels in the colours of their curves, and red for what failed."""
     from matplotlib.lines import Line2D
 
-    colours = [*(_COLOURS * 9)[: len(labels)], _RED]
+    colours = [*(COLOURS * 9)[: len(labels)], RED]
     handles = [Line2D([], [], color=colour) for colour in colours]
-    axis.legend(handles, [*labels, "failed"], frameon=False, fontsize=8)
+    legend_beside(axis, handles=handles, labels=[*labels, "failed"])

@@ -32,7 +32,9 @@ _COMMANDS = {
     "evaluate": (
         training.evaluate_arguments, training.evaluate, "compare a model with reference data"
     ),
-    "check": (training.check_arguments, training.check, "tell whether a model is fit for dynamics"),
+    "check": (
+        training.check_arguments, training.check, "check whether a model is fit for dynamics"
+    ),
     "convert": (
         models.convert_arguments, models.convert, "convert a checkpoint of the nequip-charge code"
     ),
@@ -40,12 +42,12 @@ _COMMANDS = {
     "analyze": (
         simulation.analyze_arguments,
         simulation.analyze,
-        "recompute charges and energies of a trajectory",
+        "compute charges and energies along a stored trajectory",
     ),
     "export": (
         models.export_arguments,
         models.export,
-        "write a model as TorchScript for OpenMM's TorchForce",
+        "export a model as TorchScript for OpenMM's TorchForce",
     ),
     "info": (models.info_arguments, models.info, "describe a model, or the installation"),
     "models": (models.models_arguments, models.models, "list models by name, or download one"),

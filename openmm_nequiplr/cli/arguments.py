@@ -17,7 +17,7 @@ from ..errors import unknown
 EXIT_UNFIT = 1
 
 _PLUMBING = {"command", "call", "traceback"}
-_STRUCTURE = "extended XYZ, PDB, CIF, GRO, POSCAR or another file that ASE reads"
+_STRUCTURE = "start structure: extended XYZ, PDB, CIF, GRO, POSCAR or any other file that ASE reads"
 
 Parser = argparse._ActionsContainer
 
@@ -84,28 +84,47 @@ def model_argument(parser: Parser) -> None:
 
 def structure_argument(parser: Parser, more: str = "", **options: Any) -> None:
     option(parser, "structure", "STRUCTURE", _STRUCTURE + more, **options)
-    option(parser, "--frame", "N", "of several in STRUCTURE, from 0; -1 is the last one")
+    option(
+        parser,
+        "--frame",
+        "N",
+        "frame to use if STRUCTURE has several, counted from 0; the last one if not given",
+    )
 
 
 def total_charge_argument(parser: Parser, whose: str) -> None:
-    option(parser, "--total-charge", "E", f"in e; else the {whose}'s")
+    option(
+        parser,
+        "--total-charge",
+        "E",
+        f"total charge of the system in e; taken from the {whose} if not given",
+    )
 
 
 def device_arguments(parser: Parser) -> None:
-    option(parser, "--device", "DEVICE", "torch device of the network")
-    choice(parser, "--precision", ("single", "double"), "precision of the network")
+    option(
+        parser, "--device", "DEVICE", "torch device on which the network runs, such as cpu or cuda"
+    )
+    choice(parser, "--precision", ("single", "double"), "floating-point precision of the network")
 
 
 def solver_argument(parser: Parser) -> None:
     choices = ("auto", "dense", "iterative")
-    choice(parser, "--solver", choices, "of the charges (default: auto)")
+    choice(parser, "--solver", choices, "how the charges are solved for (default: auto)")
 
 
-def evaluation_arguments(parser: Parser, threads: str = "of torch") -> None:
+def evaluation_arguments(parser: Parser, threads: str = "number of threads of torch") -> None:
     """Fields of ``EvaluationOptions``, and threads."""
     solver_argument(parser)
-    option(parser, "--charge-tolerance", "X", "of the iterative solver")
-    option(parser, "--max-iterations", "N", "of the iterative solver")
+    option(
+        parser, "--charge-tolerance", "X", "relative residual at which the iterative solver stops"
+    )
+    option(
+        parser,
+        "--max-iterations",
+        "N",
+        "iterations of the iterative solver after which it gives up",
+    )
     device_arguments(parser)
     option(parser, "--threads", "N", threads)
 
@@ -115,12 +134,13 @@ def data_arguments(
 ) -> None:
     """A data file, its format and units, and the keys of its labels."""
     option(parser, "data", "DATA", help, **more)
-    choice(parser, "--format", ("extxyz", "runner"), "of DATA")
-    names = {"length": "angstrom, bohr, nm, pm", "energy": "eV, hartree, kcal/mol …"}
+    choice(parser, "--format", ("extxyz", "runner"), "format of DATA; detected if not given")
+    names = {"length": "angstrom, bohr, nm or pm", "energy": "eV, hartree, kcal/mol, …"}
     for unit in units:
-        option(parser, f"--{unit}-unit", "UNIT", f"of DATA: {names[unit]}")
+        option(parser, f"--{unit}-unit", "UNIT", f"unit of {unit} in DATA: {names[unit]}")
     for key in keys:
-        option(parser, f"--{key}-key", "NAME", f"name of the {key.replace('-', ' ')} in DATA")
+        what = f"key of the {key.replace('-', ' ')} in DATA; common names are recognised without it"
+        option(parser, f"--{key}-key", "NAME", what)
 
 
 def json_argument(parser: Parser) -> None:

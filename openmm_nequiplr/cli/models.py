@@ -23,27 +23,29 @@ from .arguments import (
 
 
 def convert_arguments(parser: argparse.ArgumentParser) -> None:
-    option(parser, "weights_path", "WEIGHTS", "weights (.pth) of nequip-charge", type=Path)
+    option(parser, "weights_path", "WEIGHTS", "weights file (.pth) of nequip-charge", type=Path)
     option(
         parser,
         "--config",
         "CONFIG",
-        "the YAML that the weights were trained with, or a JSON with a 'config' entry",
+        "YAML file that the weights were trained with, or a JSON file with an entry 'config'",
         dest="config_path",
         type=Path,
         required=True,
     )
-    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True)
+    parser.add_argument(
+        "-o", "--output", metavar="MODEL", type=Path, required=True, help="model file to write"
+    )
     periodic = parser.add_mutually_exclusive_group()
-    legacy = "reproduce the published periodic code, whose charges do not interact"
+    legacy = "reproduce the published periodic code, in which charges do not interact"
     flag(periodic, "--legacy-periodic", legacy)
-    corrected = "the weights come from a repaired periodic code: full Ewald sums"
+    corrected = "the weights come from a repaired periodic code with full Ewald sums"
     flag(periodic, "--corrected-periodic", corrected)
     parser.add_argument(
         "--global-rescale",
         action=argparse.BooleanOptionalAction,
-        help="multiply the energy by global_rescale_scale, as nequip does when it evaluates "
-        "(default: as the results in CONFIG show, if it holds any; else yes for YAML, no for JSON)",
+        help="multiply the energy by global_rescale_scale, as nequip does in evaluation "
+        "(default: as in the results that CONFIG holds, if any; else yes for YAML, no for JSON)",
     )
 
 
@@ -58,7 +60,9 @@ def convert(arguments: argparse.Namespace) -> None:
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     model_argument(parser)
     structure_argument(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, required=True, help="TorchScript file to write"
+    )
     total_charge_argument(parser, "structure")
     solver_argument(parser)
     device_arguments(parser)
@@ -74,7 +78,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def info_arguments(parser: argparse.ArgumentParser) -> None:
-    what = "model file or name of a model; without it, the installation and its models"
+    what = "model file or name of a model; without it, describe the installation and list models"
     option(parser, "model", "MODEL", what, nargs="?")
 
 

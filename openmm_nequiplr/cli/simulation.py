@@ -24,45 +24,72 @@ from .arguments import (
 
 def md_arguments(parser: argparse.ArgumentParser) -> None:
     model_argument(parser)
-    structure_argument(parser, " (default: the start structure of a shipped model)", nargs="?")
+    structure_argument(parser, " (default: the one that comes with a shipped model)", nargs="?")
     run = parser.add_argument_group("run")
-    choice(run, "--ensemble", ("nve", "nvt", "npt"), "(default: nvt)")
-    option(run, "--steps", "N", "time steps to do (default: 1000)")
-    option(run, "--timestep", "FS", "in fs (default: 1)")
-    option(run, "--temperature", "K", "in K (default: 300)")
-    option(run, "--friction", "PER_PS", "in 1/ps (default: 1)")
-    option(run, "--pressure", "BAR", "in bar (default: 1)")
-    changes = "what may change in npt: the volume, the edges, the shape (default: isotropic)"
+    choice(run, "--ensemble", ("nve", "nvt", "npt"), "statistical ensemble (default: nvt)")
+    option(run, "--steps", "N", "number of time steps (default: 1000)")
+    option(run, "--timestep", "FS", "time step in fs (default: 1)")
+    option(run, "--temperature", "K", "temperature in K (default: 300)")
+    option(run, "--friction", "PER_PS", "friction of the Langevin thermostat in 1/ps (default: 1)")
+    option(run, "--pressure", "BAR", "pressure in bar (default: 1)")
+    changes = "what changes in npt: volume, edge lengths or shape (default: isotropic)"
     choice(run, "--barostat", ("isotropic", "anisotropic", "flexible"), changes)
-    option(run, "--barostat-axes", "AXES", "of the anisotropic barostat (default: xyz)")
-    option(run, "--barostat-interval", "N", "steps between moves (default: 25)")
+    option(
+        run,
+        "--barostat-axes",
+        "AXES",
+        "axes along which the anisotropic barostat acts (default: xyz)",
+    )
+    option(run, "--barostat-interval", "N", "steps between moves of the barostat (default: 25)")
     total_charge_argument(run, "structure")
     field = "uniform field on an isolated structure, three components in V/nm"
     option(run, "--electric-field", "V_PER_NM", field, nargs=3, type=float)
-    flag(run, "--minimize", "relax the structure first")
-    option(run, "--seed", "N", "of velocities, thermostat, barostat")
+    flag(run, "--minimize", "minimise the energy before the run")
+    option(
+        run,
+        "--seed",
+        "N",
+        "seed of initial velocities, thermostat and barostat; random if not given",
+    )
     force = parser.add_argument_group("forces")
-    option(force, "--platform", "P", "Reference, CPU, OpenCL or CUDA")
-    where = "where the Coulomb energy is computed: OpenMM's PME or torch (default: auto)"
+    option(force, "--platform", "P", "OpenMM platform: Reference, CPU, OpenCL or CUDA")
+    where = "where the Coulomb energy is computed: OpenMM or torch (default: auto)"
     choice(force, "--long-range", ("auto", "openmm", "graph"), where)
-    option(force, "--ewald-tolerance", "X", "of the PME")
-    evaluation_arguments(force, threads="of torch and platform CPU")
+    option(force, "--ewald-tolerance", "X", "error tolerance of the PME")
+    evaluation_arguments(force, threads="number of threads of torch and of the CPU platform")
     committee = parser.add_argument_group("committee")
-    models = "other models, or a committee's directory, whose spread with MODEL is reported"
+    models = (
+        "other models, or the directory of a committee; their disagreement with MODEL is reported"
+    )
     option(committee, "--committee", "MODEL", models, nargs="+")
-    largest = "largest committee standard deviation of a force allowed"
+    largest = "largest committee standard deviation of a force allowed, in eV/Å"
     option(committee, "--spread-threshold", "EV_PER_ANGSTROM", largest)
-    beyond = "beyond the threshold, save the frame, or save it and end the run (default: save)"
+    beyond = "beyond the threshold: save the frame, or save it and stop (default: save)"
     choice(committee, "--on-spread", ("save", "stop"), beyond)
     files = parser.add_argument_group("files")
-    option(files, "--output", "DIR", "for results (default: md)")
-    restart = "continue the run whose results are in --output; what is not given stays as it was"
+    option(files, "--output", "DIR", "directory for the results (default: md)")
+    restart = "continue the run in --output; options that are not given keep their values"
     flag(files, "--restart", restart)
-    option(files, "--report-interval", "N", "steps between frames")
-    option(files, "--checkpoint-interval", "N", "steps between checkpoints")
-    unstable = "when temperature, distances, charges or energy leave all bounds (default: stop)"
+    option(
+        files,
+        "--report-interval",
+        "N",
+        "steps between frames of the trajectory, log and charges; 10 if not given",
+    )
+    option(
+        files,
+        "--checkpoint-interval",
+        "N",
+        "steps between checkpoints; ten report intervals if not given",
+    )
+    unstable = "what to do if temperature, distances, charges or energy run away (default: stop)"
     choice(files, "--on-unstable", ("stop", "warn"), unstable)
-    option(files, "--charge-of", "ELEMENT", "whose charge the picture shows, else the rarest")
+    option(
+        files,
+        "--charge-of",
+        "ELEMENT",
+        "element whose charges the picture shows; the rarest if not given",
+    )
     flag(files, "--quiet", "print nothing")
 
 
@@ -77,7 +104,7 @@ def md(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Make an error of SIGTERM, as of SIGINT, until the run handles it."""
+    """Raise an error on SIGTERM, as on SIGINT, until the run handles it."""
 
     def receive(number: int, frame: object) -> None:
         raise Interrupted(f"terminated by {signal.Signals(number).name}", number)
@@ -94,16 +121,26 @@ def _terminable() -> Iterator[None]:
 
 def analyze_arguments(parser: argparse.ArgumentParser) -> None:
     model_argument(parser)
-    trajectory = "output directory of nequiplr md, or a file that mdtraj or ASE reads"
+    trajectory = "output directory of nequiplr md, or any trajectory file that mdtraj or ASE reads"
     option(parser, "trajectory", "TRAJECTORY", trajectory)
-    option(parser, "--topology", "FILE", "for formats that hold coordinates alone (DCD, XTC …)")
-    option(parser, "--output", "DIR", "for results; analysis, in that of a run")
-    option(parser, "--stride", "N", "frames from one to the next")
+    option(
+        parser,
+        "--topology",
+        "FILE",
+        "topology, for formats that hold coordinates only (DCD, XTC, …)",
+    )
+    option(
+        parser,
+        "--output",
+        "DIR",
+        "directory for the results; if not given, analysis, in the directory of the run",
+    )
+    option(parser, "--stride", "N", "use every Nth frame")
     total_charge_argument(parser, "trajectory")
-    flag(parser, "--forces", "keep forces as well")
-    option(parser, "--r-max", "ANGSTROM", "longest distance of pairs")
-    option(parser, "--bin-width", "ANGSTROM", "of distances")
-    flag(parser, "--resume", "go on behind the last frame in --output")
+    flag(parser, "--forces", "store the forces too")
+    option(parser, "--r-max", "ANGSTROM", "largest distance of radial distributions, in Å")
+    option(parser, "--bin-width", "ANGSTROM", "width of a bin of radial distributions, in Å")
+    flag(parser, "--resume", "continue after the last frame that --output holds")
     evaluation_arguments(parser)
     flag(parser, "--quiet", "print nothing")
 

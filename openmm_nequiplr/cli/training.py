@@ -23,8 +23,8 @@ from .arguments import (
 )
 
 _TRAIN_CONFIG = (
-    "training YAML file; units of its data: Å and eV in extended XYZ, Bohr and Hartree in RuNNer "
-    "files, or as data.units says, e.g. {length: angstrom, energy: eV}"
+    "training file (YAML); its data are in Å and eV (extended XYZ) or Bohr and Hartree (RuNNer) "
+    "unless its data.units says otherwise, as in {length: angstrom, energy: eV}"
 )
 
 
@@ -32,7 +32,7 @@ _KEYS = ("energy", "forces", "charges", "dipole", "stress", "total-charge", "ele
 
 
 def init_arguments(parser: argparse.ArgumentParser) -> None:
-    data = "extended XYZ (Å, eV) or RuNNer input.data (Bohr, Hartree), unless units are given"
+    data = "reference data: extended XYZ (Å, eV) or RuNNer (Bohr, Hartree), or in the units given"
     data_arguments(parser, data, ("length", "energy"), _KEYS, nargs="+")
     name = "training file to write (default: that of DATA, ending in .yaml)"
     option(parser, "-o", "FILE", name, dest="output", type=Path)
@@ -52,18 +52,20 @@ def init(arguments: argparse.Namespace) -> None:
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, "config_path", "CONFIG", _TRAIN_CONFIG, type=Path)
-    resume = "continue from the last checkpoint; refused if data or settings are others"
+    resume = "continue from the last checkpoint; refused if data or settings have changed"
     flag(parser, "--resume", resume, default=False)
     dry_run = "read and check everything, time a few steps, write nothing"
     flag(parser, "--dry-run", dry_run)
-    flag(parser, "--accept-changes", "with --resume: continue although data or settings are others")
-    seeds = "train a committee, one model for each seed; one number N stands for 0 … N−1"
+    flag(
+        parser, "--accept-changes", "with --resume: continue even if data or settings have changed"
+    )
+    seeds = "train a committee, one model per seed; a single number N means seeds 0 to N−1"
     option(parser, "--seeds", "SEED", seeds, type=int, nargs="+")
     option(
         parser,
         "--set",
         "KEY=VALUE",
-        "override entries of CONFIG, e.g. --set optimizer.lr=0.005 max_epochs=10",
+        "override entries of CONFIG, as in --set optimizer.lr=0.005 max_epochs=10",
         dest="overrides",
         action="extend",
         nargs="+",
@@ -74,7 +76,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         dest="check",
         action="store_false",
         default=True,
-        help="leave out the quick stability check at the end (see nequiplr check)",
+        help="skip the quick stability check at the end (see nequiplr check)",
     )
 
 
@@ -156,17 +158,19 @@ def _needs_lightning(module: str, name: str) -> Any:
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    models = "model file, name of a model, committee's directory"
+    models = "model file, name of a model, or directory of a committee"
     option(parser, "model", "MODEL", models)
-    committee = "more models: judge the mean of all, each of them, and what their spread tells"
+    committee = (
+        "other members of a committee: evaluate their mean, each member and the disagreement"
+    )
     option(parser, "--committee", "MODEL", committee, nargs="+")
-    data = "extended XYZ (Å, eV) or RuNNer input.data (Bohr, Hartree), unless units are given"
+    data = "reference data: extended XYZ (Å, eV) or RuNNer (Bohr, Hartree), or in the units given"
     data += "; with --split that of the training, if it is not given"
     data_arguments(parser, data, ("length", "energy"), _KEYS, nargs="?")
     parts = "only structures that the training of MODEL used for this"
     choice(parser, "--split", ("train", "validation", "test"), parts)
-    option(parser, "--output", "DIR", "write parity plots here")
-    option(parser, "--batch-size", "N", "structures per batch")
+    option(parser, "--output", "DIR", "directory for parity plots and tables of errors")
+    option(parser, "--batch-size", "N", "number of structures evaluated at once")
     device_arguments(parser)
     json_argument(parser)
 
@@ -189,26 +193,33 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def check_arguments(parser: argparse.ArgumentParser) -> None:
     model_argument(parser)
-    data = "extended XYZ (Å) or RuNNer input.data (Bohr), unless the unit is given"
+    data = "structures to start from: extended XYZ (Å) or RuNNer (Bohr), or in the unit given"
     data_arguments(parser, data, ("length",), ("total-charge",))
-    flag(parser, "--quick", "fewer structures, shorter runs")
+    flag(parser, "--quick", "use fewer structures and shorter runs")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write check.json and check.png here"
+        "-o", "--output", type=Path, metavar="DIR", help="directory for check.json and check.png"
     )
-    flag(parser, "--record", "write the figures into the card of MODEL")
-    option(parser, "--frames", "N", "structures to use (default: 50)")
-    option(parser, "--minimisations", "N", "for each displacement (default: 30)")
+    flag(parser, "--record", "write the results into the model card of MODEL")
+    option(parser, "--frames", "N", "number of structures to use (default: 50)")
+    option(
+        parser,
+        "--minimisations",
+        "N",
+        "number of minimisations for each displacement (default: 30)",
+    )
     several: dict[str, Any] = {"type": float, "nargs": "+"}
-    spread = "standard deviations of a component, 0.15 and 0.3 if not given"
+    spread = "standard deviations of the random displacements in Å; 0.15 and 0.3 if not given"
     option(parser, "--displacement", "ANGSTROM", spread, dest="displacements", **several)
-    option(parser, "--steps", "N", "of a minimisation, at most (default: 150)")
-    option(parser, "--runs", "N", "of dynamics at each temperature (default: 5)")
-    option(parser, "--ps", "PS", "length of a run in ps (default: 2)")
+    option(parser, "--steps", "N", "largest number of steps of a minimisation (default: 150)")
+    option(parser, "--runs", "N", "number of dynamics runs at each temperature (default: 5)")
+    option(parser, "--ps", "PS", "length of a dynamics run in ps (default: 2)")
     option(parser, "--fs", "FS", "time step in fs (default: 0.5)")
-    kelvin = "in K; if not given, 300, and 600 as well without a cell"
+    kelvin = "temperatures of the runs in K; if not given, 300, and 600 too without a cell"
     option(parser, "--temperature", "K", kelvin, dest="temperatures", **several)
-    option(parser, "--seed", "N", "of all random numbers (default: 0)")
-    option(parser, "--threads", "N", "of torch and platform CPU (default: 1)")
+    option(parser, "--seed", "N", "seed of all random numbers (default: 0)")
+    option(
+        parser, "--threads", "N", "number of threads of torch and of the CPU platform (default: 1)"
+    )
     json_argument(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from ..console import say
+from ..console import duration, say
 
 _SECONDS_PER_DAY = 86400.0
 
@@ -40,13 +40,13 @@ class Progress:
         on_terminal, now = sys.stdout.isatty(), time.perf_counter()
         if self._quiet or (now - self._printed < (1.0 if on_terminal else 10.0) and step != last):
             return
-        self._printed, speed = now, self.speed(step)
-        left = (last - step) * self._timestep * 1e-6 / speed * _SECONDS_PER_DAY
+        self._printed = now
+        each = (now - self._started) / max(step - self._first_step, 1)
         heat = "" if temperature is None else f"T {temperature:.0f} K  "
-        minutes, seconds = divmod(int(left), 60)
         text = (
-            f"step {step}/{last}  {step * self._timestep / 1000:.3f} ps  "
-            f"{heat}{speed:.3g} ns/day  {minutes}:{seconds:02d} left"
+            f"step {step}/{last}  {step * self._timestep / 1000:.3f} ps  {heat}"
+            f"{self.speed(step):.3g} ns/day  {1000 * each:.3g} ms/step  "
+            f"{duration((last - step) * each)} left"
         )
         if on_terminal:
             say("\r" + text.ljust(79), end="\n" if step == last else "")

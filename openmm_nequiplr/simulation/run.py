@@ -340,11 +340,7 @@ class Run:
         atoms.set_initial_charges(evaluation.charges)
         atoms.info["total_charge"] = self.options.total_charge
         atoms.write(str(self.files.final), format="extxyz")
-        element = self.options.charge_of or rarest_element(self.symbols)
-        title = f"{Path(self.options.model).stem}, {self.options.ensemble.upper()}"
-        draw_summary(
-            self.files.log, self.files.charges, self.symbols, element, self.files.summary, title
-        )
+        self._draw()
         return MDResult(
             files=self.files,
             steps=self.simulation.currentStep,
@@ -352,6 +348,21 @@ class Run:
             ns_per_day=speed,
             potential_energy=evaluation.energy,
             temperature=self.log.last.get("temperature_K", float("nan")),
+        )
+
+    def _draw(self) -> None:
+        options, files = self.options, self.files
+        name = "/".join(Path(options.model).parts[-2:])  # model.safetensors alone tells little
+        draw_summary(
+            files.log,
+            files.charges,
+            self.symbols,
+            options.charge_of or rarest_element(self.symbols),
+            files.summary,
+            f"{name}, {len(self.symbols)} atoms, {options.ensemble.upper()}",
+            None if options.ensemble == "nve" else options.temperature,
+            options.pressure if options.ensemble == "npt" else None,
+            float(self.masses.sum()),
         )
 
     def _as_atoms(self, positions: np.ndarray, cell: np.ndarray | None) -> Atoms:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..analysis.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    legend_above,
+    new_figure,
+    save_figure,
+)
 from .reporters import load_charges
 from .runfiles import read_log
+
+_GRAM_PER_CM3 = 1.66053906892  # of 1 Da/Å³, CODATA 2022
+_MOST_CURVES = 20
 
 
 def rarest_element(symbols: list[str]) -> str:
@@ -16,9 +30,17 @@ def rarest_element(symbols: list[str]) -> str:
 
 
 def draw_summary(
-    log: Path, charges: Path, symbols: list[str], element: str, output: Path, title: str = ""
+    log: Path,
+    charges: Path,
+    symbols: list[str],
+    element: str,
+    output: Path,
+    title: str = "",
+    temperature: float | None = None,
+    pressure: float | None = None,
+    mass: float = 0.0,
 ) -> None:
-    """Draw energy, temperature and a charge against time.
+    """Draw energy, temperature, charges and, at constant pressure, the volume against time.
 
     Parameters
     ----------
@@ -32,30 +54,56 @@ def draw_summary(
     output : path
         Picture file; the suffix chooses the format.
     title : str
+    temperature : float, optional, K
+        Of the thermostat; None without one.
+    pressure : float, optional, bar
+        Of the barostat; None without one.
+    mass : float, Da
+        Of all atoms, for the density.
     """
-    from matplotlib.figure import Figure
-
     rows = read_log(log)
-    figure = Figure(figsize=(7.0, 7.5), layout="constrained")
-    energy, temperature, charge = figure.subplots(3, 1, sharex=True)
+    panels = 3 if pressure is None else 4
+    figure, axes = new_figure(1, 7.0, 2.3 * panels + 0.4, rows=panels, sharex=True)
     time = rows["time_ps"]
-    style = {"marker": "."} if len(time) < 3 else {}
+    style: dict[str, Any] = {"lw": 1.2, "marker": "." if len(time) < 3 else None}
+    energy, heat, charge = axes[0], axes[1], axes[-1]
+    for name, label, colour in (("potential_eV", "potential", BLUE), ("total_eV", "total", ORANGE)):
+        change = 1000.0 * (rows[name] - rows[name][:1]) / len(symbols)
+        energy.plot(time, change, color=colour, label=label, **style)
+    energy.set_ylabel("energy change\n(meV/atom)")
+    heat.plot(time, rows["temperature_K"], color=PURPLE, label="temperature", **style)
+    heat.set_ylabel("temperature\n(K)")
+    if temperature is not None:
+        heat.axhline(temperature, color=GREY, ls="--", lw=1, label=f"target {temperature:g} K")
+    if pressure is not None and len(time):
+        axes[2].plot(time, rows["volume_A3"], color=GREEN, label=f"at {pressure:g} bar", **style)
+        _volume_labels(axes[2], mass)
     if len(time):
-        count = len(symbols)
-        for name, label in (("potential_eV", "potential"), ("total_eV", "total")):
-            change = 1000.0 * (rows[name] - rows[name][0]) / count
-            energy.plot(time, change, label=label, **style)
-        energy.legend(loc="best")
-        temperature.plot(time, rows["temperature_K"], color="C3", **style)
         trajectory = load_charges(charges)
         chosen = trajectory.charges[:, [symbol == element for symbol in symbols]]
-        mean = np.mean(chosen, axis=1)
-        charge.plot(trajectory.times, chosen[:, :20], color="C0", alpha=0.3, linewidth=0.8)
-        charge.plot(trajectory.times, mean, color="C0", label=f"mean of {element}", **style)
-        charge.legend(loc="best")
-    energy.set_ylabel("energy change / meV per atom")
-    temperature.set_ylabel("temperature / K")
-    charge.set_ylabel(f"charge of {element} / e")
-    charge.set_xlabel("time / ps")
-    energy.set_title(title)
-    figure.savefig(output, dpi=150)
+        count = chosen.shape[1]
+        if count > 1:
+            alpha = max(0.3, 1.2 / count)
+            shown = chosen[:, :_MOST_CURVES]
+            lines = charge.plot(trajectory.times, shown, color=BLUE, alpha=alpha, lw=0.8)
+            lines[0].set_label("single atoms" + (" (20 of them)" if count > _MOST_CURVES else ""))
+        mean = f"mean of {count} {element}" if count > 1 else element
+        charge.plot(trajectory.times, chosen.mean(axis=1), color=BLUE, label=mean, **style)
+    charge.set_ylabel(f"charge of {element}\n(e)")
+    charge.set_xlabel("time (ps)")
+    for axis in axes:
+        legend_above(axis)
+    figure.align_ylabels(axes)
+    figure.suptitle(title)
+    save_figure(figure, output)
+
+
+def _volume_labels(axis: Any, mass: float) -> None:
+    """Volumes on the left, densities on the right."""
+
+    def inverse(values: Any) -> Any:  # volume to density, and back
+        return mass * _GRAM_PER_CM3 / np.maximum(values, 1e-9)
+
+    axis.set_ylabel("volume (Å³)")
+    density = axis.secondary_yaxis("right", functions=(inverse, inverse))
+    density.set_ylabel("density (g/cm³)")

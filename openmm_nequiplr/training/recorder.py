@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from ..console import say
+from ..console import duration, say
 from ..errors import ConvergenceError
 from ..model import save_model
 from ..writing import append_text, replace_file
@@ -69,6 +69,7 @@ class Recorder(Checkpoint):
         self._rows: list[dict[str, Any]] = []
         self._bar: Any = None
         self._last_line = -math.inf
+        self._began, self._first_epoch = time.monotonic(), 0
         self._last_picture = time.monotonic()
 
     # ------------------------------------------------------------------------ Lightning hooks
@@ -77,6 +78,7 @@ class Recorder(Checkpoint):
         """Continue the log of the checkpoint, and start the progress line."""
         if not trainer.is_global_zero:
             return
+        self._began, self._first_epoch = time.monotonic(), trainer.current_epoch
         self._rows = [] if trainer.current_epoch == 0 else self._read_log(trainer.current_epoch)
         self._write_log()
         if self.progress and sys.stderr.isatty():
@@ -178,9 +180,14 @@ class Recorder(Checkpoint):
             self._bar.set_postfix_str(text)
         elif now - self._last_line > _LINE_SECONDS or self._is_last(trainer):
             self._last_line = now
+            done = trainer.current_epoch + 1
+            each = (now - self._began) / (done - self._first_epoch)
+            left = each * ((trainer.max_epochs or done) - done)
+            if module.config.max_time is not None:
+                left = min(left, 60.0 * max(module.config.max_time - module.minutes, 0.0))
             say(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  "
-                f"{module.minutes:.1f} min  loss {module.train_loss:.3g}  {text}",
+                f"epoch {done}/{trainer.max_epochs}  loss {module.train_loss:.3g}  {text}  "
+                f"{each:.2g} s/epoch  {duration(0.0 if self._is_last(trainer) else left)} left"
             )
 
     @staticmethod

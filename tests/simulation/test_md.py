@@ -66,12 +66,12 @@ def test_progress_is_printed(options, capsys):
     run_md(dataclasses.replace(options, quiet=False))
     out = capsys.readouterr().out
     assert "step 8/8" in out
-    assert re.search(r"T \d+ K  .* ns/day", out)
+    assert re.search(r"T \d+ K  \S+ ns/day  \S+ ms/step  0:00 left", out)
 
 
 def test_a_run_without_any_frame(options, capsys):
     result = run_md(dataclasses.replace(options, steps=1, quiet=False))
-    assert re.search(r"step 1/1  0.001 ps  \S+ ns/day", capsys.readouterr().out)
+    assert re.search(r"step 1/1  0.001 ps  \S+ ns/day  \S+ ms/step", capsys.readouterr().out)
     assert len(read_log(result.files.log)["step"]) == 0
     assert result.files.summary.exists()
     run_md(dataclasses.replace(options, steps=3, restart=True))
