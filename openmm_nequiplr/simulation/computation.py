@@ -176,7 +176,7 @@ class Computation:
             for seen, result in self._recent:
                 if place.same_surroundings(seen) and np.array_equal(positions, seen.positions):
                     return result
-            graph = self._graph(place)
+            graph = self._graph(positions, cell, place.field)
             result = self._ready()(graph, point_charge_coulomb=self._coulomb)
             self._check(result)
             self.evaluations += 1
@@ -243,7 +243,7 @@ class Computation:
             for seen, result in reversed(self._recent):
                 if place.same_surroundings(seen) and _same_frame(positions, seen.positions, cell):
                     return result.charges
-            charges, _ = self._ready().charges(self._graph(place))
+            charges, _ = self._ready().charges(self._graph(positions, cell, place.field))
             return charges
 
     def _field_or_first(self, field: np.ndarray | None) -> np.ndarray | None:
@@ -278,8 +278,9 @@ class Computation:
                 finally:
                     other._lock.release()
 
-    def _graph(self, place: _Place) -> AtomicGraph:
-        positions = place.positions
+    def _graph(
+        self, positions: np.ndarray, cell: np.ndarray | None, field: np.ndarray | None = None
+    ) -> AtomicGraph:
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         if bad.size:
             chosen = self.settings.atoms
@@ -301,7 +302,7 @@ class Computation:
                 device=model.device,
                 lattice_sum=not evaluator.iterative(self.num_atoms, settings.periodic),
             )
-        return self._graphs(positions, place.cell, place.field)
+        return self._graphs(positions, cell, field)
 
 
 def _in_forked_child() -> None:

@@ -49,10 +49,10 @@ def test_atoms_that_meet_are_named(free_atoms):
 def test_an_evaluation_that_fails_ends_a_run(free_atoms, monkeypatch, evaluations):
     right, left = Computation.evaluate, iter(range(evaluations))
 
-    def fails(self, positions, cell=None):
+    def fails(self, positions, cell=None, field=None):
         if next(left, None) is None:
             raise ConvergenceError("charges: expected a solution, got none")
-        return right(self, positions, cell)
+        return right(self, positions, cell, field)
 
     monkeypatch.setattr(Computation, "evaluate", fails)
     run = run_dynamics(free_atoms, PAIR, 300.0, ps=1.0, fs=1.0, seed=1)
