@@ -176,9 +176,7 @@ class Run:
             if reason is not None:
                 self.say(f"note: random numbers begin anew: {reason}")
         if self.options.ensemble == "npt":
-            self.say(
-                "note: OpenMM saves no state of a barostat: it finds the size of its moves anew"
-            )
+            self.say("note: OpenMM saves no state of a barostat: moves find their size anew")
         self._marks = checkpoint.marks
         self.files.cut_back(checkpoint.marks)
         earlier = read_settings(self.files.settings)
