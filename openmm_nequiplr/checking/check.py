@@ -175,7 +175,7 @@ class _Check:
                 charges=allowed,
             )
             ends.append(end)
-            fate = end.message if end.fallen else f"held, {len(end.energies)} steps"
+            fate = end.message if end.fallen else f"held, {len(end.energies) - 1} steps"
             self.say(f"minimisation {number + 1} of {count} from {displacement:g} Å: {fate}")
         return tuple(ends)
 

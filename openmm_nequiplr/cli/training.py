@@ -65,7 +65,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--set",
         "KEY=VALUE",
-        "override entries of CONFIG, as in --set optimizer.lr=0.005 max_epochs=10",
+        "override entries of CONFIG, as in --set optimizer.lr=0.005 max_time=10",
         dest="overrides",
         action="extend",
         nargs="+",

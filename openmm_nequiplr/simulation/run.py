@@ -175,8 +175,8 @@ class Run:
                 reason = checkpoint.random.restore(context, state)
             if reason is not None:
                 self.say(f"note: random numbers begin anew: {reason}")
-        if self.options.ensemble == "npt":  # OpenMM saves no more of a barostat
-            self.say("note: the barostat counts its steps and finds their size anew")
+        if self.options.ensemble == "npt":
+            self.say("note: OpenMM saves no state of a barostat: moves find their size anew")
         self._marks = checkpoint.marks
         self.files.cut_back(checkpoint.marks)
         earlier = read_settings(self.files.settings)

@@ -168,7 +168,9 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
             raise
         raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None
     if frame is None and len(read(path, index=slice(0, 2), format=kind)) > 1:
-        notify(f"structure: of several frames in {path}, the last one is taken")
+        notify(
+            f"structure: of several frames in {path}, the last one is taken, as no frame was named"
+        )
     if kind == "cif":
         check_crystal(path, atoms)
     return atoms

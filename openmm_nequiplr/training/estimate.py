@@ -86,9 +86,9 @@ class Estimate:
         """The lines on time and memory alone."""
         total = config.max_epochs * self.epoch
         done, line = config.max_epochs, f"{config.max_epochs} epochs take {duration(total)}"
-        limit = None if config.max_time is None else 60.0 * config.max_time
+        limit, longer = None if config.max_time is None else 60.0 * config.max_time, "max_epochs"
         if limit is not None and total > limit:
-            done = max(1, round(limit / self.epoch))
+            longer, done = "max_time", max(1, round(limit / self.epoch))
             line = f"max_time ends it after {duration(limit)}, about {done} epochs"
         timed = f"steps timed: {self.steps_timed}; {describe_threads(torch.get_num_threads())}"
         steps = f"{counted(self.batches, 'step')} of {duration(self.step)}"
@@ -98,7 +98,7 @@ class Estimate:
             f"memory: about {self.memory:.1f} GB",
         ]
         if done * self.batches < _FEW_STEPS:
-            advice = "more max_time or max_epochs, or a smaller model (num_features, l_max, r_max)"
+            advice = f"more {longer}, or a smaller model (num_features, l_max, r_max)"
             lines.append(f"few steps, {done * self.batches} in all: try {advice}")
         return lines
 

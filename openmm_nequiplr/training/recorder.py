@@ -183,10 +183,13 @@ class Recorder(Checkpoint):
             done = trainer.current_epoch + 1
             each = (now - self._began) / (done - self._first_epoch)
             left = each * ((trainer.max_epochs or done) - done)
+            count = f"{done}/{trainer.max_epochs}"
             if module.config.max_time is not None:
-                left = min(left, 60.0 * max(module.config.max_time - module.minutes, 0.0))
+                limit = 60.0 * max(module.config.max_time - module.minutes, 0.0)
+                if limit < left:  # max_epochs will not be reached
+                    count, left = f"{done}", limit
             say(
-                f"epoch {done}/{trainer.max_epochs}  loss {module.train_loss:.3g}  {text}  "
+                f"epoch {count}  loss {module.train_loss:.3g}  {text}  "
                 f"{each:.2g} s/epoch  {duration(0.0 if self._is_last(trainer) else left)} left"
             )
 

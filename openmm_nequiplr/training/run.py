@@ -302,7 +302,7 @@ def _headline(model: NequIPLRPotential, parts: Parts, output: Path) -> str:
         f"training on {len(parts.train)} structures, {len(parts.validation)} for validation, "
         f"{len(parts.test)} for the test\n"
         f"model: {weights} weights, elements {' '.join(config.type_names)}, receptive field "
-        f"{config.receptive_field:g} Å, {config.avg_num_neighbors:g} neighbours\n"
+        f"{config.receptive_field:g} Å, {config.avg_num_neighbors:.3g} neighbours\n"
         f"output: {output}"
     )
 

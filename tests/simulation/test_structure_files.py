@@ -50,7 +50,10 @@ def test_one_of_several_frames(tmp_path, cluster):
         frames.append(cluster.copy())
         frames[-1].positions[0, 0] = k
     write(tmp_path / "a.extxyz", frames)
-    with pytest.warns(NequIPLRWarning, match="of several frames in .*, the last one is taken"):
+    with pytest.warns(
+        NequIPLRWarning,
+        match="of several frames in .*, the last one is taken, as no frame was named",
+    ):
         assert read_structure(tmp_path / "a.extxyz").positions[0, 0] == pytest.approx(0.2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", NequIPLRWarning)

@@ -81,7 +81,10 @@ def test_lines(settings):
     expected = "max_time ends it after 10 min, about 240 epochs; before it 1.5 min of preparation"
     assert training == f"training: {expected}"
     assert memory == "memory: about 1.3 GB"
-    assert few.startswith("few steps, 4800 in all")
+    advice = "or a smaller model (num_features, l_max, r_max)"
+    assert few == f"few steps, 4800 in all: try more max_time, {advice}"
+    config, _, _ = settings(max_epochs=50, max_time=10)
+    assert figures.durations(config)[-1].endswith(f"1000 in all: try more max_epochs, {advice}")
     config, _, _ = settings(max_epochs=1000)
     assert "training: 1000 epochs take 41.7 min" in figures.durations(config)[1]
     assert len(figures.durations(config)) == 3

@@ -182,9 +182,10 @@ def test_double_precision_and_separate_files(config_file, data_file):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_time_limit_ends_the_training(config_file, tmp_path):
-    train(config_file, overrides={"max_time": 1e-6, "max_epochs": 50}, progress=False)
+def test_time_limit_ends_the_training(config_file, tmp_path, capsys):
+    train(config_file, overrides={"max_time": 1e-6, "max_epochs": 50})
     assert len(epochs(tmp_path / "out")) == 1
+    assert "epoch 1  loss" in capsys.readouterr().out  # of 50 that it will not reach
 
 
 @pytest.mark.usefixtures("no_pictures")
