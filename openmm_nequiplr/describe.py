@@ -51,6 +51,11 @@ def _box(box: np.ndarray | None) -> str:
     return text
 
 
+def describe_field(field: Sequence[float] | np.ndarray) -> str:
+    """A uniform field, in V/nm, behind the words of :func:`describe_atoms`."""
+    return " in a field of ({:g}, {:g}, {:g}) V/nm".format(*field)
+
+
 def describe_charges(
     config: ModelConfig,
     count: int,

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ..console import say
-from ..describe import describe_atoms, describe_charges, describe_threads
+from ..describe import describe_atoms, describe_charges, describe_field, describe_threads
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.options import EvaluationOptions
 from ..model.solving import SolverOptions
 from ..threads import SMALL, limited_threads
+from ..units import ANGSTROM_PER_NM
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
 from .properties import TrajectoryProperties, recompute
 from .radial import RadialDistributions, radial_distributions, save_radial
@@ -140,6 +141,8 @@ def _headline(
     box = None if first is None else first.cell
     told = source.total_charge if total_charge is None else total_charge
     atoms = describe_atoms(source.symbols, told or 0.0, box, told is None)
+    if first is not None and first.electric_field is not None:
+        atoms += describe_field(ANGSTROM_PER_NM * first.electric_field)
     periodic = model.config.sees_images(box is not None)
     charges = describe_charges(model.config, source.num_atoms, periodic, solver)
     return f"{atoms}, {describe_threads(threads)}, {charges}"

@@ -121,6 +121,9 @@ def recompute(
 ) -> TrajectoryProperties:
     """Evaluate a model at every frame of a trajectory.
 
+    Frames that a trajectory says to be in a field (``electric_field`` in the comment of extended
+    XYZ, V/Å; the directory of a run in a field) are evaluated in it.
+
     A few frames are in memory at a time, and the results of all. Neighbour lists, and what an
     iterative solver knows, are kept from frame to frame. Coulomb sums are done in torch: they are
     those of ``long_range="graph"``, and differ from OpenMM's by the error of its mesh.
@@ -223,7 +226,8 @@ def _evaluate(
                     lattice_sum=not evaluator.iterative(source.num_atoms, periodic),
                 )
             try:
-                evaluation = evaluator(graphs(frame.positions, frame.cell), results.with_forces)
+                graph = graphs(frame.positions, frame.cell, frame.electric_field)
+                evaluation = evaluator(graph, results.with_forces)
                 results.add(frame, evaluation)
             except NequIPLRError as error:
                 raise type(error)(f"{source.source}, frame {frame.index}: {error}") from error

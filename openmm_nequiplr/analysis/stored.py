@@ -33,12 +33,15 @@ class Frame:
     positions : numpy.ndarray, float64, shape (N, 3), Å
     cell : numpy.ndarray, float64, shape (3, 3), Å, or None
         Rows are lattice vectors; ``None`` without periodicity.
+    electric_field : numpy.ndarray, float64, shape (3,), V/Å, or None
+        Uniform field that it was in; ``None`` where the trajectory tells of none.
     """
 
     index: int
     time: float
     positions: np.ndarray
     cell: np.ndarray | None
+    electric_field: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

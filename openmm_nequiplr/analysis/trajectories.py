@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import BoxError, InputError, describe
 from ..files.content import say_sites
 from ..total_charge import told_charge, total_charge_of
+from ..units import ANGSTROM_PER_NM
 from .mdtraj_files import RECORDS, from_mdtraj, in_memory, is_for_mdtraj
 from .stored import Frame, StoredTrajectory, TrajectoryLike
 
@@ -133,16 +134,31 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
                 raise BoxError(describe(f"{where}: pbc", atoms.pbc.tolist(), expected))
             cell = np.array(atoms.cell, dtype=np.float64) if atoms.pbc.all() else None
             time = float(atoms.info.get("time", "nan"))
-            yield Frame(index, time, np.array(atoms.positions, dtype=np.float64), cell)
+            field = _field(atoms.info.get("electric_field"), where)
+            yield Frame(index, time, np.array(atoms.positions, dtype=np.float64), cell, field)
 
     return StoredTrajectory(source, symbols, told, stride, None, frames)
+
+
+def _field(value: Any, where: str) -> np.ndarray | None:
+    """A uniform field, shape (3,), V/Å; ``None`` where there is none."""
+    if value is None:
+        return None
+    try:
+        field = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        field = np.full(1, np.nan)
+    if field.shape != (3,) or not np.isfinite(field).all():
+        expected = "three finite numbers in V/Å"
+        raise InputError(describe(f"{where}: electric_field", value, expected))
+    return field if field.any() else None
 
 
 # ------------------------------------------------------------------------------------ nequiplr md
 
 
 def _run_directory(path: Path, stride: int) -> StoredTrajectory:
-    """What ``nequiplr md`` wrote: times and total charge are known too."""
+    """What ``nequiplr md`` wrote: times, total charge and field are known too."""
     missing = [name for name in (RUN_TRAJECTORY, RUN_TOPOLOGY) if not (path / name).is_file()]
     if missing:
         raise InputError(
@@ -154,8 +170,16 @@ def _run_directory(path: Path, stride: int) -> StoredTrajectory:
     times = None if recorded is None else recorded_charges(recorded)["time"]
     found = from_mdtraj(path / RUN_TRAJECTORY, path / RUN_TOPOLOGY, stride, times)
     told = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    field = told.get("electric_field")
+    if field is not None:  # V/nm
+        field = _field(np.array(field) / ANGSTROM_PER_NM, str(settings))
+
+    def read() -> Iterator[Frame]:
+        for frame in found._read():
+            yield replace(frame, electric_field=field)
+
     return StoredTrajectory(
-        str(path), found.symbols, told.get("total_charge"), stride, recorded, found._read
+        str(path), found.symbols, told.get("total_charge"), stride, recorded, read
     )
 
 

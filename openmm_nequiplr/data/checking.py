@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -62,8 +63,9 @@ def finish(
     given = given or DataUnits()
     units = given.completed(*own)
     result = [units.to_angstrom_and_ev(structure) for structure in structures]
-    for index, structure in enumerate(result):
-        _check_charge(structure, f"{source}, structure {index}: total_charge")
+    result = [replace(s, origin=f"{source}, structure {k}") for k, s in enumerate(result)]
+    for structure in result:
+        _check_charge(structure, f"{structure.origin}: total_charge")
     try:
         check_distances(result, units, given.length is not None, tell)
     except InputError as error:

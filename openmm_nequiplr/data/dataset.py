@@ -213,7 +213,7 @@ class GraphDataset(Dataset):
     ------
     InputError
         If there are no structures, or one of them has an element that the model does not know;
-        later, if one cannot become a graph. Its index is named.
+        later, if one cannot become a graph. Its file and place there are named, or its index.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class GraphDataset(Dataset):
         known = set(model.config.type_names)
         for index, structure in enumerate(structures):
             if not known.issuperset(structure.symbols) or structure.electric_field is not None:
-                labelled_graph(structure, model, f"structure {index}")  # tells what is wrong
+                labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
         self._structures, self._model = list(structures), model
         #: Bytes that may still be kept.
         self.memory = memory
@@ -249,7 +249,8 @@ class GraphDataset(Dataset):
         return item
 
     def _made(self, index: int) -> LabelledGraph:
-        item = labelled_graph(self._structures[index], self._model, f"structure {index}")
+        structure = self._structures[index]
+        item = labelled_graph(structure, self._model, _name(structure, index))
         if item.graph.num_atoms > LINEARIZED_ATOMS:
             return item
         graph = self._model.with_linearized(item.graph)
@@ -260,6 +261,10 @@ class GraphDataset(Dataset):
     def batches(self, batch_size: int) -> Batches:
         """All items in order, in batches of at most `batch_size`, for evaluation."""
         return Batches(self, batch_size)
+
+
+def _name(structure: Structure, index: int) -> str:
+    return structure.origin or f"structure {index}"
 
 
 class Batches(Dataset):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Structure:
         Of this structure in losses; 0 leaves it out.
     synthetic : bool
         The labels are no reference: they count in losses, not in errors.
+    origin : str
+        File and place in it, for messages.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Structure:
     electric_field: np.ndarray | None = None
     weight: float = 1.0
     synthetic: bool = False
+    origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         symbols = tuple(str(s) for s in self.symbols)

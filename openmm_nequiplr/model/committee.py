@@ -129,6 +129,7 @@ class Committee:
         cell: np.ndarray | None = None,
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
+        electric_field: Sequence[float] | np.ndarray | None = None,
     ) -> CommitteeEvaluation:
         """Evaluate all models on one structure.
 
@@ -142,7 +143,14 @@ class Committee:
             key = (graph_key(config), iterative)
             if key not in graphs:
                 graphs[key] = build_graph(
-                    config, numbers, positions, cell, pbc, total_charge, not iterative
+                    config,
+                    numbers,
+                    positions,
+                    cell,
+                    pbc,
+                    total_charge,
+                    not iterative,
+                    electric_field,
                 )
             results.append(evaluator(graphs[key].to(evaluator.model.device)))
         return CommitteeEvaluation(tuple(results), Spread.of(results))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +103,6 @@ class Evaluator:
             parameter.requires_grad_(False)
         self.options = options or SolverOptions(**fields)
         self.memory = ChargeMemory(self.model, self.options.mesh_accuracy)
-        self._inference = Inference(self.model)
 
     def iterative(self, count: int, periodic: bool) -> bool:
         """Whether so many atoms are solved for iteratively; their graph needs no lattice sum."""
@@ -133,8 +132,8 @@ class Evaluator:
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
         with self._forgetting(), torch.no_grad():
-            geometry = self._geometry(graph, graph.positions, graph.cell, memory)
-            charges, chi = self._inference.charges(self._atoms(graph), geometry)
+            inference, geometry = self._inference(graph, graph.positions, graph.cell, memory)
+            charges, chi = inference.charges(self._atoms(graph), geometry)
         return to_numpy(charges), to_numpy(chi)
 
     def response(self, graph: AtomicGraph) -> Response:
@@ -154,9 +153,9 @@ class Evaluator:
             raise InputError(describe("model", "one without response", "one with equilibration"))
         positions = graph.positions.detach().clone().requires_grad_()
         with self._forgetting(), torch.enable_grad():
-            geometry = self._geometry(graph, positions, graph.cell, memory)
+            inference, geometry = self._inference(graph, positions, graph.cell, memory)
             atoms = self._atoms(graph)
-            return charge_response(self._inference, atoms, geometry, positions, periodic)
+            return charge_response(inference, atoms, geometry, positions, periodic)
 
     def __call__(
         self,
@@ -212,30 +211,31 @@ class Evaluator:
             if compute_stress:
                 moved, cell = strained(positions, graph.cell, strain, graph.batch)
                 roots.append(strain)
-            geometry = self._geometry(graph, moved, cell, memory)
-            self._delegate(graph, point_charge_coulomb)
-            results = self._inference(self._atoms(graph), geometry, roots)
+            inference, geometry = self._inference(graph, moved, cell, memory)
+            if point_charge_coulomb is not None:
+                _delegate(inference, graph, point_charge_coulomb)
+            results = inference(self._atoms(graph), geometry, roots)
         return self._evaluation(graph, results, compute_forces, compute_stress)
 
-    def _geometry(
+    def _inference(
         self,
         graph: AtomicGraph,
         positions: torch.Tensor,
         cell: torch.Tensor,
         memory: ChargeMemory | None,
-    ) -> Geometry:
-        """Edges and Coulomb operator at positions and cell that may carry gradients."""
+    ) -> tuple[Inference, Geometry]:
+        """What evaluates one structure; tensors with gradients, so nothing of it is kept."""
         model = self.model
         length, harmonics = model.edge_features(graph.edge_vectors(positions, cell))
         if memory is not None and graph.periodic[0]:
             operator: CoulombOperator = memory.mesh(graph, positions, cell[0])
         else:
             operator = model.coulomb_operator(graph, 0, positions, cell)
-        self._inference.solver = self._solver(graph, operator, memory)
         outside = None
         if graph.electric_field is not None:
             outside = field_potential(positions, graph.electric_field)
-        return Geometry(positions, cell[0], graph.edge_index, length, harmonics, outside)
+        geometry = Geometry(positions, cell[0], graph.edge_index, length, harmonics, outside)
+        return Inference(model, self._solver(graph, operator, memory)), geometry
 
     def _solver(
         self, graph: AtomicGraph, operator: CoulombOperator, memory: ChargeMemory | None
@@ -253,16 +253,6 @@ class Evaluator:
         model = self.model
         offsets = None if model.charge_offset is None else model.offsets(graph)
         return Atoms(graph.types, model.separate_hardness(graph), offsets, graph.total_charge[0])
-
-    def _delegate(self, graph: AtomicGraph, point_charges: PointChargeCoulomb | None) -> None:
-        """Who sums the point charges; pairs are summed here where that code can leave them out."""
-        if point_charges is None:
-            self._inference.delegate(None)
-            return
-        solver = cast(DenseEquilibration, self._inference.solver)
-        split = solver.operator.smoothing_width > 0.0 and isinstance(point_charges, SmoothCoulomb)
-        external = ExternalPointCharges(point_charges, bool(graph.periodic[0]), split)
-        self._inference.delegate(external, everything=not split)
 
     def _evaluation(
         self, graph: AtomicGraph, results: Results, compute_forces: bool, compute_stress: bool
@@ -329,6 +319,14 @@ class Evaluator:
             dipole=to_numpy(output.dipole[0]),
             parts={"short_range": float(short), "coulomb": float(electrostatic)},
         )
+
+
+def _delegate(inference: Inference, graph: AtomicGraph, point_charges: PointChargeCoulomb) -> None:
+    """Let others sum the point charges, but for pairs that their code can leave out."""
+    smoothed = inference.solver.operator.smoothing_width > 0.0
+    split = smoothed and isinstance(point_charges, SmoothCoulomb)
+    external = ExternalPointCharges(point_charges, bool(graph.periodic[0]), split)
+    inference.delegate(external, everything=not split)
 
 
 def _check_single(graph: AtomicGraph) -> None:

@@ -168,7 +168,7 @@ class CommitteeReporter(RecordReporter):
         file.write(frame)
         self.largest = max(self.largest, spread.largest_force)
         if self.threshold is not None and spread.largest_force > self.threshold:
-            self._save(simulation, positions, cell, results[0], spread)
+            self._save(simulation, positions, cell, field, results[0], spread)
             if self.action == "stop":
                 raise UncertaintyError(_message(driver, simulation, spread, self.threshold))
 
@@ -191,6 +191,7 @@ class CommitteeReporter(RecordReporter):
         simulation: app.Simulation,
         positions: np.ndarray,
         cell: np.ndarray | None,
+        field: np.ndarray | None,
         result: Evaluation,
         spread: Spread,
     ) -> None:
@@ -199,6 +200,8 @@ class CommitteeReporter(RecordReporter):
         atoms = Atoms(settings.symbols, positions, cell=cell, pbc=cell is not None)
         atoms.set_initial_charges(result.charges)
         atoms.info["total_charge"] = settings.total_charge
+        if field is not None:
+            atoms.info["electric_field"] = field
         atoms.info["step"] = simulation.currentStep
         atoms.info["energy_spread"] = spread.energy
         atoms.info["largest_force_spread"] = spread.largest_force

@@ -216,9 +216,14 @@ class Computation:
         self._ready()
         return self._limits
 
-    def strongest(self, positions: np.ndarray, cell: np.ndarray | None = None) -> str:
-        """Size and atom of the largest force, in words."""
-        forces = self.evaluate(positions, cell).forces
+    def strongest(
+        self,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        field: np.ndarray | None = None,
+    ) -> str:
+        """Size and atom of the largest force, in words; arguments of :meth:`evaluate`."""
+        forces = self.evaluate(positions, cell, field).forces
         sizes = np.linalg.norm(np.asarray(forces), axis=1)
         worst = int(sizes.argmax())
         return f"{sizes[worst]:.3g} eV/Å on atom {self._name(worst)}"

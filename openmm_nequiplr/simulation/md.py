@@ -14,7 +14,7 @@ import openmm
 import torch
 from openmm import app, unit
 
-from ..describe import describe_atoms, describe_charges, describe_threads
+from ..describe import describe_atoms, describe_charges, describe_field, describe_threads
 from ..errors import BackendError, InputError, Interrupted, describe
 from ..locking import directory_lock
 from ..model import NequIPLRPotential, load_model
@@ -197,7 +197,7 @@ def _headline(
     )
     platform = simulation.context.getPlatform().getName()
     if settings.electric_field is not None:
-        atoms += " in a field of ({:g}, {:g}, {:g}) V/nm".format(*settings.electric_field)
+        atoms += describe_field(settings.electric_field)
     return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
 
 

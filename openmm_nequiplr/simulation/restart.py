@@ -17,7 +17,7 @@ from .serialization import ModelFile
 # Settings whose change in a restart is worth a note.
 _PHYSICAL = (
     "ensemble", "timestep", "temperature", "friction", "pressure", "barostat",
-    "barostat_axes", "total_charge", "long_range", "ewald_tolerance",
+    "barostat_axes", "total_charge", "electric_field", "long_range", "ewald_tolerance",
     "precision", "solver", "charge_tolerance",
 )  # fmt: skip
 _DIGEST = "model_sha256"

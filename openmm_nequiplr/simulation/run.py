@@ -338,7 +338,6 @@ class Run:
         evaluation = self.computation.evaluate(positions, cell)
         atoms = self._as_atoms(positions, cell)
         atoms.set_initial_charges(evaluation.charges)
-        atoms.info["total_charge"] = self.options.total_charge
         atoms.write(str(self.files.final), format="extxyz")
         self._draw()
         return MDResult(
@@ -366,12 +365,17 @@ class Run:
         )
 
     def _as_atoms(self, positions: np.ndarray, cell: np.ndarray | None) -> Atoms:
-        return to_atoms(
+        atoms = to_atoms(
             self.simulation.topology,
             positions / ANGSTROM_PER_NM,
             None if cell is None else cell / ANGSTROM_PER_NM,
             masses=self.masses,
         )
+        atoms.info["total_charge"] = self.options.total_charge
+        field = self.computation.settings.field_at_start
+        if field is not None:
+            atoms.info["electric_field"] = field
+        return atoms
 
 
 def _warn(text: str) -> None:

@@ -96,7 +96,9 @@ class StabilityReporter(Reporter):
     def check(self, simulation: app.Simulation) -> None:
         """Check the current frame unless that was done; errors as those of :meth:`report`."""
         if simulation.currentStep != self.sound_step:
-            state = simulation.context.getState(positions=True, velocities=True, energy=True)
+            state = simulation.context.getState(
+                positions=True, velocities=True, energy=True, parameters=True
+            )
             self.report(simulation, state)
 
     def _prepare(self, simulation: app.Simulation) -> None:
@@ -121,17 +123,18 @@ class StabilityReporter(Reporter):
         if not math.isfinite(energy):
             return {"energy": f"the potential energy is {energy}"}
         positions, cell = computation.geometry(state)
+        field = computation.field(state)
         found = {"distance": self._bonds.trouble(positions, cell, indices)}
         limits = computation.charge_limits
         if limits is not None:
-            charges = computation.charges(positions, cell, computation.field(state))
+            charges = computation.charges(positions, cell, field)
             found["charge"] = limits.trouble(charges, indices)
         found["temperature"] = self._heat(state)
         if self._reference is None:
             self._reference = energy
         fall, allowed = self._reference - energy, deepest_fall(len(positions))
         if fall > allowed:
-            strongest = computation.strongest(positions, cell)
+            strongest = computation.strongest(positions, cell, field)
             found["energy"] = (
                 f"the potential energy has fallen by {fall:.4g} eV (allowed: {allowed:.4g} eV) to "
                 f"{energy:.6g} eV; the largest force is {strongest}"

@@ -162,7 +162,7 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
         raise InputError(describe("structure", str(path), expected))
     _check_types(path, kind)
     try:
-        atoms = read(path, index=-1 if frame is None else frame, format=kind)
+        atoms: Any = read(path, index=-1 if frame is None else frame, format=kind)
     except (IndexError, StopIteration):
         if frame is None:
             raise
@@ -173,6 +173,11 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
         )
     if kind == "cif":
         check_crystal(path, atoms)
+    if np.any(atoms.info.get("electric_field", 0.0)):
+        notify(
+            f"structure: the electric_field in {path} is not taken over: --electric-field, or "
+            "electric_field of create_system, sets one (V/nm)"
+        )
     return atoms
 
 

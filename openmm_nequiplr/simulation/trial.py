@@ -19,6 +19,7 @@ from ..analysis.minimisation import to_ase
 from ..data.structure import Structure
 from ..model import NequIPLRPotential
 from ..neighbors import cell_heights
+from ..units import ANGSTROM_PER_NM
 from .limits import HALF_BOND, hottest, temperature_of
 from .lookup import get_computation
 from .pme_plan import SMALLEST_CUTOFF
@@ -89,13 +90,14 @@ def run_dynamics(
     InputError
         If the model cannot be used for the structure.
     """
-    start = from_atoms(to_ase(structure))
+    start, field = from_atoms(to_ase(structure)), structure.electric_field
     system = create_system(
         start.topology,
         model,
         total_charge=structure.total_charge,
         long_range=_long_range(structure),
         device="cpu",
+        electric_field=None if field is None else ANGSTROM_PER_NM * start.rotation @ field,
     )
     integrator = openmm.LangevinMiddleIntegrator(temperature, _FRICTION, fs / 1000.0)
     integrator.setRandomNumberSeed(seed)

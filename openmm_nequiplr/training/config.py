@@ -22,6 +22,7 @@ from .sections import (
     OptimizerConfig,
     ScheduleConfig,
     above,
+    at_least,
 )
 
 
@@ -74,6 +75,9 @@ class DataConfig:
     energy_shifts: Mapping[str, float] | None = None
     per_species_scales: bool = False
     memory: float = 0.75
+
+    def __post_init__(self) -> None:
+        at_least("data.memory", self.memory, 0.0)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def digest(structure: Structure) -> str:
     found = hashlib.sha256(" ".join(structure.symbols).encode())
     for each in dataclasses.fields(Structure):
         value = getattr(structure, each.name)
-        if value is not None and each.name != "symbols":
+        if value is not None and each.name not in ("symbols", "origin"):
             numbers = np.ascontiguousarray(np.asarray(value, dtype=np.float64))
             found.update(each.name.encode())
             found.update(numbers.tobytes())

@@ -103,7 +103,7 @@ def _groups(structures: Sequence[Structure]) -> list[list[Structure]]:
             continue
         for group in groups:
             first = group[0]
-            if first.symbols == structure.symbols and first.pbc == structure.pbc:
+            if _surroundings(first) == _surroundings(structure):
                 moved = structure.positions - first.positions
                 cells = (first.cell, structure.cell)
                 same = cells[0] is None or np.allclose(*cells, atol=0.01)  # type: ignore[arg-type]
@@ -113,6 +113,12 @@ def _groups(structures: Sequence[Structure]) -> list[list[Structure]]:
         else:
             groups.append([structure])
     return groups
+
+
+def _surroundings(structure: Structure) -> tuple[object, ...]:
+    """What two structures about the same minimum share, but for the cell."""
+    field = np.zeros(3) if structure.electric_field is None else structure.electric_field
+    return structure.symbols, structure.pbc, structure.total_charge, *field.tolist()
 
 
 class _Oscillator:

@@ -169,7 +169,7 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
             if not any(has_label(structure, attribute) for attribute in attributes.values()):
                 raise InputError(
                     describe(
-                        f"{part} structure {index}",
+                        structure.origin or f"{part} structure {index}",
                         "no label",
                         "one of " + ", ".join(attributes.values()),
                     )

@@ -9,6 +9,7 @@ import torch
 
 from ..console import say
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
+from ..electrostatics.external import field_potential
 from ..equilibration import effective_chi, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -79,7 +80,7 @@ def _stand_in_charges(
 def _fit_electronegativity(
     model: NequIPLRPotential, stand_in: Mapping[str, float] | None, data: GraphDataset
 ) -> None:
-    """Mean and spread of χ = −(J q + K (q + Z)) of the reference charges q, for each element."""
+    """Mean and spread of χ = −(J q + K (q + Z) + φ) of the reference charges q, by element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
     charge_spread = _LEAST_SPREAD
     for item in data:
@@ -90,6 +91,9 @@ def _fit_electronegativity(
             continue
         kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
         chi = -(kernel @ (charges + model.offsets(graph)) + model.hardness(graph.types) * charges)
+        outside = _outside(graph)
+        if outside is not None:
+            chi = chi - (outside - outside.mean())  # where the origin is does not matter
         for index, own in enumerate(targets):
             own.append(chi[graph.types == index])
     if not any(targets):
@@ -101,6 +105,13 @@ def _fit_electronegativity(
             model.electronegativity_shifts[index] = values.mean()
             least = charge_spread * float(model.hardness(torch.tensor(index)))
             model.electronegativity_scales[index] = max(float(values.std()), least)
+
+
+def _outside(graph: AtomicGraph) -> torch.Tensor | None:
+    """Potential φ of the field that a structure is in, shape (N,), eV/e."""
+    if graph.electric_field is None:
+        return None
+    return field_potential(graph.positions, graph.electric_field)
 
 
 def learn_charges_first(
@@ -147,6 +158,7 @@ class _Fixed:
             self.edges = graph.edge_index, *model.edge_features(graph.edge_vectors())
             kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
             self.offset_potential = kernel @ model.offsets(graph)
+            self.outside = _outside(graph)
             self.matrix = kernel + torch.diag(model.separate_hardness(graph))
 
     def loss(
@@ -158,7 +170,7 @@ class _Fixed:
         """
         graph, labels = self.item.graph, self.item.labels
         chi = model.first_stage(graph.types, *self.edges)[0]
-        chi = effective_chi(chi, self.offset_potential)
+        chi = effective_chi(chi, self.offset_potential, self.outside)
         charges = solve_batch([self.matrix], chi, graph.total_charge, graph.counts).charges
         assert labels.charges is not None
         error = (charges - labels.charges)[torch.isfinite(labels.charges)]

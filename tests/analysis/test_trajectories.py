@@ -201,3 +201,10 @@ def test_virtual_sites(trajectory):
 def test_strides_that_make_no_sense(molecule, stride):
     with pytest.raises(InputError, match="stride: expected a whole number"):
         open_trajectory([molecule], stride=stride)
+
+
+def test_what_is_no_field_is_named(structures, tmp_path):
+    structures[3].info["electric_field"] = "up"
+    write(tmp_path / "fields.xyz", structures, format="extxyz")
+    with pytest.raises(InputError, match="frame 3: electric_field: .*three finite numbers"):
+        list(open_trajectory(tmp_path / "fields.xyz").frames())

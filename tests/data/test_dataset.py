@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase.io import write
 from torch.utils.data import DataLoader
 
 from openmm_nequiplr.data import (
@@ -18,6 +19,7 @@ from openmm_nequiplr.data import (
     structure_from_atoms,
 )
 from openmm_nequiplr.data.dataset import stored_bytes
+from openmm_nequiplr.data.reading import read_structures, unsaid
 from openmm_nequiplr.errors import InputError, UnknownElementError
 
 
@@ -152,3 +154,20 @@ def test_processes_share_the_data_in_equal_parts(length, world):
     assert len({len(s) for s in shares}) == 1
     assert {i for share in shares for i in share} == set(range(length))
     assert sum(map(len, shares)) < length + world
+
+
+def test_structures_are_named_by_file_and_place(make_model, molecule, tmp_path):
+    """Also when they were drawn from a file in another order, and fail late."""
+    atoms = [molecule.copy() for _ in range(4)]
+    atoms[2].positions[1] = atoms[2].positions[0] + 1e-5
+    atoms[3].info["electric_field"] = [0.0, 0.0, 0.1]
+    atoms[3].set_cell(9.0 * np.eye(3))
+    atoms[3].pbc = True
+    path = tmp_path / "four.xyz"
+    write(path, atoms, format="extxyz")
+    structures = read_structures(path, say=unsaid)
+    data = GraphDataset([structures[k] for k in (2, 0)], make_model())
+    with pytest.raises(InputError, match=r"^\S*four.xyz, structure 2: positions: .*\Z"):
+        data[0]
+    with pytest.raises(InputError, match=r"^\S*four.xyz, structure 3: electric_field: .*\Z"):
+        GraphDataset([structures[k] for k in (3, 0)], make_model())

@@ -9,6 +9,7 @@ import torch
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.graph import AtomicGraph
 from openmm_nequiplr.model import Evaluator
+from openmm_nequiplr.model.committee import Committee
 from openmm_nequiplr.model.scripted import script_model
 
 FIELD = np.array([0.3, -0.2, 0.15])  # V/Å
@@ -152,3 +153,12 @@ def test_where_a_field_has_no_meaning(make_model, molecule, crystal):
         model.build_graph(*arguments, electric_field=FIELD)
     with pytest.raises(InputError, match="electric_field: .*faces of its cell"):
         script_model(model, crystal.numbers, True, electric_field=FIELD)
+
+
+def test_a_committee_is_in_the_field(make_model, molecule):
+    models = [make_model(), make_model(electrostatic_energy="coulomb")]
+    found = Committee(models)(
+        molecule.numbers, molecule.positions, total_charge=1.0, electric_field=FIELD
+    )
+    energies = [Evaluator(model)(graph_of(model, molecule)).energy for model in models]
+    assert [member.energy for member in found.members] == pytest.approx(energies, abs=1e-12)

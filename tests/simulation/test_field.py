@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import numpy as np
 import openmm
 import pytest
+import torch
+from ase.io import read
 from openmm import app, unit
 
-from openmm_nequiplr import ChargeReporter, NequIPLRCalculator, create_system
+from openmm_nequiplr import (
+    ChargeReporter,
+    CommitteeReporter,
+    NequIPLRCalculator,
+    StabilityReporter,
+    create_system,
+)
+from openmm_nequiplr.analysis import recompute
 from openmm_nequiplr.cli import main
-from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.errors import InputError, NequIPLRWarning
 from openmm_nequiplr.simulation import (
     current_evaluation,
     from_atoms,
+    get_computation,
     load_charges,
     load_system,
+    read_structure,
     save_system,
 )
 
@@ -161,6 +175,63 @@ def test_md_command_and_its_restart(tmp_path, capsys):
         energies[field] = float((output / "log.csv").read_text().splitlines()[1].split(",")[2])
     assert abs(energies["0"] - energies["2"]) > 1e-3
     assert "in a field of (2, 0, 0) V/nm" in capsys.readouterr().out
+    last = read(tmp_path / "2" / "final.extxyz")
+    np.testing.assert_allclose(last.info["electric_field"], [0.2, 0.0, 0.0])
+    assert main(["analyze", "carbon-chain", str(tmp_path / "2")]) == 0
+    said = capsys.readouterr().out
+    assert "in a field of (2, 0, 0) V/nm" in said
+    assert float(said.split("recorded in the run: ")[1].split(" e")[0]) < 1e-4
+    found = recompute("carbon-chain", [last])
+    charges = load_charges(tmp_path / "2" / "charges.npy").charges[-1]
+    np.testing.assert_allclose(found.charges[0], charges, atol=1e-6)
     again = ["md", "carbon-chain", "--steps", "4", "--restart", "--output", str(output)]
     assert main(again) == 0
     assert "in a field of (2, 0, 0) V/nm" in capsys.readouterr().out
+    assert main([*again, "--electric-field", "0", "1", "0"]) == 0
+    assert "electric_field is [0.0, 1.0, 0.0] from here on" in capsys.readouterr().out
+
+
+def simulation_in(system, atoms, field):
+    integrator = openmm.VerletIntegrator(0.001)
+    platform = openmm.Platform.getPlatform("Reference")
+    simulation = app.Simulation(from_atoms(atoms).topology, system, integrator, platform)
+    simulation.context.setPositions(0.1 * atoms.positions)
+    set_field(simulation.context, field)
+    return simulation
+
+
+def test_guard_and_committee_see_the_field_of_the_context(tiny_model, cluster, tmp_path):
+    """Nothing is evaluated in the field that the System began with; frames tell theirs."""
+    simulation = simulation_in(system_of(tiny_model, cluster, (0, 0, 0)), cluster, FIELD)
+    computation = get_computation(simulation.system)
+    guard = StabilityReporter(1, action="warn", say=lambda text: None)
+    guard.check(simulation)
+    guard._reference = 1e6  # as if the energy had fallen
+    guard.sound_step = -1
+    guard.check(simulation)
+    for place, _ in computation._recent:
+        np.testing.assert_allclose(place.field, 0.1 * np.array(FIELD))
+    other = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.1)
+    reporter = CommitteeReporter(tmp_path / "spread.npy", 1, [other], threshold=1e-12)
+    simulation.reporters.append(reporter)
+    simulation.step(1)
+    saved = read(tmp_path / "spread.extxyz")
+    np.testing.assert_allclose(saved.info["electric_field"], 0.1 * np.array(FIELD))
+    state = simulation.context.getState(positions=True)
+    saved.positions = 10.0 * state.getPositions(asNumpy=True)._value
+    expected = reference(tiny_model, saved, FIELD)[2]
+    np.testing.assert_allclose(saved.get_initial_charges(), expected, atol=1e-6)
+
+
+def test_a_field_of_a_structure_file_is_said(cluster, tmp_path):
+    cluster.info["electric_field"] = np.zeros(3)
+    cluster.write(tmp_path / "none.xyz", format="extxyz")
+    cluster.info["electric_field"] = np.array([0.0, 0.1, 0.0])
+    cluster.write(tmp_path / "field.xyz", format="extxyz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_structure(tmp_path / "none.xyz")
+        with pytest.raises(NequIPLRWarning, match=r"electric_field in .*field.xyz is not taken"):
+            read_structure(tmp_path / "field.xyz")

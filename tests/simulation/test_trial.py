@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from openmm_nequiplr.data import Structure
 from openmm_nequiplr.errors import ConvergenceError
+from openmm_nequiplr.model import Evaluator
 from openmm_nequiplr.simulation import trial
 from openmm_nequiplr.simulation.computation import Computation
 from openmm_nequiplr.simulation.trial import run_dynamics
@@ -66,3 +68,13 @@ def test_a_run_that_heats_up_ends(free_atoms, monkeypatch):
     run = run_dynamics(free_atoms, PAIR, 300.0, ps=0.2, fs=1.0, seed=1)
     assert run.failed_at == pytest.approx(0.125, abs=0.03)  # it has time to warm up
     assert run.message.endswith(" K")
+
+
+def test_runs_are_in_the_field_of_the_structure(make_model):
+    field = np.array([0.2, -0.1, 0.3])
+    model = make_model(electrostatic_energy="coulomb")
+    graph = model.build_graph(PAIR.symbols, PAIR.positions, electric_field=field)
+    expected = Evaluator(model)(graph).charges[0]
+    inside = replace(PAIR, electric_field=field)
+    run = run_dynamics(model, inside, 300.0, ps=1e-6, fs=0.001, seed=1)
+    assert run.charges.seen["Na"] == pytest.approx((expected, expected), abs=1e-4)

@@ -158,3 +158,16 @@ def test_copies_count_in_the_loss_and_not_in_the_errors(oscillating, config_file
         rows.append(epochs(output)[0])
     assert not torch.allclose(weights[0], weights[1], atol=1e-6)
     check_same_training_errors(*rows)
+
+
+@pytest.mark.parametrize(
+    "other", [{"electric_field": np.array([0.1, 0.0, 0.0])}, {"total_charge": 1.0}]
+)
+def test_surroundings_are_told_apart(oscillating, other):
+    """A field, or a charge, changes forces without a spring."""
+    _, structures = oscillating
+    config = HarmonicConfig(copies=1, cutoff=3.2)
+    changed = [replace(s, forces=s.forces + np.eye(8, 3), **other) for s in structures]
+    found = harmonic_copies([*structures, *changed], config, seed=0)
+    assert found.residual < 1e-10
+    assert len(found.structures) == 10

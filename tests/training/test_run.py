@@ -202,9 +202,10 @@ def test_diverged_training_is_an_error(config_file):
         ({"loss.stress": 1.0}, r"loss\.stress: expected labels, or 0"),
         ({"loss.final": {"stress": 1.0}}, r"loss\.stress: expected above 0"),
         ({"loss.final": {"force": 1.0}}, r"'force' in loss\.final: did you mean 'forces'"),
+        ({"data.memory": -1.0}, r"data\.memory: expected at least 0"),
         ({"data.train": []}, r"data\.train: expected one file or more"),
         ({"data.num_validation": 10}, r"split\.train: expected at least one structure"),
-        ({"model.type_names": ["Na", "Cl"]}, r"structure 0: elements: .*'O'"),
+        ({"model.type_names": ["Na", "Cl"]}, r"xyz, structure \d+: elements: .*'O'"),
     ],
 )
 def test_mistakes_are_named(config_file, overrides, message):

@@ -18,7 +18,7 @@ from openmm_nequiplr.training.config import (
     LossConfig,
     TrainingConfig,
 )
-from openmm_nequiplr.training.start import learn_charges_first, set_start
+from openmm_nequiplr.training.start import _Fixed, learn_charges_first, set_start
 
 
 @pytest.fixture
@@ -207,3 +207,47 @@ def test_kept_matrices_change_nothing(structures, options):
             assert other is None
             continue
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+@pytest.fixture
+def in_fields(molecule, rng):
+    """Molecules in different fields with the charges that a constant χ and hardness give there."""
+    model = new_model(num_layers_charge=1)
+    result = []
+    with torch.no_grad():
+        model.electronegativity_shifts.copy_(torch.tensor([1.0, 0.2, 2.0]))
+        model.electronegativity_scales.zero_()
+        for _ in range(5):
+            graph = model.build_graph(
+                molecule.numbers, molecule.positions, electric_field=rng.normal(0.0, 0.3, size=3)
+            )
+            result.append(
+                Structure(
+                    symbols=tuple(molecule.symbols),
+                    positions=molecule.positions,
+                    electric_field=graph.electric_field[0].numpy(),
+                    charges=model(graph, compute_forces=False).charges.numpy(),
+                )
+            )
+    return result
+
+
+def test_electronegativities_are_fitted_in_the_field(in_fields):
+    """They do not vary: hardly any spread is left."""
+    model = new_model(num_layers_charge=1)
+    data = GraphDataset(in_fields, model)
+    set_start(model, EquilibrationConfig(fit_electronegativity=True), data)
+    shifts = model.electronegativity_shifts
+    assert (shifts - shifts[0]).tolist() == pytest.approx([0.0, -0.8, 1.0], abs=0.2)
+    assert float(model.electronegativity_scales.max()) < 0.2  # 0.5 with the field left out
+
+
+def test_charges_first_in_the_field(in_fields):
+    """A constant χ explains the charges of all fields at once."""
+    model = new_model(num_layers_charge=1)
+    data = GraphDataset(in_fields, model)
+    loss = _Fixed(model, data[0])
+    known = model.eval()(data[0].graph, compute_forces=False).charges.detach()
+    labels = data[0].labels.charges
+    _, error = loss.loss(model, 0.0)
+    np.testing.assert_allclose(error, (known - labels).numpy(), atol=1e-10)
