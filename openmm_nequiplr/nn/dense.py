@@ -9,7 +9,6 @@ those of the e3nn modules of the same purpose, entry by entry.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..ops import Channels
@@ -59,8 +58,8 @@ class _Mixing(torch.nn.Module):
 
     def _each_norm(self) -> torch.Tensor:
         """The factor of each weight, float64."""
-        # torch's repeat_interleave waits for ever in a forked child
-        return torch.from_numpy(np.repeat(np.array(self._norms, dtype=np.float64), self._sizes))
+        each = torch.tensor(self._norms, dtype=torch.float64)
+        return each.repeat_interleave(torch.tensor(self._sizes, dtype=torch.int64))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> torch.nn.Module:
         """Move and cast as torch does, but round the factors once only."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .. import threads as _threads  # noqa: F401  (what a forked child needs, before it is forked)
 from ..jit import numba_available
 
 _DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64)
