@@ -226,6 +226,7 @@ def test_guard_and_committee_see_the_field_of_the_context(tiny_model, cluster, t
 
 
 def test_a_field_of_a_structure_file_is_said(cluster, tmp_path):
+    cluster = cluster.copy()
     cluster.info["electric_field"] = np.zeros(3)
     cluster.write(tmp_path / "none.xyz", format="extxyz")
     cluster.info["electric_field"] = np.array([0.0, 0.1, 0.0])

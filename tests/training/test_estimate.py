@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,6 +44,7 @@ def test_copies_and_epochs_of_charges_count(settings):
     assert plain.steps_timed == 1
     assert more.preparation > plain.preparation + 10.0
     config, parts, path = settings(**{"harmonic.copies": 2, "harmonic.cutoff": 3.0})
+    parts = replace(parts, train=[replace(each, total_charge=0.0) for each in parts.train])
     assert estimate(config, parts, path, seconds=0.0).num_train == 24
 
 
