@@ -47,7 +47,8 @@ class Estimate:
     step, epoch : float, s
         Time of an optimiser step, and of an epoch with its validation.
     preparation : float, s
-        Before the first epoch: graphs, lattice sums, Coulomb matrices, epochs of charges alone.
+        Of what is done once: statistics, graphs, lattice sums, Coulomb matrices, epochs of charges
+        alone.
     memory : float, GB
         Of the process, on a GPU of the device.
     """
@@ -127,6 +128,7 @@ def estimate(
     sample = max(sample, config.batch_size)
     begin = time.perf_counter()
     model, train, validation = prepare(config, parts, config_path, sample)
+    sampled = len([*train, *validation])  # makes their graphs, which no step is to be charged with
     prepared = time.perf_counter() - begin
     for_charges = _time_charges(model, config, train)
     module = TrainingModule(model, config, train, validation).to(_device(config))
@@ -135,10 +137,10 @@ def estimate(
     num_train = len(parts.train) + _num_copies(config, len(parts.train))
     batches = -(-num_train // config.batch_size)
     batches_validated = -(-len(parts.validation) // config.validation_batch_size)
-    sampled = len(train) + len(validation)
     missing = num_train + len(parts.validation) - sampled
     graphs = parts.train[:_TIMED_GRAPHS]
-    of_graph = _mean_time(lambda: GraphDataset(graphs, model), 0.0, 1)[0] / len(graphs)
+    of_graph = _mean_time(lambda: list(GraphDataset(graphs, model, memory=0)), 0.0, 1)[0]
+    of_graph /= len(graphs)
     return Estimate(
         weights=sum(parameter.numel() for parameter in model.parameters()),
         elements=model.config.type_names,
