@@ -23,7 +23,7 @@ from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from .building import with_lattice_sum
-from .inference import Atoms, Geometry, Inference, Results
+from .inference import Atoms, Geometry, Inference, Results, seen_charges
 from .memory import ChargeMemory
 from .point_charges import ExternalPointCharges, PointChargeCoulomb, SmoothCoulomb
 from .potential import NequIPLRPotential
@@ -214,8 +214,9 @@ class Evaluator:
             inference, geometry = self._inference(graph, moved, cell, memory)
             if point_charge_coulomb is not None:
                 _delegate(inference, graph, point_charge_coulomb)
-            results = inference(self._atoms(graph), geometry, roots)
-        return self._evaluation(graph, results, compute_forces, compute_stress)
+            atoms = self._atoms(graph)
+            results = inference(atoms, geometry, roots)
+        return self._evaluation(graph, atoms, geometry, results, compute_forces, compute_stress)
 
     def _inference(
         self,
@@ -255,7 +256,13 @@ class Evaluator:
         return Atoms(graph.types, model.separate_hardness(graph), offsets, graph.total_charge[0])
 
     def _evaluation(
-        self, graph: AtomicGraph, results: Results, compute_forces: bool, compute_stress: bool
+        self,
+        graph: AtomicGraph,
+        atoms: Atoms,
+        geometry: Geometry,
+        results: Results,
+        compute_forces: bool,
+        compute_stress: bool,
     ) -> Evaluation:
         model, charges = self.model, results.charges
         reference = float(model.reference_energy(graph))
@@ -263,12 +270,10 @@ class Evaluator:
         parts = {"short_range": float(results.short_range)}
         if model.config.electrostatic_energy == "qeq":
             parts["electronegativity"] = float((charges * results.chi).sum())
-            hardness = model.separate_hardness(graph)
-            parts["hardness"] = float((0.5 * hardness * charges * charges).sum())
-        if graph.electric_field is not None:
-            seen = charges + model.offsets(graph)
-            outside = field_potential(graph.positions, graph.electric_field)
-            parts["outside"] = float((seen * outside).sum())
+            parts["hardness"] = float((0.5 * atoms.hardness * charges * charges).sum())
+        if geometry.outside is not None:
+            seen = seen_charges(charges, atoms.offsets)
+            parts["outside"] = float((seen * geometry.outside.detach()).sum())
         parts["coulomb"] = total - sum(parts.values())
         parts["short_range"] += reference
         forces, stress = None, None
