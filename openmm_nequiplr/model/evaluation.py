@@ -77,7 +77,8 @@ class Evaluator:
     Parameters
     ----------
     model : NequIPLRPotential
-        Moved and cast in place when ``dtype`` or ``device`` is given.
+        Set to evaluation with its parameters frozen, and moved and cast when ``dtype`` or
+        ``device`` is given, all in place: give a copy of a model that is still being trained.
     dtype : torch.dtype, optional
         Of the network.
     device : torch.device or str, optional

@@ -17,10 +17,12 @@ from .serialization import ModelFile
 # Settings whose change in a restart is worth a note.
 _PHYSICAL = (
     "ensemble", "timestep", "temperature", "friction", "pressure", "barostat",
-    "barostat_axes", "total_charge", "electric_field", "long_range", "ewald_tolerance",
-    "precision", "solver", "charge_tolerance",
+    "barostat_axes", "long_range", "ewald_tolerance", "precision", "solver", "charge_tolerance",
 )  # fmt: skip
+#: Settings that hold for every frame of a run, because its files are read with one value.
+_FIXED = ("total_charge", "electric_field")
 _DIGEST = "model_sha256"
+_NEW_RUN = "to go on with another one, begin a run from the last structure (final.extxyz)"
 #: Options of one call and not of the run that a restart continues.
 OF_ONE_CALL = {"steps", "structure", "frame", "minimize", "restart", "quiet", "output"}
 
@@ -51,15 +53,16 @@ def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
     Raises
     ------
     InputError
-        If the model is another one.
+        If the model, the total charge or the field is another one.
     """
     now = settings_of(options)
     if earlier.get(_DIGEST) != now[_DIGEST]:
         got = f"{options.model}, with other contents than {earlier.get('model')} had at the start"
-        raise InputError(
-            f"{describe('model', got, 'the model of the run that is continued')}; to go on with "
-            "another one, begin a run from the last structure (final.extxyz)"
-        )
+        raise InputError(f"{describe('model', got, 'the model of the run')}; {_NEW_RUN}")
+    for name in _FIXED:
+        if name in earlier and now[name] != earlier[name]:
+            expected = f"{earlier[name]}, as in the run that is continued"
+            raise InputError(f"{describe(name, now[name], expected)}; {_NEW_RUN}")
     return [
         f"note: {name} is {now[name]} from here on, it was {earlier[name]}"
         for name in _PHYSICAL

@@ -54,8 +54,10 @@ class Metrics:
     stress: Errors | None = None
 
     @classmethod
-    def of(cls, sums: ErrorSums, data: Sequence[Structure]) -> Metrics:
-        """The errors of structures out of their sums.
+    def of(cls, sums: ErrorSums, data: Sequence[Structure], model: NequIPLRPotential) -> Metrics:
+        """The errors of structures out of their sums, beside the spread of the reference values.
+
+        That of the energies is about the model's atomic reference energies.
 
         Raises
         ------
@@ -65,9 +67,10 @@ class Metrics:
         errors = sums.errors()
         if not errors:
             raise InputError(describe("data", "no labels", "energies, forces or charges"))
-        figures = {
-            name: replace(e, rmse=scaled(e.rmse), mae=scaled(e.mae)) for name, e in errors.items()
-        }
+        figures = {}
+        for name, e in errors.items():
+            std = scaled(float(np.nanstd(_reference_values(name, data, model))))
+            figures[name] = replace(e, rmse=scaled(e.rmse), mae=scaled(e.mae), data_std=std)
         return cls(len(data), sum(s.num_atoms for s in data), **figures)
 
     def quantities(self) -> dict[str, Errors]:
@@ -82,9 +85,7 @@ class Metrics:
             "num_atoms": self.num_atoms,
         }
         for name, errors in self.quantities().items():
-            result[name] = {
-                "rmse": errors.rmse, "mae": errors.mae, "count": errors.count, "unit": UNITS[name],
-            }  # fmt: skip
+            result[name] = {**vars(errors), "unit": UNITS[name]}
         return result
 
 
@@ -141,10 +142,8 @@ def evaluate_model(
         errors = residuals(result, batch.labels)
         sums.add({name: value.cpu() for name, value in errors.items()})
         if output is not None:
-            shifts = dict(model.named_buffers())["energy_shifts"][batch.graph.types]
-            shifts = torch.zeros_like(result.energy).index_add(0, batch.graph.batch, shifts)
-            _collect(pairs, result, batch.labels, shifts)
-    metrics = Metrics.of(sums, data)
+            _collect(pairs, result, batch.labels, model.reference_energy(batch.graph))
+    metrics = Metrics.of(sums, data, model)
     if output is not None:
         _write(Path(output), metrics, pairs)
     if verbose:
@@ -154,10 +153,10 @@ def evaluate_model(
 
 def format_table(metrics: Metrics) -> str:
     """The errors as a table in plain text."""
-    lines = [f"{'':18}{'RMSE':>10}{'MAE':>10}  {'unit':<10}{'values':>8}"]
+    lines = [f"{'':18}{'RMSE':>10}{'MAE':>10}{'data std':>11}  {'unit':<10}{'values':>8}"]
     for name, errors in metrics.quantities().items():
         lines.append(
-            f"{LABELS[name]:18}{errors.rmse:10.3f}{errors.mae:10.3f}  "
+            f"{LABELS[name]:18}{errors.rmse:10.3f}{errors.mae:10.3f}{errors.data_std:11.3f}  "
             f"{UNITS[name]:<10}{errors.count:8d}"
         )
     return "\n".join(lines)
@@ -210,7 +209,7 @@ def data_of(
     if split is None:
         keys = with_names(keys or DataKeys(), key_names)
         if data is None:
-            raise InputError(describe("data", None, "a data file, or --split"))
+            raise InputError("data: expected a data file, or a split of the training, got neither")
         if not isinstance(data, str | Path):
             return data
         return read_structures(data, keys, format, units, say)
@@ -241,15 +240,28 @@ def prepared(
     return model
 
 
+def _reference_values(name: str, data: Sequence[Structure], model: NequIPLRPotential) -> np.ndarray:
+    """The labels of a quantity in one row, eV and Å units; NaN where one is missing."""
+    if name == "energy_per_atom":
+        shifts = dict(model.named_buffers())["energy_shifts"].tolist()
+        own = dict(zip(model.config.type_names, shifts, strict=True))
+        known = [s for s in data if s.energy is not None]
+        return np.array([(s.energy - sum(own[e] for e in s.symbols)) / s.num_atoms for s in known])
+    # dipoles are compared where there is no cell, stress where there is one
+    unlike = {"dipole": True, "stress": False}.get(name)
+    labels = [getattr(s, name) for s in data if s.pbc != unlike]
+    return np.concatenate([np.ravel(values) for values in labels if values is not None])
+
+
 def _collect(
     pairs: dict[str, list[np.ndarray]],
     result: PotentialOutput,
     labels: Labels,
     shifts: torch.Tensor,
 ) -> None:
-    """Keep reference and predicted values, shape [2, values], for the plots.
+    """Keep reference and predicted values, shape (2, values).
 
-    Energies are counted from the model's `shifts` (eV, shape [B]): the differences between
+    Energies are counted from the model's `shifts` (eV, shape (B,)): the differences between
     elements, and even between compositions, would hide everything else.
     """
     for name in QUANTITIES:
@@ -273,9 +285,9 @@ def _write(output: Path, metrics: Metrics, pairs: dict[str, list[np.ndarray]]) -
     )
     with open(output / "metrics.csv", "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["quantity", "rmse", "mae", "unit", "count"])
-        for name, errors in metrics.quantities().items():
-            writer.writerow([name, errors.rmse, errors.mae, UNITS[name], errors.count])
+        writer.writerow(["quantity", "rmse", "mae", "data_std", "unit", "count"])
+        for name, e in metrics.quantities().items():
+            writer.writerow([name, e.rmse, e.mae, e.data_std, UNITS[name], e.count])
     for name, errors in metrics.quantities().items():
         plot_parity(
             np.concatenate(pairs[name], axis=1),

@@ -143,11 +143,14 @@ class Errors:
         Root mean square and mean absolute error.
     count : int
         Number of values.
+    data_std : float, optional
+        Standard deviation of the reference values: the error of a constant.
     """
 
     rmse: float
     mae: float
     count: int
+    data_std: float | None = None
 
 
 class ErrorSums:

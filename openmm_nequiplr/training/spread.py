@@ -136,7 +136,7 @@ def evaluate_committee(
         values.add(outputs, mean, labels)
     with_charges = members[0].config.equilibration
     pairs = {n: p for n, p in values.joined().items() if with_charges or n != "charges"}
-    mean_metrics, *member_metrics = [Metrics.of(each, data) for each in sums]
+    mean_metrics, *member_metrics = [Metrics.of(each, data, members[0]) for each in sums]
     spread = {name: _figures(*pair) for name, pair in pairs.items()}
     metrics = CommitteeMetrics(mean_metrics, tuple(member_metrics), spread)
     if output is not None:

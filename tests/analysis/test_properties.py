@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -217,7 +218,7 @@ def test_arguments_that_do_not_fit(make_model, walk):
 
 
 def test_the_model_is_left_alone(make_model, walk):
-    model = make_model()
+    model = copy.deepcopy(make_model()).requires_grad_()
     recompute(model, walk[:1], precision="single")
     assert model.dtype.itemsize == 8
     assert next(model.parameters()).requires_grad

@@ -187,8 +187,10 @@ def test_md_command_and_its_restart(tmp_path, capsys):
     again = ["md", "carbon-chain", "--steps", "4", "--restart", "--output", str(output)]
     assert main(again) == 0
     assert "in a field of (2, 0, 0) V/nm" in capsys.readouterr().out
-    assert main([*again, "--electric-field", "0", "1", "0"]) == 0
-    assert "electric_field is [0.0, 1.0, 0.0] from here on" in capsys.readouterr().out
+    assert main([*again, "--electric-field", "0", "1", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "electric_field: expected [2.0, 0.0, 0.0], as in the run that is continued" in said
+    assert "final.extxyz" in said
 
 
 def simulation_in(system, atoms, field):

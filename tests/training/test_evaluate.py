@@ -53,6 +53,18 @@ def test_figures(labelled):
     assert metrics.stress.count == 9
 
 
+def test_spread_of_the_data_is_that_of_the_values_compared(labelled):
+    model, (molecule, crystal) = labelled
+    metrics = evaluate_model(*labelled, verbose=False)
+    forces = np.concatenate([molecule.forces, crystal.forces])
+    assert metrics.forces.data_std == pytest.approx(1000 * forces.std())
+    assert metrics.dipole.data_std == pytest.approx(1000 * molecule.dipole.std())
+    assert metrics.stress.data_std == pytest.approx(1000 * crystal.stress.std())
+    shifts = dict(zip(model.config.type_names, model.energy_shifts.tolist(), strict=True))
+    energies = [(s.energy - sum(map(shifts.get, s.symbols))) / s.num_atoms for s in labelled[1]]
+    assert metrics.energy_per_atom.data_std == pytest.approx(1000 * np.std(energies))
+
+
 def test_batching_changes_nothing(labelled):
     one, two = (evaluate_model(*labelled, batch_size=n, verbose=False) for n in (1, 2))
     assert one.forces.rmse == pytest.approx(two.forces.rmse, rel=1e-9)
@@ -68,7 +80,7 @@ def test_table_and_files(labelled, tmp_path, capsys):
     saved = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert saved["forces"]["rmse"] == pytest.approx(metrics.forces.rmse)
     table = (tmp_path / "out" / "metrics.csv").read_text(encoding="utf-8").splitlines()
-    assert table[0] == "quantity,rmse,mae,unit,count"
+    assert table[0] == "quantity,rmse,mae,data_std,unit,count"
     assert len(table) == 6
 
 

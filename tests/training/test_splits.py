@@ -84,7 +84,7 @@ def test_mistakes_are_named(trained, make_model, tmp_path):
     (trained.parent / "split.json").write_text('{"train": [0], "validation": [1], "test": []}')
     with pytest.raises(InputError, match="split: expected a record of this version"):
         recorded_part(trained, "train")
-    with pytest.raises(InputError, match="data: expected a data file, or --split"):
+    with pytest.raises(InputError, match="data: expected a data file, or a split"):
         evaluate_model(trained)
 
 
