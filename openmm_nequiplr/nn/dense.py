@@ -16,7 +16,7 @@ from .e3 import Activation, o3
 from .tensor_product import channels
 
 
-class _Mixing(torch.nn.Module):
+class Mixing(torch.nn.Module):
     """Mixes the channels of each irrep by a matrix, linear in attributes."""
 
     _maps: list[tuple[int, int, int, int]]
@@ -73,6 +73,32 @@ class _Mixing(torch.nn.Module):
             state.pop(prefix + name, None)
         super()._load_from_state_dict(state, prefix, *rest)
 
+    @torch.jit.unused
+    def take_over(self, other: "Mixing", attributes: tuple[list[int], int] | None = None) -> None:
+        """Mix what another one mixes as it does, in place.
+
+        Parameters
+        ----------
+        other : Mixing
+            With the same irreps, or with fewer attributes (or, of a linear map of attributes, fewer
+            input channels).
+        attributes : pair, optional
+            Which of the own attributes those of the other one are, and how many there are.
+        """
+        if attributes is None:
+            self.weight.copy_(other.weight)
+            return
+        known, count = torch.tensor(attributes[0]), attributes[1]
+        weight = self.weight[self.order]
+        pieces = zip(
+            weight.split(self._sizes), self._maps, self._norms, other._matrices(), strict=True
+        )
+        for piece, (_, _, rows, columns), norm, theirs in pieces:
+            each = rows // count
+            index = (each * known.unsqueeze(1) + torch.arange(each)).flatten()
+            piece.view(rows, columns)[index] = theirs / norm
+        self.weight[self.order] = weight
+
     def _matrices(self) -> list[torch.Tensor]:
         """Of each irrep of the result: rows are channels of the input."""
         weight = self.weight if self._in_order else self.weight.index_select(0, self.order)
@@ -82,7 +108,7 @@ class _Mixing(torch.nn.Module):
         return result
 
 
-class Linear(_Mixing):
+class Linear(Mixing):
     """``e3nn.o3.Linear`` as one matrix for every irrep.
 
     Parameters
@@ -106,7 +132,7 @@ class Linear(_Mixing):
         return result
 
 
-class SelfConnection(_Mixing):
+class SelfConnection(Mixing):
     """``e3nn.o3.FullyConnectedTensorProduct`` with scalar attributes, one matrix an irrep.
 
     Parameters

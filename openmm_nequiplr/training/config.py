@@ -98,8 +98,13 @@ class TrainingConfig:
     start_from : str, optional
         Model file, relative to the configuration, or name of a shipped model: training starts from
         its weights instead of random ones, and `model` may stay empty. Energy shifts are fitted
-        anew, so that the data may be of another method than those it has seen. Another
+        anew, so that the data may be of another method than those it has seen. Elements that the
+        model lacks are added, with random weights. Another
         configuration (``.yaml``) stands for the model it makes, and is trained first if need be.
+    freeze : list of str
+        Parts of the model that are not trained: ``electronegativity_stage``, ``energy_stage``,
+        ``hardness_parameter``, ``charge_offset``, or something in them, such as
+        ``energy_stage.convolutions``.
     output : str
         Directory for everything that is written, relative to the working directory.
     loss, equilibration, harmonic, optimizer, schedule : dict
@@ -136,6 +141,7 @@ class TrainingConfig:
     data: DataConfig
     model: Mapping[str, Any] = field(default_factory=dict)
     start_from: str | None = None
+    freeze: tuple[str, ...] = ()
     output: str = "training"
     loss: LossConfig = field(default_factory=LossConfig)
     equilibration: EquilibrationConfig = field(default_factory=EquilibrationConfig)

@@ -129,7 +129,9 @@ def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any], ac
     found = changes(before, now)
     if not found:
         return ""
-    model = [each for each in found if each.startswith(("model.", "start_from", "precision"))]
+    model = [
+        each for each in found if each.startswith(("model.", "start_from", "precision", "freeze"))
+    ]
     if model:
         expected = "the model that was begun"
         raise InputError(describe("resume", "; ".join(model), expected))

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from ..console import say
 from ..data.structure import Structure
-from ..errors import InputError, describe
+from ..errors import InputError, describe, unknown
 from ..model import ModelConfig, NequIPLRPotential, load_model
+from ..model.transfer import with_elements
 from .config import EquilibrationConfig, TrainingConfig, file_or_name, load_config, resolve
 from .statistics import (
     charge_range,
@@ -91,8 +93,17 @@ def earlier_configs(config: TrainingConfig, config_path: str | Path) -> list[Pat
     return found
 
 
-def earlier_model(config: TrainingConfig, config_path: str | Path) -> NequIPLRPotential:
-    """The model of ``start_from``.
+def earlier_model(
+    config: TrainingConfig, config_path: str | Path, structures: Sequence[Structure]
+) -> NequIPLRPotential:
+    """The model of ``start_from``, with the elements that it lacks.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    config_path : path
+    structures : sequence of Structure
+        All of the training.
 
     Raises
     ------
@@ -111,7 +122,49 @@ def earlier_model(config: TrainingConfig, config_path: str | Path) -> NequIPLRPo
         expected = "nothing with start_from, which has charges already"
         raise InputError(describe("equilibration", config.equilibration, expected))
     torch.manual_seed(config.seed)
-    return model
+    new = [e for e in elements_of(structures) if e not in model.config.type_names]
+    return _with_elements(model, new, structures) if new else model
+
+
+def _with_elements(
+    model: NequIPLRPotential, symbols: Sequence[str], structures: Sequence[Structure]
+) -> NequIPLRPotential:
+    """The model with new elements: their shortest distances are those of the data."""
+    config, table = model.config, None
+    if config.shortest_distances is not None:
+        names, known = (*config.type_names, *symbols), len(config.type_names)
+        cutoff = min(config.r_max, config.charge_cutoff)
+        table = shortest_distances(structures, names, cutoff).round(4)
+        table[:known, :known] = config.shortest_distances
+        table = table.tolist()
+    say(f"start_from: elements {' '.join(symbols)} are new, their weights start at random")
+    return with_elements(model, symbols, table)
+
+
+def freeze(model: NequIPLRPotential, names: Sequence[str]) -> None:
+    """Exclude parameters from the training, in place.
+
+    Parameters
+    ----------
+    model : NequIPLRPotential
+    names : sequence of str
+        Parts of the model, as their parameters are named, such as ``electronegativity_stage``.
+
+    Raises
+    ------
+    InputError
+        If there is no such part, or nothing is left to train.
+    """
+    parameters = dict(model.named_parameters())
+    parts = {n.rsplit(".", k)[0] for n in parameters for k in range(n.count(".") + 1)}
+    for name in names:
+        if name not in parts:
+            raise InputError(unknown("freeze", name, sorted(p for p in parts if "." not in p)))
+        for own, parameter in parameters.items():
+            if own == name or own.startswith(f"{name}."):
+                parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise InputError(describe("freeze", list(names), "parts that leave something to train"))
 
 
 def fit_energies(

@@ -79,10 +79,12 @@ class TrainingModule(pl.LightningModule):
             self.learning_rate.load_state_dict(self._saved["learning_rate"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam or AdamW, with and without weight decay."""
+        """Adam or AdamW, with and without weight decay; frozen parameters take no part."""
         decayed: list[torch.nn.Parameter] = []
         free: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             plain = parameter.ndim > 1 and not any(word in name for word in _NO_DECAY)
             (decayed if plain else free).append(parameter)
         settings = self.config.optimizer

@@ -20,7 +20,7 @@ from ..model import NequIPLRPotential
 from .config import EquilibrationConfig, TrainingConfig, resolve
 from .continuation import digest
 from .harmonic import harmonic_copies
-from .initial import earlier_model, fit_energies, new_model
+from .initial import earlier_model, fit_energies, freeze, new_model
 from .start import set_start
 
 #: What structures may be labelled with.
@@ -199,7 +199,8 @@ def prepare(
     if config.harmonic.copies:
         copies = harmonic_copies(parts.train, config.harmonic, config.seed).structures
     if config.start_from is not None:
-        model = earlier_model(config, config_path)
+        everything = [*parts.train, *parts.validation, *parts.test, *copies]
+        model = earlier_model(config, config_path, everything)
     else:
         model = new_model(config, parts.train, [*parts.validation, *parts.test], copies)
     if not model.config.equilibration:
@@ -215,6 +216,7 @@ def prepare(
     )
     fit_energies(model, config, parts.train)
     set_start(model, config.equilibration, data[0])
+    freeze(model, config.freeze)
     return model.train(), *data
 
 

@@ -240,6 +240,32 @@ def test_training_starts_from_a_model(config_file, data_file, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_frozen_parts_stay_and_new_elements_join(config_file, data_file, tmp_path, capsys):
+    """The first model knows no oxygen; the second one learns it, with the charges frozen."""
+    frames = read(data_file, ":")
+    for atoms in frames:
+        del atoms[[atom.symbol == "O" for atom in atoms]]
+        del atoms.arrays["REF_charges"]
+    write(tmp_path / "salt.extxyz", frames, format="extxyz")
+    salt = {"data.train": str(tmp_path / "salt.extxyz"), "loss.charges": 0, "max_epochs": 2}
+    first = train(config_file, overrides=salt, progress=False).model_path
+    overrides = {
+        "output": str(tmp_path / "second"), "start_from": str(first), "model": {}, "max_epochs": 2,
+        "freeze": ["electronegativity_stage", "hardness_parameter"], "refit_energy_shifts": False,
+    }  # fmt: skip
+    second = train(config_file, overrides=overrides, progress=False).model_path
+    assert "elements O are new" in capsys.readouterr().out
+    one, other = map(load_model, (first, second))
+    assert (one.config.type_names, other.config.type_names) == (("Na", "Cl"), ("Na", "Cl", "O"))
+    assert torch.equal(other.hardness_parameter[:2], one.hardness_parameter)
+    graphs = [m.build_graph(["Na", "Cl"], np.diag([0.0, 0.0, 2.3])[1:]) for m in (one, other)]
+    chi = [m(graph).electronegativity for m, graph in zip((one, other), graphs, strict=True)]
+    assert torch.allclose(chi[0], chi[1], atol=1e-6)
+    name = "energy_stage.readout.scalar.weight"
+    assert not torch.equal(one.get_parameter(name), other.get_parameter(name))
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_structures_of_other_weights_count_in_the_errors(config_file, data_file, tmp_path):
     """Weights change the loss, not the errors that are shown."""
     frames = read(data_file, ":")
@@ -319,6 +345,11 @@ def test_configurations_that_start_from_each_other(config_file, tmp_path):
         ({"start_from": "none"}, r"model: expected a model file or a shipped model"),
         ({"model.r_max": 3.0}, r"model\.r_max: expected 3\.5, as in start_from, got 3\.0"),
         ({"equilibration.charge_epochs": 1}, r"equilibration: expected nothing with start_from"),
+        ({"freeze": ["energy_stag"]}, r"unknown freeze 'energy_stag': did you mean 'energy_stage'"),
+        (
+            {"freeze": ["electronegativity_stage", "energy_stage", "hardness_parameter"]},
+            r"freeze: expected parts that leave something to train",
+        ),
     ],
 )
 def test_mistakes_with_an_earlier_model(
