@@ -17,8 +17,8 @@ from .serialization import ModelFile
 # Settings whose change in a restart is worth a note.
 _PHYSICAL = (
     "ensemble", "timestep", "temperature", "friction", "pressure", "barostat",
-    "barostat_axes", "total_charge", "electric_field", "long_range", "ewald_tolerance",
-    "precision", "solver", "charge_tolerance",
+    "barostat_axes", "total_charge", "electric_field", "charge_groups", "group_charges",
+    "long_range", "ewald_tolerance", "precision", "solver", "charge_tolerance",
 )  # fmt: skip
 _DIGEST = "model_sha256"
 #: Options of one call and not of the run that a restart continues.
@@ -61,10 +61,16 @@ def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
             "another one, begin a run from the last structure (final.extxyz)"
         )
     return [
-        f"note: {name} is {now[name]} from here on, it was {earlier[name]}"
+        f"note: {name} is {_brief(now[name])} from here on, it was {_brief(earlier[name])}"
         for name in _PHYSICAL
         if name in earlier and now[name] != earlier[name]
     ]
+
+
+def _brief(value: Any) -> str:
+    """A value, cut where it is long."""
+    text = str(value)
+    return text if len(text) < 60 else f"{text[:50]} …"
 
 
 def find_checkpoint(files: RunFiles, num_atoms: int, periodic: bool) -> Checkpoint:
