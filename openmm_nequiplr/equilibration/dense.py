@@ -139,35 +139,32 @@ class DenseSolver(torch.nn.Module):
         guess
             Not needed.
         """
-        if self.groups.shape[0] > 0:
-            return self._solve_groups(electronegativity, total_charge)
         with torch.no_grad():
-            end = total_charge.reshape(1)
-            right = torch.cat((-electronegativity, end)).unsqueeze(-1)
-            solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
-            charges, multiplier = solution[:-1], solution[-1:]
-            gradient = self.matrix @ charges + electronegativity
-            residual = float((gradient + multiplier).abs().max())
+            if self.groups.shape[0] > 0:
+                charges = self._with_groups(electronegativity, total_charge)
+                gradient = self.matrix @ charges + electronegativity
+                sizes = group_sizes(self.groups)
+                multiplier = -group_sums(gradient, self.groups, sizes) / sizes
+                residual = float((gradient + multiplier.index_select(0, self.groups)).abs().max())
+            else:
+                end = total_charge.reshape(1)
+                right = torch.cat((-electronegativity, end)).unsqueeze(-1)
+                solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
+                charges, multiplier = solution[:-1], solution[-1:]
+                gradient = self.matrix @ charges + electronegativity
+                residual = float((gradient + multiplier).abs().max())
         if not residual < float("inf"):
             raise ConvergenceError(failed("the charges are not finite"))
         return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])
 
-    def _solve_groups(self, chi: torch.Tensor, held: torch.Tensor) -> Equilibration:
-        """:meth:`solve` for charges ``held`` of groups."""
-        groups = self.groups
-        with torch.no_grad():
-            sizes = group_sizes(groups)
-            free, partner = free_atoms(groups, sizes)
-            start = (held / sizes).index_select(0, groups)
-            right = -contrast(chi + self.matrix @ start, free, partner).unsqueeze(-1)
-            amounts = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
-            charges = moved(start, amounts, free, partner)
-            gradient = self.matrix @ charges + chi
-            multiplier = -group_sums(gradient, groups, sizes) / sizes
-            residual = float((gradient - group_means(gradient, groups, sizes)).abs().max())
-        if not residual < float("inf"):
-            raise ConvergenceError(failed("the charges are not finite"))
-        return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])
+    def _with_groups(self, chi: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        """Charges for charges ``held`` of groups."""
+        sizes = group_sizes(self.groups)
+        free, partner = free_atoms(self.groups, sizes)
+        start = (held / sizes).index_select(0, self.groups)
+        right = -contrast(chi + self.matrix @ start, free, partner).unsqueeze(-1)
+        amounts = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
+        return moved(start, amounts, free, partner)
 
 
 def pad_structures(
