@@ -94,11 +94,15 @@ def test_what_is_refused(tiny_model, make_model, topology):
         bare.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
     with pytest.raises(InputError, match="charge_groups: .*with bonds.*createStandardBonds"):
         create_system(bare, tiny_model, charge_groups="molecules")
+    formula = "formulas of groups, which are Cl2NaO2, ClNa"
     refused = [
         ({"charge_groups": "residues"}, "'molecules', a label"),
         ({"charge_groups": 3}, "'molecules', a label"),
         ({"charge_groups": [[0, 9]]}, "indices of atoms that the model acts on"),
-        ({"charge_groups": [[0, 1]], "group_charges": {"Xe": 1}}, "formulas of groups, which are Cl2NaO2, ClNa"),
+        (
+            {"charge_groups": [[0, 1]], "group_charges": {"Xe": 1}},
+            "formulas of groups, which are Cl2NaO2, ClNa",
+        ),
         ({"charge_groups": [[0, 1]], "group_charges": [1.0, 0.0, 0.0]}, "one for each of 2 groups"),
         ({"charge_groups": "molecules", "total_charge": 1}, "sum to the total charge"),
         ({"group_charges": [1.0]}, "None without charge_groups"),
@@ -199,7 +203,9 @@ def test_md_command_its_restart_and_the_analysis(inputs, tiny_model, tmp_path, c
     last = read(output / "final.extxyz")
     found = recompute(model, [last]).charges[0]
     np.testing.assert_allclose(np.bincount([0, 0, 1, 1, 1], found), [0.5, 0.0], atol=1e-10)
-    assert main([*arguments[:-1], "ClNa"]) == 2
+    with pytest.raises(SystemExit):
+        main([*arguments[:-1], "ClNa"])
+    assert "--group-charges: expected NAME=E, got ClNa" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")
