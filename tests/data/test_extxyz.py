@@ -159,12 +159,10 @@ def test_charge_groups_of_a_frame(tmp_path):
     assert structure.charge_groups.tolist() == [8 - k // 2 for k in range(18)]
     assert structure.group_charges.tolist() == charges
     assert structure.total_charge == sum(charges)
-    one = _file(
-        tmp_path, atoms=":charge_group:I:1", info="group_charges=1 total_charge=1", columns="3"
-    )
+    column = {"atoms": ":charge_group:I:1", "columns": "3"}
+    one = _file(tmp_path, info="group_charges=1 total_charge=1", **column)
     assert read_extxyz(one)[0].group_charges.tolist() == [1.0]
-    none = _file(tmp_path, atoms=":charge_group:I:1", columns="3")
-    assert read_extxyz(none)[0].group_charges.tolist() == [0.0]
-    wrong = _file(tmp_path, atoms=":charge_group:I:1", info="group_charges=1 charge=0", columns="3")
+    assert read_extxyz(_file(tmp_path, **column))[0].group_charges.tolist() == [0.0]
+    wrong = _file(tmp_path, info="group_charges=1 charge=0", **column)
     with pytest.raises(InputError, match=r"frame 0: group_charges: .*total charge \+0 e"):
         read_extxyz(wrong)

@@ -99,10 +99,7 @@ def test_what_is_refused(tiny_model, make_model, topology):
         ({"charge_groups": "residues"}, "'molecules', a label"),
         ({"charge_groups": 3}, "'molecules', a label"),
         ({"charge_groups": [[0, 9]]}, "indices of atoms that the model acts on"),
-        (
-            {"charge_groups": [[0, 1]], "group_charges": {"Xe": 1}},
-            "formulas of groups, which are Cl2NaO2, ClNa",
-        ),
+        ({"charge_groups": [[0, 1]], "group_charges": {"Xe": 1}}, formula),
         ({"charge_groups": [[0, 1]], "group_charges": [1.0, 0.0, 0.0]}, "one for each of 2 groups"),
         ({"charge_groups": "molecules", "total_charge": 1}, "sum to the total charge"),
         ({"group_charges": [1.0]}, "None without charge_groups"),
