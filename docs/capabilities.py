@@ -65,6 +65,12 @@ FEATURES: dict[str, Feature] = {
         note="of isolated structures; it can be switched through parameters of the Context with a "
         "PythonForce, and is fixed in TorchForces and exported files",
     ),
+    "charge_groups": Feature(
+        "Charges of groups of atoms held (`charge_groups`)",
+        {},
+        note="bonded molecules or lists of atoms; the ASE calculator finds molecules by distances, "
+        "an Evaluator takes lists of atoms",
+    ),
     "effective": Feature("Models with effective charges", {}),
     "short_range": Feature(
         "Short-range models (`equilibration: false`)",

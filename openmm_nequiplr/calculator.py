@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -15,6 +15,15 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from .checks import check_names
 from .errors import InputError, describe, notify
+from .fragments import (
+    MOLECULES,
+    Fragments,
+    Groups,
+    by_formula,
+    nearby_molecules,
+    read_groups,
+    told_groups,
+)
 from .model import NequIPLRPotential, load_model
 from .model.building import check_field
 from .model.evaluation import Evaluator
@@ -24,6 +33,7 @@ from .total_charge import assume_neutral, check_trained, told_charge, total_char
 
 _OWN_OPTIONS = (
     *("device", "precision", "solver", "charge_tolerance", "max_iterations", "electric_field"),
+    *("charge_groups", "group_charges"),
 )
 # Arguments of ASE's calculators that have a meaning for one without files.
 _ASE_OPTIONS = ("atoms", "label", "directory")
@@ -42,8 +52,8 @@ class NequIPLRCalculator(Calculator):
 
     The total charge comes from ``atoms.info["total_charge"]``, ``atoms.info["charge"]`` or another
     source (:func:`openmm_nequiplr.total_charge.told_charge`); without one, 0 is assumed with a
-    warning. Changing it, or the field, invalidates the results, as moving an atom does. A model
-    knows no spin: an entry ``spin`` other than 0 or 1 is ignored with a warning.
+    warning. Changing it, the field or the groups invalidates the results, as moving an atom does.
+    A model knows no spin: an entry ``spin`` other than 0 or 1 is ignored with a warning.
 
     Parameters
     ----------
@@ -65,6 +75,15 @@ class NequIPLRCalculator(Calculator):
     electric_field : sequence of 3 float, optional, V/Å
         Uniform field that acts on the charges of isolated structures and that they respond to;
         ``atoms.info["electric_field"]`` wins over it.
+    charge_groups : "molecules", sequence of sequences of int, or sequence of int, optional
+        Groups of atoms whose charges are held: molecules (atoms nearer than 1.25 times the sum of
+        their covalent radii are bonded; they are found in the first structure and kept for those
+        of the same elements), lists of the indices of atoms (those in no list are one more group),
+        or a label for each atom. ``atoms.arrays["charge_group"]`` wins over it.
+    group_charges : sequence of float, or mapping of str to float, optional, e
+        Charges of the groups in their order (molecules by their first atoms), or by formula, as in
+        ``{"Na": 1, "Cl": -1}`` with 0 for others; by default 0. They sum to the total charge.
+        ``atoms.info["group_charges"]`` wins over it.
     **kwargs
         ``atoms``, ``label`` and ``directory`` of ASE's calculators.
 
@@ -115,6 +134,8 @@ class NequIPLRCalculator(Calculator):
         charge_tolerance: float = DEFAULT_CHARGE_TOLERANCE,
         max_iterations: int = DEFAULT_MAX_ITERATIONS,
         electric_field: Sequence[float] | np.ndarray | None = None,
+        charge_groups: Groups | str = None,
+        group_charges: Sequence[float] | Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         check_names(kwargs, [*_ASE_OPTIONS, *_OWN_OPTIONS], _ELSEWHERE)
@@ -132,6 +153,9 @@ class NequIPLRCalculator(Calculator):
         self.electric_field = None
         if electric_field is not None:
             self.electric_field = check_field(self.model.config, False, electric_field)
+        self.charge_groups, self.group_charges = charge_groups, group_charges
+        self._molecules: tuple[bytes, np.ndarray] | None = None
+        self._computed_groups: Fragments | None = None
         self._computed_charge: float | None = None
         self._computed_field: np.ndarray | None = None
         self._spin_seen = False
@@ -145,6 +169,8 @@ class NequIPLRCalculator(Calculator):
         same = charge == self._computed_charge
         if same and before is not None:
             same = np.array_equal(field, before)
+        if same and self._computed_charge is not None:
+            same = _equal(self._groups_of(atoms), self._computed_groups)
         if not same and "initial_charges" not in changes:
             changes.append("initial_charges")
         return changes
@@ -154,9 +180,26 @@ class NequIPLRCalculator(Calculator):
         told = atoms.info.get("electric_field", self.electric_field)
         return np.zeros(3) if told is None else np.asarray(told)
 
+    def _groups_of(self, atoms: Atoms) -> Fragments | None:
+        """Groups of atoms whose charges are held."""
+        groups, charges = told_groups(atoms)
+        charges = self.group_charges if charges is None else charges
+        groups = self.charge_groups if groups is None else groups
+        if isinstance(groups, str) and groups == MOLECULES:
+            key = atoms.numbers.tobytes()
+            if self._molecules is None or self._molecules[0] != key:
+                cell = atoms.cell.array if atoms.pbc.any() else None
+                self._molecules = key, nearby_molecules(atoms.numbers, atoms.positions, cell)
+            groups = self._molecules[1]
+        if isinstance(charges, Mapping):
+            charges = by_formula(atoms.get_chemical_symbols(), groups, charges)
+        return read_groups(len(atoms), groups, charges, told_charge(atoms))
+
     def _charge_of(self, atoms: Atoms) -> float:
         """The total charge, e; warns about a doubtful value once."""
         told, metadata = told_charge(atoms), self.model.metadata
+        if told is None and self._computed_groups is not None:
+            told = float(self._computed_groups.charges.sum())
         if told not in self._charges_seen:
             self._charges_seen.add(told)
             if told is None:
@@ -197,6 +240,7 @@ class NequIPLRCalculator(Calculator):
         if "stress" in properties and not periodic:
             raise PropertyNotImplementedError("stress: the structure is not periodic")
         try:
+            self._computed_groups = self._groups_of(self.atoms)
             self._computed_charge = self._charge_of(self.atoms)
             self._computed_field = self._field_of(self.atoms)
             self._look_at_spin(self.atoms)
@@ -211,7 +255,7 @@ class NequIPLRCalculator(Calculator):
         self, atoms: Atoms, total_charge: float, periodic: bool, properties: set[str]
     ) -> dict[str, Any]:
         """The results for a structure."""
-        field = self._field_of(atoms)
+        field, held = self._field_of(atoms), self._computed_groups
         graph = self.model.build_graph(
             atoms.numbers,
             atoms.positions,
@@ -220,6 +264,8 @@ class NequIPLRCalculator(Calculator):
             total_charge=total_charge,
             lattice_sum=not self.evaluator.iterative(len(atoms), periodic),
             electric_field=field if field.any() else None,
+            charge_groups=None if held is None else held.groups,
+            group_charges=None if held is None else held.charges,
         )
         with_forces = not {"forces", "stress"}.isdisjoint(properties)
         # The stress comes almost free with the forces, and relaxations of cells ask for both.
@@ -245,3 +291,10 @@ class NequIPLRCalculator(Calculator):
         if evaluation.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
         return results
+
+
+def _equal(first: Fragments | None, second: Fragments | None) -> bool:
+    """Whether the groups and their charges are the same."""
+    if first is None or second is None:
+        return first is second
+    return all(map(np.array_equal, first, second))

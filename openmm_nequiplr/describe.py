@@ -56,6 +56,11 @@ def describe_field(field: Sequence[float] | np.ndarray) -> str:
     return " in a field of ({:g}, {:g}, {:g}) V/nm".format(*field)
 
 
+def describe_groups(charges: Sequence[float] | np.ndarray | None) -> str:
+    """Charges of groups that are held, behind the words of :func:`describe_atoms`."""
+    return "" if charges is None else f" in {len(charges)} groups with charges of their own"
+
+
 def describe_charges(
     config: ModelConfig,
     count: int,

@@ -40,6 +40,11 @@ class AtomicGraph:
         beforehand; ``None`` otherwise.
     electric_field : torch.Tensor, optional, float64, shape (B, 3), V/Å
         Uniform field at each structure; zero for periodic ones.
+    charge_groups : torch.Tensor, optional, int64, shape (N,)
+        Where the charges of groups of atoms are held: the group of each atom, numbered from 0 to
+        F − 1 through all structures.
+    group_charges : torch.Tensor, optional, float64, shape (F,), e
+        Charges of these groups.
     """
 
     positions: torch.Tensor
@@ -54,6 +59,8 @@ class AtomicGraph:
     ewald: tuple[EwaldGeometry | None, ...]
     linearized: tuple[LinearizedCoulomb | None, ...] = ()
     electric_field: torch.Tensor | None = None
+    charge_groups: torch.Tensor | None = None
+    group_charges: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.linearized:
@@ -74,6 +81,16 @@ class AtomicGraph:
         """Number E of directed edges."""
         return int(self.edge_index.shape[1])
 
+    @property
+    def held_charges(self) -> torch.Tensor:
+        """Charges that are held: of the groups, shape (F,), or of the structures, (B,); e."""
+        return self.total_charge if self.group_charges is None else self.group_charges
+
+    @property
+    def holders(self) -> torch.Tensor:
+        """Group of each atom, or its structure, int64, shape (N,)."""
+        return self.batch if self.charge_groups is None else self.charge_groups
+
     def to(self, device: torch.device | str) -> AtomicGraph:
         """Return the same graph with every tensor on ``device``."""
         moved = {
@@ -84,8 +101,10 @@ class AtomicGraph:
         }  # fmt: skip
         ewald = tuple(None if g is None else g.to(device) for g in self.ewald)
         linearized = tuple(None if t is None else t.to(device) for t in self.linearized)
-        if self.electric_field is not None:
-            moved["electric_field"] = self.electric_field.to(device)
+        for name in ("electric_field", "charge_groups", "group_charges"):
+            value = getattr(self, name)
+            if value is not None:
+                moved[name] = value.to(device)
         return replace(self, ewald=ewald, linearized=linearized, **moved)
 
     def edge_vectors(
@@ -119,16 +138,21 @@ class AtomicGraph:
         if len(graphs) == 1:
             return graphs[0]
         atoms, structures = 0, 0
-        batch, edge_index, fields = [], [], []
+        batch, edge_index, fields, groups, held = [], [], [], [], 0
         for graph in graphs:
             batch.append(graph.batch + structures)
             edge_index.append(graph.edge_index + atoms)
             none = graph.positions.new_zeros(graph.num_graphs, 3)
             fields.append(none if graph.electric_field is None else graph.electric_field)
+            groups.append(graph.holders + held)
+            held += len(graph.held_charges)
             atoms += graph.num_atoms
             structures += graph.num_graphs
         outside = any(graph.electric_field is not None for graph in graphs)
+        grouped = any(graph.charge_groups is not None for graph in graphs)
         return AtomicGraph(
+            charge_groups=torch.cat(groups) if grouped else None,
+            group_charges=torch.cat([g.held_charges for g in graphs]) if grouped else None,
             electric_field=torch.cat(fields) if outside else None,
             positions=torch.cat([g.positions for g in graphs]),
             types=torch.cat([g.types for g in graphs]),

@@ -12,6 +12,8 @@ from .errors import InputError, describe, notify
 
 #: Names under which ``atoms.info`` may hold the total charge, the best first.
 CHARGE_KEYS = ("total_charge", "charge", "REF_total_charge")
+#: Entry of ``atoms.info`` with the charges of groups of atoms.
+GROUP_CHARGES = "group_charges"
 #: Entry of a model's metadata that lists the total charges of its training structures.
 TRAINED = "total_charges"
 # A sum of charges of atoms that is off a whole number by more (e) is no total charge.
@@ -26,8 +28,9 @@ def told_charge(atoms: Any) -> float | None:
     Parameters
     ----------
     atoms : ase.Atoms or another object with ``info`` or ``total_charge``
-        ``info["total_charge"]`` wins over ``info["charge"]`` and ``info["REF_total_charge"]``, and
-        these over the sum of initial charges, if it is a whole number.
+        ``info["total_charge"]`` wins over ``info["charge"]`` and ``info["REF_total_charge"]``,
+        these over the sum of ``info["group_charges"]``, and this over the sum of initial charges,
+        if it is a whole number.
 
     Returns
     -------
@@ -43,6 +46,8 @@ def told_charge(atoms: Any) -> float | None:
     for key in CHARGE_KEYS:
         if info.get(key) is not None:
             return _one_number(f"atoms.info[{key!r}]", info[key])
+    if info.get(GROUP_CHARGES) is not None:
+        return _one_number(f"sum of atoms.info[{GROUP_CHARGES!r}]", np.sum(info[GROUP_CHARGES]))
     if getattr(atoms, "total_charge", None) is not None:
         return _one_number("total_charge", atoms.total_charge)
     if not getattr(atoms, "has", lambda name: False)("initial_charges"):

@@ -19,7 +19,7 @@ LAYERS = [
     {"checks", "console", "paths", "pretrained", "total_charge", "whole"},
     {"ops"},
     {"files", "neighbors"},
-    {"verlet"},
+    {"fragments", "verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},
     {"nn"},

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 
 from ..console import say
-from ..describe import describe_atoms, describe_charges, describe_field, describe_threads
+from ..describe import (
+    describe_atoms,
+    describe_charges,
+    describe_field,
+    describe_groups,
+    describe_threads,
+)
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.options import EvaluationOptions
@@ -143,6 +149,7 @@ def _headline(
     atoms = describe_atoms(source.symbols, told or 0.0, box, told is None)
     if first is not None and first.electric_field is not None:
         atoms += describe_field(ANGSTROM_PER_NM * first.electric_field)
+    atoms += describe_groups(source.group_charges)
     periodic = model.config.sees_images(box is not None)
     charges = describe_charges(model.config, source.num_atoms, periodic, solver)
     return f"{atoms}, {describe_threads(threads)}, {charges}"

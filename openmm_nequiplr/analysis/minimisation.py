@@ -16,6 +16,7 @@ from ase.optimize import FIRE
 
 from ..calculator import NequIPLRCalculator
 from ..data.structure import Structure
+from ..fragments import tell_groups
 from ..model import NequIPLRPotential
 from .contacts import (
     ChargeRange,
@@ -73,17 +74,14 @@ class Minimisation:
 
 
 def to_ase(structure: Structure) -> Atoms:
-    """A structure of a data file as ``ase.Atoms``, with charge and field in ``info``."""
+    """A structure of a data file as ``ase.Atoms``, with charge, field and groups."""
     info: dict[str, Any] = {"total_charge": structure.total_charge}
     if structure.electric_field is not None:
         info["electric_field"] = structure.electric_field
-    return Atoms(
-        structure.symbols,
-        structure.positions,
-        cell=structure.cell,
-        pbc=structure.pbc,
-        info=info,
-    )
+    cell, periodic = structure.cell, structure.pbc
+    atoms = Atoms(structure.symbols, structure.positions, cell=cell, pbc=periodic, info=info)
+    tell_groups(atoms, structure.charge_groups, structure.group_charges)
+    return atoms
 
 
 def minimise_displaced(

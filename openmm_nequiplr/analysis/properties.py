@@ -122,7 +122,9 @@ def recompute(
     """Evaluate a model at every frame of a trajectory.
 
     Frames that a trajectory says to be in a field (``electric_field`` in the comment of extended
-    XYZ, V/Å; the directory of a run in a field) are evaluated in it.
+    XYZ, V/Å; the directory of a run in a field) are evaluated in it, and those with charge groups
+    (column ``charge_group`` and entry ``group_charges``; the directory of a run with them) with the
+    charges of these held.
 
     A few frames are in memory at a time, and the results of all. Neighbour lists, and what an
     iterative solver knows, are kept from frame to frame. Coulomb sums are done in torch: they are
@@ -224,6 +226,8 @@ def _evaluate(
                     skin=DEFAULT_SKIN,
                     device=evaluator.model.device,
                     lattice_sum=not evaluator.iterative(source.num_atoms, periodic),
+                    charge_groups=source.charge_groups,
+                    group_charges=source.group_charges,
                 )
             try:
                 graph = graphs(frame.positions, frame.cell, frame.electric_field)

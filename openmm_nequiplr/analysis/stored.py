@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ..errors import InputError, describe
+from ..fragments import Groups
 
 if TYPE_CHECKING:
     import mdtraj
@@ -59,6 +60,8 @@ class StoredTrajectory:
         Every so many frames are read.
     recorded : path or None
         Charges that were recorded during the run, frame by frame.
+    charge_groups, group_charges : optional, shapes (N,) and (F,)
+        Group of each atom and their charges, e, where the source tells that these are held.
     """
 
     source: str
@@ -67,6 +70,8 @@ class StoredTrajectory:
     stride: int
     recorded: Path | None = None
     _read: Callable[[], Iterable[Frame]] = field(default=tuple, repr=False)
+    charge_groups: Groups = None
+    group_charges: Sequence[float] | np.ndarray | None = None
 
     @property
     def num_atoms(self) -> int:

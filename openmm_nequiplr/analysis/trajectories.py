@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import BoxError, InputError, describe
 from ..files.content import say_sites
+from ..fragments import told_groups
 from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
 from .mdtraj_files import RECORDS, from_mdtraj, in_memory, is_for_mdtraj
@@ -118,6 +119,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
         got = f"no {'frames' if first is None else 'atoms'} in {source}"
         raise InputError(describe("trajectory", got, "at least one"))
     symbols, told = tuple(str(s) for s in first.symbols), told_charge(first)
+    groups = told_groups(first)
     charge = told or 0.0
 
     def frames() -> Iterator[Frame]:
@@ -126,6 +128,9 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             if tuple(atoms.symbols) != symbols:
                 expected = "the atoms of the first frame in the same order"
                 raise InputError(describe(where, atoms.get_chemical_formula(), expected))
+            if not all(map(np.array_equal, told_groups(atoms), groups)):
+                expected = "the charge groups of the first frame"
+                raise InputError(describe(where, "others", expected))
             if total_charge_of(atoms) != charge:
                 expected = f"the total charge {charge:g} e of the first frame"
                 raise InputError(describe(where, total_charge_of(atoms), expected))
@@ -137,7 +142,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             field = _field(atoms.info.get("electric_field"), where)
             yield Frame(index, time, np.array(atoms.positions, dtype=np.float64), cell, field)
 
-    return StoredTrajectory(source, symbols, told, stride, None, frames)
+    return StoredTrajectory(source, symbols, told, stride, None, frames, *groups)
 
 
 def _field(value: Any, where: str) -> np.ndarray | None:
@@ -178,9 +183,9 @@ def _run_directory(path: Path, stride: int) -> StoredTrajectory:
         for frame in found._read():
             yield replace(frame, electric_field=field)
 
-    return StoredTrajectory(
-        str(path), found.symbols, told.get("total_charge"), stride, recorded, read
-    )
+    groups = told.get("charge_groups"), told.get("group_charges")
+    charge = told.get("total_charge")
+    return StoredTrajectory(str(path), found.symbols, charge, stride, recorded, read, *groups)
 
 
 def recorded_charges(path: str | Path) -> np.ndarray:

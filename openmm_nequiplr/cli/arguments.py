@@ -101,6 +101,25 @@ def total_charge_argument(parser: Parser, whose: str) -> None:
     )
 
 
+def charge_groups_arguments(parser: Parser) -> None:
+    """Groups of atoms whose charges are held."""
+    what = "hold the charge of every bonded molecule"
+    choice(parser, "--charge-groups", ("molecules",), what)
+    charges = "charges of molecules by formula, in e, as in Na=1 Cl=-1; 0 for others"
+    option(parser, "--group-charges", "NAME=E", charges, nargs="+", action=_Charges)
+
+
+class _Charges(argparse.Action):
+    """Charges by name."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        try:
+            pairs = [value.split("=") for value in values]
+            setattr(namespace, self.dest, {name: float(charge) for name, charge in pairs})
+        except ValueError:
+            parser.error(f"argument {option_string}: expected NAME=E, got {' '.join(values)}")
+
+
 def device_arguments(parser: Parser) -> None:
     option(
         parser, "--device", "DEVICE", "torch device on which the network runs, such as cpu or cuda"

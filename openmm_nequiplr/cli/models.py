@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import InputError, describe
 from .arguments import (
     EXIT_UNFIT,
+    charge_groups_arguments,
     device_arguments,
     flag,
     given,
@@ -64,6 +65,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", type=Path, required=True, help="TorchScript file to write"
     )
     total_charge_argument(parser, "structure")
+    charge_groups_arguments(parser)
     solver_argument(parser)
     device_arguments(parser)
 

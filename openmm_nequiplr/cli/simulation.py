@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from ..errors import Interrupted
 from .arguments import (
+    charge_groups_arguments,
     choice,
     evaluation_arguments,
     flag,
@@ -44,6 +45,7 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     total_charge_argument(run, "structure")
     field = "uniform field on an isolated structure, three components in V/nm"
     option(run, "--electric-field", "V_PER_NM", field, nargs=3, type=float)
+    charge_groups_arguments(run)
     flag(run, "--minimize", "minimise the energy before the run")
     option(
         run,

@@ -180,6 +180,8 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
             pbc=structure.pbc,
             total_charge=structure.total_charge,
             electric_field=structure.electric_field,
+            charge_groups=structure.charge_groups,
+            group_charges=structure.group_charges,
         )
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None
@@ -223,7 +225,8 @@ class GraphDataset(Dataset):
             raise InputError(describe("structures", "none", "at least one structure"))
         known = set(model.config.type_names)
         for index, structure in enumerate(structures):
-            if not known.issuperset(structure.symbols) or structure.electric_field is not None:
+            special = (structure.electric_field, structure.charge_groups)
+            if not known.issuperset(structure.symbols) or any(s is not None for s in special):
                 labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
         self._structures, self._model = list(structures), model
         #: Bytes that may still be kept.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, describe
+from ..fragments import flat
 from .checking import Say, finish, ignored_labels
 from .keys import DEFAULT_KEYS, DataKeys, FoundKeys
 from .structure import Structure
@@ -18,7 +19,7 @@ from .units import DataUnits
 if TYPE_CHECKING:
     from ase import Atoms
 
-_PER_ATOM = frozenset({"forces", "charges"})
+_PER_ATOM = frozenset({"forces", "charges", "charge_groups"})
 
 
 def read_extxyz(
@@ -184,9 +185,11 @@ def structure_from_atoms(
         name, value = _lookup(atoms, quantity, keys.candidates(quantity))
         if value is None:
             continue
-        labels[quantity] = _full_stress(value) if quantity == "stress" else value
+        labels[quantity] = _AS_IS.get(quantity, lambda given: given)(value)
         if used is not None:
             used.setdefault(quantity, set()).add(name)
+    if "group_charges" in labels:
+        labels.setdefault("total_charge", float(np.sum(labels["group_charges"])))
     return Structure(
         symbols=tuple(atoms.get_chemical_symbols()),
         positions=atoms.get_positions(),
@@ -219,3 +222,7 @@ def _full_stress(value: Any) -> np.ndarray:
     if stress.size == 9:
         return stress.reshape(3, 3)
     raise InputError(describe("stress", f"{stress.size} numbers", "six or nine numbers"))
+
+
+#: What ASE has made of some labels, undone.
+_AS_IS: dict[str, Callable[[Any], Any]] = {"stress": _full_stress, "group_charges": flat}

@@ -16,6 +16,8 @@ DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
     "stress": ("REF_stress", "stress"),
     "total_charge": ("total_charge", "charge", "REF_total_charge"),
     "electric_field": ("electric_field", "REF_electric_field"),
+    "charge_groups": ("charge_group", "charge_groups"),
+    "group_charges": ("group_charges",),
     "weight": ("config_weight",),
 }
 
@@ -43,6 +45,10 @@ class DataKeys:
         Key of the total charge, one value per structure.
     electric_field : str, optional
         Key of the uniform field outside, V/Å, one vector per structure.
+    charge_groups : str, optional
+        Column of the labels of groups of atoms whose charges are held, one whole number per atom.
+    group_charges : str, optional
+        Key of the charges of these groups in the order of their labels, one value per group.
     weight : str, optional
         Key of the weight of a structure in the loss.
     """
@@ -54,6 +60,8 @@ class DataKeys:
     stress: str | None = None
     total_charge: str | None = None
     electric_field: str | None = None
+    charge_groups: str | None = None
+    group_charges: str | None = None
     weight: str | None = None
 
     def __post_init__(self) -> None:

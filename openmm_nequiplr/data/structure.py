@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, describe
+from ..fragments import read_groups
 from ..whole import WholeMolecules
 
 
@@ -42,6 +43,10 @@ class Structure:
         dE/dstrain / volume, eV/Å³.
     electric_field : array, shape [3], optional
         Uniform field that the structure is in, V/Å; of isolated structures alone.
+    charge_groups : array, shape [N], optional
+        Labels of groups of atoms whose charges are held; kept as numbers from 0 to F - 1.
+    group_charges : array, shape [F], optional
+        Charges of the groups in the order of their labels, e; by default 0.
     weight : float
         Of this structure in losses; 0 leaves it out.
     synthetic : bool
@@ -66,6 +71,8 @@ class Structure:
     dipole: np.ndarray | None = None
     stress: np.ndarray | None = None
     electric_field: np.ndarray | None = None
+    charge_groups: np.ndarray | None = None
+    group_charges: np.ndarray | None = None
     weight: float = 1.0
     synthetic: bool = False
     origin: str = field(default="", compare=False)
@@ -97,6 +104,9 @@ class Structure:
             value = getattr(self, name)
             if value is not None:
                 checked[name] = _array(name, value, shape)
+        held = read_groups(n, self.charge_groups, self.group_charges, self.total_charge)
+        if held is not None:
+            checked.update(charge_groups=held.groups, group_charges=held.charges)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 

@@ -1,6 +1,7 @@
 """Charge equilibration: minimise χᵀQ + ½QᵀAQ at fixed total charge."""
 
 from .adjoint import adjoint_charges, lagrangian_weights
+from .constraints import group_means, group_sizes
 from .dense import DenseSolver, Equilibration, pad_structures, solve_batch
 from .effective import effective_chi
 from .iterative import IterativeSolver
@@ -20,6 +21,8 @@ __all__ = [
     "WoodburyPreconditioner",
     "adjoint_charges",
     "effective_chi",
+    "group_means",
+    "group_sizes",
     "lagrangian_weights",
     "pad_structures",
     "positive_diagonal",

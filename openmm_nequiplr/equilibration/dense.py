@@ -5,7 +5,8 @@ Minimising χᵀQ + ½QᵀAQ subject to ΣQ = Q_tot gives the linear system
     ⎡A  1⎤ ⎡Q⎤   ⎡ −χ  ⎤
     ⎣1ᵀ 0⎦ ⎣λ⎦ = ⎣Q_tot⎦
 
-whose matrix is indefinite, hence LU and not Cholesky.
+whose matrix is indefinite, hence LU and not Cholesky. Where charges of several groups of atoms are
+held, one atom of each is eliminated instead (:mod:`.constraints`), which leaves N − F unknowns.
 """
 
 # TorchScript compiles DenseSolver and reads its annotations: no postponed ones here
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import ConvergenceError
+from .constraints import contrast, free_atoms, group_means, group_sizes, group_sums, moved
 
 
 class Equilibration(NamedTuple):
@@ -23,8 +25,9 @@ class Equilibration(NamedTuple):
     Parameters
     ----------
     charges : torch.Tensor, float64, shape (N,), e
-    multiplier : torch.Tensor, float64, shape (B,), eV/e
-        Lagrange multiplier of the charge constraint.
+    multiplier : torch.Tensor, float64, shape (B,) or (F,), eV/e
+        Lagrange multiplier of the charge of each structure, or of each group of atoms whose charge
+        is held: less the chemical potential of its electrons.
     iterations : int
         Iterations of an iterative solver, 0 for a dense one.
     residual : float
@@ -81,6 +84,8 @@ class DenseSolver(torch.nn.Module):
     ----------
     matrix : torch.Tensor, optional, float64, shape (N, N), eV/e²
         A = K + diag(J), for :meth:`factorize`.
+    groups : torch.Tensor, optional, int64, shape (N,)
+        Group of each atom, from 0 to F − 1, where the charges of F groups are held.
 
     Raises
     ------
@@ -88,18 +93,29 @@ class DenseSolver(torch.nn.Module):
         If the matrix is singular or not finite.
     """
 
-    def __init__(self, matrix: torch.Tensor | None = None) -> None:
+    groups: torch.Tensor
+
+    def __init__(
+        self, matrix: torch.Tensor | None = None, groups: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
         empty = torch.zeros(0, 0, dtype=torch.float64)
         for name in ("matrix", "factors", "pivots"):
             self.register_buffer(name, empty, persistent=False)
+        self.register_buffer("groups", empty.to(torch.int64).flatten(), persistent=False)
         if matrix is not None:
-            self.factorize(matrix)
+            self.factorize(matrix, groups)
 
-    def factorize(self, matrix: torch.Tensor) -> None:
-        """Factorise another A, shape (N, N), eV/e²."""
+    def factorize(self, matrix: torch.Tensor, groups: torch.Tensor | None = None) -> None:
+        """Factorise another A, shape (N, N), eV/e²; ``groups`` as for the class."""
         with torch.no_grad():
-            full = bordered(matrix, torch.ones_like(matrix[0]))
+            if groups is None:
+                self.groups = self.groups[:0]
+                full = bordered(matrix, torch.ones_like(matrix[0]))
+            else:
+                self.groups = groups
+                free, partner = free_atoms(groups, group_sizes(groups))
+                full = contrast(contrast(matrix, free, partner).t(), free, partner).t()
             if not bool(torch.isfinite(full).all()):
                 raise ConvergenceError(failed("the Coulomb matrix is not finite"))
             factors, pivots, info = torch.linalg.lu_factor_ex(full)
@@ -118,20 +134,37 @@ class DenseSolver(torch.nn.Module):
         Parameters
         ----------
         electronegativity : torch.Tensor, float64, shape (N,), eV/e
-        total_charge : torch.Tensor, float64, scalar, e
+        total_charge : torch.Tensor, float64, scalar or shape (F,), e
+            Of the structure, or of the groups.
         guess
             Not needed.
         """
         with torch.no_grad():
-            end = total_charge.reshape(1)
-            right = torch.cat((-electronegativity, end)).unsqueeze(-1)
-            solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
-            charges, multiplier = solution[:-1], solution[-1:]
-            gradient = self.matrix @ charges + electronegativity
-            residual = float((gradient + multiplier).abs().max())
+            if self.groups.shape[0] > 0:
+                charges = self._with_groups(electronegativity, total_charge)
+                gradient = self.matrix @ charges + electronegativity
+                sizes = group_sizes(self.groups)
+                multiplier = -group_sums(gradient, self.groups, sizes) / sizes
+                residual = float((gradient + multiplier.index_select(0, self.groups)).abs().max())
+            else:
+                end = total_charge.reshape(1)
+                right = torch.cat((-electronegativity, end)).unsqueeze(-1)
+                solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
+                charges, multiplier = solution[:-1], solution[-1:]
+                gradient = self.matrix @ charges + electronegativity
+                residual = float((gradient + multiplier).abs().max())
         if not residual < float("inf"):
             raise ConvergenceError(failed("the charges are not finite"))
         return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])
+
+    def _with_groups(self, chi: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        """Charges for charges ``held`` of groups."""
+        sizes = group_sizes(self.groups)
+        free, partner = free_atoms(self.groups, sizes)
+        start = (held / sizes).index_select(0, self.groups)
+        right = -contrast(chi + self.matrix @ start, free, partner).unsqueeze(-1)
+        amounts = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
+        return moved(start, amounts, free, partner)
 
 
 def pad_structures(
@@ -163,6 +196,7 @@ def solve_batch(
     electronegativity: torch.Tensor,
     total_charge: torch.Tensor,
     counts: Sequence[int],
+    groups: torch.Tensor | None = None,
 ) -> Equilibration:
     """Equilibrate several structures in one solve; twice differentiable.
 
@@ -170,15 +204,20 @@ def solve_batch(
     ----------
     matrices : sequence of B tensors, float64, shape (n_b, n_b), eV/e²
     electronegativity : torch.Tensor, float64, shape (N,), eV/e
-    total_charge : torch.Tensor, float64, shape (B,), e
+    total_charge : torch.Tensor, float64, shape (B,) or (F,), e
+        Of the structures, or of the groups.
     counts : sequence of int, length B
         Atoms of each structure; they sum to N.
+    groups : torch.Tensor, optional, int64, shape (N,)
+        Group of each atom, numbered through all structures, where the charges of groups are held.
 
     Raises
     ------
     ConvergenceError
         If a matrix is singular or not finite.
     """
+    if groups is not None:
+        return _solve_batch_of_groups(matrices, electronegativity, total_charge, counts, groups)
     padded, mask = pad_structures(matrices, counts)
     atoms = mask.to(torch.bool)
     rhs = padded.new_zeros(mask.shape).masked_scatter(atoms, -electronegativity)
@@ -195,3 +234,41 @@ def solve_batch(
         raise ConvergenceError(failed("the charges are not finite"))
     nothing = multiplier.detach()[:0]
     return Equilibration(charges[atoms], multiplier, 0, residual, "", nothing, nothing)
+
+
+def _solve_batch_of_groups(
+    matrices: Sequence[torch.Tensor],
+    electronegativity: torch.Tensor,
+    held: torch.Tensor,
+    counts: Sequence[int],
+    groups: torch.Tensor,
+) -> Equilibration:
+    """:func:`solve_batch` for charges ``held`` of groups."""
+    sizes = group_sizes(groups)
+    free, partner = free_atoms(groups, sizes)
+    start = (held / sizes).index_select(0, groups)
+    reduced, rights, first = [], [], 0
+    for matrix, count in zip(matrices, counts, strict=True):
+        own = slice(first, first + count)
+        inside = (free >= first) & (free < first + count)
+        pairs = free[inside] - first, partner[inside] - first
+        reduced.append(contrast(contrast(matrix, *pairs).t(), *pairs).t())
+        rights.append(-contrast(electronegativity[own] + matrix @ start[own], *pairs))
+        first += count
+    padded, mask = pad_structures(reduced, [len(each) for each in rights])
+    atoms = mask.to(torch.bool)
+    right = padded.new_zeros(mask.shape).masked_scatter(atoms, torch.cat(rights))
+    try:
+        amounts = torch.linalg.solve(padded, right)[atoms]
+    except RuntimeError as error:
+        raise ConvergenceError(failed(str(error))) from error
+    charges = moved(start, amounts, free, partner)
+    with torch.no_grad():
+        products = zip(matrices, charges.split(list(counts)), strict=True)
+        gradient = torch.cat([matrix @ own for matrix, own in products]) + electronegativity
+        multiplier = -group_sums(gradient, groups, sizes) / sizes
+        residual = float((gradient - group_means(gradient, groups, sizes)).abs().max())
+    if residual != residual:
+        raise ConvergenceError(failed("the charges are not finite"))
+    nothing = multiplier[:0]
+    return Equilibration(charges, multiplier, 0, residual, "", nothing, nothing)

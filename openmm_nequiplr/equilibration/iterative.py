@@ -4,7 +4,8 @@ A = K + diag(J) is positive definite on the charge vectors that sum to zero, but
 full space, so the iteration (Hestenes and Stiefel 1952, doi:10.6028/jres.049.044) stays on that
 subspace: P is the projector onto it. A preconditioner M is applied with the same constraint:
 z = M⁻¹(r − μ1) with the μ that makes Σz = 0 (Gould, Hribar, Nocedal 2001,
-doi:10.1137/S1064827598345667).
+doi:10.1137/S1064827598345667). Where charges of groups of atoms are held, P and the constraint of
+the preconditioner are those of the groups (:mod:`.constraints`).
 """
 
 # TorchScript compiles IterativeSolver and reads its annotations: no postponed ones here
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import ConvergenceError, InputError, describe
+from .constraints import group_means, group_sizes, group_sums
 from .dense import Equilibration, failed
 from .preconditioning import JacobiPreconditioner, positive_diagonal
 
@@ -36,9 +38,14 @@ class IterativeSolver(torch.nn.Module):
     max_iterations : int
     preconditioner : torch.nn.Module, optional
         One of :mod:`.preconditioning`; by default the diagonal of A.
+    groups : torch.Tensor, optional, int64, shape (N,)
+        Group of each atom, from 0 to F − 1, where the charges of F groups are held; the
+        preconditioner has the same.
     """
 
     hardness: torch.Tensor
+    groups: torch.Tensor
+    sizes: torch.Tensor
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class IterativeSolver(torch.nn.Module):
         tolerance: float = DEFAULT_TOLERANCE,
         max_iterations: int = DEFAULT_MAX_ITERATIONS,
         preconditioner: Any = None,
+        groups: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 < tolerance < 1.0:
@@ -59,8 +67,32 @@ class IterativeSolver(torch.nn.Module):
         self.register_buffer("hardness", hardness.detach(), persistent=False)
         if preconditioner is None:
             diagonal = positive_diagonal(operator.diagonal().detach(), hardness.detach())
-            preconditioner = JacobiPreconditioner(diagonal)
+            preconditioner = JacobiPreconditioner(diagonal, groups)
         self.preconditioner = preconditioner
+        nothing = torch.zeros(0, dtype=torch.float64)
+        self.register_buffer("groups", nothing.to(torch.int64), persistent=False)
+        self.register_buffer("sizes", nothing, persistent=False)
+        self.hold(groups)
+
+    def hold(self, groups: torch.Tensor | None) -> None:
+        """Hold the charges of groups, int64, shape (N,), or the total charge."""
+        if groups is None:
+            self.groups, self.sizes = self.groups[:0], self.sizes[:0]
+        else:
+            self.groups, self.sizes = groups, group_sizes(groups)
+
+    def _grouped(self) -> bool:
+        return self.groups.shape[0] > 0
+
+    def _mean(self, vector: torch.Tensor) -> torch.Tensor:
+        """The mean, a scalar, or for each atom the mean over its group, shape (N,)."""
+        if self._grouped():
+            return group_means(vector, self.groups, self.sizes)
+        return vector.mean()
+
+    def _neutral(self, vector: torch.Tensor) -> torch.Tensor:
+        """P v: the part that sums to zero."""
+        return vector - self._mean(vector)
 
     def _product(self, charges: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(self.operator.potential(charges), self.hardness, charges)
@@ -100,25 +132,39 @@ class IterativeSolver(torch.nn.Module):
         Parameters
         ----------
         electronegativity : torch.Tensor, float64, shape (N,), eV/e
-        total_charge : torch.Tensor, float64, scalar, e
+        total_charge : torch.Tensor, float64, scalar or shape (F,), e
+            Of the structure, or of the groups.
         guess : torch.Tensor or None, float64, shape (N,), e
-            Shifted to the total charge before use, and not used where uniform charges are nearer.
+            Shifted to these charges before use, and not used where uniform charges are nearer.
         """
         with torch.no_grad():
-            chi, total = electronegativity, total_charge.reshape([])
-            count = float(chi.shape[0])
-            charges = torch.zeros_like(chi) + total / count
+            chi = electronegativity
+            charges = self._shifted(torch.zeros_like(chi), total_charge)
             gradient = chi
             field: torch.Tensor | None = None
-            if bool(total != 0.0):
+            if bool((total_charge != 0.0).any()):
                 gradient, field = chi + self._product(charges), self.operator.field
-            start = float(torch.linalg.vector_norm(_neutral(gradient)))
+            start = float(torch.linalg.vector_norm(self._neutral(gradient)))
             if guess is not None:
-                shifted = guess + (total - guess.sum()) / count
+                shifted = self._shifted(guess, total_charge)
                 guessed = chi + self._product(shifted)
-                if float(torch.linalg.vector_norm(_neutral(guessed))) < start:
+                if float(torch.linalg.vector_norm(self._neutral(guessed))) < start:
                     charges, gradient, field = shifted, guessed, self.operator.field
             return self._iterate(charges, gradient, field, self.tolerance * start)
+
+    def _shifted(self, guess: torch.Tensor, total_charge: torch.Tensor) -> torch.Tensor:
+        """A guess, shifted evenly to the charges that are held."""
+        if self._grouped():
+            missing = (total_charge - group_sums(guess, self.groups, self.sizes)) / self.sizes
+            return guess + missing.index_select(0, self.groups)
+        return guess + (total_charge.reshape([]) - guess.sum()) / float(guess.shape[0])
+
+    def _solved(self, residual: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """The preconditioner, with the constraint: its own one, where there are groups."""
+        solved = self.preconditioner(residual)
+        if not self._grouped():
+            solved = torch.addcmul(solved, share, solved.sum(), value=-1.0)
+        return self._neutral(solved)
 
     def _iterate(
         self,
@@ -131,7 +177,7 @@ class IterativeSolver(torch.nn.Module):
 
         ``field`` is that of the charges, None if they are zero.
         """
-        multiplier = -gradient.mean()
+        multiplier = -self._mean(gradient)
         residual = -(gradient + multiplier)
         share = self.preconditioner.ones_solved / self.preconditioner.ones_solved.sum()
         direction = residual
@@ -139,8 +185,7 @@ class IterativeSolver(torch.nn.Module):
         size = float(torch.linalg.vector_norm(residual))
         positive = True
         while positive and math.isfinite(size) and size > goal and iteration < self.max_iterations:
-            solved = self.preconditioner(residual)
-            solved = _neutral(torch.addcmul(solved, share, solved.sum(), value=-1.0))
+            solved = self._solved(residual, share)
             product = float(residual @ solved)
             direction = torch.add(
                 solved, direction, alpha=product / before if iteration > 0 else 0.0
@@ -150,7 +195,7 @@ class IterativeSolver(torch.nn.Module):
             curvature = float(direction @ image)
             positive = curvature > 0.0 and product > 0.0
             if positive:
-                length, mean = product / curvature, image.mean()
+                length, mean = product / curvature, self._mean(image)
                 charges = torch.add(charges, direction, alpha=length)
                 more = length * self.operator.field
                 field = more if field is None else field + more
@@ -163,16 +208,11 @@ class IterativeSolver(torch.nn.Module):
             failure = self._failure(positive, size, goal, iteration)
         if field is None:
             field = torch.zeros_like(self.operator.field)
-        largest = float(residual.abs().max())
-        return Equilibration(
-            charges,
-            multiplier.reshape(1),
-            iteration,
-            largest,
-            failure,
-            -(residual + multiplier),
-            field,
-        )
+        largest, gradient = float(residual.abs().max()), -(residual + multiplier)
+        if self._grouped():
+            multiplier = group_sums(multiplier, self.groups, self.sizes) / self.sizes
+        multiplier = multiplier.reshape(-1)
+        return Equilibration(charges, multiplier, iteration, largest, failure, gradient, field)
 
     def _failure(self, positive: bool, size: float, goal: float, iterations: int) -> str:
         reason = "the electronegativities or the Coulomb operator are not finite"
@@ -186,8 +226,3 @@ class IterativeSolver(torch.nn.Module):
                 "sum if the tolerance lies far below it"
             )
         return failed(reason)
-
-
-def _neutral(vector: torch.Tensor) -> torch.Tensor:
-    """P v: the part that sums to zero."""
-    return vector - vector.mean()

@@ -7,7 +7,9 @@ gradients slow. M = D + U Λ Uᵀ, with U the cosines and sines of the lowest k-
 
 A preconditioner is a module: ``forward`` applies M⁻¹, ``ones_solved`` is M⁻¹ 1, ``fits`` tells
 whether what is there serves a structure, ``make`` makes it anew, and ``report`` takes the
-iterations of the solves with it.
+iterations of the solves with it. Where charges of groups of atoms are held, ``forward`` is the
+inverse of M on charges that sum to zero in every group, M⁻¹ − M⁻¹C(CᵀM⁻¹C)⁻¹CᵀM⁻¹: that of D acts
+group by group, and in the Woodbury identity it takes the place of D⁻¹.
 """
 
 # TorchScript compiles these classes and reads their annotations: no postponed ones here
@@ -17,6 +19,7 @@ import torch
 
 from ..electrostatics.reciprocal import half_kvectors
 from ..errors import InputError, describe
+from .constraints import group_sizes, group_sums, held_apart
 
 #: A preconditioner does not outlive a strain of the cell beyond this.
 _LARGEST_STRAIN = 0.02
@@ -31,34 +34,73 @@ def positive_diagonal(kernel_diagonal: torch.Tensor, hardness: torch.Tensor) -> 
     return kernel_diagonal.clamp(min=0.0) + hardness
 
 
-class JacobiPreconditioner(torch.nn.Module):
+class _Diagonal(torch.nn.Module):
+    """D⁻¹, with groups of atoms whose charges are held."""
+
+    inverse: torch.Tensor
+    weights: torch.Tensor
+    groups: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        nothing = torch.zeros(0, dtype=torch.float64)
+        for name in ("inverse", "weights", "ones_solved"):
+            self.register_buffer(name, nothing, persistent=False)
+        self.register_buffer("groups", nothing.to(torch.int64), persistent=False)
+
+    def take(self, diagonal: torch.Tensor, groups: torch.Tensor | None) -> None:
+        """Take another diagonal, positive, shape (N,), eV/e², and groups, int64, shape (N,)."""
+        self.inverse, self.groups = 1.0 / diagonal, self.groups[:0]
+        if groups is not None:
+            self.groups = groups
+            self.weights = group_sums(self.inverse, groups, group_sizes(groups))
+
+    def scaled(self, vector: torch.Tensor) -> torch.Tensor:
+        """D⁻¹ v, shape (N,); with groups the inverse on charges that sum to zero in each."""
+        if self.groups.shape[0] > 0:
+            return held_apart(vector, self.inverse, self.groups, self.weights)
+        return self.inverse * vector
+
+
+class JacobiPreconditioner(_Diagonal):
     """The diagonal of A.
 
     Parameters
     ----------
     diagonal : torch.Tensor, optional, float64, shape (N,), eV/e²
         Of A = K + diag(J); positive.
+    groups : torch.Tensor, optional, int64, shape (N,)
+        Group of each atom, where the charges of groups are held.
     """
 
-    def __init__(self, diagonal: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, diagonal: torch.Tensor | None = None, groups: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.register_buffer("ones_solved", torch.zeros(0, dtype=torch.float64), persistent=False)
         if diagonal is not None:
             if not bool((diagonal > 0).all()):
                 raise InputError(describe("diagonal", float(diagonal.min()), "positive elements"))
-            self.ones_solved = 1.0 / diagonal.detach()
+            self.take(diagonal.detach(), groups)
+            self.ones_solved = self.inverse
 
     def fits(self, count: int, cell: torch.Tensor) -> bool:
         """Another diagonal is cheap."""
         return False
 
-    def make(self, diagonal: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor) -> None:
-        """Take the diagonal of A, positive, shape (N,), eV/e²."""
-        self.ones_solved = 1.0 / diagonal
+    def make(
+        self,
+        diagonal: torch.Tensor,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        groups: torch.Tensor | None = None,
+    ) -> None:
+        """Take the diagonal of A, positive, shape (N,), eV/e²; groups as for the class."""
+        self.take(diagonal, groups)
+        self.ones_solved = self.inverse
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
         """D⁻¹ r, shape (N,)."""
-        return self.ones_solved * residual
+        return self.scaled(residual)
 
     def report(self, iterations: int) -> None:
         """Nothing follows from it."""
@@ -67,7 +109,7 @@ class JacobiPreconditioner(torch.nn.Module):
         """Nothing was kept."""
 
 
-class WoodburyPreconditioner(torch.nn.Module):
+class WoodburyPreconditioner(_Diagonal):
     """D + U Λ Uᵀ with the lowest k-vectors, kept while the atoms move little.
 
     It is made anew for another number of atoms, after a strain of two per cent, and once a solve
@@ -89,11 +131,9 @@ class WoodburyPreconditioner(torch.nn.Module):
         self.largest_strain = _LARGEST_STRAIN
         self.kvectors = 0 if kvectors is None else kvectors
         self.first = -1
-        nothing = torch.zeros(0, dtype=torch.float64)
-        self.register_buffer("inverse", nothing, persistent=False)
-        self.register_buffer("ones_solved", nothing, persistent=False)
-        self.register_buffer("waves", nothing.float(), persistent=False)
-        self.register_buffer("middle", nothing.float(), persistent=False)
+        nothing = torch.zeros(0, dtype=torch.float32)
+        self.register_buffer("waves", nothing, persistent=False)
+        self.register_buffer("middle", nothing, persistent=False)
         self.register_buffer("cell", torch.eye(3, dtype=torch.float64), persistent=False)
 
     def fits(self, count: int, cell: torch.Tensor) -> bool:
@@ -105,7 +145,13 @@ class WoodburyPreconditioner(torch.nn.Module):
         one = torch.eye(3, dtype=cell.dtype, device=cell.device)
         return bool((torch.linalg.solve(self.cell, cell) - one).abs().max() < self.largest_strain)
 
-    def make(self, diagonal: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor) -> None:
+    def make(
+        self,
+        diagonal: torch.Tensor,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        groups: torch.Tensor | None = None,
+    ) -> None:
         """Make it for a structure.
 
         Parameters
@@ -114,6 +160,8 @@ class WoodburyPreconditioner(torch.nn.Module):
             Of A = K + diag(J); positive.
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
+        groups : torch.Tensor, optional, int64, shape (N,)
+            Group of each atom, where the charges of groups are held.
         """
         with torch.no_grad():
             number = self.kvectors
@@ -125,9 +173,14 @@ class WoodburyPreconditioner(torch.nn.Module):
             phase = positions @ kvectors.t()
             root = strength.sqrt()
             waves = torch.cat((torch.cos(phase) * root, torch.sin(phase) * root), dim=1)
-            self.inverse, self.waves = 1.0 / diagonal, waves.to(torch.float32)
+            self.take(diagonal, groups)
+            self.waves = waves.to(torch.float32)
             scaled = self.waves * self.inverse.to(torch.float32).unsqueeze(-1)
             capacitance = (scaled.t() @ self.waves).to(torch.float64)
+            if groups is not None:
+                sums = group_sums(scaled, groups, self.weights)
+                over = sums / self.weights.to(torch.float32).unsqueeze(-1)
+                capacitance = capacitance - (sums.t() @ over).to(torch.float64)
             one = torch.eye(2 * number, dtype=torch.float64, device=cell.device)
             factor = torch.linalg.cholesky(capacitance + one)
             self.middle = torch.cholesky_inverse(factor).to(torch.float32)
@@ -136,8 +189,10 @@ class WoodburyPreconditioner(torch.nn.Module):
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
         """D⁻¹r − D⁻¹U(Λ⁻¹ + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, shape (N,)."""
-        jacobi = self.inverse * residual
+        jacobi = self.scaled(residual)
         correction = self.waves @ (self.middle @ (self.waves.t() @ jacobi.to(torch.float32)))
+        if self.groups.shape[0] > 0:
+            return jacobi - self.scaled(correction.to(torch.float64))
         return torch.addcmul(jacobi, self.inverse, correction.to(torch.float64), value=-1.0)
 
     def report(self, iterations: int) -> None:

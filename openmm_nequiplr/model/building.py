@@ -12,6 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from ..electrostatics import EwaldGeometry, ewald_geometry, published_geometry
 from ..errors import BoxError, InputError, UnknownElementError, describe
+from ..fragments import Groups, held_groups
 from ..graph import AtomicGraph
 from ..lattice import reduced
 from ..neighbors import cell_heights
@@ -81,6 +82,8 @@ def build_graph(
     total_charge: float = 0.0,
     lattice_sum: bool = True,
     electric_field: Sequence[float] | np.ndarray | None = None,
+    charge_groups: Groups = None,
+    group_charges: Sequence[float] | np.ndarray | None = None,
 ) -> AtomicGraph:
     """Make the graph of one structure, on the CPU.
 
@@ -99,6 +102,11 @@ def build_graph(
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
     electric_field : sequence of 3 float, optional, V/Å
         Uniform field outside; of isolated structures alone.
+    charge_groups : sequence of N int, or sequence of sequences of int, optional
+        Groups of atoms whose charges are held: a label for each atom, or lists of the indices of
+        atoms, where those in no list form one more group.
+    group_charges : sequence of float, optional, e
+        Charges of the groups, by default 0; they sum to the total charge.
 
     Raises
     ------
@@ -106,7 +114,15 @@ def build_graph(
         If an argument is of the wrong shape, not finite or absurd, an element unknown, the cell
         flat, or two atoms lie on one another.
     """
-    builder = GraphBuilder(config, numbers, pbc, total_charge, lattice_sum=lattice_sum)
+    builder = GraphBuilder(
+        config,
+        numbers,
+        pbc,
+        total_charge,
+        lattice_sum=lattice_sum,
+        charge_groups=charge_groups,
+        group_charges=group_charges,
+    )
     return builder(positions, cell, electric_field)
 
 
@@ -150,6 +166,8 @@ class GraphBuilder:
         Where the graphs will be.
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
+    charge_groups, group_charges
+        As for :func:`build_graph`.
 
     Raises
     ------
@@ -167,6 +185,8 @@ class GraphBuilder:
         skin: float = 0.0,
         device: torch.device | str = "cpu",
         lattice_sum: bool = True,
+        charge_groups: Groups = None,
+        group_charges: Sequence[float] | np.ndarray | None = None,
     ) -> None:
         self.config = config
         self.lattice_sum = lattice_sum
@@ -185,6 +205,14 @@ class GraphBuilder:
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
         self._types, self._charge = torch.from_numpy(types).to(device), charge.to(device)
         self._batch = torch.zeros_like(self._types)
+        held = held_groups(self._count, charge_groups, group_charges, total_charge)
+        if held is not None and not config.equilibration:
+            got = f"{len(held.charges)} groups"
+            raise InputError(describe("charge_groups", got, "None for a model without charges"))
+        self._groups: torch.Tensor | None = None
+        self._group_charges: torch.Tensor | None = None
+        if held is not None:
+            self._groups, self._group_charges = (torch.from_numpy(x).to(device) for x in held)
 
     def __call__(
         self,
@@ -231,6 +259,8 @@ class GraphBuilder:
             counts=(self._count,),
             ewald=(self._lattice_sum(points, box) if self.periodic else None,),
             electric_field=None if field is None else torch.from_numpy(field).unsqueeze(0),
+            charge_groups=self._groups,
+            group_charges=self._group_charges,
         )
         return graph.to(self.device)
 

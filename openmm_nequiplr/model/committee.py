@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, ModelFileError, describe
+from ..fragments import Groups
 from ..pretrained import named_models
 from .building import build_graph
 from .config import ModelConfig
@@ -130,6 +131,8 @@ class Committee:
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
         electric_field: Sequence[float] | np.ndarray | None = None,
+        charge_groups: Groups = None,
+        group_charges: Sequence[float] | np.ndarray | None = None,
     ) -> CommitteeEvaluation:
         """Evaluate all models on one structure.
 
@@ -151,6 +154,8 @@ class Committee:
                     total_charge,
                     not iterative,
                     electric_field,
+                    charge_groups,
+                    group_charges,
                 )
             results.append(evaluator(graphs[key].to(evaluator.model.device)))
         return CommitteeEvaluation(tuple(results), Spread.of(results))

@@ -254,7 +254,9 @@ class Evaluator:
     def _atoms(self, graph: AtomicGraph) -> Atoms:
         model = self.model
         offsets = None if model.charge_offset is None else model.offsets(graph)
-        return Atoms(graph.types, model.separate_hardness(graph), offsets, graph.total_charge[0])
+        hardness, groups = model.separate_hardness(graph), graph.charge_groups
+        held = graph.total_charge[0] if groups is None else graph.held_charges
+        return Atoms(graph.types, hardness, offsets, held, groups)
 
     def _evaluation(
         self,

@@ -25,13 +25,17 @@ class Atoms(NamedTuple):
     hardness : torch.Tensor, float64, shape (N,), eV/e²
     offsets : torch.Tensor or None, float64, shape (N,), e
         Charges Z that the Coulomb sums see on top of Q.
-    total_charge : torch.Tensor, float64, scalar, e
+    total_charge : torch.Tensor, float64, scalar or shape (F,), e
+        Of the structure, or of groups of atoms whose charges are held.
+    groups : torch.Tensor or None, int64, shape (N,)
+        Group of each atom, from 0 to F − 1.
     """
 
     types: torch.Tensor
     hardness: torch.Tensor
     offsets: torch.Tensor | None
     total_charge: torch.Tensor
+    groups: torch.Tensor | None
 
 
 class Geometry(NamedTuple):
@@ -216,7 +220,8 @@ class Inference(torch.nn.Module):
     def equilibrate(self, atoms: Atoms, geometry: Geometry, chi: torch.Tensor) -> Equilibration:
         """The charges Q."""
         with torch.no_grad():
-            self.solver.begin(atoms.hardness, geometry.positions * 1.0, geometry.cell * 1.0)
+            positions, cell = geometry.positions * 1.0, geometry.cell * 1.0
+            self.solver.begin(atoms.hardness, positions, cell, atoms.groups)
             offsets = atoms.offsets
             known: torch.Tensor | None = None
             if offsets is not None:

@@ -142,7 +142,7 @@ class Track:
 
     def __init__(self, graph: AtomicGraph) -> None:
         self.graph = graph
-        self.types, self.total_charge = graph.types, float(graph.total_charge)
+        self.types, self.groups, self.held = graph.types, graph.holders, graph.held_charges
         self.cell = _numpy(graph.cell[0])
         self.periodic = graph.periodic[0]
         self.positions: np.ndarray | None = None
@@ -150,9 +150,9 @@ class Track:
         self._asked: tuple[torch.Tensor, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
-        charge = float(graph.total_charge)
-        same = charge == self.total_charge and graph.periodic[0] == self.periodic
-        return same and _same(self.types, graph.types)
+        """Whether a structure has these atoms, and these charges are held."""
+        same = torch.equal(self.held, graph.held_charges) and graph.periodic[0] == self.periodic
+        return same and _same(self.types, graph.types) and _same(self.groups, graph.holders)
 
     def same_cell(self, graph: AtomicGraph) -> bool:
         return not self.periodic or np.array_equal(self.cell, _numpy(graph.cell[0]))
@@ -224,7 +224,7 @@ def _displacements(
 
 
 def _same(types: torch.Tensor | None, others: torch.Tensor) -> bool:
-    """Whether two structures have the same atoms."""
+    """Whether two structures have the same types of atoms, or groups."""
     return types is others or (types is not None and torch.equal(types, others))
 
 

@@ -16,8 +16,9 @@ from ..electrostatics import (
     LegacyPeriodicCoulomb,
 )
 from ..electrostatics.external import field_potential
-from ..equilibration import effective_chi, solve_batch
+from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
+from ..fragments import Groups
 from ..graph import AtomicGraph
 from ..nn import DistanceFloor, ZBLRepulsion, saturate
 from .building import build_graph
@@ -115,12 +116,15 @@ class NequIPLRPotential(ExactBuffers):
         total_charge: float = 0.0,
         lattice_sum: bool = True,
         electric_field: Sequence[float] | np.ndarray | None = None,
+        charge_groups: Groups = None,
+        group_charges: Sequence[float] | np.ndarray | None = None,
     ) -> AtomicGraph:
         """Make the graph of one structure, on the model's device.
 
         Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
-        arguments = numbers, positions, cell, pbc, total_charge, lattice_sum, electric_field
+        held = charge_groups, group_charges
+        arguments = numbers, positions, cell, pbc, total_charge, lattice_sum, electric_field, *held
         graph = build_graph(self.config, *arguments)
         return graph.to(self.device)
 
@@ -236,15 +240,14 @@ class NequIPLRPotential(ExactBuffers):
     def offsets(self, graph: AtomicGraph) -> torch.Tensor:
         """Z of each atom, which the Coulomb sums see on top of its charge, float64, shape (N,), e.
 
-        Zero without ``effective_charges``; the mean over a structure is taken off, so that its
-        total charge stays what it is.
+        Zero without ``effective_charges``; the mean over a structure, or over a group whose charge
+        is held, is taken off, so that its charge stays what it is.
         """
         if self.charge_offset is None:
             return graph.positions.new_zeros(graph.num_atoms)
         own = self.charge_offset.to(torch.float64)[graph.types]
-        mean = own.new_zeros(graph.num_graphs).index_add(0, graph.batch, own)
-        count = torch.tensor(graph.counts, dtype=own.dtype, device=own.device)
-        return own - (mean / count)[graph.batch]
+        holders = graph.holders
+        return own - group_means(own, holders, group_sizes(holders))
 
     def reference_energy(self, graph: AtomicGraph) -> torch.Tensor:
         """Σ shift of each structure, float64, shape (B,), eV.
@@ -365,7 +368,8 @@ class NequIPLRPotential(ExactBuffers):
         if graph.electric_field is not None:
             outside = field_potential(positions, graph.electric_field, graph.batch)
         pushed = effective_chi(chi, known, outside)
-        charges = solve_batch(matrices, pushed, graph.total_charge, graph.counts).charges
+        held, groups = graph.held_charges, graph.charge_groups
+        charges = solve_batch(matrices, pushed, held, graph.counts, groups).charges
         electrostatic = self._electrostatic_energy(graph, charges, offsets, chi, hardness, coulomb)
         if outside is not None:
             energies = (charges + offsets) * outside

@@ -103,24 +103,32 @@ class DenseEquilibration(DenseSolver):
         empty = torch.zeros(0, 0, dtype=torch.float64)
         self.register_buffer("kernel", empty, persistent=False)
 
-    def begin(self, hardness: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor) -> None:
+    def begin(
+        self,
+        hardness: torch.Tensor,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        groups: torch.Tensor | None,
+    ) -> None:
         """Take the operator as it is now.
 
         Parameters
         ----------
         hardness : torch.Tensor, float64, shape (N,), eV/e²
         positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
+        groups : torch.Tensor or None, int64, shape (N,)
+            Group of each atom, where the charges of groups are held.
         """
         with torch.no_grad():
             self.kernel = self.operator.matrix()
-        self.factorize(self.kernel + torch.diag(hardness))
+        self.factorize(self.kernel + torch.diag(hardness), groups)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
         return self.kernel @ charges
 
     def equilibrate(self, effective_chi: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
-        """Charges for electronegativities, shape (N,), eV/e, and a total charge, e."""
+        """Charges for electronegativities, shape (N,), eV/e, and those that are held, e."""
         return self.solve(effective_chi, total_charge)
 
     def adjoint(self, gradient: torch.Tensor) -> Equilibration:
@@ -165,15 +173,22 @@ class IterativeEquilibration(IterativeSolver):
         self.history = history
         self.failure, self.iterations = "", 0
 
-    def begin(self, hardness: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor) -> None:
+    def begin(
+        self,
+        hardness: torch.Tensor,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        groups: torch.Tensor | None,
+    ) -> None:
         """Take the operator as it is now; arguments as for :class:`DenseEquilibration`."""
         with torch.no_grad():
             self.failure, self.iterations = "", 0
             self.hardness = hardness
+            self.hold(groups)
             self.operator.prepare()
             if not self.preconditioner.fits(hardness.shape[0], cell):
                 diagonal = positive_diagonal(self.operator.diagonal(), hardness)
-                self.preconditioner.make(diagonal, positions, cell)
+                self.preconditioner.make(diagonal, positions, cell, groups)
             self.history.begin(positions, cell)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
@@ -182,7 +197,7 @@ class IterativeEquilibration(IterativeSolver):
             return self.operator.potential(charges)
 
     def equilibrate(self, effective_chi: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
-        """Charges for electronegativities, shape (N,), eV/e, and a total charge, e.
+        """Charges for electronegativities, shape (N,), eV/e, and those that are held, e.
 
         Raises
         ------

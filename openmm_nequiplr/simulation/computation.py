@@ -306,6 +306,8 @@ class Computation:
                 skin=settings.skin,
                 device=model.device,
                 lattice_sum=not evaluator.iterative(self.num_atoms, settings.periodic),
+                charge_groups=settings.charge_groups,
+                group_charges=settings.group_charges,
             )
         return self._graphs(positions, cell, field)
 

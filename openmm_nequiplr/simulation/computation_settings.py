@@ -54,6 +54,9 @@ class ComputationSettings:
         counts where it tells one.
     electric_field : tuple of 3 float, V/nm, or None
         Uniform field at the start; ``None`` without the parameters of a Context that change it.
+    charge_groups : tuple of int, length N, or None
+        Group of each atom, from 0 to F − 1, where the charges of groups are held.
+    group_charges : tuple of float, length F, or None, e
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -72,6 +75,8 @@ class ComputationSettings:
     atoms: tuple[int, ...] | None = field(default=None, repr=False)
     whole: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
     electric_field: tuple[float, ...] | None = None
+    charge_groups: tuple[int, ...] | None = field(default=None, repr=False)
+    group_charges: tuple[float, ...] | None = field(default=None, repr=False)
 
     @property
     def field_at_start(self) -> np.ndarray | None:
@@ -115,7 +120,7 @@ class ComputationSettings:
         """
         values = {**values, **more}
         values.pop("cutoff", None)  # of earlier versions
-        for name in ("symbols", "atoms", "electric_field"):
+        for name in ("symbols", "atoms", "electric_field", "charge_groups", "group_charges"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from openmm import app
 
-from ..describe import describe_atoms, describe_charges
+from ..describe import describe_atoms, describe_charges, describe_groups
 from ..model import NequIPLRPotential, load_model
 from ..model.options import DTYPES
 from ..model.scripted import script_model
@@ -19,6 +19,7 @@ from ..model.solving import SolverOptions
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
 from ..writing import replace_file
+from .charge_groups import structure_groups
 from .serialization import load_embedded
 from .settings import ForceOptions, computation_settings
 from .structure_files import read_structure
@@ -61,9 +62,10 @@ def export_torch_force(
     total_charge : float or Quantity, e
         If it is not given, 0 is assumed with a warning.
     **options
-        ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations`` and ``electric_field``
-        as for :func:`~openmm_nequiplr.create_system`, and ``device``: where the module lives; by
-        default the CPU, from where openmm-torch moves it to the GPU on platform CUDA.
+        ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations``, ``electric_field``,
+        ``charge_groups`` and ``group_charges`` as for :func:`~openmm_nequiplr.create_system`, and
+        ``device``: where the module lives; by default the CPU, from where openmm-torch moves it to
+        the GPU on platform CUDA.
 
     Raises
     ------
@@ -85,6 +87,8 @@ def export_torch_force(
         device=chosen.device or "cpu",
         options=settings.solver_options,
         electric_field=settings.field_at_start,
+        charge_groups=settings.charge_groups,
+        group_charges=settings.group_charges,
         notes={
             "symbols": " ".join(settings.symbols),
             "periodic": str(settings.periodic),
@@ -133,6 +137,10 @@ def export_structure(
         total_charge = assume_neutral(loaded.metadata, where)
     elif total_charge is None:
         total_charge = start.total_charge
+    groups, charges = options.pop("charge_groups", None), options.pop("group_charges", None)
+    held = structure_groups(start, groups, charges, total_charge)
+    if held is not None:
+        options |= {"charge_groups": held.groups, "group_charges": held.charges}
     export_torch_force(
         loaded, start.topology, output, total_charge=total_charge, solver=solver, **options
     )
@@ -140,4 +148,5 @@ def export_structure(
     periodic = loaded.config.sees_images(box is not None)
     atoms = describe_atoms(element_symbols(start.topology), total_charge, box, assumed)
     charges = describe_charges(loaded.config, start.num_atoms, periodic, SolverOptions(solver))
+    atoms += describe_groups(None if held is None else held.charges)
     return f"{atoms}, {charges}"

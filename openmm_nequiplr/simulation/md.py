@@ -14,7 +14,13 @@ import openmm
 import torch
 from openmm import app, unit
 
-from ..describe import describe_atoms, describe_charges, describe_field, describe_threads
+from ..describe import (
+    describe_atoms,
+    describe_charges,
+    describe_field,
+    describe_groups,
+    describe_threads,
+)
 from ..errors import BackendError, InputError, Interrupted, describe
 from ..locking import directory_lock
 from ..model import NequIPLRPotential, load_model
@@ -23,6 +29,7 @@ from ..pretrained import shipped_models, shipped_structure
 from ..threads import SMALL, limited_threads
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
+from .charge_groups import structure_groups
 from .checkpoint import Checkpoint
 from .committee import load_others
 from .lookup import get_computation
@@ -73,7 +80,7 @@ def run_md(options: MDOptions) -> MDResult:
         structure = _load_structure(options, files)
         _check_held(options, structure)
         options, assumed = _settle_charge(options, model, structure, earlier)
-        options = _settle(options, structure, earlier)
+        options = _settle(_settle_groups(options, structure), structure, earlier)
         checkpoint, notes = None, []
         if options.restart:
             notes = compare_settings(options, earlier)
@@ -160,6 +167,17 @@ def _settle_charge(
     return dataclasses.replace(options, total_charge=charge), assumed
 
 
+def _settle_groups(options: MDOptions, structure: SimulationStructure) -> MDOptions:
+    """Charge groups as a label for each atom, which settings keep, and their charges."""
+    held = structure_groups(
+        structure, options.charge_groups, options.group_charges, options.total_charge
+    )
+    if held is None:
+        return options
+    groups, charges = (tuple(each.tolist()) for each in held)
+    return dataclasses.replace(options, charge_groups=groups, group_charges=charges)
+
+
 def _check_held(options: MDOptions, structure: SimulationStructure) -> None:
     """Refuse constraints of the structure that the run would not keep."""
     if structure.constraints:
@@ -198,6 +216,7 @@ def _headline(
     platform = simulation.context.getPlatform().getName()
     if settings.electric_field is not None:
         atoms += describe_field(settings.electric_field)
+    atoms += describe_groups(settings.group_charges)
     return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
 
 

@@ -17,7 +17,7 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from ..errors import InputError, describe, unknown
 from ..model import NequIPLRPotential
-from .embedding import EMBEDDING_OPTIONS, MECHANICAL, create_mixed_system, with_box
+from .embedding import EMBEDDING_OPTIONS, MECHANICAL, create_mixed_system, join_links, with_box
 from .settings import ForceOptions, as_model
 from .system import create_force
 
@@ -34,8 +34,8 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
     >>> system = potential.createSystem(topology, totalCharge=1)
 
     ``createSystem`` and ``createMixedSystem`` take, besides their own arguments, ``totalCharge``
-    (or ``charge``; e, of the atoms that the model acts on; if it is left out and no
-    force field tells it, 0 is assumed with a warning) and the fields of
+    (or ``charge``; e, of the atoms that the model acts on; if it is left out and neither a force
+    field nor ``group_charges`` tell it, 0 is assumed with a warning) and the fields of
     :class:`.settings.ForceOptions`.
 
     Parameters
@@ -86,7 +86,11 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         """
         options = force_options(args)
         chosen = None if atoms is None else list(atoms)
-        force = create_force(with_box(topology, system), self.source, atoms=chosen, **options)
+        topology = with_box(topology, system)
+        if chosen is not None and options.get("charge_groups") is not None:
+            topology, groups = join_links(topology, system, chosen, options["charge_groups"])
+            options["charge_groups"] = groups
+        force = create_force(topology, self.source, atoms=chosen, **options)
         force.setForceGroup(forceGroup)
         system.addForce(force)
 

@@ -20,7 +20,7 @@ _PHYSICAL = (
     "barostat_axes", "long_range", "ewald_tolerance", "precision", "solver", "charge_tolerance",
 )  # fmt: skip
 #: Settings that hold for every frame of a run, because its files are read with one value.
-_FIXED = ("total_charge", "electric_field")
+_FIXED = ("total_charge", "electric_field", "charge_groups", "group_charges")
 _DIGEST = "model_sha256"
 _NEW_RUN = "to go on with another one, begin a run from the last structure (final.extxyz)"
 #: Options of one call and not of the run that a restart continues.
@@ -61,13 +61,19 @@ def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
         raise InputError(f"{describe('model', got, 'the model of the run')}; {_NEW_RUN}")
     for name in _FIXED:
         if name in earlier and now[name] != earlier[name]:
-            expected = f"{earlier[name]}, as in the run that is continued"
+            expected = f"{_brief(earlier[name])}, as in the run that is continued"
             raise InputError(f"{describe(name, now[name], expected)}; {_NEW_RUN}")
     return [
-        f"note: {name} is {now[name]} from here on, it was {earlier[name]}"
+        f"note: {name} is {_brief(now[name])} from here on, it was {_brief(earlier[name])}"
         for name in _PHYSICAL
         if name in earlier and now[name] != earlier[name]
     ]
+
+
+def _brief(value: Any) -> str:
+    """A value, cut where it is long."""
+    text = str(value)
+    return text if len(text) < 60 else f"{text[:50]} …"
 
 
 def find_checkpoint(files: RunFiles, num_atoms: int, periodic: bool) -> Checkpoint:

@@ -17,6 +17,7 @@ from openmm import app, unit
 
 from ..console import say
 from ..errors import InstabilityError, Interrupted, NequIPLRError, UncertaintyError
+from ..fragments import tell_groups
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from ..writing import replace_file
@@ -372,9 +373,10 @@ class Run:
             masses=self.masses,
         )
         atoms.info["total_charge"] = self.options.total_charge
-        field = self.computation.settings.field_at_start
-        if field is not None:
-            atoms.info["electric_field"] = field
+        settings = self.computation.settings
+        if settings.field_at_start is not None:
+            atoms.info["electric_field"] = settings.field_at_start
+        tell_groups(atoms, settings.charge_groups, settings.group_charges)
         return atoms
 
 

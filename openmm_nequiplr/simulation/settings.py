@@ -19,6 +19,7 @@ from ..model.options import DTYPES, EvaluationOptions
 from ..pretrained import model_path
 from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
+from .charge_groups import plain_charges, plain_groups, topology_groups
 from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
@@ -61,6 +62,13 @@ class ForceOptions(EvaluationOptions):
         The Context has its components as parameters :data:`.computation.FIELD_PARAMETERS`, in V/nm,
         which may change during a run (not those of backend ``"torch"``); for a field that is
         switched on later, start with (0, 0, 0).
+    charge_groups : "molecules", sequence of sequences of int, or sequence of int, optional
+        Groups of atoms whose charges are held: the molecules that bonds of the topology join, lists
+        of the indices of atoms (those in no list are one more group), or a label for each atom.
+    group_charges : sequence of float, or mapping of str to float, or Quantity, optional, e
+        Charges of the groups in their order (molecules by their first atoms), or by formula, as in
+        ``{"Na": 1, "Cl": -1}`` with 0 for others. By default formal charges of the topology, or 0.
+        They sum to the total charge.
     device, precision, solver, charge_tolerance, max_iterations
         See :class:`.model.options.EvaluationOptions`. By default the device is CUDA where it is
         available. The delegated sum has the same precision. An iterative solver that does not
@@ -79,11 +87,15 @@ class ForceOptions(EvaluationOptions):
     ewald_tolerance: float = DEFAULT_TOLERANCE
     coulomb_platform: str | None = None
     electric_field: Any = None
+    charge_groups: Any = None
+    group_charges: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.electric_field is not None:
             object.__setattr__(self, "electric_field", _plain_field(self.electric_field))
+        object.__setattr__(self, "charge_groups", plain_groups(self.charge_groups))
+        object.__setattr__(self, "group_charges", plain_charges(self.group_charges))
         check_choice("long_range", self.long_range, LONG_RANGE)
         check_tolerance(self.ewald_tolerance)
 
@@ -113,6 +125,15 @@ def computation_settings(
     box = None if alone else cell
     _check_periodic(box, model)
     own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
+    told = None if total_charge is None else _plain_charge(total_charge)
+    groups = options.charge_groups, options.group_charges
+    held = topology_groups(topology, chosen, *groups, told)
+    if held is not None:
+        total_charge = told = float(held.charges.sum()) if told is None else told
+        if not model.config.equilibration:
+            expected = "None for a model without charges"
+            raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
+    several = held is not None and len(held.charges) > 1
     settings = ComputationSettings(
         model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
@@ -129,6 +150,8 @@ def computation_settings(
         atoms=chosen,
         whole=whole,
         electric_field=options.electric_field,
+        charge_groups=tuple(held.groups.tolist()) if held and several else None,
+        group_charges=tuple(held.charges.tolist()) if held and several else None,
     )
     if settings.field_at_start is not None:
         check_field(model.config, settings.periodic, settings.field_at_start)

@@ -66,7 +66,7 @@ def create_system(
     Parameters
     ----------
     topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory
-        Its elements choose atom types and masses; bonds are not used. A topology of mdtraj has no
+        Its elements choose atom types and masses. A topology of mdtraj has no
         box; of a trajectory of mdtraj the unit cell of the first frame is taken.
     model : NequIPLRPotential, path or str
         A model, a model file, or the name of a shipped or downloaded model.
@@ -88,8 +88,9 @@ def create_system(
         first evaluated; a file that is missing or has changed is then an error.
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
-        ``ewald_tolerance``, ``coulomb_platform``, ``device``, ``precision``, ``solver``,
-        ``charge_tolerance``, ``max_iterations``. There is no ``constraints``: a model knows no
+        ``ewald_tolerance``, ``coulomb_platform``, ``electric_field``, ``charge_groups``,
+        ``group_charges``, ``device``, ``precision``, ``solver``, ``charge_tolerance``,
+        ``max_iterations``. There is no ``constraints``: a model knows no
         equilibrium lengths.
 
     Returns

@@ -161,6 +161,8 @@ def compile_settings(
         model_file=stored,
         atoms=settings.atoms,
         electric_field=settings.field_at_start,
+        charge_groups=settings.charge_groups,
+        group_charges=settings.group_charges,
     )
 
 

@@ -98,6 +98,8 @@ def run_dynamics(
         long_range=_long_range(structure),
         device="cpu",
         electric_field=None if field is None else ANGSTROM_PER_NM * start.rotation @ field,
+        charge_groups=structure.charge_groups,
+        group_charges=structure.group_charges,
     )
     integrator = openmm.LangevinMiddleIntegrator(temperature, _FRICTION, fs / 1000.0)
     integrator.setRandomNumberSeed(seed)

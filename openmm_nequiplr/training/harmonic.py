@@ -118,7 +118,10 @@ def _groups(structures: Sequence[Structure]) -> list[list[Structure]]:
 def _surroundings(structure: Structure) -> tuple[object, ...]:
     """What two structures about the same minimum share, but for the cell."""
     field = np.zeros(3) if structure.electric_field is None else structure.electric_field
-    return structure.symbols, structure.pbc, structure.total_charge, *field.tolist()
+    groups = [
+        () if g is None else tuple(g) for g in (structure.charge_groups, structure.group_charges)
+    ]
+    return structure.symbols, structure.pbc, structure.total_charge, *field.tolist(), *groups
 
 
 class _Oscillator:

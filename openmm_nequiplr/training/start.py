@@ -10,7 +10,7 @@ import torch
 from ..console import say
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
 from ..electrostatics.external import field_potential
-from ..equilibration import effective_chi, solve_batch
+from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..model.potential import NequIPLRPotential
@@ -66,15 +66,16 @@ def _by_type(
 def _stand_in_charges(
     model: NequIPLRPotential, charges: Mapping[str, float] | None, graph: AtomicGraph
 ) -> torch.Tensor | None:
-    """A charge for each atom by its element, shifted alike to the total charge, shape (N,), e."""
+    """A charge for each atom by its element, shifted alike to the charges held, shape (N,), e."""
     given = _by_type(model, "charges", charges)
     if not given:
         return None
     of_type = torch.zeros(len(model.config.type_names), dtype=torch.float64)
     for index, value in given:
         of_type[index] = value
-    own = of_type.to(graph.types.device)[graph.types]
-    return own + (graph.total_charge - own.sum()) / len(own)
+    own, holders = of_type.to(graph.types.device)[graph.types], graph.holders
+    sizes = group_sizes(holders)
+    return own + (graph.held_charges / sizes)[holders] - group_means(own, holders, sizes)
 
 
 def _fit_electronegativity(
@@ -93,7 +94,8 @@ def _fit_electronegativity(
         chi = -(kernel @ (charges + model.offsets(graph)) + model.hardness(graph.types) * charges)
         outside = _outside(graph)
         if outside is not None:
-            chi = chi - (outside - outside.mean())  # where the origin is does not matter
+            # where the origin is does not matter
+            chi = chi - (outside - group_means(outside, graph.holders, group_sizes(graph.holders)))
         for index, own in enumerate(targets):
             own.append(chi[graph.types == index])
     if not any(targets):
@@ -171,7 +173,8 @@ class _Fixed:
         graph, labels = self.item.graph, self.item.labels
         chi = model.first_stage(graph.types, *self.edges)[0]
         chi = effective_chi(chi, self.offset_potential, self.outside)
-        charges = solve_batch([self.matrix], chi, graph.total_charge, graph.counts).charges
+        held, groups = graph.held_charges, graph.charge_groups
+        charges = solve_batch([self.matrix], chi, held, graph.counts, groups).charges
         assert labels.charges is not None
         error = (charges - labels.charges)[torch.isfinite(labels.charges)]
         loss = error.square().mean()

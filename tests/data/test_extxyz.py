@@ -145,3 +145,24 @@ def test_field_in_the_units_of_the_file(tmp_path):
     )
     (structure,) = read_structures(path, units=DataUnits("bohr", "hartree"), say=lambda line: None)
     np.testing.assert_allclose(structure.electric_field[2], 0.01 * units.Hartree / units.Bohr)
+
+
+def test_charge_groups_of_a_frame(tmp_path):
+    """Labels in any order, nine charges (which ASE takes for a matrix), one, and none."""
+    path = tmp_path / "data.extxyz"
+    rows = [f"H {2 * k} 0 0 {9 - k // 2}" for k in range(18)]
+    charges = [1.0, 0.0, -0.5, 0.25, 0.0, 0.0, 2.0, 0.0, -1.0]
+    head = "18\nProperties=species:S:1:pos:R:3:charge_group:I:1"
+    text = f'{head} group_charges="{" ".join(map(str, charges))}"\n' + "\n".join(rows)
+    path.write_text(text + "\n")
+    (structure,) = read_extxyz(path)
+    assert structure.charge_groups.tolist() == [8 - k // 2 for k in range(18)]
+    assert structure.group_charges.tolist() == charges
+    assert structure.total_charge == sum(charges)
+    column = {"atoms": ":charge_group:I:1", "columns": "3"}
+    one = _file(tmp_path, info="group_charges=1 total_charge=1", **column)
+    assert read_extxyz(one)[0].group_charges.tolist() == [1.0]
+    assert read_extxyz(_file(tmp_path, **column))[0].group_charges.tolist() == [0.0]
+    wrong = _file(tmp_path, info="group_charges=1 charge=0", **column)
+    with pytest.raises(InputError, match=r"frame 0: group_charges: .*total charge \+0 e"):
+        read_extxyz(wrong)

@@ -24,22 +24,30 @@ def model(request, make_model):
     return make_model(**KINDS[request.param])
 
 
-def dipole(model, atoms, positions, field):
-    graph = model.build_graph(atoms.numbers, positions, total_charge=1.0, electric_field=field)
+#: Charges of groups that are held.
+HELD = {"charge_groups": [0, 0, 1, 1, 2, 2, 1], "group_charges": [1.0, -0.5, 0.5]}
+
+
+def dipole(model, atoms, positions, field, **held):
+    graph = model.build_graph(
+        atoms.numbers, positions, total_charge=1.0, electric_field=field, **held
+    )
     return Evaluator(model)(graph, False).dipole
 
 
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
-def test_isolated(model, molecule, field, solver):
+@pytest.mark.parametrize("held", [{}, HELD], ids=["", "groups"])
+def test_isolated(model, molecule, field, solver, held):
     graph = model.build_graph(
-        molecule.numbers, molecule.positions, total_charge=1.0, electric_field=field
+        molecule.numbers, molecule.positions, total_charge=1.0, electric_field=field, **held
     )
     found = Evaluator(model, solver=solver, charge_tolerance=1e-12).response(graph)
     for i, b in np.ndindex(len(molecule), 3):
         moved = STEP * np.eye(3 * len(molecule))[3 * i + b].reshape(-1, 3)
         ends = [
-            dipole(model, molecule, molecule.positions + sign * moved, field) for sign in (1, -1)
+            dipole(model, molecule, molecule.positions + sign * moved, field, **held)
+            for sign in (1, -1)
         ]
         slope = (ends[0] - ends[1]) / (2 * STEP)
         np.testing.assert_allclose(found.born_charges[i, :, b], slope, atol=1e-6)
@@ -47,14 +55,14 @@ def test_isolated(model, molecule, field, solver):
     first = np.zeros(3) if field is None else field
     for b, direction in enumerate(STEP * np.eye(3)):
         ends = [
-            dipole(model, molecule, molecule.positions, first + sign * direction)
+            dipole(model, molecule, molecule.positions, first + sign * direction, **held)
             for sign in (1, -1)
         ]
         slope = (ends[0] - ends[1]) / (2 * STEP)
         np.testing.assert_allclose(found.polarizability[:, b], slope, atol=1e-6)
     assert np.linalg.eigvalsh(found.polarizability).min() > 0.0
     np.testing.assert_allclose(
-        found.dipole, dipole(model, molecule, molecule.positions, field), atol=1e-9
+        found.dipole, dipole(model, molecule, molecule.positions, field, **held), atol=1e-9
     )
 
 

@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from openmm_nequiplr.model import NequIPLRPotential
 
 LONG_RANGE = ["openmm", "graph"]
+#: Charges of groups in the tiny salt; one reaches across the cell.
+HELD: dict[str, Any] = {
+    "charge_groups": (0, 1, 2, 3) * 3 + (0, 0, 1, 3),
+    "group_charges": (1.0, 0.0, 0.5, -0.5),
+}
 # How a run is carried into another process: a State as XML, or a checkpoint with the noise in it.
 CONTINUED = [("dense", "state.xml"), ("dense", "state.chk"), ("iterative", "state.xml")]
 
@@ -143,8 +148,25 @@ class Conformance:
         steps(context, 2)
         make.assert_like_the_twin(context, cluster, charge, precision)
 
-    def test_forces_are_finite_differences_of_energies(self, make, tiny_salt, rng):
-        context = make.context(tiny_salt, total_charge=1)
+    @pytest.mark.parametrize("solver", sorted(SOLVERS))
+    def test_charges_of_groups(self, make, tiny_salt, solver):
+        context = make.context(tiny_salt, total_charge=1, **HELD, **SOLVERS[solver])
+        for _ in range(2):
+            make.assert_like_the_twin(context, tiny_salt, 1.0, **HELD)
+            charges = current_evaluation(context).charges
+            sums = np.bincount(HELD["charge_groups"], charges)
+            np.testing.assert_allclose(sums, HELD["group_charges"], atol=1e-9)
+            steps(context, 2)
+
+    def test_charges_of_groups_in_a_field(self, make, cluster):
+        field = {"electric_field": (2.0, -1.0, 3.0)}  # V/nm
+        held = {"charge_groups": (0, 0, 1, 1, 2, 2, 1, 0), "group_charges": (1.0, -1.0, 0.0)}
+        context = make.context(cluster, total_charge=0, **held, **field)
+        make.assert_like_the_twin(context, cluster, electric_field=(0.2, -0.1, 0.3), **held)
+
+    @pytest.mark.parametrize("held", [False, True], ids=["", "groups"])
+    def test_forces_are_finite_differences_of_energies(self, make, tiny_salt, rng, held):
+        context = make.context(tiny_salt, total_charge=1, **(HELD if held else {}))
         positions = coordinates(context)[0]
         forces = context.getState(forces=True).getForces(asNumpy=True)._value / FORCE_UNIT
         step, found, expected = 5e-6, [], []  # nm

@@ -69,14 +69,13 @@ def energy(
         atoms.calc = NequIPLRCalculator(model, **options)
         return atoms.get_potential_energy()
     if door == "evaluator":
-        field = options.pop("electric_field", None)
+        names = ("electric_field", "charge_groups", "group_charges")
+        given = {name: options.pop(name) for name in names if name in options}
         if "precision" in options:
             options = {"dtype": getattr(torch, {"single": "float32"}[options["precision"]])}
         evaluator = Evaluator(copy.deepcopy(model), **options)
         cell = atoms.cell.array if atoms.pbc.any() else None
-        graph = model.build_graph(
-            atoms.numbers, atoms.positions, cell, atoms.pbc, charge, electric_field=field
-        )
+        graph = model.build_graph(atoms.numbers, atoms.positions, cell, atoms.pbc, charge, **given)
         return evaluator(graph).energy
     start = from_atoms(atoms)
     if door == "export":
@@ -126,6 +125,15 @@ class Trial:
         graph = model.build_graph(atoms.numbers, atoms.positions, electric_field=0.1 * field)
         given = 0.1 * field if self.door in ("ase", "evaluator") else field
         found = energy(self.door, model, atoms, folder=self.folder, electric_field=given)
+        expected = float(model(graph).energy)
+        assert abs(found - expected) < 1e-6
+        assert abs(found - energy(self.door, model, atoms, folder=self.folder)) > 1e-3
+
+    def charge_groups(self) -> None:
+        model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
+        held = {"charge_groups": [[0, 1], [2, 3, 4]], "group_charges": [1.0, -1.0, 0.0]}
+        graph = model.build_graph(atoms.numbers, atoms.positions, **held)
+        found = energy(self.door, model, atoms, folder=self.folder, **held)
         expected = float(model(graph).energy)
         assert abs(found - expected) < 1e-6
         assert abs(found - energy(self.door, model, atoms, folder=self.folder)) > 1e-3

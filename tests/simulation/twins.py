@@ -57,6 +57,7 @@ def evaluate_eagerly(
     positions: np.ndarray,
     cell: np.ndarray | None,
     total_charge: float = 0.0,
+    **more: Any,
 ) -> Twin:
     """Evaluate a double-precision model without any of the machinery of simulations.
 
@@ -64,9 +65,11 @@ def evaluate_eagerly(
     ----------
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å, or None
+    **more
+        Arguments of ``build_graph``.
     """
     periodic = cell is not None
-    graph = model.build_graph(numbers, positions, cell, periodic, total_charge)
+    graph = model.build_graph(numbers, positions, cell, periodic, total_charge, **more)
     output = model(graph, compute_forces=True)
     return Twin(
         float(output.energy),
@@ -180,12 +183,13 @@ class Maker:
         atoms: Atoms,
         charge: float = 0.0,
         precision: str = "double",
+        **more: Any,
     ) -> None:
         """Energy, forces and charges at the positions of a Context are those of the twin."""
         state = context.getState(positions=True, energy=True, forces=True)
         positions = 10.0 * state.getPositions(asNumpy=True)._value
         cell = 10.0 * boxes(context) if atoms.pbc.all() else None
-        twin = evaluate_eagerly(self.model, atoms.numbers, positions, cell, charge)
+        twin = evaluate_eagerly(self.model, atoms.numbers, positions, cell, charge, **more)
         for_energy, for_forces, for_charges = LIMITS[precision]
         energy = state.getPotentialEnergy()._value / EV_TO_KJ_PER_MOL
         assert abs(energy - twin.energy) < for_energy * twin.electrostatic

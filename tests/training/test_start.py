@@ -18,7 +18,12 @@ from openmm_nequiplr.training.config import (
     LossConfig,
     TrainingConfig,
 )
-from openmm_nequiplr.training.start import _Fixed, learn_charges_first, set_start
+from openmm_nequiplr.training.start import (
+    _Fixed,
+    _stand_in_charges,
+    learn_charges_first,
+    set_start,
+)
 
 
 @pytest.fixture
@@ -251,3 +256,27 @@ def test_charges_first_in_the_field(in_fields):
     labels = data[0].labels.charges
     _, error = loss.loss(model, 0.0)
     np.testing.assert_allclose(error, (known - labels).numpy(), atol=1e-10)
+
+
+def test_charges_first_and_stand_ins_hold_charges_of_groups(molecule):
+    model = new_model(num_layers_charge=1).eval()
+    groups, held = np.array([1, 1, 1, 0, 0, 0, 1]), np.array([0.5, -1.0])
+    structure = Structure(
+        symbols=tuple(molecule.symbols),
+        positions=molecule.positions,
+        charges=np.zeros(7),
+        total_charge=-0.5,
+        charge_groups=groups,
+        group_charges=held,
+    )
+    item = GraphDataset([structure], model)[0]
+    known = model(item.graph, compute_forces=False).charges.detach().numpy()
+    np.testing.assert_allclose(np.bincount(groups, known), held, atol=1e-12)
+    _, error = _Fixed(model, item).loss(model, 0.0)
+    np.testing.assert_allclose(error, known, atol=1e-10)
+    stand_in = _stand_in_charges(model, {"Na": 1.0, "Cl": -1.0}, item.graph).numpy()
+    np.testing.assert_allclose(np.bincount(groups, stand_in), held, atol=1e-12)
+    symbols = np.array(molecule.symbols)
+    inside = groups == 1
+    alike = stand_in[inside] - np.select([symbols == "Na", symbols == "Cl"], [1, -1])[inside]
+    np.testing.assert_allclose(alike, alike[0], atol=1e-12)

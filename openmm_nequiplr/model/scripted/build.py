@@ -9,6 +9,7 @@ import torch
 
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
+from ...fragments import Groups, held_groups
 from ...nn.e3 import script
 from ..building import check_field, type_indices
 from ..potential import NequIPLRPotential
@@ -60,6 +61,8 @@ def script_model(
     model_file: bytes = b"",
     atoms: Sequence[int] | None = None,
     electric_field: Sequence[float] | np.ndarray | None = None,
+    charge_groups: Groups = None,
+    group_charges: Sequence[float] | np.ndarray | None = None,
 ) -> torch.jit.ScriptModule:
     """Compile network, charge equilibration, energy and forces into one TorchScript module.
 
@@ -92,6 +95,8 @@ def script_model(
         Which of the positions given to ``forward`` are those of the model's atoms; by default all.
     electric_field : sequence of 3 float, optional, V/Å
         Uniform field outside, of isolated structures.
+    charge_groups, group_charges
+        As for :func:`openmm_nequiplr.model.building.build_graph`.
 
     Raises
     ------
@@ -130,7 +135,10 @@ def script_model(
     field = None
     if electric_field is not None:
         field = check_field(config, periodic, electric_field)
-    graph = EvaluationGraph(own, types, periodic, total_charge, pairs, solver, external, field)
+    held = held_groups(count, charge_groups, group_charges, total_charge)
+    graph = EvaluationGraph(
+        own, types, periodic, total_charge, pairs, solver, external, field, held
+    )
     graph.select(atoms)
     graph.notes = json.dumps(notes or {})
     stored = torch.frombuffer(bytearray(model_file or b"\0"), dtype=torch.uint8).clone()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ...electrostatics.external import field_potential
+from ...equilibration import group_means, group_sizes
 from ...units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..inference import Atoms, Geometry, Inference, Results
 from ..potential import NequIPLRPotential
@@ -27,6 +28,8 @@ class EvaluationGraph(torch.nn.Module):
     external : torch.nn.Module, optional
         As for :class:`..inference.Inference`.
     electric_field : numpy.ndarray, optional, float64, shape (3,), V/Å
+    fragments : tuple of 2 numpy.ndarray, optional, shapes (N,) and (F,)
+        Group of each atom and charge of each group, where these are held.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class EvaluationGraph(torch.nn.Module):
         solver: torch.nn.Module,
         external: torch.nn.Module | None = None,
         electric_field: np.ndarray | None = None,
+        fragments: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.periodic = periodic
@@ -52,9 +56,16 @@ class EvaluationGraph(torch.nn.Module):
         offsets = torch.zeros(len(types), dtype=torch.float64, device=types.device)
         if model.charge_offset is not None:
             offsets = model.charge_offset.detach().to(torch.float64)[types]
-        self.register_buffer("offsets", offsets - offsets.mean())
+        held, groups = torch.tensor(float(total_charge)).double(), torch.zeros_like(types)
+        self.with_groups = fragments is not None
+        if fragments is not None:
+            groups = torch.from_numpy(fragments[0]).to(types.device)
+            held = torch.from_numpy(fragments[1]).to(types.device)
+        self.register_buffer("groups", groups)
+        self.register_buffer("total_charge", held)
+        offsets = offsets - group_means(offsets, groups, group_sizes(groups))
+        self.register_buffer("offsets", offsets)
         self.with_offsets = bool(self.offsets.any())
-        self.register_buffer("total_charge", torch.tensor(float(total_charge)).double())
         self.with_field = electric_field is not None
         field = torch.zeros(1, 3, dtype=torch.float64)
         if electric_field is not None:
@@ -133,7 +144,10 @@ class EvaluationGraph(torch.nn.Module):
         offsets: torch.Tensor | None = None
         if self.with_offsets:
             offsets = self.offsets
-        atoms = Atoms(self.types, self.hardness, offsets, self.total_charge)
+        groups: torch.Tensor | None = None
+        if self.with_groups:
+            groups = self.groups
+        atoms = Atoms(self.types, self.hardness, offsets, self.total_charge, groups)
         return self.inference(atoms, geometry, [x, vector])
 
     def _finished(

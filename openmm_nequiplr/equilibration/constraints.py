@@ -1,0 +1,71 @@
+"""Charges that are held: the total charge, or one for each of several groups of atoms.
+
+With C (N × F) the 0/1 columns of disjoint groups that cover all atoms, charges obey CᵀQ = c. The
+projector P = 1 − C(CᵀC)⁻¹Cᵀ onto charges that sum to zero in every group takes off the means of
+the groups. Groups are named by the index of each atom's group; those of several structures may
+stand behind one another.
+"""
+
+# TorchScript compiles these functions and reads annotations: no postponed ones here
+import torch
+
+
+def group_sizes(groups: torch.Tensor) -> torch.Tensor:
+    """Atoms in each group, float64, shape (F,), for groups of atoms, int64, shape (N,)."""
+    return torch.bincount(groups).to(torch.float64)
+
+
+def group_sums(values: torch.Tensor, groups: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """Sums over groups, shape (F,) or (F, k), of values of shape (N,) or (N, k)."""
+    shape = [sizes.shape[0]] + list(values.shape[1:])  # noqa: RUF005  (TorchScript)
+    return values.new_zeros(shape).index_add(0, groups, values)
+
+
+def group_means(values: torch.Tensor, groups: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """Mean over its group for each atom, shape (N,)."""
+    return (group_sums(values, groups, sizes) / sizes).index_select(0, groups)
+
+
+def held_apart(
+    values: torch.Tensor, inverse: torch.Tensor, groups: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """D⁻¹(v − Cμ) with the μ that make it sum to zero in every group, for a diagonal D.
+
+    Parameters
+    ----------
+    values : torch.Tensor, shape (N,)
+        v.
+    inverse : torch.Tensor, shape (N,)
+        D⁻¹.
+    groups : torch.Tensor, int64, shape (N,)
+    weights : torch.Tensor, shape (F,)
+        Sums of D⁻¹ over groups.
+    """
+    solved = inverse * values
+    multiplier = group_sums(solved, groups, weights) / weights
+    return torch.addcmul(solved, inverse, multiplier.index_select(0, groups), value=-1.0)
+
+
+def free_atoms(groups: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All atoms but the first of each group, and the first one of their group, int64, (N − F,).
+
+    Charge moved between the two, for each of these pairs, is every change that the groups allow.
+    """
+    atoms = torch.arange(groups.shape[0], device=groups.device)
+    first = torch.full_like(sizes, groups.shape[0], dtype=torch.int64)
+    first = first.scatter_reduce(0, groups, atoms, "amin")
+    partner = first.index_select(0, groups)
+    free = torch.nonzero(partner != atoms).squeeze(-1)
+    return free, partner.index_select(0, free)
+
+
+def contrast(values: torch.Tensor, free: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
+    """Rows of atoms less those of their partners: a gradient by the charge moved between them."""
+    return values.index_select(0, free) - values.index_select(0, partner)
+
+
+def moved(
+    charges: torch.Tensor, amounts: torch.Tensor, free: torch.Tensor, partner: torch.Tensor
+) -> torch.Tensor:
+    """Charges, shape (N,), after amounts, shape (N − F,), went from partners to atoms."""
+    return charges.index_add(0, free, amounts).index_add(0, partner, -amounts)

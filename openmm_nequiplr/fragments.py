@@ -1,0 +1,236 @@
+"""Groups of atoms whose charges are held: read, checked, found along bonds, told by structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from ase.formula import Formula
+
+from .errors import InputError, describe
+from .neighbors import pairs_within
+from .total_charge import GROUP_CHARGES
+
+#: The group of each atom, or lists of atoms.
+Groups: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None"
+#: Name of the groups that are bonded molecules.
+MOLECULES = "molecules"
+#: Column of ``atoms.arrays`` and entry of ``atoms.info`` that tell groups and their charges.
+COLUMN, ENTRY = "charge_group", GROUP_CHARGES
+# Charges (e) that differ by less are the same.
+_SAME = 1e-6
+# Atoms nearer than the sum of their covalent radii times this are bonded.
+_BOND = 1.25
+_EXPECTED = "a label for each of {} atoms, or lists of the indices of atoms"
+
+
+class Fragments(NamedTuple):
+    """Groups that cover all atoms.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (N,)
+        Group of each atom, from 0 to F − 1.
+    charges : numpy.ndarray, float64, shape (F,), e
+    """
+
+    groups: np.ndarray
+    charges: np.ndarray
+
+
+def read_groups(
+    count: int, groups: Groups, charges: Any = None, total_charge: float | None = None
+) -> Fragments | None:
+    """Groups of ``count`` atoms.
+
+    Parameters
+    ----------
+    count : int
+        Number N of atoms.
+    groups : sequence of N int, or sequence of sequences of int, optional
+        A label for each atom, or lists of the indices of atoms, where those in no list form one
+        more group.
+    charges : sequence of F float, optional, e
+        In the order of the labels, or of the lists; without that of the atoms in no list, which is
+        what is left of the total charge. By default 0, for one group the total charge.
+    total_charge : float, optional, e
+        By default the sum.
+
+    Returns
+    -------
+    Fragments or None
+        ``None`` without groups.
+
+    Raises
+    ------
+    InputError
+        If these are no groups, or charges do not sum to the total charge.
+    """
+    if groups is None:
+        if charges is None:
+            return None
+        raise InputError(describe("group_charges", charges, "None without charge_groups"))
+    if isinstance(groups, str | bytes) or not isinstance(groups, Iterable):
+        raise InputError(describe("charge_groups", groups, _EXPECTED.format(count)))
+    groups = list(groups)
+    labels, found, told = _labels(count, groups)
+    values = np.zeros(found) if charges is None else _numbers(charges)
+    rest = 0.0 if total_charge is None else total_charge - float(values.sum())
+    if charges is None and found == 1:
+        values[0] = rest
+    elif told == len(values) < found:
+        values = np.append(values, rest)
+    if len(values) != found:
+        got = f"{len(values)} charges"
+        raise InputError(describe("group_charges", got, f"one for each of {found} groups"))
+    if total_charge is not None and abs(float(values.sum()) - total_charge) > _SAME:
+        got = "None, which is 0 for each" if charges is None else f"{float(values.sum()):+g} e"
+        expected = f"charges of {found} groups that sum to the total charge {total_charge:+g} e"
+        raise InputError(describe("group_charges", got, expected))
+    return Fragments(labels, values)
+
+
+def held_groups(
+    count: int, groups: Groups, charges: Any = None, total_charge: float | None = None
+) -> Fragments | None:
+    """:func:`read_groups`, but ``None`` for a single group: its charge is the total charge."""
+    found = read_groups(count, groups, charges, total_charge)
+    return None if found is None or len(found.charges) == 1 else found
+
+
+def _labels(count: int, groups: list[Any]) -> tuple[np.ndarray, int, int]:
+    """Group of each atom, from 0 on, the number of groups, and of those that are given."""
+    expected = _EXPECTED.format(count)
+    if not any(np.ndim(each) for each in groups):
+        labels = _whole(groups, expected)
+        if labels.shape != (count,):
+            raise InputError(describe("charge_groups", f"{len(labels)} labels", expected))
+        names, numbers = np.unique(labels, return_inverse=True)
+        return numbers.astype(np.int64).reshape(count), len(names), len(names)
+    lists = [_whole(each, expected) for each in groups]
+    labels = np.full(count, len(lists), dtype=np.int64)
+    for number, atoms in enumerate(lists):
+        if not len(atoms) or atoms.min() < 0 or atoms.max() >= count:
+            got, inside = f"group {number}: {atoms.tolist()}", f"indices from 0 to {count - 1}"
+            raise InputError(describe("charge_groups", got, inside))
+        labels[atoms] = number
+    every = np.concatenate(lists)
+    if len(np.unique(every)) < len(every):
+        twice = int(np.argmax(np.bincount(every) > 1))
+        got = f"atom {twice} more than once"
+        raise InputError(describe("charge_groups", got, "each atom in one group"))
+    return labels, int(labels.max()) + 1, len(lists)
+
+
+def _whole(values: Any, expected: str) -> np.ndarray:
+    """Whole numbers, int64."""
+    try:
+        array = np.asarray(list(values))
+        numbers = array.astype(np.int64)
+        good = np.array_equal(numbers, array) and array.ndim == 1 and array.dtype != bool
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good:
+        raise InputError(describe("charge_groups", values, expected))
+    return numbers
+
+
+def _numbers(charges: Any) -> np.ndarray:
+    try:
+        values = np.atleast_1d(np.array(charges, dtype=np.float64))
+    except (TypeError, ValueError):
+        values = np.full(1, np.nan)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise InputError(describe("group_charges", charges, "finite numbers (e)"))
+    return values
+
+
+def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> np.ndarray:
+    """Molecule of each of ``count`` atoms with bonds between first and second ones, int64, (N,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(first), dtype=np.int8)
+    bonds = coo_array((ones, (np.asarray(first, int), np.asarray(second, int))), (count, count))
+    return np.asarray(connected_components(bonds, directed=False)[1], dtype=np.int64)
+
+
+def nearby_molecules(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None
+) -> np.ndarray:
+    """Molecule of each atom of a structure that knows no bonds, int64, shape (N,).
+
+    Bonded are atoms nearer than 1.25 times the sum of their covalent radii.
+
+    Parameters
+    ----------
+    numbers : numpy.ndarray, int64, shape (N,)
+        Atomic numbers.
+    positions : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), Å, or None
+    """
+    from ase.data import covalent_radii
+
+    radii = _BOND * covalent_radii[numbers]
+    first, second, vectors = pairs_within(positions, cell, 2.0 * float(radii.max()))
+    bonded = np.linalg.norm(vectors, axis=1) < radii[first] + radii[second]
+    return joined_by_bonds(len(numbers), first[bonded], second[bonded])
+
+
+def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any]) -> list[Any]:
+    """Charges of groups, e, that are given by formulas; those of others are 0.
+
+    Parameters
+    ----------
+    symbols : sequence of str, length N
+    groups
+        As for :func:`read_groups`.
+    charges : mapping of str to float, e
+        Formulas are such as ``"Na"`` or ``"H3O"``, in any order of the elements.
+
+    Raises
+    ------
+    InputError
+        If something is no formula, or no group has it.
+    """
+    found = read_groups(len(symbols), groups)
+    if found is None:
+        raise InputError(describe("group_charges", charges, "None without charge_groups"))
+    members: list[list[str]] = [[] for _ in found.charges]
+    for symbol, group in zip(symbols, found.groups, strict=True):
+        members[group].append(symbol)
+    formulas = [tuple(sorted(each)) for each in members]
+    value_of = {}
+    for name, value in charges.items():
+        try:
+            key = tuple(sorted(Formula(name, strict=True)))
+        except ValueError:
+            key = ()
+        if key not in formulas:
+            known = sorted({Formula.from_list(list(each)).format("hill") for each in formulas})
+            expected = f"formulas of groups, which are {', '.join(known[:8])}"
+            raise InputError(describe("group_charges", name, expected))
+        value_of[key] = value
+    return [value_of.get(formula, 0.0) for formula in formulas]
+
+
+def told_groups(atoms: Any) -> tuple[Any, Any]:
+    """Groups and their charges as an ``ase.Atoms`` tells them; ``None`` for what it does not tell.
+
+    They are the column ``charge_group`` of its arrays and the entry ``group_charges`` of its info.
+    """
+    info, arrays = getattr(atoms, "info", {}), getattr(atoms, "arrays", {})
+    return arrays.get(COLUMN), flat(info.get(ENTRY))
+
+
+def flat(charges: Any) -> Any:
+    """Charges in one row, as they were before ASE took nine of them for a matrix."""
+    return charges if charges is None else np.ravel(np.asarray(charges), order="F")
+
+
+def tell_groups(atoms: Any, groups: Any, charges: Any) -> None:
+    """Let an ``ase.Atoms`` tell its groups, if there are any; see :func:`told_groups`."""
+    if groups is not None:
+        atoms.arrays[COLUMN] = np.asarray(groups, dtype=np.int64)
+        atoms.info[ENTRY] = np.asarray(charges, dtype=np.float64)

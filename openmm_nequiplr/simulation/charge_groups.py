@@ -1,0 +1,150 @@
+"""Groups of atoms whose charges are held, of topologies: bonded molecules, or lists of atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from openmm import app, unit
+
+from ..errors import InputError, describe, notify
+from ..fragments import (
+    MOLECULES,
+    Fragments,
+    by_formula,
+    joined_by_bonds,
+    nearby_molecules,
+    read_groups,
+)
+from ..units import ANGSTROM_PER_NM
+from .topology import SimulationStructure, element_symbols
+
+
+def plain_groups(groups: Any) -> Any:
+    """``"molecules"``, or labels or lists of indices as plain tuples; ``None`` stays.
+
+    Raises
+    ------
+    InputError
+        If it is something else.
+    """
+    if groups is None or (isinstance(groups, str) and groups == MOLECULES):
+        return groups
+    if isinstance(groups, str | bytes) or not isinstance(groups, Iterable):
+        expected = f"{MOLECULES!r}, a label for each atom, or lists of the indices of atoms"
+        raise InputError(describe("charge_groups", groups, expected))
+    return tuple(tuple(g) if isinstance(g, Iterable) else _plain(g) for g in groups)
+
+
+def plain_charges(charges: Any) -> Any:
+    """Charges of groups without a unit: a tuple, a mapping by formula, or ``None``."""
+    if charges is None or isinstance(charges, str):
+        return charges
+    if unit.is_quantity(charges):
+        charges = charges.value_in_unit(unit.elementary_charge)
+    if isinstance(charges, Mapping):
+        return {str(name): _plain(charge) for name, charge in charges.items()}
+    if not isinstance(charges, Iterable):
+        raise InputError(describe("group_charges", charges, "a charge for each group (e)"))
+    return tuple(map(_plain, charges))
+
+
+def _plain(value: Any) -> Any:
+    if unit.is_quantity(value):
+        value = value.value_in_unit(unit.elementary_charge)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def topology_groups(
+    topology: app.Topology,
+    atoms: Sequence[int] | None,
+    groups: Any,
+    charges: Any,
+    total_charge: float | None,
+) -> Fragments | None:
+    """Groups of the atoms of a topology that a model acts on.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    atoms : sequence of int, length N, optional
+        Which of its atoms; by default all.
+    groups : "molecules", or as for :func:`openmm_nequiplr.fragments.read_groups`
+        Lists hold indices of the topology, labels are those of the N atoms.
+    charges : sequence of float or mapping of str to float, optional, e
+        Of the groups, or by formula. By default the formal charges of the topology; 0 where it
+        knows none, which is said.
+    total_charge : float, optional, e
+        By default the sum.
+
+    Raises
+    ------
+    InputError
+        If these are no groups, the topology has no bonds to find molecules along, or charges do not
+        sum to the total charge.
+    """
+    every = list(topology.atoms())
+    chosen = list(range(len(every))) if atoms is None else list(atoms)
+    place = {index: k for k, index in enumerate(chosen)}
+    if isinstance(groups, str):
+        groups = _bonded(topology, place)
+    elif groups is not None and any(np.ndim(each) for each in groups):
+        groups = [[_placed(index, place) for index in each] for each in groups]
+    if isinstance(charges, Mapping):
+        symbols = element_symbols(topology)
+        charges = by_formula([symbols[index] for index in chosen], groups, charges)
+    found = read_groups(len(chosen), groups, charges, None if charges is None else total_charge)
+    if found is None or charges is not None:
+        return found
+    formal = [every[index].formalCharge for index in chosen]
+    values = np.bincount(found.groups, [charge or 0.0 for charge in formal])
+    known = np.bincount(found.groups, [charge is not None for charge in formal]) > 0
+    if len(values) == 1 and not known.all() and total_charge is not None:
+        return Fragments(found.groups, np.array([total_charge]))
+    if not known.all():
+        notify(
+            f"charge_groups: charge 0 is assumed for {int((~known).sum())} of {len(known)} groups, "
+            "because neither group_charges nor formal charges of the topology tell it"
+        )
+    return read_groups(len(chosen), found.groups, values, total_charge)
+
+
+def _placed(index: int, place: dict[int, int]) -> int:
+    if index not in place:
+        got, expected = f"atom {index}", "indices of atoms that the model acts on"
+        raise InputError(describe("charge_groups", got, expected))
+    return place[index]
+
+
+def _bonded(topology: app.Topology, place: dict[int, int]) -> np.ndarray:
+    """Molecule of each of the atoms, int64, shape (N,)."""
+    if topology.getNumBonds() == 0 and len(place) > 1:
+        expected = (
+            "a topology with bonds to find molecules along (topology.createStandardBonds() makes "
+            "those of residues), or lists of the indices of atoms"
+        )
+        raise InputError(describe("charge_groups", f"{MOLECULES!r} without bonds", expected))
+    bonds = [(place.get(a.index), place.get(b.index)) for a, b in topology.bonds()]
+    inside = [(a, b) for a, b in bonds if a is not None and b is not None]
+    first, second = zip(*inside, strict=True) if inside else ((), ())
+    return joined_by_bonds(len(place), first, second)
+
+
+def structure_groups(
+    structure: SimulationStructure, groups: Any, charges: Any, total_charge: float | None
+) -> Fragments | None:
+    """:func:`topology_groups` of a structure; where it has no bonds, these are found by distance.
+
+    What was found is said.
+    """
+    topology = structure.topology
+    if isinstance(groups, str) and topology.getNumBonds() == 0:
+        numbers = np.array([atom.element.atomic_number for atom in topology.atoms()])
+        box = None if structure.box is None else structure.box * ANGSTROM_PER_NM
+        groups = nearby_molecules(numbers, structure.positions * ANGSTROM_PER_NM, box)
+        notify(
+            f"charge_groups: {int(groups.max()) + 1} molecules, found by the distances of atoms, "
+            "as the structure has no bonds"
+        )
+    return topology_groups(topology, None, groups, charges, total_charge)
