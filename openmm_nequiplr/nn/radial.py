@@ -5,6 +5,8 @@ import math
 
 import torch
 
+from ..ops import silu_along
+
 
 class BesselBasis(torch.nn.Module):
     """Spherical Bessel functions (2/r_max) sin(b_n r/r_max)/r with b_n = nπ at the start.
@@ -69,3 +71,46 @@ class RadialBasis(torch.nn.Module):
     def forward(self, length: torch.Tensor) -> torch.Tensor:
         """Values for lengths of shape (E,) in Å: shape (E, num_bessels)."""
         return self.basis(length) * self.cutoff(length).unsqueeze(-1)
+
+    @torch.jit.unused
+    def along(self, length: torch.Tensor) -> torch.Tensor:
+        """Values and their derivatives by the lengths, shape (2, E, num_bessels).
+
+        Differentiable by the roots, and not by the lengths, shape (E,), Å.
+        """
+        r_max = self.basis.r_max
+        with torch.enable_grad():
+            r = length.detach().unsqueeze(-1).requires_grad_()
+            front = 2.0 / r_max * self.cutoff(r) / r
+            (rise,) = torch.autograd.grad(front.sum(), r)
+        r, front = r.detach(), front.detach()
+        frequencies = self.basis.bessel_weights / r_max
+        sine, cosine = torch.sin(frequencies * r), torch.cos(frequencies * r)
+        return torch.stack((front * sine, rise * sine + front * frequencies * cosine))
+
+
+def linearized_weights(
+    network: torch.nn.Module, basis: torch.Tensor, length: torch.Tensor
+) -> torch.Tensor:
+    """Radial weights with the right value and first derivative by the length, shape (E, W).
+
+    Training differentiates forces by parameters and never twice by lengths, so one pass with the
+    derivatives beside the values takes the place of a double backward.
+
+    Parameters
+    ----------
+    network : FullyConnectedNet
+        With SiLU between its layers.
+    basis : torch.Tensor, shape (2, E, num_bessels)
+        Of :meth:`RadialBasis.along` for these lengths.
+    length : torch.Tensor, shape (E,), Å
+    """
+    both, gain = basis, 1.0
+    for layer in network:
+        both = both @ (layer.weight * (gain * (layer.h_in * layer.var_in) ** -0.5))
+        gain = layer.var_out**0.5
+        if layer.act is not None:
+            both = silu_along(both)
+            gain *= 1.0 if layer.act._is_id else layer.act.cst
+    values, slopes = gain * both
+    return values + slopes * (length - length.detach()).unsqueeze(-1)
