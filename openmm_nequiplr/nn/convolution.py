@@ -1,7 +1,7 @@
 """The NequIP convolution (Batzner et al. 2022, arXiv 2101.03164)."""
 
 # TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -101,7 +101,7 @@ class InteractionBlock(torch.nn.Module):
         self.sc = None
         if use_sc:
             self.sc = SelfConnection(irreps_in, num_attributes, irreps_out)
-        self.silu = activation == "silu"
+        self._silu = activation == "silu"
         self._sum_shapes = shapes(self.tp.irreps_out)
         self.norm = float(avg_num_neighbors) ** -0.5
         self._frozen: FrozenWeights | None = None
@@ -123,14 +123,16 @@ class InteractionBlock(torch.nn.Module):
             if radial is None:
                 return self._tabulated_sums(features, edges)
         assert radial is not None
-        if radial.dim() == 3:
-            weights = self._linearized(radial, edges.length)
-        else:
-            weights = self.fc(radial)
+        weights = self._linearized(radial, edges.length) if radial.dim() == 3 else self.fc(radial)
         if weights.shape[0] < edges.ends.shape[1]:
             weights = torch.cat((weights, weights))
         total = self.tp(features, edges.harmonics, weights, edges.ends[0], edges.ends[1])
         return total * self.norm
+
+    @torch.jit.unused
+    def linearizable(self) -> bool:
+        """Whether the radial network is one that :func:`.radial.linearized_weights` knows."""
+        return self._silu and type(self.fc) is FullyConnectedNet
 
     @torch.jit.unused
     def _linearized(self, radial: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
@@ -236,7 +238,7 @@ class ConvNetLayer(torch.nn.Module):
 
 
 def edges_of(
-    layers: Iterable[torch.nn.Module],
+    layers: torch.nn.ModuleList,
     basis: RadialBasis,
     ends: torch.Tensor,
     length: torch.Tensor,
@@ -250,19 +252,21 @@ def edges_of(
     half. Where training wants forces, the basis comes with its derivatives
     (:func:`.radial.linearized_weights`).
     """
-    blocks = [layer.conv if type(layer) is ConvNetLayer else None for layer in layers]
-    own = all(type(block) is InteractionBlock for block in blocks)
-    if own and compiled(length) and length.numel() > 0:
-        # a table does not hold for shorter lengths, nor for NaN
-        if all(block.tabulate(basis, length.dtype) for block in blocks) and (
-            float(length.detach().min()) >= SHORTEST
-        ):
-            _, order, start = sort_edges(ends, num_atoms)
-            return Edges(ends, length, harmonics, None, order, start)
+    blocks = [layer.conv for layer in layers if type(layer) is ConvNetLayer]
+    blocks = [block for block in blocks if type(block) is InteractionBlock]
+    usual = len(blocks) == len(layers) and type(basis) is RadialBasis and compiled(length)
+    if (
+        usual
+        and length.numel() > 0
+        and all(block.tabulate(basis, length.dtype) for block in blocks)
+        and float(length.detach().min()) >= SHORTEST  # nor does NaN pass
+    ):
+        _, order, start = sort_edges(ends, num_atoms)
+        return Edges(ends, length, harmonics, None, order, start)
     half = length.shape[0] // 2
     if torch.equal(length[:half], length[half:]):
         length = length[:half]
-    if own and compiled(length) and length.requires_grad:
-        if all(block.training and block.silu for block in blocks):
-            return Edges(ends, length, harmonics, basis.along(length))
+    training = usual and length.requires_grad and all(block.training for block in blocks)
+    if training and all(block.linearizable() for block in blocks):
+        return Edges(ends, length, harmonics, basis.along(length))
     return Edges(ends, length, harmonics, basis(length))

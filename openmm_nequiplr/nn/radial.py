@@ -2,6 +2,8 @@
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -90,7 +92,7 @@ class RadialBasis(torch.nn.Module):
 
 
 def linearized_weights(
-    network: torch.nn.Module, basis: torch.Tensor, length: torch.Tensor
+    network: Iterable[Any], basis: torch.Tensor, length: torch.Tensor
 ) -> torch.Tensor:
     """Radial weights with the right value and first derivative by the length, shape (E, W).
 
