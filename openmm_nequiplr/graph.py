@@ -28,7 +28,8 @@ class AtomicGraph:
         Periodic in all three directions, or in none.
     total_charge : torch.Tensor, float64, shape (B,), e
     edge_index : torch.Tensor, int64, shape (2, E)
-        Row 0 the centre, row 1 the neighbour; sorted by centre.
+        Row 0 the centre, row 1 the neighbour. Sorted by centre, or each pair of atoms once and
+        then all of them reversed (:func:`openmm_nequiplr.neighbors.two_way`).
     edge_shift : torch.Tensor, float64, shape (E, 3)
         Integer images, see :func:`openmm_nequiplr.neighbors.neighbor_list`.
     counts : tuple of int, length B
@@ -134,14 +135,19 @@ class AtomicGraph:
 
     @staticmethod
     def collate(graphs: Sequence[AtomicGraph]) -> AtomicGraph:
-        """Join graphs into one batch, in the order given."""
+        """Join graphs into one batch, in the order given.
+
+        The first halves of all edges come before the second ones.
+        """
         if len(graphs) == 1:
             return graphs[0]
         atoms, structures = 0, 0
-        batch, edge_index, fields, groups, held = [], [], [], [], 0
+        batch, fields, ends, shifts = [], [], [], []
+        groups, held = [], 0
         for graph in graphs:
             batch.append(graph.batch + structures)
-            edge_index.append(graph.edge_index + atoms)
+            ends.append((graph.edge_index + atoms).tensor_split(2, dim=1))
+            shifts.append(graph.edge_shift.tensor_split(2))
             none = graph.positions.new_zeros(graph.num_graphs, 3)
             fields.append(none if graph.electric_field is None else graph.electric_field)
             groups.append(graph.holders + held)
@@ -160,8 +166,8 @@ class AtomicGraph:
             cell=torch.cat([g.cell for g in graphs]),
             periodic=tuple(p for g in graphs for p in g.periodic),
             total_charge=torch.cat([g.total_charge for g in graphs]),
-            edge_index=torch.cat(edge_index, dim=1),
-            edge_shift=torch.cat([g.edge_shift for g in graphs]),
+            edge_index=torch.cat([e for half in zip(*ends, strict=True) for e in half], dim=1),
+            edge_shift=torch.cat([s for half in zip(*shifts, strict=True) for s in half]),
             counts=tuple(n for g in graphs for n in g.counts),
             ewald=tuple(e for g in graphs for e in g.ewald),
             linearized=tuple(t for g in graphs for t in g.linearized),

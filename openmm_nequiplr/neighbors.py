@@ -95,6 +95,21 @@ def neighbor_list(
     return edge_index, torch.from_numpy(shifts.astype(np.float64))
 
 
+def two_way(
+    edge_index: torch.Tensor, edge_shift: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The edges of a full list with every pair in the first half, and reversed in the second one.
+
+    Parameters
+    ----------
+    edge_index, edge_shift : torch.Tensor
+        As :func:`neighbor_list` returns them.
+    """
+    backward = torch.from_numpy(_is_backward(edge_index.numpy().T, edge_shift.numpy()))
+    ends, shift = edge_index[:, ~backward], edge_shift[~backward]
+    return torch.cat((ends, ends.flip(0)), dim=1), torch.cat((shift, -shift))
+
+
 def pairs_within(
     positions: np.ndarray, cell: np.ndarray | None, cutoff: float, full: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from ase.neighborlist import neighbor_list as ase_neighbor_list
 
 from openmm_nequiplr import neighbors
 from openmm_nequiplr.errors import BoxError, InputError
-from openmm_nequiplr.neighbors import cell_heights, neighbor_list
+from openmm_nequiplr.neighbors import cell_heights, neighbor_list, two_way
 
 CELLS = {
     "cubic": np.diag([9.0, 9.0, 9.0]),
@@ -130,6 +130,22 @@ def test_sorted_by_centre_and_empty_when_alone(rng):
     index, shift = neighbor_list(np.zeros((1, 3)), np.zeros((3, 3)), False, 4.0)
     assert index.shape == (2, 0)
     assert shift.shape == (0, 3)
+
+
+def test_every_pair_and_then_all_of_them_reversed(rng):
+    """Also pairs of an atom and its own images."""
+    points, cell = rng.random((5, 3)) * 3.0, np.diag([3.0, 3.2, 9.0])
+    ends, shift = neighbor_list(points, cell, True, 3.5)
+    paired, images = two_way(ends, shift)
+    half = paired.shape[1] // 2
+    assert bool((ends[0] == ends[1]).any())
+    assert torch.equal(paired[:, :half], paired[:, half:].flip(0))
+    assert torch.equal(images[:half], -images[half:])
+
+    def rows(index, translations):
+        return sorted(map(tuple, np.hstack((index.numpy().T, translations.numpy() + 0.0)).tolist()))
+
+    assert rows(paired, images) == rows(ends, shift)
 
 
 def test_cell_heights():

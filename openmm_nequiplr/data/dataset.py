@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
+from ..neighbors import two_way
 from .structure import Structure
 
 if TYPE_CHECKING:
@@ -185,6 +186,8 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
         )
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None
+    edge_index, edge_shift = two_way(graph.edge_index.cpu(), graph.edge_shift.cpu())
+    graph = replace(graph, edge_index=edge_index, edge_shift=edge_shift).to(model.device)
     labels = Labels.of(structure)
     if not model.config.equilibration:  # it predicts neither
         labels = replace(labels, charges=None, dipole=None)

@@ -141,9 +141,7 @@ class _Convolutions(torch.nn.Module):
     ) -> Edges:
         if not torch.jit.is_scripting():
             graph = edge_index, length, harmonics, num_atoms
-            tabulated = edges_of(self.layers, self.radial_basis, *graph)
-            if tabulated is not None:
-                return tabulated
+            return edges_of(self.layers, self.radial_basis, *graph)
         return Edges(edge_index, length, harmonics, self.radial_basis(length))
 
 

@@ -1,7 +1,7 @@
 """The NequIP convolution (Batzner et al. 2022, arXiv 2101.03164)."""
 
 # TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from ..ops import SortedEdges, compiled, sort_edges
 from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features
 from .e3 import FullyConnectedNet, o3
-from .radial import RadialBasis
+from .radial import RadialBasis, linearized_weights
 from .table import SHORTEST, FrozenWeights, parameters_of
 from .tensor_product import EdgeTensorProduct
 
@@ -44,7 +44,8 @@ class Edges(NamedTuple):
     length : torch.Tensor, shape (E,) or (E/2,), Å
     harmonics : torch.Tensor, shape (E, (l_max + 1)²)
     radial : torch.Tensor, shape (E, num_radial) or (E/2, num_radial), optional
-        Radial basis; without it the radial weights come from tables.
+        Radial basis; without it the radial weights come from tables. Of shape
+        (2, E/2, num_radial) with its derivatives by the length, see :func:`edges_of`.
     order, start : torch.Tensor, optional
         As in :class:`~openmm_nequiplr.ops.SortedEdges`; for tables.
     """
@@ -100,6 +101,7 @@ class InteractionBlock(torch.nn.Module):
         self.sc = None
         if use_sc:
             self.sc = SelfConnection(irreps_in, num_attributes, irreps_out)
+        self._silu = activation == "silu"
         self._sum_shapes = shapes(self.tp.irreps_out)
         self.norm = float(avg_num_neighbors) ** -0.5
         self._frozen: FrozenWeights | None = None
@@ -121,11 +123,20 @@ class InteractionBlock(torch.nn.Module):
             if radial is None:
                 return self._tabulated_sums(features, edges)
         assert radial is not None
-        weights = self.fc(radial)
+        weights = self._linearized(radial, edges.length) if radial.dim() == 3 else self.fc(radial)
         if weights.shape[0] < edges.ends.shape[1]:
             weights = torch.cat((weights, weights))
         total = self.tp(features, edges.harmonics, weights, edges.ends[0], edges.ends[1])
         return total * self.norm
+
+    @torch.jit.unused
+    def linearizable(self) -> bool:
+        """Whether the radial network is one that :func:`.radial.linearized_weights` knows."""
+        return self._silu and type(self.fc) is FullyConnectedNet
+
+    @torch.jit.unused
+    def _linearized(self, radial: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        return linearized_weights(self.fc, radial, length)
 
     @torch.jit.unused
     def _tabulated_sums(self, features: torch.Tensor, edges: Edges) -> torch.Tensor:
@@ -227,21 +238,35 @@ class ConvNetLayer(torch.nn.Module):
 
 
 def edges_of(
-    layers: Iterable[torch.nn.Module],
+    layers: torch.nn.ModuleList,
     basis: RadialBasis,
     ends: torch.Tensor,
     length: torch.Tensor,
     harmonics: torch.Tensor,
     num_atoms: int,
-) -> Edges | None:
-    """Edges for tables of radial weights, or ``None`` where a layer has none for these lengths."""
-    if not compiled(length) or length.numel() == 0:
-        return None
-    for layer in layers:
-        block = layer.conv if type(layer) is ConvNetLayer else None
-        if type(block) is not InteractionBlock or not block.tabulate(basis, length.dtype):
-            return None
-    if not float(length.detach().min()) >= SHORTEST:  # nor for NaN
-        return None
-    _, order, start = sort_edges(ends, num_atoms)
-    return Edges(ends, length, harmonics, None, order, start)
+) -> Edges:
+    """Edges with what the layers need of their lengths, at the least cost.
+
+    Without gradients by parameters that are tables of the radial weights. Where the second half of
+    the edges has the lengths of the first one, what depends on the length is that of the first
+    half. Where training wants forces, the basis comes with its derivatives
+    (:func:`.radial.linearized_weights`).
+    """
+    blocks = [layer.conv for layer in layers if type(layer) is ConvNetLayer]
+    blocks = [block for block in blocks if type(block) is InteractionBlock]
+    usual = len(blocks) == len(layers) and type(basis) is RadialBasis and compiled(length)
+    if (
+        usual
+        and length.numel() > 0
+        and all(block.tabulate(basis, length.dtype) for block in blocks)
+        and float(length.detach().min()) >= SHORTEST  # nor does NaN pass
+    ):
+        _, order, start = sort_edges(ends, num_atoms)
+        return Edges(ends, length, harmonics, None, order, start)
+    half = length.shape[0] // 2
+    if torch.equal(length[:half], length[half:]):
+        length = length[:half]
+    training = usual and length.requires_grad and all(block.training for block in blocks)
+    if training and all(block.linearizable() for block in blocks):
+        return Edges(ends, length, harmonics, basis.along(length))
+    return Edges(ends, length, harmonics, basis(length))

@@ -2,8 +2,12 @@
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+
+from ..ops import silu_along
 
 
 class BesselBasis(torch.nn.Module):
@@ -69,3 +73,46 @@ class RadialBasis(torch.nn.Module):
     def forward(self, length: torch.Tensor) -> torch.Tensor:
         """Values for lengths of shape (E,) in Å: shape (E, num_bessels)."""
         return self.basis(length) * self.cutoff(length).unsqueeze(-1)
+
+    @torch.jit.unused
+    def along(self, length: torch.Tensor) -> torch.Tensor:
+        """Values and their derivatives by the lengths, shape (2, E, num_bessels).
+
+        Differentiable by the roots, and not by the lengths, shape (E,), Å.
+        """
+        r_max = self.basis.r_max
+        with torch.enable_grad():
+            r = length.detach().unsqueeze(-1).requires_grad_()
+            front = 2.0 / r_max * self.cutoff(r) / r
+            (rise,) = torch.autograd.grad(front.sum(), r)
+        r, front = r.detach(), front.detach()
+        frequencies = self.basis.bessel_weights / r_max
+        sine, cosine = torch.sin(frequencies * r), torch.cos(frequencies * r)
+        return torch.stack((front * sine, rise * sine + front * frequencies * cosine))
+
+
+def linearized_weights(
+    network: Iterable[Any], basis: torch.Tensor, length: torch.Tensor
+) -> torch.Tensor:
+    """Radial weights with the right value and first derivative by the length, shape (E, W).
+
+    Training differentiates forces by parameters and never twice by lengths, so one pass with the
+    derivatives beside the values takes the place of a double backward.
+
+    Parameters
+    ----------
+    network : FullyConnectedNet
+        With SiLU between its layers.
+    basis : torch.Tensor, shape (2, E, num_bessels)
+        Of :meth:`RadialBasis.along` for these lengths.
+    length : torch.Tensor, shape (E,), Å
+    """
+    both, gain = basis, 1.0
+    for layer in network:
+        both = both @ (layer.weight * (gain * (layer.h_in * layer.var_in) ** -0.5))
+        gain = layer.var_out**0.5
+        if layer.act is not None:
+            both = silu_along(both)
+            gain *= 1.0 if layer.act._is_id else layer.act.cst
+    values, slopes = gain * both
+    return values + slopes * (length - length.detach()).unsqueeze(-1)

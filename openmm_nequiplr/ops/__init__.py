@@ -3,6 +3,7 @@
 Which of them runs is chosen in :mod:`.choice`, by device and dtype, and nowhere else.
 """
 
+from .activation import silu_along
 from .choice import compiled, references
 from .convolution import Channels, Convolution, Path
 from .convolution_operators import RadialTable, SortedEdges, sort_edges
@@ -15,5 +16,6 @@ __all__ = [
     "SortedEdges",
     "compiled",
     "references",
+    "silu_along",
     "sort_edges",
 ]

@@ -123,6 +123,10 @@ class TrainingModule(pl.LightningModule):
             errors = balance_species(errors, batch.labels, batch.graph.types, names)
         return weighted_loss(weigh_structures(errors, batch.labels), self._loss)
 
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients of the weights alone; those of the positions, behind the forces, cost more."""
+        loss.backward(inputs=[p for p in self.model.parameters() if p.requires_grad])
+
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]
         """Take one step at the scheduled learning rate, then update the average."""
         assert self.learning_rate is not None

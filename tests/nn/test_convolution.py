@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from openmm_nequiplr.model import Evaluator
+from openmm_nequiplr.neighbors import two_way
+from openmm_nequiplr.nn import convolution
 from openmm_nequiplr.ops import convolution_operators, references
 
 pytest.importorskip("numba")
@@ -172,9 +175,12 @@ TRAINED = {
 }
 
 
-def gradients(model, atoms):
+def gradients(model, atoms, order=None):
     """Gradients of a loss of energies, forces and charges by all weights."""
     graph, _ = graph_and_charges(model, atoms)
+    if order is not None:
+        ends, shift = order(graph.edge_index, graph.edge_shift)
+        graph = replace(graph, edge_index=ends, edge_shift=shift)
     model.train().zero_grad()
     output = model(graph, compute_forces=True)
     loss = output.energy.sum() ** 2 + output.forces.square().sum() + output.charges.square().sum()
@@ -191,7 +197,7 @@ def assert_same_gradients(model, atoms, monkeypatch):
         return original(*arguments)
 
     monkeypatch.setattr(convolution_operators, "convolution", counted)
-    found = gradients(model, atoms)
+    found = gradients(model, atoms, two_way)
     assert len(used) == len(layers(model))
     with references():
         expected = gradients(model, atoms)
@@ -210,3 +216,34 @@ def test_training_gradients_equal_those_of_the_references(small_model, crystal, 
 def test_training_with_an_isolated_atom(small_model, molecule, monkeypatch):
     molecule.positions[-1] += 100.0
     assert_same_gradients(small_model(), molecule, monkeypatch)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_training_computes_radial_weights_once_for_a_pair(
+    small_model, crystal, monkeypatch, paired
+):
+    """Values and derivatives in one pass, of half of the edges where these come in pairs."""
+    model, seen = small_model(), []
+    original = convolution.linearized_weights
+
+    def counted(network, basis, length):
+        seen.append(length.shape[0])
+        return original(network, basis, length)
+
+    monkeypatch.setattr(convolution, "linearized_weights", counted)
+    gradients(model, crystal, two_way if paired else None)
+    edges = graph_and_charges(model, crystal)[0].num_edges
+    assert seen == len(layers(model)) * [edges // 2 if paired else edges]
+
+
+@pytest.mark.parametrize("part", ["fc", "radial_basis"])
+def test_a_wrapped_module_is_honoured_in_training(small_model, crystal, part):
+    model = small_model()
+    stack = model.energy_stage.convolutions
+    owner = stack if part == "radial_basis" else stack.layers[0].conv
+    setattr(owner, part, Wrapped(getattr(owner, part)))
+    found = gradients(model, crystal)
+    with references():
+        expected = gradients(model, crystal)
+    for name, one in found.items():
+        assert (one - expected[name]).abs().max() <= 1e-11 * expected[name].abs().max(), name
