@@ -325,8 +325,9 @@ class Evaluator:
             gradient = results.gradients[0]
             forces = to_numpy(results.external_forces)
             forces = forces if gradient is None else forces - to_numpy(gradient)
-            if not compute_stress and len(results.gradients) > 1:
-                outside_forces = -to_numpy(results.gradients[1])
+            others = results.gradients[1:]
+            if not compute_stress and len(others) == 1 and others[0] is not None:
+                outside_forces = -to_numpy(others[0])
         if compute_stress:
             slope = results.gradients[1]
             slope = torch.zeros_like(graph.cell) if slope is None else slope
