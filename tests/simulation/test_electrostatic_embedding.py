@@ -98,6 +98,19 @@ def test_forces_on_both_are_slopes(make_model, mixture, periodic):
     check_forces(system, mixed.positions, moved, 1e-6, group={1})
 
 
+def test_every_platform(make_model, mixture, platform):
+    mixed = mixture()
+    system = embedded(mixed, make_model())
+    results = []
+    for name, properties in (("Reference", {}), (platform[0].getName(), platform[1])):
+        context = context_of(system, mixed.positions, (name, properties))
+        state = context.getState(energy=True, forces=True)
+        forces = state.getForces(asNumpy=True)._value
+        results.append((state.getPotentialEnergy()._value, forces))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-5, abs=0.02)
+    np.testing.assert_allclose(results[1][1], results[0][1], rtol=1e-4, atol=0.5)
+
+
 @pytest.mark.parametrize("periodic", PERIODIC, ids=names)
 def test_interpolation(make_model, mixture, periodic):
     model, mixed = make_model(), mixture(periodic)
