@@ -122,6 +122,15 @@ FEATURES: dict[str, Feature] = {
         {"python torch export ase evaluator": "`createMixedSystem` of openmm-ml does it"},
         note="with either backend",
     ),
+    "embedding": Feature(
+        "Electrostatic embedding in a force field",
+        {
+            "torch export": "a TorchScript graph does not know charges outside",
+            "ase": "it gives forces on its own atoms alone",
+        },
+        note="with a PythonForce by `create_force(outside_charges=…)`; "
+        "[Electrostatic embedding](../guides/embedding.md)",
+    ),
     "charges": Feature(
         "Charges of the current positions",
         {},

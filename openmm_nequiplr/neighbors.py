@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from vesin import NeighborList
 
 from .errors import BoxError, InputError, describe
 from .lattice import reduced_basis
+
+#: Finds pairs and integer images for ``(positions, cell, periodic, cutoff)``.
+PairSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
 
 #: More neighbours than this are refused, or than in a sphere of twice the density of diamond.
 MOST_NEIGHBORS, DENSEST = 2000.0, 0.5
@@ -253,7 +257,10 @@ def _pairs_by_tree(
     """The same by a tree of atoms (SciPy's) and of the images near the cell."""
     from scipy.spatial import cKDTree  # takes long to import, and is seldom needed
 
-    atoms, images = _images_near(points, cell, cutoff if periodic else 0.0)
+    margin, place = np.zeros(3), np.full_like(points, 0.5)
+    if periodic:
+        margin, place = cutoff / cell_heights(cell), points @ np.linalg.inv(cell)
+    atoms, images = _images_near(place, -margin, 1.0 + margin)
     tree = cKDTree(points[atoms] + images @ cell)
     found = cKDTree(points).sparse_distance_matrix(tree, cutoff, output_type="coo_matrix")
     first, second, shifts = found.row, atoms[found.col], images[found.col]
@@ -267,20 +274,52 @@ def _pairs_by_tree(
     return pairs[kept], shifts[kept], found.data[kept]
 
 
+def pairs_between(
+    centers: np.ndarray, others: np.ndarray, cell: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of one set of points with the images of another in a cell; few centers cost little.
+
+    Parameters
+    ----------
+    centers, others : numpy.ndarray, float64, shapes (N, 3) and (M, 3), Å
+        Need not lie inside the cell.
+    cell : numpy.ndarray, float64, shape (3, 3), Å
+    cutoff : float, Å
+
+    Returns
+    -------
+    center, other : numpy.ndarray, int64, shape (P,)
+    shift : numpy.ndarray, int64, shape (P, 3)
+        Integer images of the others.
+    """
+    from scipy.spatial import cKDTree
+
+    inverse, margin = np.linalg.inv(cell), cutoff / cell_heights(cell)
+    inside, place = centers @ inverse, others @ inverse
+    whole = np.floor(place).astype(np.int64)
+    low, high = inside.min(axis=0) - margin, inside.max(axis=0) + margin
+    found, images = _images_near(place - whole, low, high)
+    images -= whole[found]
+    tree = cKDTree(others[found] + images @ cell)
+    near = cKDTree(centers).sparse_distance_matrix(tree, cutoff, output_type="coo_matrix")
+    return near.row.astype(np.int64), found[near.col], images[near.col]
+
+
 def _images_near(
-    points: np.ndarray, cell: np.ndarray, cutoff: float
+    place: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms and their images, int64, (G,) and (G, 3), no farther from the cell than a cutoff."""
-    atoms, none = np.arange(len(points)), np.zeros((len(points), 3), np.int64)
-    if cutoff == 0.0:
-        return atoms, none
-    margin = cutoff / cell_heights(cell) + 1e-9
-    place = points @ np.linalg.inv(cell)
-    steps = [np.arange(-math.ceil(m), math.ceil(m) + 1) for m in margin.tolist()]
+    """Atoms and their images, int64, (G,) and (G, 3), between bounds along the cell vectors.
+
+    Places, shape (N, 3), lie between 0 and 1, as the bounds do in units of the cell vectors.
+    """
+    steps = [
+        np.arange(math.floor(a - 1.0), math.ceil(b) + 1)
+        for a, b in zip(low.tolist(), high.tolist(), strict=True)
+    ]
     near = []
-    for axis in range(3):  # for each step, whether each atom comes near the cell along the axis
+    for axis in range(3):  # for each step, whether each atom is between the bounds along the axis
         moved = place[:, axis] + steps[axis][:, None]
-        near.append((moved > -margin[axis]) & (moved < 1.0 + margin[axis]))
+        near.append((moved > low[axis] - 1e-9) & (moved < high[axis] + 1e-9))
     kept, images = [], []
     for numbers in itertools.product(*(range(len(s)) for s in steps)):
         x, y, z = numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from .errors import InputError, describe
 from .jit import FEWEST_ATOMS, compiled
 from .lattice import displacements
-from .neighbors import neighbor_list
+from .neighbors import PairSearch, neighbor_list
 
 #: Å
 DEFAULT_SKIN = 1.0
@@ -65,6 +66,8 @@ class VerletList:
         Pairs in both directions, or once.
     device : torch.device or str
         Where the pairs are held and chosen. The search itself runs on the CPU.
+    search : callable, optional
+        Finds other pairs than all of them.
 
     Attributes
     ----------
@@ -82,12 +85,13 @@ class VerletList:
         skin: float = DEFAULT_SKIN,
         full: bool = True,
         device: torch.device | str = "cpu",
+        search: PairSearch | None = None,
     ) -> None:
         if not 0.0 <= skin < np.inf:
             raise InputError(describe("skin", skin, "a length (Å), zero or more"))
         self.skin = float(skin)
-        self.full = full
         self.device = torch.device(device)
+        self._search = search or functools.partial(neighbor_list, full=full)
         self.searches = 0
         self._held: _Held | None = None
 
@@ -123,7 +127,7 @@ class VerletList:
             images = held.images_if_complete(points, box, periodic, cutoff)
         if held is None or images is None:
             reach = cutoff + self.skin
-            found = neighbor_list(points, box, periodic, reach, self.full)
+            found = self._search(points, box, periodic, reach)
             index, shift = (tensor.to(self.device) for tensor in found)
             self._held = held = _Held(index, shift, points.copy(), box.copy(), periodic, reach)
             self.searches += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from openmm_nequiplr.training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 ACCURACY = ROOT / "benchmarks" / "accuracy"
+
+
+def test_embedding_beside_pme(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    importlib.import_module("embedding_cost").measure(600, 4, 1)
+    assert re.fullmatch(r"600 charges, 4 atoms .* ratio \d+\.\d+\n", capsys.readouterr().out)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from ase.neighborlist import neighbor_list as ase_neighbor_list
 
 from openmm_nequiplr import neighbors
 from openmm_nequiplr.errors import BoxError, InputError
-from openmm_nequiplr.neighbors import cell_heights, neighbor_list, two_way
+from openmm_nequiplr.neighbors import cell_heights, neighbor_list, pairs_between, two_way
 
 CELLS = {
     "cubic": np.diag([9.0, 9.0, 9.0]),
@@ -154,3 +154,20 @@ def test_cell_heights():
     assert cell_heights(sheared)[1] == pytest.approx(3.0)
     with pytest.raises(BoxError, match="three independent vectors"):
         cell_heights(np.array([[1.0, 0, 0], [2.0, 0, 0], [0, 0, 1.0]]))
+
+
+def test_pairs_between_two_sets_are_some_of_all_pairs(rng):
+    """Also in a cell narrower than the cutoff, of points outside of it."""
+    cell = np.array([[6.0, 0.0, 0.0], [2.0, 5.0, 0.0], [-1.0, 1.5, 7.0]])
+    centers, others = rng.uniform(-9.0, 9.0, (4, 3)), rng.uniform(-9.0, 9.0, (9, 3))
+    index, shift = neighbor_list(np.concatenate((centers, others)), cell, True, 7.5)
+    (first, second), images = index.numpy(), shift.numpy()
+    between = (first < 4) & (second >= 4)
+    expected = {
+        (i, j - 4, *s)
+        for i, j, s in zip(first[between], second[between], images[between].tolist(), strict=True)
+    }
+    atoms, sites, shifts = pairs_between(centers, others, cell, 7.5)
+    found = [(i, j, *s) for i, j, s in zip(atoms, sites, shifts.tolist(), strict=True)]
+    assert len(found) == len(expected) > 100
+    assert set(found) == expected

@@ -158,4 +158,4 @@ save_figure(figure, "mixed_slice.png")
 # %% [markdown]
 # ![A slice through the box: the chain and the water around it](mixed_slice.png)
 #
-# Electrostatic embedding, where the water polarises the chain, does not exist yet.
+# In [electrostatic embedding](../guides/embedding.md) the water polarises the chain.

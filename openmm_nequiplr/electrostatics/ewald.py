@@ -10,21 +10,19 @@ needs anyway and the reciprocal list as short as it can be.
 # TorchScript compiles the operator and reads its annotations: no postponed ones here
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..neighbors import neighbor_list
+from ..neighbors import PairSearch, neighbor_list
 from ..ops.pair_formulas import pair_width, screening
 from .gaussian import GaussianScreening, pair_energy, pair_potential_of, self_coefficient
 from .linearized import LinearizedCoulomb
 from .operator import CoulombOperator
 from .reciprocal import half_index, reciprocal
 
-#: Finds ``(pair_index, pair_shift)``, each pair once, for ``(positions, cell, periodic, cutoff)``.
-PairSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
+#: Finds each pair once.
 half_list: PairSearch = functools.partial(neighbor_list, full=False)
 
 #: Relative size of the first neglected term of the real and the reciprocal sum.

@@ -24,6 +24,16 @@ _CUTOFF_SAFETY = 0.03
 _BALANCE = 0.75
 
 
+# From this accuracy on a mesh may be in single precision.
+_SINGLE_PRECISION = 5e-6
+
+
+def mesh_dtype(dtype: torch.dtype, accuracy: float) -> torch.dtype:
+    """Type of a mesh for a network of some type: single precision where it is accurate enough."""
+    single = dtype == torch.float32 and accuracy >= _SINGLE_PRECISION
+    return torch.float32 if single else torch.float64
+
+
 class MeshParameters(NamedTuple):
     """How a Coulomb sum is split and discretised.
 

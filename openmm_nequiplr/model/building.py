@@ -315,6 +315,19 @@ def check_field(
     return values.copy()
 
 
+def check_surrounded(config: ModelConfig, periodic: bool) -> None:
+    """Refuse charges outside of a model that has none itself.
+
+    Raises
+    ------
+    InputError
+        Also for the published periodic code, whose charges do not interact.
+    """
+    if not config.equilibration or (config.legacy_periodic and periodic):
+        expected = "a model whose charges interact, for charges outside to act on"
+        raise InputError(describe("model", "one without", expected))
+
+
 def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
     given = np.atleast_1d(np.asarray(pbc))
     flags = given.astype(bool)

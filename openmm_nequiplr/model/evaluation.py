@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ import torch
 
 from ..devices import resolve_device
 from ..electrostatics import CoulombOperator
-from ..electrostatics.external import field_potential
+from ..electrostatics.external import OutsideCharges, field_potential
 from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
-from .building import with_lattice_sum
+from .building import check_surrounded, with_lattice_sum
 from .inference import Atoms, Geometry, Inference, Results, seen_charges
 from .memory import ChargeMemory
 from .point_charges import ExternalPointCharges, PointChargeCoulomb, SmoothCoulomb
@@ -42,6 +42,8 @@ class Evaluation:
     ----------
     energy : float, eV
     forces : numpy.ndarray or None, shape (N, 3), eV/Å
+    outside_forces : numpy.ndarray or None, shape (M, 3), eV/Å
+        On the charges outside, if there are some.
     stress : numpy.ndarray or None, shape (3, 3), eV/Å³
         dE/dε / V.
     charges : numpy.ndarray, shape (N,), e
@@ -51,8 +53,8 @@ class Evaluation:
     dipole : numpy.ndarray, shape (3,), e Å
         Σ q r with the positions as given; in a cell it depends on which images they are.
     parts : dict
-        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²), "outside" (in a field) and
-        "coulomb", eV; they sum to the energy.
+        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²), "outside" (in a field or with
+        charges outside) and "coulomb", eV; they sum to the energy.
     residual : float, eV/e
         Largest residual of the two solves.
     iterations : tuple of 2 int
@@ -69,6 +71,24 @@ class Evaluation:
     parts: dict[str, float] = field(default_factory=dict)
     residual: float = 0.0
     iterations: tuple[int, int] = (0, 0)
+    outside_forces: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """M charges around a structure that keep their values, such as those of a force field.
+
+    Parameters
+    ----------
+    charges : OutsideCharges
+    positions : torch.Tensor, float64, shape (M, 3), Å
+    cell : torch.Tensor, float64, shape (3, 3), Å, optional
+        In which they are repeated; not needed where the structure has it.
+    """
+
+    charges: OutsideCharges
+    positions: torch.Tensor
+    cell: torch.Tensor | None = None
 
 
 class Evaluator:
@@ -127,13 +147,17 @@ class Evaluator:
             self.memory.reset()
             raise
 
-    def charges(self, graph: AtomicGraph) -> tuple[np.ndarray, np.ndarray]:
+    def charges(
+        self, graph: AtomicGraph, surroundings: Surroundings | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
         graph, memory = self._prepare(graph)
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
         with self._forgetting(), torch.no_grad():
-            inference, geometry = self._inference(graph, graph.positions, graph.cell, memory)
+            inference, geometry = self._inference(
+                graph, graph.positions, graph.cell, memory, surroundings
+            )
             charges, chi = inference.charges(self._atoms(graph), geometry)
         return to_numpy(charges), to_numpy(chi)
 
@@ -164,6 +188,7 @@ class Evaluator:
         compute_forces: bool = True,
         compute_stress: bool = False,
         point_charge_coulomb: PointChargeCoulomb | None = None,
+        surroundings: Surroundings | None = None,
     ) -> Evaluation:
         """Evaluate one structure.
 
@@ -175,6 +200,8 @@ class Evaluator:
         point_charge_coulomb : callable, optional
             Takes over the point-charge sums (see :data:`PointChargeCoulomb`); without it they are
             done here. It gives no stress.
+        surroundings : Surroundings, optional
+            Charges outside, which the charges of the model feel and act on. They give no stress.
 
         Raises
         ------
@@ -185,7 +212,9 @@ class Evaluator:
             If the equilibration fails.
         """
         with self._forgetting():
-            evaluation = self._evaluate(graph, compute_forces, compute_stress, point_charge_coulomb)
+            evaluation = self._evaluate(
+                graph, compute_forces, compute_stress, point_charge_coulomb, surroundings
+            )
             _check_finite(evaluation)
         return evaluation
 
@@ -195,9 +224,16 @@ class Evaluator:
         compute_forces: bool,
         compute_stress: bool,
         point_charge_coulomb: PointChargeCoulomb | None,
+        surroundings: Surroundings | None,
     ) -> Evaluation:
         graph, memory = self._prepare(graph)
         config = self.model.config
+        if surroundings is not None:
+            check_surrounded(config, bool(graph.periodic[0]))
+            if compute_stress:
+                raise InputError(describe("compute_stress", True, "False with charges outside"))
+            sites = surroundings.positions.detach().clone().requires_grad_()
+            surroundings = replace(surroundings, positions=sites)
         if not config.equilibration or (config.legacy_periodic and graph.periodic[0]):
             return self._differentiated(graph, compute_forces, compute_stress, point_charge_coulomb)
         if compute_stress and point_charge_coulomb is not None:
@@ -212,7 +248,9 @@ class Evaluator:
             if compute_stress:
                 moved, cell = strained(positions, graph.cell, strain, graph.batch)
                 roots.append(strain)
-            inference, geometry = self._inference(graph, moved, cell, memory)
+            elif compute_forces and surroundings is not None:
+                roots.append(surroundings.positions)
+            inference, geometry = self._inference(graph, moved, cell, memory, surroundings)
             if point_charge_coulomb is not None:
                 _delegate(inference, graph, point_charge_coulomb)
             atoms = self._atoms(graph)
@@ -225,6 +263,7 @@ class Evaluator:
         positions: torch.Tensor,
         cell: torch.Tensor,
         memory: ChargeMemory | None,
+        surroundings: Surroundings | None = None,
     ) -> tuple[Inference, Geometry]:
         """What evaluates one structure; tensors with gradients, so nothing of it is kept."""
         model = self.model
@@ -236,6 +275,11 @@ class Evaluator:
         outside = None
         if graph.electric_field is not None:
             outside = field_potential(positions, graph.electric_field)
+        if surroundings is not None:
+            box = cell[0] if graph.periodic[0] else surroundings.cell
+            widths, sites = model.widths[graph.types], surroundings.positions
+            seen = surroundings.charges(positions, widths, sites, box)
+            outside = seen if outside is None else outside + seen
         geometry = Geometry(positions, cell[0], graph.edge_index, length, harmonics, outside)
         return Inference(model, self._solver(graph, operator, memory)), geometry
 
@@ -279,11 +323,14 @@ class Evaluator:
             parts["outside"] = float((seen * geometry.outside.detach()).sum())
         parts["coulomb"] = total - sum(parts.values())
         parts["short_range"] += reference
-        forces, stress = None, None
+        forces, stress, outside_forces = None, None, None
         if compute_forces:
             gradient = results.gradients[0]
             forces = to_numpy(results.external_forces)
             forces = forces if gradient is None else forces - to_numpy(gradient)
+            others = results.gradients[1:]
+            if not compute_stress and len(others) == 1 and others[0] is not None:
+                outside_forces = -to_numpy(others[0])
         if compute_stress:
             slope = results.gradients[1]
             slope = torch.zeros_like(graph.cell) if slope is None else slope
@@ -299,6 +346,7 @@ class Evaluator:
             parts=parts,
             residual=results.residual,
             iterations=results.iterations,
+            outside_forces=outside_forces,
         )
 
     def _differentiated(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..electrostatics import MeshCoulomb, MeshGeometry, MeshParameters, mesh_geometry
+from ..electrostatics.splitting import mesh_dtype
 from ..equilibration import ChargePredictor, WoodburyPreconditioner
 from ..graph import AtomicGraph
 from ..lattice import displacements, matched
@@ -17,8 +18,6 @@ from .solving import MESH_ACCURACY
 
 # An atom that moved farther (Å) since the last structure has not done so within a time step.
 _LONGEST_STEP = 0.3
-# From this accuracy on the mesh of a single-precision model is in single precision as well.
-_SINGLE_PRECISION = 5e-6
 # The splitting is chosen anew once the cell is strained by more than this.
 _SAME_SPLITTING = 0.05
 
@@ -102,8 +101,7 @@ class ChargeMemory:
             points, box, _numpy(widths), self.accuracy, parameters=parameters
         ).to(graph.positions.device)
         constant = self.model.config.coulomb_constant
-        single = self.model.dtype == torch.float32 and self.accuracy >= _SINGLE_PRECISION
-        dtype = torch.float32 if single else torch.float64
+        dtype = mesh_dtype(self.model.dtype, self.accuracy)
         self.operator = MeshCoulomb(positions, cell, widths, geometry, constant, dtype=dtype)
         self.geometry, self._types = geometry, graph.types
         self.geometries += 1

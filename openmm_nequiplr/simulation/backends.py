@@ -63,6 +63,9 @@ def make_force(settings: ComputationSettings, backend: str) -> openmm.Force:
     if backend == "torch" and settings.whole is not None:
         expected = "'python' for a model of isolated molecules in a periodic box"
         raise BackendError(describe("backend", backend, expected))
+    if backend != "python" and settings.outside is not None:
+        expected = "'python' for charges outside, which a TorchScript graph does not know"
+        raise BackendError(describe("backend", backend, expected))
     if backend == "torch":
         force = load_openmmtorch().TorchForce(compile_settings(settings))
         force.setOutputsForces(True)
@@ -84,11 +87,11 @@ def python_force(computation: Computation, backend: str = "python") -> openmm.Fo
 def _configured(force: openmm.Force, settings: ComputationSettings, backend: str) -> openmm.Force:
     force.setName(FORCE_NAME)
     force.setUsesPeriodicBoundaryConditions(settings.periodic or settings.whole is not None)
-    if settings.atoms is not None and backend != "torch":  # whose graph knows its atoms
+    if settings.particles is not None and backend != "torch":  # whose graph knows its atoms
         if not hasattr(force, "setParticles"):
             expected = "one whose force acts on some of the atoms (PythonForce of OpenMM 8.6)"
             raise BackendError(describe("backend", f"{backend!r} here", expected))
-        force.setParticles(settings.atoms)
+        force.setParticles(settings.particles)
     return force
 
 

@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 import openmm
+import torch
 
 from ..devices import resolve_device
+from ..electrostatics.external import OutsideCharges
+from ..electrostatics.splitting import mesh_dtype
 from ..errors import InputError, InstabilityError, NequIPLRError
 from ..graph import AtomicGraph
 from ..lattice import displacements
 from ..model.building import GraphBuilder
-from ..model.evaluation import Evaluation, Evaluator
+from ..model.evaluation import Evaluation, Evaluator, Surroundings
 from ..model.options import DTYPES
 from ..pickling import reduction
-from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
+from ..units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
 from ..whole import WholeMolecules
 from .computation_settings import ComputationSettings, in_volts_per_angstrom
 from .limits import ChargeLimits
@@ -74,6 +77,7 @@ class Computation:
         self._graphs: GraphBuilder | None = None
         self._limits: ChargeLimits | None = None
         self._coulomb: PointChargeCoulomb | None = None
+        self._outside: OutsideCharges | None = None
         self._whole = WholeMolecules()
         self._recent: deque[tuple[_Place, Evaluation]] = deque(maxlen=_REMEMBERED)
         self.evaluations = 0
@@ -89,7 +93,7 @@ class Computation:
 
     def _in_forked_child(self) -> None:
         """Leave behind what a thread of the parent may have been at work on."""
-        self._lock, self._graphs = threading.RLock(), None
+        self._lock, self._graphs, self._outside = threading.RLock(), None, None
         if self._evaluator is not None:
             self._evaluator.memory.reset()
 
@@ -104,10 +108,10 @@ class Computation:
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box.
 
-        The State holds the atoms of the model alone, as a ``PythonForce`` passes it.
+        The State holds the particles that the force acts on, as a ``PythonForce`` passes it.
         """
         try:
-            positions, cell = state_geometry(state, self.settings.periodic)
+            positions, cell = state_geometry(state, self.settings.boxed)
             result = self.evaluate(self.joined(positions, state), cell, self.field(state))
         except NequIPLRError as error:
             self.failure = error
@@ -118,14 +122,19 @@ class Computation:
         except Exception as error:  # only the message survives the way through OpenMM
             self.failure = NequIPLRError(f"{type(error).__name__}: {error}")
             raise self.failure from error
-        forces = np.asarray(result.forces) * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
-        return result.energy * EV_TO_KJ_PER_MOL, forces
+        forces = np.asarray(result.forces)
+        if result.outside_forces is not None:
+            forces = np.concatenate((forces, result.outside_forces))
+        return result.energy * EV_TO_KJ_PER_MOL, forces * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
 
     def geometry(self, state: openmm.State) -> tuple[np.ndarray, np.ndarray | None]:
-        """Positions of the model's atoms and box vectors, Å, in a State of the whole System."""
-        positions, cell = state_geometry(state, self.settings.periodic)
-        if self.settings.atoms is not None:
-            positions = positions[list(self.settings.atoms)]
+        """Positions and box vectors, Å, in a State of the whole System.
+
+        Positions are those of the model's N atoms, and after them of the charges outside.
+        """
+        positions, cell = state_geometry(state, self.settings.boxed)
+        if self.settings.particles is not None:
+            positions = positions[list(self.settings.particles)]
         return self.joined(positions, state), cell
 
     def field(self, state: openmm.State) -> np.ndarray | None:
@@ -140,7 +149,7 @@ class Computation:
         return in_volts_per_angstrom(values)
 
     def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
-        """Positions of the model's atoms, shape (N, 3), Å, at the images that it takes them at."""
+        """Positions, those of the model's atoms at the images that it takes them at, Å."""
         if self.settings.whole is None or not np.isfinite(positions).all():
             return positions
         try:
@@ -148,7 +157,8 @@ class Computation:
         except openmm.OpenMMException:  # the force is not periodic
             box = np.array(self.settings.whole)
         with self._lock:
-            return self._whole(positions, box)
+            own = self._whole(positions[: self.num_atoms], box)
+        return np.concatenate((own, positions[self.num_atoms :]))
 
     def evaluate(
         self,
@@ -160,7 +170,8 @@ class Computation:
 
         Parameters
         ----------
-        positions : numpy.ndarray, shape (N, 3), Å
+        positions : numpy.ndarray, shape (N, 3) or (N + M, 3), Å
+            Of the atoms, and after them of M charges outside, if there are some.
         cell : numpy.ndarray, shape (3, 3), Å, optional
             Rows are box vectors; needed when periodic.
         field : numpy.ndarray, shape (3,), V/Å, optional
@@ -177,7 +188,10 @@ class Computation:
                 if place.same_surroundings(seen) and np.array_equal(positions, seen.positions):
                     return result
             graph = self._graph(positions, cell, place.field)
-            result = self._ready()(graph, point_charge_coulomb=self._coulomb)
+            surroundings = self._surroundings(positions, cell)
+            result = self._ready()(
+                graph, point_charge_coulomb=self._coulomb, surroundings=surroundings
+            )
             self._check(result)
             self.evaluations += 1
             self.solves.append((*result.iterations, result.residual))
@@ -248,8 +262,8 @@ class Computation:
             for seen, result in reversed(self._recent):
                 if place.same_surroundings(seen) and _same_frame(positions, seen.positions, cell):
                     return result.charges
-            charges, _ = self._ready().charges(self._graph(positions, cell, place.field))
-            return charges
+            graph = self._graph(positions, cell, place.field)
+            return self._ready().charges(graph, self._surroundings(positions, cell))[0]
 
     def _field_or_first(self, field: np.ndarray | None) -> np.ndarray | None:
         return self.settings.field_at_start if field is None else field
@@ -278,7 +292,7 @@ class Computation:
             other = _live.get(_warm.popitem(last=False)[0])
             if other is not None and other._lock.acquire(blocking=False):
                 try:
-                    other._evaluator = other._graphs = other._coulomb = None
+                    other._evaluator = other._graphs = other._coulomb = other._outside = None
                     other._recent.clear()
                 finally:
                     other._lock.release()
@@ -288,7 +302,7 @@ class Computation:
     ) -> AtomicGraph:
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         if bad.size:
-            chosen = self.settings.atoms
+            chosen = self.settings.particles
             first = bad[0] if chosen is None else chosen[bad[0]]
             raise InputError(
                 f"positions: expected finite numbers, got NaN or infinity for {bad.size} of "
@@ -309,7 +323,29 @@ class Computation:
                 charge_groups=settings.charge_groups,
                 group_charges=settings.group_charges,
             )
-        return self._graphs(positions, cell, field)
+        own = positions[: self.num_atoms]
+        return self._graphs(own, cell if self.settings.periodic else None, field)
+
+    def _surroundings(self, positions: np.ndarray, cell: np.ndarray | None) -> Surroundings | None:
+        """The charges outside, if there are some."""
+        settings, device = self.settings, self._ready().model.device
+        if settings.outside_charges is None:
+            return None
+        if self._outside is None:
+            dtype, constant = (
+                DTYPES[settings.precision],
+                self._ready().model.config.coulomb_constant,
+            )
+            self._outside = OutsideCharges(
+                torch.tensor(settings.outside_charges, dtype=torch.float64, device=device),
+                settings.outside_width,
+                (constant * COULOMB_CONSTANT) ** 0.5,
+                settings.tolerance,
+                mesh_dtype(dtype, settings.tolerance),
+            )
+        sites = torch.from_numpy(np.array(positions[self.num_atoms :], dtype=np.float64))
+        box = None if cell is None else torch.from_numpy(np.array(cell)).to(device)
+        return Surroundings(self._outside, sites.to(device), box)
 
 
 def _in_forked_child() -> None:

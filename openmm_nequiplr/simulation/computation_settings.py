@@ -15,6 +15,9 @@ from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
 from .serialization import ModelFile
 
+#: Å; charges outside that are wider stand for a mistake in the unit.
+WIDEST = 10.0
+
 
 def in_volts_per_angstrom(field: Sequence[float]) -> np.ndarray:
     """A field in V/nm as an array in V/Å, shape (3,)."""
@@ -57,6 +60,11 @@ class ComputationSettings:
     charge_groups : tuple of int, length N, or None
         Group of each atom, from 0 to F − 1, where the charges of groups are held.
     group_charges : tuple of float, length F, or None, e
+    outside : tuple of int, length M, or None
+        Particles of the System whose charges the model feels.
+    outside_charges : tuple of float, length M, e, or None
+    outside_width : float, Å
+        Gaussian width of these charges.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -77,6 +85,19 @@ class ComputationSettings:
     electric_field: tuple[float, ...] | None = None
     charge_groups: tuple[int, ...] | None = field(default=None, repr=False)
     group_charges: tuple[float, ...] | None = field(default=None, repr=False)
+    outside: tuple[int, ...] | None = field(default=None, repr=False)
+    outside_charges: tuple[float, ...] | None = field(default=None, repr=False)
+    outside_width: float = 0.0
+
+    @property
+    def particles(self) -> tuple[int, ...] | None:
+        """Particles of the System that the force acts on, the model's first; ``None`` for all."""
+        return self.atoms if self.outside is None else (*(self.atoms or ()), *self.outside)
+
+    @property
+    def boxed(self) -> bool:
+        """Whether there is a box that results depend on."""
+        return self.periodic or (self.whole is not None and self.outside is not None)
 
     @property
     def field_at_start(self) -> np.ndarray | None:
@@ -120,7 +141,10 @@ class ComputationSettings:
         """
         values = {**values, **more}
         values.pop("cutoff", None)  # of earlier versions
-        for name in ("symbols", "atoms", "electric_field", "charge_groups", "group_charges"):
+        for name in (
+            "symbols", "atoms", "electric_field", "charge_groups", "group_charges", "outside",
+            "outside_charges",
+        ):  # fmt: skip
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         return cls(**values)

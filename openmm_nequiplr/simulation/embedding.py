@@ -17,6 +17,12 @@ nearest image. openmm-ml leaves these pairs in and subtracts the PME energy of t
 the mesh of the force field, so that errors of the mesh cancel as well. Two things stay with the
 force field: what LJPME and the dispersion correction say about images of ML atoms, and, for models
 of the published periodic code, whose charges do not interact, the charges of images.
+
+Electrostatic embedding takes the charges of the ML atoms out of the force field as well; only its
+Lennard-Jones interactions between ML and MM atoms are left. The model's charges equilibrate in the
+potential of the MM charges and act back on them (:class:`.external.OutsideCharges`):
+
+    E = E_MM(all, ML atoms without charges and interactions of their own) + E_model(ML, MM charges)
 """
 
 from __future__ import annotations
@@ -25,26 +31,30 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import openmm
 from openmm import app, unit
 from openmmml.embeddings.mechanicalembedding import MechanicalEmbedding
+from openmmml.embeddings.utilities import InterpolationHelper
 
 from ..errors import BoxError, InputError, describe
+from .computation import FORCE_NAME
+from .force_field import (
+    charges_of,
+    charges_outside,
+    check_constant,
+    lattice_sums,
+    nonbonded,
+    without_charges,
+)
 from .settings import check_atoms
 
 if TYPE_CHECKING:
     from .mlpotential import NequIPLRPotentialImpl
 
-MECHANICAL = "mechanical"
+MECHANICAL, ELECTROSTATIC = EMBEDDINGS = ("mechanical", "electrostatic")
 #: Arguments of ``createMixedSystem`` that concern the embedding and not the model.
 EMBEDDING_OPTIONS = ("linkAtomDistances",)
 
-_LATTICE_SUMS = (
-    openmm.NonbondedForce.Ewald,
-    openmm.NonbondedForce.PME,
-    openmm.NonbondedForce.LJPME,
-)
 # Their energy among the ML atoms cannot be removed.
 _INSEPARABLE = {
     "AmoebaMultipoleForce",
@@ -67,6 +77,7 @@ def create_mixed_system(
     interpolate: bool,
     return_info: bool,
     args: dict[str, Any],
+    embedding: str = MECHANICAL,
 ) -> openmm.System | dict[str, Any]:
     """Put a model in the place of the force field for some atoms.
 
@@ -90,6 +101,7 @@ def create_mixed_system(
         Return System, topology and mapping of indices instead of the System alone.
     args : dict
         Options of the model and of the embedding.
+    embedding : {"mechanical", "electrostatic"}
 
     Raises
     ------
@@ -107,23 +119,78 @@ def create_mixed_system(
     _check_sites(topology, system, chosen)
     args = _with_total_charge(system, chosen, args)
     topology, sites = _without_gaps(topology)
-    source = potential if _lattice_sums(system) else _without_images(potential, system)
+    create = _mechanical if embedding == MECHANICAL else _electrostatic
+    mixed = create(
+        potential, _checked_box(topology, system), system, chosen, force_group, interpolate, args
+    )
+    for atom in mixed["topology"].atoms():
+        if atom.index in sites:
+            atom.element = None
+    return mixed if return_info else mixed["system"]
+
+
+def _mechanical(
+    potential: NequIPLRPotentialImpl,
+    topology: app.Topology,
+    system: openmm.System,
+    atoms: list[int],
+    force_group: int,
+    interpolate: bool,
+    args: dict[str, Any],
+) -> dict[str, Any]:
+    source = potential if lattice_sums(system) else _without_images(potential, system)
+    mixed = MechanicalEmbedding().createMixedSystem(
+        source, topology, system, atoms, force_group, interpolate, returnInfo=True, **args
+    )
+    _complete_subtraction(mixed["system"])
+    return mixed
+
+
+def _electrostatic(
+    potential: NequIPLRPotentialImpl,
+    topology: app.Topology,
+    system: openmm.System,
+    atoms: list[int],
+    force_group: int,
+    interpolate: bool,
+    args: dict[str, Any],
+) -> dict[str, Any]:
+    """Mechanical embedding in a force field without charges of the ML atoms; they feel the rest."""
+    check_constant(system)
+    source = copy.copy(potential)
+    source.sums_images = False  # there are no charges to subtract
+    source.outside_charges = charges_outside(topology, system, atoms)
     mixed = MechanicalEmbedding().createMixedSystem(
         source,
-        _checked_box(topology, system),
-        system,
-        chosen,
+        topology,
+        without_charges(system, atoms),
+        atoms,
         force_group,
-        interpolate,
-        returnInfo=return_info,
+        False,
+        returnInfo=True,
         **args,
     )
-    _complete_subtraction(mixed["system"] if return_info else mixed)
-    if return_info:
-        for atom in mixed["topology"].atoms():
-            if atom.index in sites:
-                atom.element = None
+    if interpolate:
+        _interpolate(mixed["system"], topology, system, atoms)
     return mixed
+
+
+def _interpolate(
+    mixed: openmm.System, topology: app.Topology, system: openmm.System, atoms: list[int]
+) -> None:
+    """Let ``lambda_interpolate`` lead from a force field to a mixed system with other charges."""
+    force_field, helper = copy.deepcopy(system), InterpolationHelper()
+    while force_field.getNumParticles() < mixed.getNumParticles():  # link atoms
+        force_field.addParticle(0.0)
+        for force in nonbonded(force_field):
+            force.addParticle(0.0, 1.0, 0.0)
+    for index in reversed(range(mixed.getNumForces())):
+        if mixed.getForce(index).getName() == FORCE_NAME:
+            helper.addMLTerm(copy.deepcopy(mixed.getForce(index)))
+            mixed.removeForce(index)
+    helper.addMMBondedTerms(force_field, topology, atoms)
+    helper.setupNonbonded(mixed, force_field)
+    helper.setupInterpolation(mixed)
 
 
 def with_box(topology: app.Topology, system: openmm.System) -> app.Topology:
@@ -179,20 +246,6 @@ def _checked_box(topology: app.Topology, system: openmm.System) -> app.Topology:
     return with_box(topology, system)
 
 
-def _nonbonded(system: openmm.System) -> list[openmm.NonbondedForce]:
-    return [force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)]
-
-
-def _lattice_sums(system: openmm.System) -> list[openmm.NonbondedForce]:
-    return [force for force in _nonbonded(system) if force.getNonbondedMethod() in _LATTICE_SUMS]
-
-
-def _charges(force: openmm.NonbondedForce) -> np.ndarray:
-    """Force-field charges, shape (N,), e."""
-    count = force.getNumParticles()
-    return np.array([force.getParticleParameters(index)[0]._value for index in range(count)])
-
-
 def _without_images(
     potential: NequIPLRPotentialImpl, system: openmm.System
 ) -> NequIPLRPotentialImpl:
@@ -201,7 +254,7 @@ def _without_images(
     openmm-ml refuses a model with images of charges beside a force field without them. Without
     charges there is no contradiction; without a box neither.
     """
-    charged = any(_charges(force).any() for force in _nonbonded(system))
+    charged = any(charges_of(force).any() for force in nonbonded(system))
     if system.usesPeriodicBoundaryConditions() and charged and potential.sums_images:
         expected = (
             "PME (or Ewald) for the charges of the force field, because the model sums its own"
@@ -219,7 +272,7 @@ def _check_forces(system: openmm.System, chosen: set[int]) -> None:
         if kind in _INSEPARABLE:
             expected = "forces whose part among the chosen atoms can be taken out"
             raise InputError(describe("system", kind, expected))
-    for force in _nonbonded(system):
+    for force in nonbonded(system):
         for index in range(force.getNumParticleParameterOffsets()):
             if force.getParticleParameterOffset(index)[1] in chosen:
                 raise InputError(_offset_message())
@@ -227,9 +280,9 @@ def _check_forces(system: openmm.System, chosen: set[int]) -> None:
             exception = force.getExceptionParameterOffset(index)[1]
             if set(force.getExceptionParameters(exception)[:2]) <= chosen:
                 raise InputError(_offset_message())
-    if len(_lattice_sums(system)) > 1:
+    if len(lattice_sums(system)) > 1:
         expected = "one NonbondedForce with a lattice sum"
-        raise InputError(describe("system", f"{len(_lattice_sums(system))} of them", expected))
+        raise InputError(describe("system", f"{len(lattice_sums(system))} of them", expected))
 
 
 def _offset_message() -> str:
@@ -243,7 +296,7 @@ def _with_total_charge(
     """Ask for the total charge unless the force field says that there is none."""
     if any(name in args for name in ("totalCharge", "charge", "total_charge")):
         return args
-    charges = [_charges(force)[list(chosen)] for force in _nonbonded(system)]
+    charges = [charges_of(force)[list(chosen)] for force in nonbonded(system)]
     total = sum(float(each.sum()) for each in charges)
     if round(total) != 0:
         raise InputError(
@@ -269,7 +322,7 @@ def _check_sites(topology: app.Topology, system: openmm.System, chosen: Sequence
         acts = any(
             force.getParticleParameters(index)[0]._value
             or force.getParticleParameters(index)[2]._value
-            for force in _nonbonded(system)
+            for force in nonbonded(system)
         )
         if acts:
             got = f"those that carry the virtual site {index}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from io import BytesIO
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from openmm import app
 
+from ..checks import check_names
 from ..describe import describe_atoms, describe_charges, describe_groups
 from ..model import NequIPLRPotential, load_model
 from ..model.options import DTYPES
@@ -24,6 +26,8 @@ from .serialization import load_embedded
 from .settings import ForceOptions, computation_settings
 from .structure_files import read_structure
 from .topology import element_symbols
+
+_NOT_HERE = {"outside_charges": "a graph does not know charges outside (a PythonForce does)"}
 
 
 def export_torch_force(
@@ -75,6 +79,8 @@ def export_torch_force(
     UnknownElementError, BoxError, InputError
         As in :func:`~openmm_nequiplr.create_system`.
     """
+    known = [each.name for each in dataclasses.fields(ForceOptions) if each.name != "long_range"]
+    check_names(options, known, _NOT_HERE)
     chosen = ForceOptions(long_range="graph", **options)
     settings = computation_settings(topology, model, chosen, total_charge=total_charge)
     own = load_embedded(settings.model)

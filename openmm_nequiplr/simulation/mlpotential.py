@@ -17,14 +17,18 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from ..errors import InputError, describe, unknown
 from ..model import NequIPLRPotential
-from .embedding import EMBEDDING_OPTIONS, MECHANICAL, create_mixed_system, join_links, with_box
+from .embedding import EMBEDDING_OPTIONS, EMBEDDINGS, create_mixed_system, join_links, with_box
 from .settings import ForceOptions, as_model
 from .system import create_force
 
 #: The total charge: openmm-ml's potentials say ``charge``, :func:`create_system` its own name.
 CHARGE_NAMES = ("totalCharge", "charge", "total_charge")
 #: Options of :func:`create_force` that ``createSystem`` and ``createMixedSystem`` pass on.
-FORCE_OPTIONS = (*(each.name for each in dataclasses.fields(ForceOptions)), "embed_model")
+FORCE_OPTIONS = (
+    *(each.name for each in dataclasses.fields(ForceOptions)),
+    "embed_model",
+    "outside_width",
+)
 
 
 class NequIPLRPotentialImpl(MLPotentialImpl):
@@ -36,7 +40,9 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
     ``createSystem`` and ``createMixedSystem`` take, besides their own arguments, ``totalCharge``
     (or ``charge``; e, of the atoms that the model acts on; if it is left out and neither a force
     field nor ``group_charges`` tell it, 0 is assumed with a warning) and the fields of
-    :class:`.settings.ForceOptions`.
+    :class:`.settings.ForceOptions`. ``createMixedSystem`` with
+    ``embedding="electrostatic"`` takes ``outside_width`` (Å or a Quantity) of the force field's
+    charges.
 
     Parameters
     ----------
@@ -57,6 +63,8 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         self.model = as_model(model)
         #: Whether the model sums the Coulomb energy of periodic images itself.
         self.sums_images = not (self.model.config.legacy_periodic or self.model.config.isolated)
+        #: Charges of a force field that the model feels, e, by index.
+        self.outside_charges: dict[int, float] = {}
 
     def addForces(
         self,
@@ -90,7 +98,10 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         if chosen is not None and options.get("charge_groups") is not None:
             topology, groups = join_links(topology, system, chosen, options["charge_groups"])
             options["charge_groups"] = groups
-        force = create_force(topology, self.source, atoms=chosen, **options)
+        outside = self.outside_charges
+        force = create_force(
+            topology, self.source, atoms=chosen, outside_charges=outside, **options
+        )
         force.setForceGroup(forceGroup)
         system.addForce(force)
 
@@ -107,15 +118,15 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
     ) -> openmm.System | dict[str, Any]:
         """Make a mixed System; see :func:`.embedding.create_mixed_system`."""
         if embedding not in self.getSupportedEmbeddings():
-            raise InputError(describe("embedding", embedding, repr(MECHANICAL)))
+            raise InputError(describe("embedding", embedding, " or ".join(map(repr, EMBEDDINGS))))
         force_options(args)  # fail now
         return create_mixed_system(
-            self, topology, system, atoms, forceGroup, interpolate, returnInfo, args
+            self, topology, system, atoms, forceGroup, interpolate, returnInfo, args, embedding
         )
 
     def getSupportedEmbeddings(self) -> list[str]:
         """Mechanical embedding is openmm-ml's, with the gaps that matter here closed."""
-        return [MECHANICAL]
+        return list(EMBEDDINGS)
 
     def getMLLongRange(self) -> bool:
         """Whether the force field must leave the images of the model's atoms to the model."""

@@ -170,7 +170,7 @@ class ChargeReporter(RecordReporter):
         positions, cell = computation.geometry(state)
         charges = computation.charges(positions, cell, computation.field(state))
         frame = self._frame(file, simulation, state)
-        frame["dipole"] = charges @ self._followed(positions, cell)
+        frame["dipole"] = charges @ self._followed(positions[: len(charges)], cell)
         frame["charges"] = charges
         file.write(frame)
 

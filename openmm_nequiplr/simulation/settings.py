@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,14 @@ from openmm import app, unit
 from ..checks import check_choice, is_number
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
-from ..model.building import check_field
+from ..model.building import check_field, check_surrounded
 from ..model.io import read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
 from ..pretrained import model_path
 from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .charge_groups import plain_charges, plain_groups, topology_groups
-from .computation_settings import ComputationSettings
+from .computation_settings import WIDEST, ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
 from .serialization import ModelFile
@@ -108,6 +108,8 @@ def computation_settings(
     atoms: Sequence[int] | None = None,
     total_charge: Any = None,
     embed_model: bool = True,
+    outside_charges: Mapping[int, Any] | None = None,
+    outside_width: Any = 0.0,
 ) -> ComputationSettings:
     """Check what a force is made of.
 
@@ -134,6 +136,10 @@ def computation_settings(
             expected = "None for a model without charges"
             raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
     several = held is not None and len(held.charges) > 1
+    width = _length("outside_width", outside_width)
+    charges = _check_outside(outside_charges, width, chosen)
+    if charges:
+        check_surrounded(model.config, box is not None)
     settings = ComputationSettings(
         model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
@@ -152,6 +158,9 @@ def computation_settings(
         electric_field=options.electric_field,
         charge_groups=tuple(held.groups.tolist()) if held and several else None,
         group_charges=tuple(held.charges.tolist()) if held and several else None,
+        outside=tuple(charges) or None,
+        outside_charges=tuple(charges.values()) or None,
+        outside_width=width,
     )
     if settings.field_at_start is not None:
         check_field(model.config, settings.periodic, settings.field_at_start)
@@ -318,7 +327,42 @@ def _plain_field(value: Any) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def _plain_charge(value: Any) -> float:
+def _length(name: str, value: Any) -> float:
+    """A length of at least 0, or a Quantity; in Å."""
+    number = value
+    if unit.is_quantity(value) and value.unit.is_compatible(unit.angstrom):
+        number = value.value_in_unit(unit.angstrom)
+    if not is_number(number) or not 0.0 <= number < WIDEST:
+        raise InputError(describe(name, value, f"a length in Å from 0 to {WIDEST:g}"))
+    return float(number)
+
+
+def _check_outside(
+    charges: Mapping[int, Any] | None, width: float, atoms: tuple[int, ...] | None
+) -> dict[int, float]:
+    """Charges outside by particle, e; without those that are 0."""
+    if not charges and width != 0.0:
+        raise InputError(describe("outside_width", width, "0 without charges outside"))
+    if not charges:
+        return {}
+    if not isinstance(charges, Mapping):
+        raise InputError(describe("outside_charges", type(charges).__name__, "a dictionary"))
+    if atoms is None:
+        expected = "None unless atoms tells which particles are the model's"
+        raise InputError(describe("outside_charges", f"{len(charges)} charges", expected))
+    found = {}
+    for index, value in charges.items():
+        if isinstance(index, bool) or not isinstance(index, int | np.integer) or index < 0:
+            raise InputError(describe("outside_charges", index, "indices of particles"))
+        found[int(index)] = _plain_charge(value, f"outside_charges[{index}]")
+    twice = sorted(found.keys() & set(atoms))
+    if twice:
+        expected = "particles that the model does not act on"
+        raise InputError(describe("outside_charges", f"its atom {twice[0]}", expected))
+    return {index: value for index, value in found.items() if value != 0.0}
+
+
+def _plain_charge(value: Any, name: str = "total_charge") -> float:
     """A finite number, or a Quantity; in e."""
     expected = "a number in units of elementary charge, finite"
     number = value
@@ -326,7 +370,7 @@ def _plain_charge(value: Any) -> float:
         try:
             number = value.value_in_unit(unit.elementary_charge)
         except (TypeError, AttributeError) as error:
-            raise InputError(describe("total_charge", value, expected)) from error
+            raise InputError(describe(name, value, expected)) from error
     if not is_number(number):
-        raise InputError(describe("total_charge", value, expected))
+        raise InputError(describe(name, value, expected))
     return float(number)

@@ -124,7 +124,7 @@ class StabilityReporter(Reporter):
             return {"energy": f"the potential energy is {energy}"}
         positions, cell = computation.geometry(state)
         field = computation.field(state)
-        found = {"distance": self._bonds.trouble(positions, cell, indices)}
+        found = {"distance": self._bonds.trouble(positions[: computation.num_atoms], cell, indices)}
         limits = computation.charge_limits
         if limits is not None:
             charges = computation.charges(positions, cell, field)
@@ -132,7 +132,7 @@ class StabilityReporter(Reporter):
         found["temperature"] = self._heat(state)
         if self._reference is None:
             self._reference = energy
-        fall, allowed = self._reference - energy, deepest_fall(len(positions))
+        fall, allowed = self._reference - energy, deepest_fall(computation.num_atoms)
         if fall > allowed:
             strongest = computation.strongest(positions, cell, field)
             found["energy"] = (

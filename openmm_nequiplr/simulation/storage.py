@@ -25,7 +25,7 @@ from ..pickling import read_pickled, restore
 from ..writing import replace_file
 from .backends import BACKENDS, make_force, python_force, resolve_backend
 from .computation import FORCE_NAME, Computation
-from .computation_settings import ComputationSettings
+from .computation_settings import WIDEST, ComputationSettings
 from .lookup import force_backend, force_computation
 from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
 from .torchforce import restored_graph
@@ -296,6 +296,7 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
     except TypeError as error:
         raise InputError(f"system: its settings are incomplete: {error}") from error
     symbols, atoms = settings.symbols, settings.atoms
+    outside, charges = settings.outside, settings.outside_charges
     good: dict[str, tuple[bool, str]] = {
         "symbols": (_all(symbols, str), "element symbols"),
         "periodic": (isinstance(settings.periodic, bool), "true or false"),
@@ -310,6 +311,20 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
             atoms is None
             or (_all(atoms, int) and min(atoms) >= 0 and len(set(atoms)) == len(symbols)),
             "different indices, as many as symbols",
+        ),
+        "outside": (
+            outside is None
+            or (_all(outside, int) and min(outside) >= 0 and not set(outside) & set(atoms or ())),
+            "indices of other particles",
+        ),
+        "outside_charges": (
+            outside is charges is None
+            or (_all(charges, float) and len(outside or ()) == len(charges or ())),
+            "a number for each particle outside",
+        ),
+        "outside_width": (
+            is_number(settings.outside_width) and 0 <= settings.outside_width < WIDEST,
+            f"a number from 0 to {WIDEST:g}",
         ),
     }
     for name, (right, expected) in good.items():

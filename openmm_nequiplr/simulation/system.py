@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +192,8 @@ def create_force(
     atoms: Sequence[int] | None = None,
     total_charge: Any = None,
     embed_model: bool = True,
+    outside_charges: Mapping[int, Any] | None = None,
+    outside_width: Any = 0.0,
     **options: Any,
 ) -> openmm.Force:
     """Make the force of :func:`create_system`, for your own System.
@@ -204,6 +206,12 @@ def create_force(
         atoms do not matter.
     total_charge : float or Quantity, e
         Charge of these atoms; also ``charge``.
+    outside_charges : dict of int to float or Quantity, e, optional
+        Charges of other particles of the System, by index. The model's charges feel them and act on
+        them (electrostatic embedding); what these charges do to one another is left to the System.
+        In a box all images are summed. It needs ``atoms``, and backend ``"python"``.
+    outside_width : float (Å) or Quantity
+        Width σ of Gaussians in place of points for these charges, against overpolarisation.
     topology, model, embed_model, **options
         As for :func:`create_system`.
 
@@ -218,7 +226,14 @@ def create_force(
         of the particles (before 8.6), an InputError also if ``atoms`` is not a list of indices.
     """
     return _force(
-        topology, model, options, atoms=atoms, total_charge=total_charge, embed_model=embed_model
+        topology,
+        model,
+        options,
+        atoms=atoms,
+        total_charge=total_charge,
+        embed_model=embed_model,
+        outside_charges=outside_charges,
+        outside_width=outside_width,
     )[0]
 
 

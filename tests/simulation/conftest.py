@@ -10,7 +10,7 @@ import numpy as np
 import openmm
 import pytest
 
-from .mixture import make_mixture
+from .mixture import make_mixture, make_salt_and_water
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -149,3 +149,9 @@ def run_options(inputs: Path) -> Any:
 def mixture(molecule: Atoms) -> Any:
     """Factory of mixtures of ML atoms and others."""
     return functools.partial(make_mixture, molecule)
+
+
+@pytest.fixture
+def salt_and_water() -> Any:
+    """Topology and System of two atoms of a model beside water of four sites."""
+    return make_salt_and_water()

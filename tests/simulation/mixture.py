@@ -155,6 +155,35 @@ def make_mixture(molecule, periodic=True, ml_charge=0.0):
     )
 
 
+SITES = 0.1 * np.array(
+    [[0, 0, 0], [2.5, 0, 0], [0, 3.0, 1.0], [0.8, 3.5, 1.0], [-0.8, 3.5, 1.0], [0, 0, 0]]
+)
+SITE_CHARGES = [0.7, -0.7, 0.0, 0.5, 0.5, -1.0]
+
+
+def make_salt_and_water():
+    """Topology and System of Na and Cl (of the model) beside one molecule of 4-site water."""
+    topology, system, force = app.Topology(), openmm.System(), openmm.NonbondedForce()
+    chain = topology.addChain()
+    for name, residue in (("Na", "NA"), ("Cl", "CL")):
+        element = app.Element.getBySymbol(name)
+        topology.addAtom(name, element, topology.addResidue(residue, chain))
+    water = topology.addResidue("HOH", chain)
+    for name in ("O", "H1", "H2"):
+        topology.addAtom(name, app.Element.getBySymbol(name[0]), water)
+    topology.addAtom("M", None, water)
+    for index, charge in enumerate(SITE_CHARGES):
+        system.addParticle(0.0 if index == 5 else 20.0)
+        force.addParticle(charge, 0.25, 0.3)
+    system.setVirtualSite(5, openmm.ThreeParticleAverageSite(2, 3, 4, 0.8, 0.1, 0.1))
+    for i in range(2, 6):
+        for j in range(i):
+            if j >= 2:
+                force.addException(j, i, 0.0, 1.0, 0.0)
+    system.addForce(force)
+    return topology, system
+
+
 def potential_of(model):
     from openmmml import MLPotential
 

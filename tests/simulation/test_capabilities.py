@@ -20,8 +20,10 @@ from openmm_nequiplr import (
     export_torch_force,
     simulation,
 )
+from openmm_nequiplr.electrostatics.external import OutsideCharges
 from openmm_nequiplr.errors import NequIPLRError
 from openmm_nequiplr.model import Evaluator
+from openmm_nequiplr.model.evaluation import Surroundings
 from openmm_nequiplr.simulation import create_force, current_evaluation, from_atoms
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
@@ -246,6 +248,42 @@ class Trial:
         system = potential.createMixedSystem(topology, field, mixture.ml, totalCharge=0)
         context = context_of(system, mixture.positions)
         assert np.isfinite(context.getState(energy=True).getPotentialEnergy()._value)
+
+    def embedding(self) -> None:
+        """A charge beside the atoms moves theirs."""
+        from ase import Atoms
+
+        model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
+        charge, site = 1.0, atoms.positions.max(axis=0) + 3.0
+        if self.door in ("ase", "export"):
+            energy(self.door, model, atoms, folder=self.folder, outside_charges={8: charge})
+            return
+        alone = evaluate_eagerly(model, atoms.numbers, atoms.positions, None).charges
+        start, system = from_atoms(atoms + Atoms("Na", [site])), openmm.System()
+        inside = list(range(len(atoms)))
+        for _ in range(len(atoms) + 1):
+            system.addParticle(20.0)
+        if self.door == "evaluator":
+            outside = OutsideCharges(torch.tensor([charge], dtype=torch.float64))
+            around = Surroundings(outside, torch.from_numpy(site[None]))
+            graph = model.build_graph(atoms.numbers, atoms.positions)
+            found = Evaluator(model)(graph, surroundings=around).charges
+        elif self.door == "openmmml":
+            force = openmm.NonbondedForce()
+            for index in range(len(atoms) + 1):
+                force.addParticle(charge if index == len(atoms) else 0.0, 0.3, 0.0)
+            system.addForce(force)
+            potential = pytest.importorskip("openmmml").MLPotential("nequiplr", modelPath=model)
+            arguments = start.topology, system, inside
+            system = potential.createMixedSystem(*arguments, embedding="electrostatic", charge=0)
+            found = current_evaluation(context_of(system, start.positions)).charges
+        else:
+            options = {"backend": BACKENDS[self.door], "outside_charges": {len(atoms): charge}}
+            system.addForce(
+                create_force(start.topology, model, atoms=inside, total_charge=0, **options)
+            )
+            found = current_evaluation(context_of(system, start.positions)).charges
+        assert np.abs(found - alone).max() > 1e-3
 
     def charges(self) -> None:
         model, atoms = self.fixture("tiny_model"), self.fixture("cluster")

@@ -97,5 +97,5 @@ def test_another_embedding_is_refused(make_model, mixture):
     mixed = mixture()
     impl = potential_of(make_model())._impl
     arguments = (mixed.topology(), mixed.system(), list(mixed.ml), 0, False)
-    with pytest.raises(InputError, match="embedding: expected 'mechanical', got 'electrostatic'"):
-        impl.createMixedSystem(*arguments, "electrostatic")
+    with pytest.raises(InputError, match="'mechanical' or 'electrostatic', got 'polarizable'"):
+        impl.createMixedSystem(*arguments, "polarizable")

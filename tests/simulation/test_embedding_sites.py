@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import openmm
 import pytest
 from openmm import app
@@ -12,36 +11,7 @@ pytest.importorskip("openmmml", reason="openmm-ml is not installed")
 from openmm_nequiplr import create_system
 from openmm_nequiplr.errors import InputError
 
-from .mixture import energy_of, potential_of
-
-POSITIONS = 0.1 * np.array(
-    [[0, 0, 0], [2.5, 0, 0], [0, 3.0, 1.0], [0.8, 3.5, 1.0], [-0.8, 3.5, 1.0], [0, 0, 0]]
-)
-CHARGES = [0.7, -0.7, 0.0, 0.5, 0.5, -1.0]
-
-
-@pytest.fixture
-def salt_and_water():
-    """Na and Cl (of the model) beside one molecule of 4-site water, without a box."""
-    topology, system, force = app.Topology(), openmm.System(), openmm.NonbondedForce()
-    chain = topology.addChain()
-    for name, residue in (("Na", "NA"), ("Cl", "CL")):
-        element = app.Element.getBySymbol(name)
-        topology.addAtom(name, element, topology.addResidue(residue, chain))
-    water = topology.addResidue("HOH", chain)
-    for name in ("O", "H1", "H2"):
-        topology.addAtom(name, app.Element.getBySymbol(name[0]), water)
-    topology.addAtom("M", None, water)
-    for index, charge in enumerate(CHARGES):
-        system.addParticle(0.0 if index == 5 else 20.0)
-        force.addParticle(charge, 0.25, 0.3)
-    system.setVirtualSite(5, openmm.ThreeParticleAverageSite(2, 3, 4, 0.8, 0.1, 0.1))
-    for i in range(2, 6):
-        for j in range(i):
-            if j >= 2:
-                force.addException(j, i, 0.0, 1.0, 0.0)
-    system.addForce(force)
-    return topology, system
+from .mixture import SITE_CHARGES, SITES, energy_of, potential_of
 
 
 def pair_energy(first, second):
@@ -49,9 +19,9 @@ def pair_energy(first, second):
     system, force = openmm.System(), openmm.NonbondedForce()
     for index in (first, second):
         system.addParticle(1.0)
-        force.addParticle(CHARGES[index], 0.25, 0.3)
+        force.addParticle(SITE_CHARGES[index], 0.25, 0.3)
     system.addForce(force)
-    return energy_of(system, POSITIONS[[first, second]])
+    return energy_of(system, SITES[[first, second]])
 
 
 @pytest.mark.parametrize("interpolate", [False, True])
@@ -67,9 +37,9 @@ def test_sites_are_no_obstacle(make_model, salt_and_water, interpolate):
     for atom in list(topology.atoms())[:2]:
         residue = alone.addResidue("ION", alone.addChain())
         alone.addAtom(atom.name, atom.element, residue)
-    expected = energy_of(force_field, POSITIONS) - pair_energy(0, 1)
-    expected += energy_of(create_system(alone, model, total_charge=0), POSITIONS[:2])
-    assert energy_of(made["system"], POSITIONS) == pytest.approx(expected, abs=1e-4)
+    expected = energy_of(force_field, SITES) - pair_energy(0, 1)
+    expected += energy_of(create_system(alone, model, total_charge=0), SITES[:2])
+    assert energy_of(made["system"], SITES) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(

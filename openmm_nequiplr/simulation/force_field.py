@@ -1,0 +1,105 @@
+"""Charges of a force field, for a model that takes the place of a part of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import numpy as np
+import openmm
+from openmm import app
+
+from ..errors import InputError, describe
+
+_LATTICE_SUMS = (
+    openmm.NonbondedForce.Ewald,
+    openmm.NonbondedForce.PME,
+    openmm.NonbondedForce.LJPME,
+)
+
+
+def nonbonded(system: openmm.System) -> list[openmm.NonbondedForce]:
+    """The NonbondedForces of a System."""
+    return [force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)]
+
+
+def lattice_sums(system: openmm.System) -> list[openmm.NonbondedForce]:
+    """Those that sum charges over all images."""
+    return [force for force in nonbonded(system) if force.getNonbondedMethod() in _LATTICE_SUMS]
+
+
+def charges_of(force: openmm.NonbondedForce) -> np.ndarray:
+    """Charges of a force, shape (particles,), e."""
+    count = force.getNumParticles()
+    return np.array([force.getParticleParameters(index)[0]._value for index in range(count)])
+
+
+def check_constant(system: openmm.System) -> None:
+    """Refuse charges that change or that other forces hold, and Coulomb sums with a cutoff.
+
+    Raises
+    ------
+    InputError
+    """
+    for force in system.getForces():
+        names: set[str] = set()
+        if isinstance(force, openmm.CustomNonbondedForce):
+            count = force.getNumPerParticleParameters()
+            names = {force.getPerParticleParameterName(k).lower() for k in range(count)}
+        if isinstance(force, openmm.GBSAOBCForce | openmm.CustomGBForce) or names & {"q", "charge"}:
+            expected = "charges in a NonbondedForce alone, because the model's take their place"
+            raise InputError(describe("system", type(force).__name__, expected))
+    whole = (*_LATTICE_SUMS, openmm.NonbondedForce.NoCutoff)
+    for force in nonbonded(system):
+        if force.getNonbondedMethod() not in whole and charges_of(force).any():
+            expected = "PME (or NoCutoff without a box) for the charges of the force field"
+            raise InputError(describe("system", "charges with a cutoff", expected))
+        scales = [
+            force.getParticleParameterOffset(k)[2]
+            for k in range(force.getNumParticleParameterOffsets())
+        ] + [
+            force.getExceptionParameterOffset(k)[2]
+            for k in range(force.getNumExceptionParameterOffsets())
+        ]
+        if any(scales):
+            expected = "charges that stay as they are"
+            raise InputError(describe("system", "charges with parameter offsets", expected))
+
+
+def without_charges(system: openmm.System, atoms: Collection[int]) -> openmm.System:
+    """A copy in which some atoms have no charges, in exceptions neither."""
+    changed, among = copy.deepcopy(system), set(atoms)
+    for force in nonbonded(changed):
+        for index in among:
+            _, sigma, epsilon = force.getParticleParameters(index)
+            force.setParticleParameters(index, 0.0, sigma, epsilon)
+        for index in range(force.getNumExceptions()):
+            first, second, _, sigma, epsilon = force.getExceptionParameters(index)
+            if first in among or second in among:
+                force.setExceptionParameters(index, first, second, 0.0, sigma, epsilon)
+    return changed
+
+
+def charges_outside(
+    topology: app.Topology, system: openmm.System, atoms: Collection[int]
+) -> dict[int, float]:
+    """Charges, e, of the particles around some atoms, as these atoms are to feel them.
+
+    A particle that is bonded to one of the atoms stands where a link atom is: its charge is shifted
+    in equal parts to the particles bonded to it, or left out where there are none.
+    """
+    among = set(atoms)
+    charges = np.zeros(system.getNumParticles())
+    for force in nonbonded(system):
+        charges += charges_of(force)
+    bonded: dict[int, set[int]] = {}
+    for first, second in ((bond.atom1.index, bond.atom2.index) for bond in topology.bonds()):
+        bonded.setdefault(first, set()).add(second)
+        bonded.setdefault(second, set()).add(first)
+    hosts = {other for atom in among for other in bonded.get(atom, ())} - among
+    shifted = charges.copy()
+    shifted[list(hosts)] = 0.0
+    for host in hosts:
+        heirs = list(bonded[host] - among - hosts)
+        shifted[heirs] += charges[host] / max(1, len(heirs))
+    return {k: float(q) for k, q in enumerate(shifted) if q != 0.0 and k not in among}
