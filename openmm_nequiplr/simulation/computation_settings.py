@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..boundaries import BULK, FREE, SLAB, Pbc
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
 from ..verlet import DEFAULT_SKIN
@@ -57,6 +58,8 @@ class ComputationSettings:
     charge_groups : tuple of int, length N, or None
         Group of each atom, from 0 to F − 1, where the charges of groups are held.
     group_charges : tuple of float, length F, or None, e
+    slab : bool
+        Whether the box is that of a slab, whose normal is z.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -77,6 +80,14 @@ class ComputationSettings:
     electric_field: tuple[float, ...] | None = None
     charge_groups: tuple[int, ...] | None = field(default=None, repr=False)
     group_charges: tuple[float, ...] | None = field(default=None, repr=False)
+    slab: bool = False
+
+    @property
+    def pbc(self) -> Pbc:
+        """Directions in which the structure is periodic."""
+        if self.slab:
+            return SLAB
+        return BULK if self.periodic else FREE
 
     @property
     def field_at_start(self) -> np.ndarray | None:
