@@ -130,7 +130,7 @@ def _in_a_cell(
 ) -> torch.Tensor:
     points = positions.detach()
     kvectors = 2.0 * math.pi * torch.linalg.inv(cell.detach()).t()
-    rows = []
+    rows: list[torch.Tensor] = []
     for k in kvectors:
         if slab and len(rows) == 2:
             rows.append(_along(potential, positions, k)[0])

@@ -43,7 +43,7 @@ def test_slabs_among_others(make_model, crystal):
     model, cell = make_model(), np.diag([5.2, 5.0, 19.0])
     labels = {"stress": np.eye(3), "dipole": np.ones(3), "energy": 1.0}
     one = Structure(tuple(crystal.symbols), crystal.positions, cell, (True, True, False), **labels)
-    dataset = GraphDataset([one, replace(one, pbc=True)], model, linearize=True)
+    dataset = GraphDataset([one, replace(one, pbc=True)], model)
     both = LabelledGraph.collate(list(dataset))
     assert both.graph.pbc == (SLAB, BULK)
     assert both.labels.dipole is None
