@@ -56,14 +56,17 @@ FEATURES: dict[str, Feature] = {
     "crystal": Feature("Periodic cells, triclinic ones too", {}),
     "charged": Feature("Total charge other than 0", {}, note="in a cell with a uniform background"),
     "slab": Feature(
-        "Periodic in one or two directions only",
-        {" ".join(DOORS): "the Coulomb sums are those of a three-dimensional lattice; add vacuum"},
+        "Slabs, periodic in two directions (`slab`, or `pbc` of ASE)",
+        {},
+        note="with the normal along the third cell vector, charged ones too; "
+        "[how](../guides/slabs.md)",
     ),
     "field": Feature(
         "Uniform electric field (`electric_field`)",
         {},
-        note="of isolated structures; it can be switched through parameters of the Context with a "
-        "PythonForce, and is fixed in TorchForces and exported files",
+        note="of isolated structures, and along the normal of slabs; it can be switched through "
+        "parameters of the Context with a PythonForce, and is fixed in TorchForces and exported "
+        "files",
     ),
     "charge_groups": Feature(
         "Charges of groups of atoms held (`charge_groups`)",

@@ -73,8 +73,8 @@ class NequIPLRCalculator(Calculator):
     max_iterations : int
         Of the iterative solver; more are an error.
     electric_field : sequence of 3 float, optional, V/Å
-        Uniform field that acts on the charges of isolated structures and that they respond to;
-        ``atoms.info["electric_field"]`` wins over it.
+        Uniform field that acts on the charges of isolated structures, or along the normal of slabs,
+        and that they respond to; ``atoms.info["electric_field"]`` wins over it.
     charge_groups : "molecules", sequence of sequences of int, or sequence of int, optional
         Groups of atoms whose charges are held: molecules (atoms nearer than 1.25 times the sum of
         their covalent radii are bonded; they are found in the first structure and kept for those
@@ -101,15 +101,19 @@ class NequIPLRCalculator(Calculator):
 
     Notes
     -----
-    The dipole is Σ qᵢ rᵢ over the positions as they are given. In a periodic cell it depends on
-    which image of an atom is given, and for a charged structure on the origin: only its changes
-    along a continuous trajectory have a meaning there.
+    ``atoms.pbc`` of (True, True, False) is a slab, whose normal is the third cell vector. Of its
+    stress, components in the plane times the height of the cell are the surface stress; those along
+    the normal are the virial of the forces alone, zero once these are.
+
+    The dipole is Σ qᵢ rᵢ over the positions as they are given, of a slab in one piece. In a
+    periodic cell it depends on which image of an atom is given, and for a charged structure on the
+    origin: only its changes along a continuous trajectory have a meaning there.
 
     Raises
     ------
     InputError
-        If there is an unknown option, a structure is periodic in some directions only, or the total
-        charge is not a number.
+        If there is an unknown option, a structure is neither periodic, nor a slab, nor free, or the
+        total charge is not a number.
     UnknownElementError
         If a structure has an element that the model does not know.
     """

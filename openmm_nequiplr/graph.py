@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .boundaries import Pbc
 from .electrostatics.ewald import EwaldGeometry
 from .electrostatics.linearized import LinearizedCoulomb
 
@@ -18,14 +19,15 @@ class AtomicGraph:
     Parameters
     ----------
     positions : torch.Tensor, float64, shape (N, 3), Å
+        A slab is in one piece.
     types : torch.Tensor, int64, shape (N,)
         Index of each atom's element in ``ModelConfig.type_names``.
     batch : torch.Tensor, int64, shape (N,)
         Structure of each atom, ascending.
     cell : torch.Tensor, float64, shape (B, 3, 3), Å
         Rows are lattice vectors; zeros for non-periodic structures.
-    periodic : tuple of bool, length B
-        Periodic in all three directions, or in none.
+    pbc : tuple of Pbc, length B
+        Free, bulk or slab.
     total_charge : torch.Tensor, float64, shape (B,), e
     edge_index : torch.Tensor, int64, shape (2, E)
         Row 0 the centre, row 1 the neighbour. Sorted by centre, or each pair of atoms once and
@@ -40,7 +42,7 @@ class AtomicGraph:
         The Coulomb matrix of each structure and its gradient, where training computed them
         beforehand; ``None`` otherwise.
     electric_field : torch.Tensor, optional, float64, shape (B, 3), V/Å
-        Uniform field at each structure; zero for periodic ones.
+        Uniform field at each structure; zero along what is periodic.
     charge_groups : torch.Tensor, optional, int64, shape (N,)
         Where the charges of groups of atoms are held: the group of each atom, numbered from 0 to
         F − 1 through all structures.
@@ -52,7 +54,7 @@ class AtomicGraph:
     types: torch.Tensor
     batch: torch.Tensor
     cell: torch.Tensor
-    periodic: tuple[bool, ...]
+    pbc: tuple[Pbc, ...]
     total_charge: torch.Tensor
     edge_index: torch.Tensor
     edge_shift: torch.Tensor
@@ -66,6 +68,11 @@ class AtomicGraph:
     def __post_init__(self) -> None:
         if not self.linearized:
             object.__setattr__(self, "linearized", (None,) * len(self.counts))
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Whether each structure is periodic along any direction."""
+        return tuple(map(bool, self.pbc))
 
     @property
     def num_graphs(self) -> int:
@@ -126,7 +133,7 @@ class AtomicGraph:
         cell = self.cell if cell is None else cell
         center, neighbor = self.edge_index
         vectors = positions.index_select(0, neighbor) - positions.index_select(0, center)
-        if not any(self.periodic):
+        if not any(self.pbc):
             return vectors
         if self.num_graphs == 1:
             return vectors + self.edge_shift @ cell[0]
@@ -164,7 +171,7 @@ class AtomicGraph:
             types=torch.cat([g.types for g in graphs]),
             batch=torch.cat(batch),
             cell=torch.cat([g.cell for g in graphs]),
-            periodic=tuple(p for g in graphs for p in g.periodic),
+            pbc=tuple(p for g in graphs for p in g.pbc),
             total_charge=torch.cat([g.total_charge for g in graphs]),
             edge_index=torch.cat([e for half in zip(*ends, strict=True) for e in half], dim=1),
             edge_shift=torch.cat([s for half in zip(*shifts, strict=True) for s in half]),

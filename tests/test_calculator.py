@@ -14,7 +14,7 @@ from ase.io.trajectory import Trajectory
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from openmm_nequiplr.calculator import NequIPLRCalculator
-from openmm_nequiplr.errors import InputError, UnknownElementError
+from openmm_nequiplr.errors import BoxError, InputError, UnknownElementError
 from openmm_nequiplr.model import save_model
 
 
@@ -155,9 +155,12 @@ def test_structures_with_results_can_be_written(model, crystal, tmp_path):
 # --------------------------------------------------------------------------------------- errors
 
 
-def test_partly_periodic_structures_are_refused(model, crystal):
+def test_what_is_neither_periodic_nor_a_slab_is_refused(model, crystal):
+    crystal.pbc = [True, False, False]
+    with pytest.raises(InputError, match=r"pbc: .*a slab"):
+        attached(crystal, model).get_potential_energy()
     crystal.pbc = [True, True, False]
-    with pytest.raises(InputError, match=r"pbc.*vacuum"):
+    with pytest.raises(BoxError, match="perpendicular"):
         attached(crystal, model).get_potential_energy()
 
 

@@ -15,7 +15,7 @@ ROOT = PACKAGE.name
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
     {"buffers", "derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
-    | {"pickling", "threads", "units", "writing", "yaml_files"},
+    | {"boundaries", "pickling", "threads", "units", "writing", "yaml_files"},
     {"checks", "console", "paths", "pretrained", "total_charge", "whole"},
     {"ops"},
     {"files", "neighbors"},

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..boundaries import BULK, FREE, SLAB
 from ..errors import InputError, NequIPLRError, describe
 from ..lattice import continued
 from ..model import NequIPLRPotential, load_model
@@ -212,16 +213,17 @@ def _evaluate(
     on_frame: Callable[[Frame, Evaluation], None] | None,
 ) -> None:
     """Evaluate the frames that are left, and save what there is, whatever happens."""
-    source, graphs = results.source, None
+    source, graphs, given = results.source, None, FREE
     saved = time.monotonic()
     try:
         for frame in source.frames(skip=results.count):
-            periodic = evaluator.model.config.sees_images(frame.cell is not None)
-            if graphs is None or graphs.periodic != periodic:
+            pbc = FREE if frame.cell is None else (SLAB if frame.slab else BULK)
+            if graphs is None or given != pbc:
+                given, periodic = pbc, evaluator.model.config.sees_images(bool(pbc))
                 graphs = GraphBuilder(
                     evaluator.model.config,
                     source.symbols,
-                    periodic,
+                    pbc,
                     results.total_charge,
                     skin=DEFAULT_SKIN,
                     device=evaluator.model.device,

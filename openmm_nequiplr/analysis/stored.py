@@ -36,6 +36,8 @@ class Frame:
         Rows are lattice vectors; ``None`` without periodicity.
     electric_field : numpy.ndarray, float64, shape (3,), V/Å, or None
         Uniform field that it was in; ``None`` where the trajectory tells of none.
+    slab : bool
+        Whether the cell is that of a slab.
     """
 
     index: int
@@ -43,6 +45,7 @@ class Frame:
     positions: np.ndarray
     cell: np.ndarray | None
     electric_field: np.ndarray | None = None
+    slab: bool = False
 
 
 @dataclass(frozen=True)

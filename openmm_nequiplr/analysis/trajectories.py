@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BoxError, InputError, describe
+from ..boundaries import SLAB, as_pbc
+from ..errors import InputError, describe
 from ..files.content import say_sites
 from ..fragments import told_groups
 from ..total_charge import told_charge, total_charge_of
@@ -134,13 +135,15 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             if total_charge_of(atoms) != charge:
                 expected = f"the total charge {charge:g} e of the first frame"
                 raise InputError(describe(where, total_charge_of(atoms), expected))
-            if atoms.pbc.any() and not atoms.pbc.all():
-                expected = "periodic in all directions or in none; give a slab a cell with vacuum"
-                raise BoxError(describe(f"{where}: pbc", atoms.pbc.tolist(), expected))
-            cell = np.array(atoms.cell, dtype=np.float64) if atoms.pbc.all() else None
+            try:
+                pbc = as_pbc(atoms.pbc)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            cell = np.array(atoms.cell, dtype=np.float64) if pbc else None
             time = float(atoms.info.get("time", "nan"))
             field = _field(atoms.info.get("electric_field"), where)
-            yield Frame(index, time, np.array(atoms.positions, dtype=np.float64), cell, field)
+            positions = np.array(atoms.positions, dtype=np.float64)
+            yield Frame(index, time, positions, cell, field, pbc == SLAB)
 
     return StoredTrajectory(source, symbols, told, stride, None, frames, *groups)
 
@@ -181,7 +184,7 @@ def _run_directory(path: Path, stride: int) -> StoredTrajectory:
 
     def read() -> Iterator[Frame]:
         for frame in found._read():
-            yield replace(frame, electric_field=field)
+            yield replace(frame, electric_field=field, slab=bool(told.get("slab")))
 
     groups = told.get("charge_groups"), told.get("group_charges")
     charge = told.get("total_charge")

@@ -120,6 +120,10 @@ class _Charges(argparse.Action):
             parser.error(f"argument {option_string}: expected NAME=E, got {' '.join(values)}")
 
 
+def slab_argument(parser: Parser) -> None:
+    flag(parser, "--slab", "the box is that of a slab: vacuum along its third vector, the normal z")
+
+
 def device_arguments(parser: Parser) -> None:
     option(
         parser, "--device", "DEVICE", "torch device on which the network runs, such as cpu or cuda"

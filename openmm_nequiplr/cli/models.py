@@ -17,6 +17,7 @@ from .arguments import (
     given,
     model_argument,
     option,
+    slab_argument,
     solver_argument,
     structure_argument,
     total_charge_argument,
@@ -66,6 +67,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     total_charge_argument(parser, "structure")
     charge_groups_arguments(parser)
+    slab_argument(parser)
     solver_argument(parser)
     device_arguments(parser)
 

@@ -18,6 +18,7 @@ from .arguments import (
     given,
     model_argument,
     option,
+    slab_argument,
     structure_argument,
     total_charge_argument,
 )
@@ -43,9 +44,10 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option(run, "--barostat-interval", "N", "steps between moves of the barostat (default: 25)")
     total_charge_argument(run, "structure")
-    field = "uniform field on an isolated structure, three components in V/nm"
+    field = "uniform field on an isolated structure, or along z on a slab; three components in V/nm"
     option(run, "--electric-field", "V_PER_NM", field, nargs=3, type=float)
     charge_groups_arguments(run)
+    slab_argument(run)
     flag(run, "--minimize", "minimise the energy before the run")
     option(
         run,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..boundaries import as_pbc
 from ..errors import InputError, describe
 from ..fragments import flat
 from .checking import Say, finish, ignored_labels
@@ -50,8 +51,8 @@ def read_extxyz(
     Raises
     ------
     InputError
-        If the file cannot be parsed, a frame is periodic in some directions only, a key named in
-        `keys` is in no frame, or distances are far from bonds in the unit of length.
+        If the file cannot be parsed, a frame is neither periodic, nor a slab, nor free, a key
+        named in `keys` is in no frame, or distances are far from bonds in the unit of length.
     """
     from ase.io import read
 
@@ -175,11 +176,7 @@ def structure_from_atoms(
     Structure
     """
     keys = keys or DataKeys()
-    pbc = np.asarray(atoms.pbc, dtype=bool)
-    if pbc.any() and not pbc.all():
-        raise InputError(
-            describe("pbc", pbc.tolist(), "periodic in all three directions or in none")
-        )
+    pbc = as_pbc(atoms.pbc)
     labels: dict[str, Any] = {}
     for quantity in DEFAULT_KEYS:
         name, value = _lookup(atoms, quantity, keys.candidates(quantity))
@@ -193,8 +190,8 @@ def structure_from_atoms(
     return Structure(
         symbols=tuple(atoms.get_chemical_symbols()),
         positions=atoms.get_positions(),
-        cell=np.asarray(atoms.cell) if pbc.all() else None,
-        pbc=bool(pbc.all()),
+        cell=np.asarray(atoms.cell) if pbc else None,
+        pbc=pbc,
         **labels,
     )
 

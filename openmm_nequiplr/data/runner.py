@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..boundaries import BULK, FREE
 from ..errors import InputError, describe
 from .checking import Say, finish
 from .structure import Structure
@@ -126,7 +127,7 @@ class _Block:
             symbols=tuple(self.symbols),
             positions=np.array(self.positions).reshape(-1, 3),
             cell=np.array(self.lattice) if self.lattice else None,
-            pbc=bool(self.lattice),
+            pbc=BULK if self.lattice else FREE,
             total_charge=self.total_charge or 0.0,
             energy=self.energy,
             forces=np.array(self.forces).reshape(-1, 3),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..boundaries import FREE, SLAB, Pbc, as_pbc, check_slab
 from ..errors import InputError, describe
 from ..fragments import read_groups
 from ..whole import WholeMolecules
@@ -27,8 +28,10 @@ class Structure:
         Å.
     cell : array, shape [3, 3], or None
         Rows are the cell vectors, Å. Required when `pbc` is true, dropped otherwise.
-    pbc : bool
-        Periodic in all three directions, or in none.
+    pbc : bool or three bool
+        Periodic in all three directions, in none, or along the first two cell vectors: a slab, with
+        the third one along its normal. Kept as a :class:`.boundaries.Pbc`, which is true if
+        periodic along any.
     total_charge : float
         e.
     energy : float, optional
@@ -42,7 +45,8 @@ class Structure:
     stress : array, shape [3, 3], optional
         dE/dstrain / volume, eV/Å³.
     electric_field : array, shape [3], optional
-        Uniform field that the structure is in, V/Å; of isolated structures alone.
+        Uniform field that the structure is in, V/Å; of isolated structures, and along the normal of
+        slabs.
     charge_groups : array, shape [N], optional
         Labels of groups of atoms whose charges are held; kept as numbers from 0 to F - 1.
     group_charges : array, shape [F], optional
@@ -58,12 +62,14 @@ class Structure:
     ------
     InputError
         If a shape is wrong, a number is not finite, or a periodic cell is missing or flat.
+    BoxError
+        If the cell is none of a slab.
     """
 
     symbols: tuple[str, ...]
     positions: np.ndarray
     cell: np.ndarray | None = None
-    pbc: bool = False
+    pbc: Pbc = FREE
     total_charge: float = 0.0
     energy: float | None = None
     forces: np.ndarray | None = None
@@ -82,12 +88,15 @@ class Structure:
         n = len(symbols)
         if n == 0:
             raise InputError(describe("symbols", "no atoms", "at least one atom"))
+        pbc = as_pbc(self.pbc)
+        if pbc == SLAB and self.cell is not None:
+            check_slab(self.cell)
         checked: dict[str, object] = {
             "symbols": symbols,
             "positions": _array("positions", self.positions, (n, 3)),
-            "pbc": bool(self.pbc),
+            "pbc": pbc,
             "total_charge": _number("total_charge", self.total_charge),
-            "cell": _cell(self.cell) if self.pbc else None,
+            "cell": _cell(self.cell) if pbc else None,
         }
         checked["weight"] = weight = _number("weight", self.weight)
         if weight < 0.0:
@@ -115,7 +124,7 @@ class Structure:
         points = self.positions
         if self.cell is not None:
             points = WholeMolecules()(points, self.cell)
-        return replace(self, positions=points, cell=None, pbc=False, stress=None)
+        return replace(self, positions=points, cell=None, pbc=FREE, stress=None)
 
     def without(self, *labels: str) -> Structure:
         """The same atoms without some of the labels."""

@@ -1,4 +1,4 @@
-"""Coulomb operators of Gaussian charges: free space, Ewald sum, mesh, the published code's."""
+"""Coulomb operators of Gaussian charges: free, Ewald sum, mesh, slab, the published code's."""
 
 from .ewald import EwaldCoulomb, EwaldGeometry, ewald_geometry, published_geometry
 from .gaussian import GaussianScreening, pair_potential, self_coefficient
@@ -8,6 +8,7 @@ from .mesh import MeshCoulomb
 from .mesh_geometry import MeshGeometry, mesh_geometry
 from .nonperiodic import FreeSpaceCoulomb
 from .operator import CoulombOperator, EnergyFunction, MatrixCoulomb
+from .slab import SlabCoulomb
 from .splitting import MeshParameters, choose_parameters
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "MeshCoulomb",
     "MeshGeometry",
     "MeshParameters",
+    "SlabCoulomb",
     "choose_parameters",
     "ewald_geometry",
     "mesh_geometry",

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
+from ..boundaries import FREE, SLAB, as_pbc, check_slab, whole_slab
 from ..electrostatics import EwaldGeometry, ewald_geometry, published_geometry
-from ..errors import BoxError, InputError, UnknownElementError, describe
+from ..errors import BoxError, InputError, UnknownElementError, describe, notify
 from ..fragments import Groups, held_groups
 from ..graph import AtomicGraph
 from ..lattice import reduced
@@ -96,12 +97,12 @@ def build_graph(
     cell : array, shape (3, 3), optional, Å
         Rows are lattice vectors, of any basis and handedness; needed when periodic.
     pbc : bool or three bool
-        Periodic in all directions or in none.
+        Periodic in all directions, in none, or (true, true, false) for a slab.
     total_charge : float, e
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
     electric_field : sequence of 3 float, optional, V/Å
-        Uniform field outside; of isolated structures alone.
+        Uniform field outside; of isolated structures, and along the normal of slabs.
     charge_groups : sequence of N int, or sequence of sequences of int, optional
         Groups of atoms whose charges are held: a label for each atom, or lists of the indices of
         atoms, where those in no list form one more group.
@@ -155,8 +156,8 @@ class GraphBuilder:
     numbers : sequence of int or str, length N
         Atomic numbers or element symbols.
     pbc : bool or three bool
-        Periodic in all directions or in none. For a model of isolated molecules, a cell only
-        tells which images of the atoms belong together.
+        Periodic in all directions, in none, or (true, true, false) for a slab. For a model of
+        isolated molecules, a cell only tells which images of the atoms belong together.
     total_charge : float, e
     skin : float, Å
         How much farther than needed neighbours are searched, so that the list can be kept while
@@ -190,9 +191,17 @@ class GraphBuilder:
     ) -> None:
         self.config = config
         self.lattice_sum = lattice_sum
-        self.periodic = config.sees_images(_all_or_none(pbc))
+        given = as_pbc(pbc)
+        self.pbc = given if config.sees_images(bool(given)) else FREE
+        self.periodic = bool(self.pbc)
+        if config.legacy_periodic and self.pbc == SLAB:
+            expected = (
+                "True or False for a model of the published code, whose charges see no images"
+            )
+            raise InputError(describe("pbc", list(self.pbc), expected))
         self.device = device
-        self._whole = WholeMolecules() if config.isolated and _all_or_none(pbc) else None
+        self._whole = WholeMolecules() if config.isolated and given else None
+        self._thin = False
         #: The lists behind the edges and behind the pairs of a lattice sum.
         self.neighbors = VerletList(skin, device=device)
         self.pairs = VerletList(skin, full=False, device=device)
@@ -235,16 +244,23 @@ class GraphBuilder:
             If an argument is of the wrong shape or not finite, or the cell flat, or a field was
             asked for where it has no meaning.
         """
-        field = None
-        if electric_field is not None:
-            field = check_field(self.config, self.periodic, electric_field)
         points = _as_numbers("positions", positions)
         _check_positions(self._count, points)
         if self._whole is not None and cell is not None:
             points = self._whole(points, _as_numbers("cell", cell))
         box = self._reduced(cell) if self.periodic else np.zeros((3, 3))
+        slab = self.pbc == SLAB
+        field = None
+        if electric_field is not None:
+            field = check_field(
+                self.config, self.periodic, electric_field, box[2] if slab else None
+            )
+        points = self._slab(points, box) if slab else points
         searches = self.neighbors.searches
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
+        if slab:
+            inside = edge_shift[:, 2] == 0.0
+            edge_index, edge_shift = edge_index[:, inside], edge_shift[inside]
         if self.neighbors.searches != searches:
             _check_distances(points, box, edge_index, edge_shift)
         graph = AtomicGraph(
@@ -252,7 +268,7 @@ class GraphBuilder:
             types=self._types,
             batch=self._batch,
             cell=torch.from_numpy(box.copy()).unsqueeze(0),
-            periodic=(self.periodic,),
+            pbc=(self.pbc,),
             total_charge=self._charge,
             edge_index=edge_index,
             edge_shift=edge_shift,
@@ -273,9 +289,25 @@ class GraphBuilder:
                 raise InputError(describe("cell", got, "shape (3, 3) for a periodic structure"))
             if not np.isfinite(box).all():
                 raise BoxError(describe("cell", box.tolist(), "finite numbers"))
+            if self.pbc == SLAB:
+                check_slab(box)
             cell_heights(box)  # refuses a cell without volume
             self._given, self._box = box.copy(), reduced(box)
         return self._box
+
+    def _slab(self, points: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Positions of the slab in one piece; vacuum that is too thin is said once."""
+        whole, gap = whole_slab(torch.from_numpy(points), torch.from_numpy(box))
+        lengths = np.linalg.norm(box, axis=1)
+        width = gap * lengths[2]
+        if not self._thin and (gap < THINNEST or width < 0.5 * lengths[:2].max()):
+            self._thin = True
+            notify(
+                f"cell of a slab: {width:.1f} Å of vacuum are less than a third of the cell "
+                f"({lengths[2]:.1f} Å) or half of the longest lateral period "
+                f"({lengths[:2].max():.1f} Å), so that images along the normal are felt"
+            )
+        return whole.numpy()
 
     def _lattice_sum(self, points: np.ndarray, box: np.ndarray) -> EwaldGeometry | None:
         if self.config.legacy_periodic or not self.config.equilibration or not self.lattice_sum:
@@ -285,19 +317,32 @@ class GraphBuilder:
         return ewald_geometry(points, box, self._widest, search=self.pairs)
 
 
+#: Fraction of a slab's cell below which its vacuum is said to be thin.
+THINNEST = 1.0 / 3.0
 #: Largest component of a field, V/Å: that of a proton at half a bond.
 STRONGEST_FIELD = 50.0
 
 
 def check_field(
-    config: ModelConfig, periodic: bool, field: Sequence[float] | np.ndarray
+    config: ModelConfig,
+    periodic: bool,
+    field: Sequence[float] | np.ndarray,
+    normal: Sequence[float] | np.ndarray | None = None,
 ) -> np.ndarray:
     """A uniform field, shape (3,), V/Å.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    periodic : bool
+    field : sequence of 3 float, V/Å
+    normal : sequence of 3 float, optional
+        Normal of a slab, of any length; no charge crosses the faces of the cell along it.
 
     Raises
     ------
     InputError
-        If it is no field, or acts on a model without charges or on a periodic structure.
+        If it is no field, or acts on a model without charges or along what is periodic.
     """
     values = _as_numbers("electric_field", field)
     if values.shape != (3,) or not (np.abs(values) <= STRONGEST_FIELD).all():
@@ -306,11 +351,20 @@ def check_field(
     if not config.equilibration:
         expected = "None for a model without charges, on which a field does not act"
         raise InputError(describe("electric_field", values.tolist(), expected))
-    if periodic and values.any():
+    across = values
+    if normal is not None:
+        unit = np.asarray(normal) / np.linalg.norm(normal)
+        across = values - (values @ unit) * unit
+    if periodic and (np.abs(across) > 1e-9 * np.abs(values).max()).any():
         expected = (
             "None for a periodic structure: charge flows across the faces of its cell, and has no "
             "energy in a uniform field there"
         )
+        if normal is not None:
+            expected = (
+                "one along the normal of the slab: in its plane charge flows across the faces of "
+                "the cell, and has no energy in a uniform field there"
+            )
         raise InputError(describe("electric_field", values.tolist(), expected))
     return values.copy()
 
@@ -326,20 +380,6 @@ def check_surrounded(config: ModelConfig, periodic: bool) -> None:
     if not config.equilibration or (config.legacy_periodic and periodic):
         expected = "a model whose charges interact, for charges outside to act on"
         raise InputError(describe("model", "one without", expected))
-
-
-def _all_or_none(pbc: bool | Sequence[bool] | np.ndarray) -> bool:
-    given = np.atleast_1d(np.asarray(pbc))
-    flags = given.astype(bool)
-    if given.shape not in {(1,), (3,)} or not np.array_equal(flags, given):
-        raise InputError(describe("pbc", given.tolist(), "True or False, or three of these"))
-    if flags.all() or not flags.any():
-        return bool(flags.all())
-    expected = (
-        "periodic in all three directions or in none, as the Coulomb sum has no other form (pad "
-        "slabs with vacuum)"
-    )
-    raise InputError(describe("pbc", flags.tolist(), expected))
 
 
 def _as_numbers(name: str, values: object) -> np.ndarray:

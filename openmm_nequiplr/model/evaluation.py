@@ -19,6 +19,7 @@ import torch
 from ..devices import resolve_device
 from ..electrostatics import CoulombOperator
 from ..electrostatics.external import OutsideCharges, field_potential
+from ..electrostatics.slab import bounded
 from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -173,14 +174,14 @@ class Evaluator:
             If a solve fails.
         """
         graph, memory = self._prepare(graph)
-        config, periodic = self.model.config, bool(graph.periodic[0])
-        if not config.equilibration or (config.legacy_periodic and periodic):
+        config, pbc = self.model.config, graph.pbc[0]
+        if not config.equilibration or (config.legacy_periodic and pbc):
             raise InputError(describe("model", "one without response", "one with equilibration"))
         positions = graph.positions.detach().clone().requires_grad_()
         with self._forgetting(), torch.enable_grad():
             inference, geometry = self._inference(graph, positions, graph.cell, memory)
             atoms = self._atoms(graph)
-            return charge_response(inference, atoms, geometry, positions, periodic)
+            return charge_response(inference, atoms, geometry, positions, pbc)
 
     def __call__(
         self,
@@ -269,7 +270,8 @@ class Evaluator:
         model = self.model
         length, harmonics = model.edge_features(graph.edge_vectors(positions, cell))
         if memory is not None and graph.periodic[0]:
-            operator: CoulombOperator = memory.mesh(graph, positions, cell[0])
+            mesh, constant = memory.mesh(graph, positions, cell[0]), model.config.coulomb_constant
+            operator = bounded(graph.pbc[0], mesh, positions, cell[0], constant)
         else:
             operator = model.coulomb_operator(graph, 0, positions, cell)
         outside = None

@@ -142,14 +142,14 @@ class Track:
         self.graph = graph
         self.types, self.groups, self.held = graph.types, graph.holders, graph.held_charges
         self.cell = _numpy(graph.cell[0])
-        self.periodic = graph.periodic[0]
+        self.periodic = graph.pbc[0]
         self.positions: np.ndarray | None = None
         self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
         self._asked: tuple[torch.Tensor, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
         """Whether a structure has these atoms, and these charges are held."""
-        same = torch.equal(self.held, graph.held_charges) and graph.periodic[0] == self.periodic
+        same = torch.equal(self.held, graph.held_charges) and graph.pbc[0] == self.periodic
         return same and _same(self.types, graph.types) and _same(self.groups, graph.holders)
 
     def same_cell(self, graph: AtomicGraph) -> bool:

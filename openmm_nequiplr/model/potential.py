@@ -16,6 +16,7 @@ from ..electrostatics import (
     LegacyPeriodicCoulomb,
 )
 from ..electrostatics.external import field_potential
+from ..electrostatics.slab import bounded
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
 from ..fragments import Groups
@@ -277,7 +278,8 @@ class NequIPLRPotential(ExactBuffers):
         points, widths = positions[own], self.widths[graph.types[own]]
         geometry = graph.ewald[index]
         if geometry is not None:
-            return EwaldCoulomb(points, cell[index], widths, geometry, constant)
+            operator = EwaldCoulomb(points, cell[index], widths, geometry, constant)
+            return bounded(graph.pbc[index], operator, points, cell[index], constant)
         if graph.periodic[index]:
             if not self.config.legacy_periodic:
                 expected = "one with a lattice sum (build_graph makes it by default)"

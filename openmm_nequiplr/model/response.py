@@ -8,6 +8,7 @@ charges that sum to zero, solve A w = P ∂O/∂Q. Then, Q and w held fixed,
 one solve and one pass backwards for each observable. Those here are the components of the dipole
 Σ q r; in a cell, where these depend on the images that are counted, their place is taken by
 Im Σ q exp(i k·r) at the reciprocal lattice vectors k, with the phase of each atom taken off again.
+Along the normal of a slab the dipole has a meaning, and is what counts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..boundaries import SLAB, Pbc
 from .inference import Atoms, Geometry, Inference, seen_charges
 
 
@@ -46,7 +48,7 @@ class Response:
 
 
 def charge_response(
-    inference: Inference, atoms: Atoms, geometry: Geometry, positions: torch.Tensor, periodic: bool
+    inference: Inference, atoms: Atoms, geometry: Geometry, positions: torch.Tensor, pbc: Pbc
 ) -> Response:
     """Response of one structure.
 
@@ -58,13 +60,14 @@ def charge_response(
     geometry : Geometry
     positions : torch.Tensor, float64, shape (N, 3), Å
         What the geometry is a function of, with gradient.
-    periodic : bool
+    pbc : Pbc
     """
     chi, _ = inference.electronegativities(atoms, geometry)
     charges = inference.equilibrate(atoms, geometry, chi).charges
     potential = _Potential(inference, atoms, geometry, chi, charges)
-    if periodic:
-        born, polarizability = _in_a_cell(potential, positions, geometry.cell), None
+    if pbc:
+        born = _in_a_cell(potential, positions, geometry.cell, pbc == SLAB)
+        polarizability = None
     else:
         born, polarizability = _isolated(potential, positions)
     return Response(
@@ -108,23 +111,30 @@ class _Potential:
 
 
 def _isolated(potential: _Potential, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    points = positions.detach()
-    rows, weights = [], []
-    for axis in range(3):
-        w = potential.solve(points[:, axis])
-        direct = torch.zeros_like(points)
-        direct[:, axis] = potential.charges
-        rows.append(direct - potential.gradient(w, positions))
-        weights.append(w)
-    polarizability = torch.stack(weights) @ points
+    found = [_along(potential, positions, axis) for axis in torch.eye(3).to(positions)]
+    rows, weights = ([each[k] for each in found] for k in (0, 1))
+    polarizability = torch.stack(weights) @ positions.detach()
     return torch.stack(rows, dim=1), 0.5 * (polarizability + polarizability.t())
 
 
-def _in_a_cell(potential: _Potential, positions: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+def _along(
+    potential: _Potential, positions: torch.Tensor, axis: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivative of the dipole along an axis, shape (N, 3), and its solution w, shape (N,)."""
+    w = potential.solve(positions.detach() @ axis)
+    return potential.charges[:, None] * axis - potential.gradient(w, positions), w
+
+
+def _in_a_cell(
+    potential: _Potential, positions: torch.Tensor, cell: torch.Tensor, slab: bool
+) -> torch.Tensor:
     points = positions.detach()
     kvectors = 2.0 * math.pi * torch.linalg.inv(cell.detach()).t()
-    rows = []
+    rows: list[torch.Tensor] = []
     for k in kvectors:
+        if slab and len(rows) == 2:
+            rows.append(_along(potential, positions, k)[0])
+            break
         phase = points @ k
         # (1/i) Σ q exp(i k·r): real part Σ q sin, imaginary part −Σ q cos; the phase is taken off
         real, imaginary = torch.sin(phase), -torch.cos(phase)

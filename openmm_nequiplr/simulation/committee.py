@@ -199,7 +199,7 @@ class CommitteeReporter(RecordReporter):
         """Append a frame; forces are not written, as labels are to come from elsewhere."""
         settings = self._members[0].settings
         own = positions[: len(settings.symbols)]
-        atoms = Atoms(settings.symbols, own, cell=cell, pbc=cell is not None)
+        atoms = Atoms(settings.symbols, own, cell=cell, pbc=settings.pbc)
         atoms.set_initial_charges(result.charges)
         atoms.info["total_charge"] = settings.total_charge
         if field is not None:

@@ -15,6 +15,7 @@ import numpy as np
 import openmm
 import torch
 
+from ..boundaries import whole_slab
 from ..devices import resolve_device
 from ..electrostatics.external import OutsideCharges
 from ..electrostatics.splitting import mesh_dtype
@@ -150,12 +151,15 @@ class Computation:
 
     def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
         """Positions, those of the model's atoms at the images that it takes them at, Å."""
-        if self.settings.whole is None or not np.isfinite(positions).all():
+        settings = self.settings
+        if not (settings.slab or settings.whole) or not np.isfinite(positions).all():
             return positions
         try:
             box = state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
         except openmm.OpenMMException:  # the force is not periodic
-            box = np.array(self.settings.whole)
+            box = np.array(settings.whole)
+        if settings.slab:
+            return whole_slab(torch.from_numpy(positions), torch.from_numpy(box))[0].numpy()
         with self._lock:
             own = self._whole(positions[: self.num_atoms], box)
         return np.concatenate((own, positions[self.num_atoms :]))
@@ -315,7 +319,7 @@ class Computation:
             self._graphs = GraphBuilder(
                 model.config,
                 settings.symbols,
-                settings.periodic,
+                settings.pbc,
                 settings.total_charge,
                 skin=settings.skin,
                 device=model.device,

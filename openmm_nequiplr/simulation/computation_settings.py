@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..boundaries import BULK, FREE, SLAB, Pbc
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
 from ..verlet import DEFAULT_SKIN
@@ -65,6 +66,8 @@ class ComputationSettings:
     outside_charges : tuple of float, length M, e, or None
     outside_width : float, Å
         Gaussian width of these charges.
+    slab : bool
+        Whether the box is that of a slab, whose normal is z.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -88,6 +91,7 @@ class ComputationSettings:
     outside: tuple[int, ...] | None = field(default=None, repr=False)
     outside_charges: tuple[float, ...] | None = field(default=None, repr=False)
     outside_width: float = 0.0
+    slab: bool = False
 
     @property
     def particles(self) -> tuple[int, ...] | None:
@@ -98,6 +102,13 @@ class ComputationSettings:
     def boxed(self) -> bool:
         """Whether there is a box that results depend on."""
         return self.periodic or (self.whole is not None and self.outside is not None)
+
+    @property
+    def pbc(self) -> Pbc:
+        """Directions in which the structure is periodic."""
+        if self.slab:
+            return SLAB
+        return BULK if self.periodic else FREE
 
     @property
     def field_at_start(self) -> np.ndarray | None:

@@ -67,9 +67,9 @@ def export_torch_force(
         If it is not given, 0 is assumed with a warning.
     **options
         ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations``, ``electric_field``,
-        ``charge_groups`` and ``group_charges`` as for :func:`~openmm_nequiplr.create_system`, and
-        ``device``: where the module lives; by default the CPU, from where openmm-torch moves it to
-        the GPU on platform CUDA.
+        ``charge_groups``, ``group_charges`` and ``slab`` as for
+        :func:`~openmm_nequiplr.create_system`, and ``device``: where the module lives; by default
+        the CPU, from where openmm-torch moves it to the GPU on platform CUDA.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def export_torch_force(
     graph = script_model(
         own,
         settings.symbols,
-        settings.periodic,
+        settings.pbc,
         settings.total_charge,
         dtype=DTYPES[settings.precision],
         device=chosen.device or "cpu",
@@ -147,6 +147,7 @@ def export_structure(
     held = structure_groups(start, groups, charges, total_charge)
     if held is not None:
         options |= {"charge_groups": held.groups, "group_charges": held.charges}
+    options["slab"] = options.get("slab", False) or start.slab
     export_torch_force(
         loaded, start.topology, output, total_charge=total_charge, solver=solver, **options
     )

@@ -230,6 +230,7 @@ def _settle(
         expected = f"{interval}, as in the run that is continued"
         raise InputError(describe("report_interval", options.report_interval, expected))
     changes["report_interval"] = interval
+    changes["slab"] = options.slab or earlier.get("slab", structure.slab)
     if options.checkpoint_interval is None:
         changes["checkpoint_interval"] = 10 * interval
     if options.seed is None:
@@ -290,6 +291,12 @@ def _make_barostat(options: MDOptions, structure: SimulationStructure) -> openmm
         raise InputError(describe("ensemble", "npt", "nve or nvt for a structure without box"))
     pressure, kelvin = options.pressure * unit.bar, options.temperature * unit.kelvin
     interval = options.barostat_interval
+    if options.slab and (options.barostat != "anisotropic" or "z" in options.barostat_axes):
+        got = f"{options.barostat!r} along {options.barostat_axes}"
+        expected = (
+            "'anisotropic' with axes x, y or xy for a slab, as its vacuum has no pressure along z"
+        )
+        raise InputError(describe("barostat", got, expected))
     if options.barostat == "isotropic":
         return openmm.MonteCarloBarostat(pressure, kelvin, interval)
     if options.barostat == "flexible":

@@ -119,7 +119,9 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         """Make a mixed System; see :func:`.embedding.create_mixed_system`."""
         if embedding not in self.getSupportedEmbeddings():
             raise InputError(describe("embedding", embedding, " or ".join(map(repr, EMBEDDINGS))))
-        force_options(args)  # fail now
+        if force_options(args).get("slab"):  # fail now
+            expected = "False in a mixed system, as OpenMM sums the force field over bulk images"
+            raise InputError(describe("slab", True, expected))
         return create_mixed_system(
             self, topology, system, atoms, forceGroup, interpolate, returnInfo, args, embedding
         )

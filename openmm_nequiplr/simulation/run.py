@@ -371,6 +371,7 @@ class Run:
             positions / ANGSTROM_PER_NM,
             None if cell is None else cell / ANGSTROM_PER_NM,
             masses=self.masses,
+            slab=self.options.slab,
         )
         atoms.info["total_charge"] = self.options.total_charge
         settings = self.computation.settings

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from openmm import app, unit
 
+from ..boundaries import check_slab
 from ..checks import check_choice, is_number
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
@@ -58,7 +59,8 @@ class ForceOptions(EvaluationOptions):
         OpenMM platform of the delegated sum. By default it runs on the CPU: on platform CPU, or on
         Reference for double precision.
     electric_field : sequence of 3 float (V/nm) or Quantity, optional
-        Uniform field that acts on the charges and that they respond to, of isolated structures.
+        Uniform field that acts on the charges and that they respond to, of isolated structures, and
+        along z of slabs.
         The Context has its components as parameters :data:`.computation.FIELD_PARAMETERS`, in V/nm,
         which may change during a run (not those of backend ``"torch"``); for a field that is
         switched on later, start with (0, 0, 0).
@@ -69,6 +71,10 @@ class ForceOptions(EvaluationOptions):
         Charges of the groups in their order (molecules by their first atoms), or by formula, as in
         ``{"Na": 1, "Cl": -1}`` with 0 for others. By default formal charges of the topology, or 0.
         They sum to the total charge.
+    slab : bool
+        Whether the box is that of a slab: periodic along its first two vectors, with vacuum along
+        the third one, which is its normal z. Charges interact as in a single layer then (Yeh and
+        Berkowitz 1999, doi:10.1063/1.479595).
     device, precision, solver, charge_tolerance, max_iterations
         See :class:`.model.options.EvaluationOptions`. By default the device is CUDA where it is
         available. The delegated sum has the same precision. An iterative solver that does not
@@ -89,6 +95,7 @@ class ForceOptions(EvaluationOptions):
     electric_field: Any = None
     charge_groups: Any = None
     group_charges: Any = None
+    slab: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,6 +103,8 @@ class ForceOptions(EvaluationOptions):
             object.__setattr__(self, "electric_field", _plain_field(self.electric_field))
         object.__setattr__(self, "charge_groups", plain_groups(self.charge_groups))
         object.__setattr__(self, "group_charges", plain_charges(self.group_charges))
+        if not isinstance(self.slab, bool):
+            raise InputError(describe("slab", self.slab, "True or False"))
         check_choice("long_range", self.long_range, LONG_RANGE)
         check_tolerance(self.ewald_tolerance)
 
@@ -126,6 +135,8 @@ def computation_settings(
     whole = tuple(map(tuple, cell.vectors.tolist())) if alone and cell is not None else None
     box = None if alone else cell
     _check_periodic(box, model)
+    if options.slab:
+        _check_slab(box, model)
     own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
     told = None if total_charge is None else _plain_charge(total_charge)
     groups = options.charge_groups, options.group_charges
@@ -140,6 +151,9 @@ def computation_settings(
     charges = _check_outside(outside_charges, width, chosen)
     if charges:
         check_surrounded(model.config, box is not None)
+        if options.slab:
+            expected = "None for a slab, as their sum is over bulk images"
+            raise InputError(describe("outside_charges", f"{len(charges)} charges", expected))
     settings = ComputationSettings(
         model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
@@ -161,9 +175,11 @@ def computation_settings(
         outside=tuple(charges) or None,
         outside_charges=tuple(charges.values()) or None,
         outside_width=width,
+        slab=options.slab,
     )
     if settings.field_at_start is not None:
-        check_field(model.config, settings.periodic, settings.field_at_start)
+        normal = (0.0, 0.0, 1.0) if settings.slab else None
+        check_field(model.config, settings.periodic, settings.field_at_start, normal)
     if settings.long_range == "openmm":  # fail now rather than at the first step
         settings.delegated_sum()
         if box is not None:
@@ -275,6 +291,16 @@ def _check_periodic(box: ReducedBox | None, model: NequIPLRPotential) -> None:
             "structures, got none; set them with topology.setPeriodicBoxVectors(), or pass an "
             "mdtraj.Trajectory with unit cells"
         )
+
+
+def _check_slab(box: ReducedBox | None, model: NequIPLRPotential) -> None:
+    if box is None:
+        expected = "False for a topology without box, and for a model of isolated molecules"
+        raise InputError(describe("slab", True, expected))
+    if model.config.legacy_periodic:
+        expected = "False for a model of the published code, whose charges see no images"
+        raise InputError(describe("slab", True, expected))
+    check_slab(box.vectors)
 
 
 def topology_box(topology: app.Topology) -> ReducedBox | None:

@@ -300,6 +300,7 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
     good: dict[str, tuple[bool, str]] = {
         "symbols": (_all(symbols, str), "element symbols"),
         "periodic": (isinstance(settings.periodic, bool), "true or false"),
+        "slab": (settings.slab in (False, settings.periodic), "true only with a box"),
         "total_charge": (is_number(settings.total_charge), "a number"),
         "long_range": (settings.long_range in ("openmm", "graph"), "'openmm' or 'graph'"),
         "precision": (settings.precision in tuple(DTYPES), "'single' or 'double'"),

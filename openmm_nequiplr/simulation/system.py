@@ -32,7 +32,7 @@ _NO_CONSTRAINTS = ("constraints", "rigidWater")
 #: Arguments of OpenMM's ``ForceField.createSystem``, and what takes their place.
 _NOT_HERE = {
     **dict.fromkeys(_NO_CONSTRAINTS, _NO_LENGTHS),
-    "nonbondedMethod": "box vectors of the topology make the System periodic",
+    "nonbondedMethod": "box vectors of the topology make the System periodic (slab=True: a slab)",
     "nonbondedCutoff": "the Coulomb sums are complete; ewald_tolerance sets their accuracy",
     "ewaldErrorTolerance": "here it is ewald_tolerance",
     "removeCMMotion": "here it is remove_cm_motion",
@@ -89,7 +89,7 @@ def create_system(
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``electric_field``, ``charge_groups``,
-        ``group_charges``, ``device``, ``precision``, ``solver``, ``charge_tolerance``,
+        ``group_charges``, ``slab``, ``device``, ``precision``, ``solver``, ``charge_tolerance``,
         ``max_iterations``. There is no ``constraints``: a model knows no
         equilibrium lengths.
 

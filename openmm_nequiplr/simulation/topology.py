@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from openmm import app, unit
 
-from ..errors import BoxError, InputError, describe, notify
+from ..boundaries import FREE, SLAB, as_pbc, check_slab
+from ..errors import InputError, describe, notify
 from ..total_charge import told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
@@ -40,6 +41,9 @@ class SimulationStructure:
         Whether the structure says what its total charge is.
     constraints : tuple of str
         Constraints that OpenMM has no counterpart of here, for example ``FixBondLengths``.
+    slab : bool
+        Whether the structure is a slab; hand it over as the argument of
+        :func:`~openmm_nequiplr.create_system` of that name.
     """
 
     topology: app.Topology
@@ -50,6 +54,7 @@ class SimulationStructure:
     masses: np.ndarray = None  # type: ignore[assignment]
     charge_given: bool = False
     constraints: tuple[str, ...] = ()
+    slab: bool = False
 
     def __post_init__(self) -> None:
         if self.masses is None:
@@ -90,16 +95,18 @@ def from_atoms(atoms: Any) -> SimulationStructure:
     Parameters
     ----------
     atoms : ase.Atoms, or any object with ``symbols``, ``positions`` (Å), ``cell`` (Å) and ``pbc``
-        Periodic in all three directions or in none. The total charge is that of
+        Periodic in all three directions, in none, or (true, true, false) for a slab, whose normal
+        becomes z. The total charge is that of
         :func:`openmm_nequiplr.total_charge.told_charge`. Masses are taken where they are set, and
         ``FixAtoms`` or other constraints that hold all three coordinates make them 0.
 
     Raises
     ------
     InputError
-        If there are no atoms, an element is unknown, or a position or mass is no finite number.
+        If there are no atoms, an element is unknown, a position or mass is no finite number, or the
+        structure is periodic in other directions.
     BoxError
-        If the structure is periodic in some directions only, or its cell is degenerate.
+        If the cell is degenerate, or none of a slab.
     """
     symbols = [str(symbol) for symbol in atoms.symbols]
     if not symbols:
@@ -107,14 +114,16 @@ def from_atoms(atoms: Any) -> SimulationStructure:
     positions = np.asarray(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all():
         raise InputError(describe("positions", "NaN or infinite values", "finite numbers"))
-    pbc = np.atleast_1d(np.asarray(atoms.pbc, dtype=bool))
-    if pbc.any() and not pbc.all():
-        raise BoxError(
-            describe("pbc", pbc.tolist(), "all directions or none; give a slab a cell with vacuum")
+    pbc = as_pbc(atoms.pbc)
+    if pbc == SLAB:
+        check_slab(np.array(atoms.cell))
+        notify(
+            "structure: its pbc are those of a slab; nequiplr md and nequiplr export go by them, "
+            "create_system and create_force take slab=True"
         )
     topology = _bare_topology(symbols)
     rotation, box = np.eye(3), None
-    if pbc.all():
+    if pbc:
         reduced = reduce_box(np.array(atoms.cell))
         rotation, box = reduced.rotation, reduced.vectors / ANGSTROM_PER_NM
         topology.setPeriodicBoxVectors(unit.Quantity(box, unit.nanometer))
@@ -130,6 +139,7 @@ def from_atoms(atoms: Any) -> SimulationStructure:
         masses,
         charge is not None,
         constraints,
+        pbc == SLAB,
     )
 
 
@@ -150,6 +160,7 @@ def to_atoms(
     box: np.ndarray | None = None,
     rotation: np.ndarray | None = None,
     masses: np.ndarray | None = None,
+    slab: bool = False,
 ) -> Any:
     """Make an ``ase.Atoms`` from OpenMM's view of a system.
 
@@ -163,6 +174,8 @@ def to_atoms(
         Rotation of :class:`SimulationStructure`, to return to the original orientation.
     masses : numpy.ndarray, shape (N,), Da, optional
         0 becomes ``FixAtoms``; others are set where they are not those of the elements.
+    slab : bool
+        Whether a structure with a box is a slab.
     """
     from ase import Atoms
     from ase.constraints import FixAtoms
@@ -172,7 +185,7 @@ def to_atoms(
         symbols=element_symbols(topology),
         positions=np.asarray(positions) @ back * ANGSTROM_PER_NM,
         cell=None if box is None else np.asarray(box) @ back * ANGSTROM_PER_NM,
-        pbc=box is not None,
+        pbc=FREE if box is None else (True, True, not slab),
     )
     if masses is None:
         return atoms

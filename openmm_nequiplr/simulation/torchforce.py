@@ -151,7 +151,7 @@ def compile_settings(
     return script_model(
         model,
         settings.symbols,
-        settings.periodic,
+        settings.pbc,
         settings.total_charge,
         dtype=DTYPES[settings.precision],
         device="cpu" if where is None else resolve_device(str(where)),

@@ -100,6 +100,7 @@ def run_dynamics(
         electric_field=None if field is None else ANGSTROM_PER_NM * start.rotation @ field,
         charge_groups=structure.charge_groups,
         group_charges=structure.group_charges,
+        slab=start.slab,
     )
     integrator = openmm.LangevinMiddleIntegrator(temperature, _FRICTION, fs / 1000.0)
     integrator.setRandomNumberSeed(seed)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..boundaries import SLAB
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from .config import TrainingConfig
@@ -37,6 +38,8 @@ def digest(structure: Structure) -> str:
     for each in dataclasses.fields(Structure):
         value = getattr(structure, each.name)
         if value is not None and each.name not in ("symbols", "origin"):
+            if each.name == "pbc" and value != SLAB:  # as it was written before there were slabs
+                value = bool(value)
             numbers = np.ascontiguousarray(np.asarray(value, dtype=np.float64))
             found.update(each.name.encode())
             found.update(numbers.tobytes())

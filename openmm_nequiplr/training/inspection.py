@@ -63,7 +63,7 @@ class DataSummary:
     @cached_property
     def num_periodic(self) -> int:
         """Number of periodic structures."""
-        return sum(structure.pbc for structure in self.structures)
+        return sum(bool(structure.pbc) for structure in self.structures)
 
     @cached_property
     def labels(self) -> dict[str, int]:

@@ -145,7 +145,7 @@ def place_of(structure: Structure) -> str:
 
 def has_label(structure: Structure, name: str) -> bool:
     """Whether a structure has a label of use: no dipole in a cell, and no stress without one."""
-    usable = {"dipole": not structure.pbc, "stress": structure.pbc}.get(name, True)
+    usable = {"dipole": not structure.pbc, "stress": bool(structure.pbc)}.get(name, True)
     return usable and getattr(structure, name) is not None
 
 

@@ -269,7 +269,7 @@ def _metadata(
 ) -> dict[str, str]:
     """Where the model came from, for its file."""
     names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
-    kinds = {model.sees_images(structure.pbc) for structure in parts.train}
+    kinds = {model.sees_images(bool(structure.pbc)) for structure in parts.train}
     return {
         "training_data": ", ".join(names),
         "periodic": str(kinds.pop()) if len(kinds) == 1 else "both",

@@ -10,6 +10,7 @@ import torch
 from ase.io import write
 from torch.utils.data import DataLoader
 
+from openmm_nequiplr.boundaries import BULK, SLAB
 from openmm_nequiplr.data import (
     EpochSampler,
     GraphDataset,
@@ -35,6 +36,22 @@ def test_batch_of_mixed_structures(make_model, molecule, crystal):
     assert whole.graph.periodic == (False, True, False)
     assert whole.graph.total_charge.tolist() == [0.0, 0.0, 0.5]
     assert [len(b.graph.counts) for b in dataset.batches(2)] == [2, 1]
+
+
+def test_slabs_among_others(make_model, crystal):
+    """Each frame has its own boundaries; a slab keeps its stress, and the dipole in no cell."""
+    model, cell = make_model(), np.diag([5.2, 5.0, 19.0])
+    labels = {"stress": np.eye(3), "dipole": np.ones(3), "energy": 1.0}
+    one = Structure(tuple(crystal.symbols), crystal.positions, cell, (True, True, False), **labels)
+    dataset = GraphDataset([one, replace(one, pbc=True)], model)
+    both = LabelledGraph.collate(list(dataset))
+    assert both.graph.pbc == (SLAB, BULK)
+    assert both.labels.dipole is None
+    assert both.labels.stress.shape == (2, 3, 3)
+    assert None not in both.graph.linearized
+    found, exact = model(both.graph).energy, model(replace(both.graph, linearized=())).energy
+    torch.testing.assert_close(found, exact)
+    assert abs(float(found[0] - found[1])) > 1e-4
 
 
 def test_missing_labels_are_nan_and_absent_ones_none():

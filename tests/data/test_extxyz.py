@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from openmm_nequiplr.boundaries import BULK, FREE, SLAB
 from openmm_nequiplr.data import DataKeys, DataUnits, read_extxyz, read_structures
 from openmm_nequiplr.errors import InputError
 
@@ -102,9 +103,18 @@ def test_stress_of_six_numbers(tmp_path):
     np.testing.assert_array_equal(read_extxyz(path)[0].stress, expected)
 
 
-def test_slab_periodicity_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"frame 0: pbc: expected periodic in all three"):
+def test_each_frame_has_its_boundaries(tmp_path):
+    found = []
+    for pbc in ("T T T", "T T F", "F F F"):
+        path = _file(tmp_path, pbc=pbc)
+        path.write_text(path.read_text().replace("1 0 7", "0 0 7"))
+        found += read_extxyz(path)
+    assert [each.pbc for each in found] == [BULK, SLAB, FREE]
+    assert [each.cell is None for each in found] == [False, False, True]
+    with pytest.raises(InputError, match="frame 0: cell of a slab: expected a third vector perp"):
         read_extxyz(_file(tmp_path, pbc="T T F"))
+    with pytest.raises(InputError, match=r"frame 0: pbc: expected periodic in all three"):
+        read_extxyz(_file(tmp_path, pbc="T F T"))
 
 
 def test_broken_file_is_an_input_error(tmp_path):

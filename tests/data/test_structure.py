@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from openmm_nequiplr.boundaries import FREE
 from openmm_nequiplr.data import Structure
 from openmm_nequiplr.errors import InputError
 
@@ -48,7 +49,7 @@ def test_free_space_puts_molecules_together():
     free = wrapped.in_free_space()
     assert np.linalg.norm(np.diff(free.positions, axis=0)) == pytest.approx(0.7)
     np.testing.assert_array_equal(free.positions[0], wrapped.positions[0])
-    assert (free.pbc, free.cell, free.stress) == (False, None, None)
+    assert (free.pbc, free.cell, free.stress) == (FREE, None, None)
 
 
 @pytest.mark.parametrize(

@@ -164,9 +164,26 @@ class Conformance:
         context = make.context(cluster, total_charge=0, **held, **field)
         make.assert_like_the_twin(context, cluster, electric_field=(0.2, -0.1, 0.3), **held)
 
-    @pytest.mark.parametrize("held", [False, True], ids=["", "groups"])
-    def test_forces_are_finite_differences_of_energies(self, make, tiny_salt, rng, held):
-        context = make.context(tiny_salt, total_charge=1, **(HELD if held else {}))
+    @pytest.mark.parametrize(("charge", "precision"), [(1, "double"), (0, "single")])
+    def test_a_slab(self, make, tiny_slab, charge, precision, solver):
+        """At the start, after a few steps, and where atoms are wrapped on the way."""
+        options = {"total_charge": charge, "precision": precision, "slab": True}
+        context = make.context(tiny_slab, **options | solver)
+        make.assert_like_the_twin(context, tiny_slab, charge, precision)
+        steps(context, 2)
+        positions, before = coordinates(context)[0], energy_of(context)
+        positions[:, 2] %= 2.0  # nm
+        context.setPositions(positions)
+        make.assert_like_the_twin(context, tiny_slab, charge, precision)
+        error = 1e-6 if precision == "double" else 1e-4
+        assert energy_of(context) == pytest.approx(before, abs=error)
+
+    @pytest.mark.parametrize("options", [{}, HELD, {"slab": True}], ids=["", "groups", "slab"])
+    def test_forces_are_finite_differences_of_energies(
+        self, make, tiny_salt, tiny_slab, rng, options
+    ):
+        atoms = tiny_slab if "slab" in options else tiny_salt
+        context = make.context(atoms, total_charge=1, **options)
         positions = coordinates(context)[0]
         forces = context.getState(forces=True).getForces(asNumpy=True)._value / FORCE_UNIT
         step, found, expected = 5e-6, [], []  # nm

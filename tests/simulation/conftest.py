@@ -78,6 +78,18 @@ def tiny_salt() -> Atoms:
 
 
 @pytest.fixture(scope="session")
+def tiny_slab(tiny_salt: Atoms) -> Atoms:
+    """The same, polar, with 13 Å of vacuum and an atom at another image."""
+    slab = tiny_salt.copy()
+    slab.set_cell([[7.97, 0.0, 0.0], [3.98, 6.9, 0.0], [0.0, 0.0, 20.0]])
+    slab.positions = tiny_salt.get_scaled_positions() @ (slab.cell.array * [1.0, 1.0, 0.33])
+    slab.positions[slab.symbols == "Na", 2] += 0.3
+    slab.positions[5, 2] -= 20.0
+    slab.pbc = (True, True, False)
+    return slab
+
+
+@pytest.fixture(scope="session")
 def rock_salt() -> Atoms:
     """64 shaken atoms of NaCl in a cubic box of 11.28 Å."""
     from ase.build import bulk

@@ -239,6 +239,12 @@ def test_what_are_no_charges_outside(make_model, mixture, charges, match):
         create_force(mixture().topology(), make_model(), **arguments)
 
 
+def test_a_slab_has_no_charges_outside(make_model, mixture):
+    arguments = {"atoms": [0, 3], "total_charge": 0, "outside_charges": {1: 1.0}, "slab": True}
+    with pytest.raises(InputError, match="outside_charges: expected None for a slab"):
+        create_force(mixture().topology(), make_model(), **arguments)
+
+
 def test_graphs_do_not_know_charges_outside(make_model, mixture, monkeypatch):
     from openmm_nequiplr.simulation import system
 

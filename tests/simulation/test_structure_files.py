@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
-from openmm_nequiplr.errors import BoxError, InputError, NequIPLRWarning
+from openmm_nequiplr.errors import InputError, NequIPLRWarning
 from openmm_nequiplr.simulation import read_structure
 from openmm_nequiplr.simulation.topology import element_symbols
 
@@ -75,10 +75,10 @@ def test_what_cannot_be_read(tmp_path, rock_salt):
     with pytest.raises(FileNotFoundError, match="structure: expected an existing file"):
         read_structure(tmp_path)
     rock_salt = rock_salt.copy()
-    rock_salt.pbc = (True, True, False)
-    rock_salt.write(tmp_path / "slab.extxyz")
-    with pytest.raises(BoxError, match="pbc: expected all directions or none"):
-        read_structure(tmp_path / "slab.extxyz")
+    rock_salt.pbc = (True, False, False)
+    rock_salt.write(tmp_path / "wire.extxyz")
+    with pytest.raises(InputError, match="pbc: expected periodic in all three directions"):
+        read_structure(tmp_path / "wire.extxyz")
     rock_salt[:2].write(tmp_path / "copy.pdb.gz")
     with pytest.raises(InputError, match=r"the suffix \.pdb or \.gro"):
         read_structure(tmp_path / "copy.pdb.gz")

@@ -8,7 +8,7 @@ from ase.build import bulk
 from openmm import app
 
 from openmm_nequiplr.data import Structure
-from openmm_nequiplr.errors import BoxError, InputError
+from openmm_nequiplr.errors import BoxError, InputError, NequIPLRWarning
 from openmm_nequiplr.simulation import from_atoms, read_structure, to_atoms
 
 
@@ -76,10 +76,28 @@ def test_files(tmp_path, rock_salt, suffix):
     np.testing.assert_allclose(read.box, structure.box, atol=1e-4)
 
 
+def test_a_slab_there_and_back(tiny_slab):
+    """In any orientation; its normal becomes z."""
+    turned = tiny_slab.copy()
+    turned.rotate(50.0, (1.0, 2.0, 0.5), rotate_cell=True)
+    with pytest.warns(NequIPLRWarning, match="create_system and create_force take slab=True"):
+        structure = from_atoms(turned)
+    assert structure.slab
+    np.testing.assert_allclose(structure.box[2], [0.0, 0.0, 2.0], atol=1e-12)
+    back = to_atoms(*(getattr(structure, n) for n in ("topology", "positions", "box", "rotation")),
+                    slab=structure.slab)  # fmt: skip
+    np.testing.assert_allclose(back.positions, turned.positions, atol=1e-10)
+    assert back.pbc.tolist() == [True, True, False]
+
+
 def test_what_cannot_be_converted(tmp_path, rock_salt):
     slab = rock_salt.copy()
+    slab.pbc = (True, False, True)
+    with pytest.raises(InputError, match="pbc: expected periodic in all three directions"):
+        from_atoms(slab)
     slab.pbc = (True, True, False)
-    with pytest.raises(BoxError, match="pbc: expected all directions or none"):
+    slab.cell[2] = 0.0
+    with pytest.raises(BoxError, match="cell of a slab: expected a third vector along the normal"):
         from_atoms(slab)
     with pytest.raises(InputError, match="atoms: expected at least one atom"):
         from_atoms(slab[:0])

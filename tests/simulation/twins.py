@@ -57,6 +57,7 @@ def evaluate_eagerly(
     positions: np.ndarray,
     cell: np.ndarray | None,
     total_charge: float = 0.0,
+    pbc: Any = None,
     **more: Any,
 ) -> Twin:
     """Evaluate a double-precision model without any of the machinery of simulations.
@@ -67,9 +68,11 @@ def evaluate_eagerly(
     cell : numpy.ndarray, shape (3, 3), Å, or None
     **more
         Arguments of ``build_graph``.
+    pbc : optional
+        By default periodic in all directions with a cell, else in none.
     """
-    periodic = cell is not None
-    graph = model.build_graph(numbers, positions, cell, periodic, total_charge, **more)
+    pbc = cell is not None if pbc is None else pbc
+    graph = model.build_graph(numbers, positions, cell, pbc, total_charge, **more)
     output = model(graph, compute_forces=True)
     return Twin(
         float(output.energy),
@@ -188,8 +191,9 @@ class Maker:
         """Energy, forces and charges at the positions of a Context are those of the twin."""
         state = context.getState(positions=True, energy=True, forces=True)
         positions = 10.0 * state.getPositions(asNumpy=True)._value
-        cell = 10.0 * boxes(context) if atoms.pbc.all() else None
-        twin = evaluate_eagerly(self.model, atoms.numbers, positions, cell, charge, **more)
+        cell = 10.0 * boxes(context) if atoms.pbc.any() else None
+        given = atoms.numbers, positions, cell, charge, atoms.pbc
+        twin = evaluate_eagerly(self.model, *given, **more)
         for_energy, for_forces, for_charges = LIMITS[precision]
         energy = state.getPotentialEnergy()._value / EV_TO_KJ_PER_MOL
         assert abs(energy - twin.energy) < for_energy * twin.electrostatic

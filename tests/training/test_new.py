@@ -180,9 +180,9 @@ def test_data_of_no_use(tmp_path):
     with pytest.raises(InputError, match="data file: expected one frame or more"):
         new_config([path], timing=0.0)
     half = SLAB.copy()
-    half.pbc = (True, True, False)
+    half.pbc = (True, False, False)
     write(path, half, format="extxyz")
-    with pytest.raises(InputError, match="periodic in all three directions or in none"):
+    with pytest.raises(InputError, match="periodic in all three directions, in none"):
         new_config([path], timing=0.0)
     with pytest.raises(FileNotFoundError, match=r"absent\.extxyz"):
         new_config([tmp_path / "absent.extxyz"], timing=0.0)

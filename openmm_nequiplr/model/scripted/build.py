@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ...boundaries import SLAB, as_pbc
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
 from ...fragments import Groups, held_groups
@@ -16,7 +17,7 @@ from ..potential import NequIPLRPotential
 from ..solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .graph import EvaluationGraph
 from .history import ChargeHistory
-from .operators import EwaldOperator, FreeOperator, MeshOperator
+from .operators import EwaldOperator, FreeOperator, MeshOperator, SlabOperator
 from .pairs import PairList
 
 #: How much farther than needed (Å) neighbours are searched.
@@ -49,7 +50,7 @@ def check_scriptable(model: NequIPLRPotential, periodic: bool) -> None:
 def script_model(
     model: NequIPLRPotential,
     symbols: Sequence[int] | Sequence[str] | np.ndarray,
-    periodic: bool,
+    pbc: bool | Sequence[bool],
     total_charge: float = 0.0,
     *,
     dtype: torch.dtype | None = None,
@@ -77,7 +78,8 @@ def script_model(
     model : NequIPLRPotential
     symbols : sequence of int or str, length N
         Atomic numbers or element symbols.
-    periodic : bool
+    pbc : bool or three bool
+        Periodic in all directions, in none, or (true, true, false) for a slab.
     total_charge : float, e
     dtype : torch.dtype, optional
         Of the network; that of the model by default.
@@ -94,7 +96,7 @@ def script_model(
     atoms : sequence of int, length N, optional
         Which of the positions given to ``forward`` are those of the model's atoms; by default all.
     electric_field : sequence of 3 float, optional, V/Å
-        Uniform field outside, of isolated structures.
+        Uniform field outside, of isolated structures and along the normal of slabs, which is z.
     charge_groups, group_charges
         As for :func:`openmm_nequiplr.model.building.build_graph`.
 
@@ -107,7 +109,7 @@ def script_model(
     InputError
         If an option makes no sense.
     """
-    periodic = bool(periodic)
+    slab, periodic = as_pbc(pbc) == SLAB, bool(as_pbc(pbc))
     check_scriptable(model, periodic)
     if not isinstance(total_charge, int | float):
         raise TypeError(describe("total_charge", total_charge, "a number"))
@@ -128,13 +130,14 @@ def script_model(
         preconditioner = WoodburyPreconditioner(constant)
     else:
         operator = EwaldOperator(widths, constant)
+    operator = SlabOperator(operator) if slab else operator
     solver: torch.nn.Module = DenseEquilibration(operator)
     if iterative:
         solver = IterativeEquilibration(operator, preconditioner, ChargeHistory(), options)
-    pairs = PairList(max(config.r_max, config.charge_cutoff), periodic, skin)
+    pairs = PairList(max(config.r_max, config.charge_cutoff), periodic, skin, slab)
     field = None
     if electric_field is not None:
-        field = check_field(config, periodic, electric_field)
+        field = check_field(config, periodic, electric_field, (0, 0, 1) if slab else None)
     held = held_groups(count, charge_groups, group_charges, total_charge)
     graph = EvaluationGraph(
         own, types, periodic, total_charge, pairs, solver, external, field, held

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ...boundaries import tilted, whole_slab
 from ...electrostatics.external import field_potential
 from ...equilibration import group_means, group_sizes
 from ...units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
@@ -108,6 +109,13 @@ class EvaluationGraph(torch.nn.Module):
                 raise RuntimeError("cell: expected three box vectors for a periodic model")
             with torch.no_grad():
                 box = self.lattice(cell)
+                if self.pairs.slab:
+                    if tilted(box):
+                        raise RuntimeError(
+                            "cell of a slab: expected a third vector perpendicular to the two "
+                            "others, along the normal"
+                        )
+                    positions = whole_slab(positions, box)[0]
         operator = self.inference.solver.operator
         with torch.no_grad():
             searches = self.pairs.searches

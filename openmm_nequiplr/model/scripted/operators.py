@@ -7,7 +7,13 @@ import math
 
 import torch
 
-from ...electrostatics import EwaldCoulomb, EwaldGeometry, FreeSpaceCoulomb, MeshCoulomb
+from ...electrostatics import (
+    EwaldCoulomb,
+    EwaldGeometry,
+    FreeSpaceCoulomb,
+    MeshCoulomb,
+    SlabCoulomb,
+)
 from ...electrostatics.ewald import DEFAULT_ACCURACY, balanced_width
 from ...electrostatics.mesh_geometry import MeshGeometry
 from ...electrostatics.reciprocal import half_index
@@ -155,3 +161,34 @@ class MeshOperator(MeshCoulomb):
     def kinds(self) -> int:
         """Number of widths that occur."""
         return int(math.sqrt(float(self.all_gammas.shape[0])) + 0.5)
+
+
+class SlabOperator(SlabCoulomb):
+    """Gaussian charges in a slab.
+
+    Parameters
+    ----------
+    periodic : EwaldOperator or MeshOperator
+    """
+
+    def __init__(self, periodic: EwaldOperator | MeshOperator) -> None:
+        cell = torch.eye(3, dtype=torch.float64, device=periodic.widths.device)
+        points = torch.zeros_like(periodic.widths).unsqueeze(-1).expand(-1, 3)
+        super().__init__(periodic, points, cell, periodic.constant)
+
+    def far_cutoff(self, cell: torch.Tensor) -> float:
+        """Cutoff of the pairs, Å."""
+        return self.periodic.far_cutoff(cell)
+
+    def update(
+        self,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        shift: torch.Tensor,
+        renewed: bool,
+    ) -> None:
+        """Take a geometry; arguments as for :class:`FreeOperator`."""
+        self.periodic.update(positions, cell, first, second, shift, renewed)
+        self.place(positions, cell)

@@ -145,11 +145,15 @@ class PairList(torch.nn.Module):
         Of the network.
     periodic : bool
     skin : float, Å
+    slab : bool
+        Whether the network sees no images along the third cell vector; positions are those of the
+        slab in one piece then.
     """
 
-    def __init__(self, near_cutoff: float, periodic: bool, skin: float) -> None:
+    def __init__(self, near_cutoff: float, periodic: bool, skin: float, slab: bool = False) -> None:
         super().__init__()
         self.near_cutoff, self.periodic, self.skin = near_cutoff, periodic, skin
+        self.slab = slab
         empty = torch.zeros(0, dtype=torch.float64)
         self.register_buffer("reference", empty.reshape(0, 3))
         self.register_buffer("reference_cell", torch.eye(3, dtype=torch.float64))
@@ -188,7 +192,10 @@ class PairList(torch.nn.Module):
             moved = positions - self.reference
             if self.periodic:
                 moved = positions - self.reference @ strain
-                jumps = torch.round(moved @ torch.linalg.inv(cell)) @ cell
+                images = torch.round(moved @ torch.linalg.inv(cell))
+                if self.slab:
+                    images[:, 2] = 0.0
+                jumps = images @ cell
                 positions, moved = positions - jumps, moved - jumps
             if self._serves(moved, strain, far_cutoff):
                 return positions
@@ -209,7 +216,10 @@ class PairList(torch.nn.Module):
             shift = torch.zeros_like(shift)
         vector = positions.index_select(0, second) - positions.index_select(0, first)
         distance = torch.linalg.vector_norm(vector + shift @ box, dim=-1)
-        self.near = torch.nonzero(distance < self.near_cutoff + self.skin).squeeze(-1)
+        inside = distance < self.near_cutoff + self.skin
+        if self.slab:
+            inside = inside & (shift[:, 2] == 0.0)
+        self.near = torch.nonzero(inside).squeeze(-1)
         self.first, self.second, self.shift = first, second, shift
         self.reference, self.reference_cell = positions.clone(), cell.clone()
         self.reach = reach

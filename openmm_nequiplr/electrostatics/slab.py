@@ -1,0 +1,153 @@
+"""Slabs: what a three-dimensional Coulomb sum needs to be one of layers with vacuum around them.
+
+Yeh and Berkowitz (1999, doi:10.1063/1.479595) take away the interaction of a slab with its images
+along the normal z, to a remainder that falls off as exp(−2π gap/λ) with the vacuum and the longest
+lateral period λ; Ballenegger, Arnold and Cerdà (2009, doi:10.1063/1.3216473) add the terms of a net
+charge:
+
+    K_ij += −(2π k_e/V) [(z_i − z_j)² + L_z²/6],
+
+which on charges that sum to zero is positive (the square of the dipole along z). The coordinates z
+are those of the slab in one piece (:func:`openmm_nequiplr.boundaries.whole_slab`).
+"""
+
+# TorchScript compiles the operator and reads its annotations: no postponed ones here
+import math
+from typing import Any, NamedTuple
+
+import torch
+
+from ..boundaries import SLAB, Pbc
+from .linearized import LinearizedCoulomb
+from .operator import CoulombOperator, EnergyFunction
+
+
+class SlabCoulomb(CoulombOperator):
+    """Coulomb operator of N Gaussian charges in a slab: a periodic operator and the slab term.
+
+    Differentiable as the periodic operator is.
+
+    Parameters
+    ----------
+    periodic : CoulombOperator
+        Of the same charges in the same cell, periodic in three directions.
+    positions : torch.Tensor, float64, shape (N, 3), Å
+        Of the slab in one piece.
+    cell : torch.Tensor, float64, shape (3, 3), Å
+        The first two vectors span the slab.
+    coulomb_constant : float, eV Å/e²
+    """
+
+    def __init__(
+        self,
+        periodic: Any,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+        coulomb_constant: float,
+    ) -> None:
+        super().__init__()
+        self.periodic, self.constant = periodic, coulomb_constant
+        self.place(positions, cell)
+
+    def place(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
+        """Take another geometry, after the periodic operator; arguments as for the class."""
+        across = torch.linalg.cross(cell[0], cell[1])
+        self.normal = across / torch.linalg.vector_norm(across)
+        height = positions @ self.normal
+        self.height = height - height.mean()  # differences count
+        self.factor = -2.0 * math.pi * self.constant / torch.linalg.det(cell).abs()
+        self.shift = (cell[2] @ self.normal) ** 2 / 6.0
+        self.smoothing_width, self.field = self.periodic.smoothing_width, self.periodic.field
+
+    def matrix(self) -> torch.Tensor:
+        """K, shape (N, N), eV/e²."""
+        apart = self.height.unsqueeze(1) - self.height
+        return self.periodic.matrix() + self.factor * (apart * apart + self.shift)
+
+    def diagonal(self) -> torch.Tensor:
+        """The diagonal of K, shape (N,), eV/e²."""
+        return self.periodic.diagonal() + self.factor * self.shift
+
+    def prepare(self) -> None:
+        """Get ready for many products at one geometry; called without gradients."""
+        self.periodic.prepare()
+
+    def potential(self, charges: torch.Tensor) -> torch.Tensor:
+        """K q, shape (N,), eV/e."""
+        result = self.periodic.potential(charges)
+        self.field = self.periodic.field
+        z, total, first = self.height, charges.sum(), self.height @ charges
+        second = (z * z) @ charges
+        return result + self.factor * (z * (z * total - 2.0 * first) + second + self.shift * total)
+
+    def _slab_energy(self, charges: torch.Tensor) -> torch.Tensor:
+        """Energy of the slab term, a scalar, eV."""
+        total, first = charges.sum(), self.height @ charges
+        second = (self.height * self.height) @ charges
+        return self.factor * (total * second - first * first + 0.5 * self.shift * total * total)
+
+    def slab_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """Energy of the slab term of two charge vectors, shape (N,) each: q less p; eV."""
+        return self._slab_energy(charges) - self._slab_energy(subtracted)
+
+    def energy_difference(
+        self,
+        charges: torch.Tensor,
+        subtracted: torch.Tensor,
+        fields: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
+        periodic = self.periodic.energy_difference(charges, subtracted, fields)
+        return periodic + self.slab_difference(charges, subtracted)
+
+    def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV.
+
+        Those are of three dimensions, as other code sums them: the slab term is in here.
+        """
+        periodic = self.periodic.rest_difference(charges, subtracted)
+        return periodic + self.slab_difference(charges, subtracted)
+
+    @torch.jit.unused
+    def screening(self) -> EnergyFunction:
+        """The part that a point-charge Ewald sum over the same cell lacks."""
+        return _Screening(self.periodic.screening(), self)
+
+    @torch.jit.unused
+    def linearized(self, positions: torch.Tensor) -> LinearizedCoulomb | None:
+        """K and its gradient at the positions, shape (N, 3), that this operator was made for."""
+        known = self.periodic.linearized(positions)
+        if known is None:
+            return None
+        with torch.no_grad():
+            apart = self.height.unsqueeze(1) - self.height
+            slope = (2.0 * self.factor * apart).unsqueeze(-1) * self.normal
+            return LinearizedCoulomb(self.matrix(), known.gradient + slope, known.origin)
+
+
+class _Screening(NamedTuple):
+    periodic: EnergyFunction
+    slab: SlabCoulomb
+
+    def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
+        """Energy of the correction for charges less that for others, (N,) each, a scalar, eV."""
+        periodic = self.periodic.energy_difference(charges, subtracted)
+        return periodic + self.slab.slab_difference(charges, subtracted)
+
+
+def bounded(
+    pbc: Pbc,
+    periodic: CoulombOperator,
+    positions: torch.Tensor,
+    cell: torch.Tensor,
+    constant: float,
+) -> CoulombOperator:
+    """An operator with the slab term where a structure is a slab, else as it is.
+
+    Parameters
+    ----------
+    pbc : Pbc
+    periodic, positions, cell, constant
+        Of :class:`SlabCoulomb`.
+    """
+    return SlabCoulomb(periodic, positions, cell, constant) if pbc == SLAB else periodic
