@@ -369,8 +369,8 @@ def check_field(
     return values.copy()
 
 
-def check_surrounded(config: ModelConfig, periodic: bool) -> None:
-    """Refuse charges outside of a model that has none itself.
+def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:
+    """Refuse charges outside of a model that has none itself, and of slabs.
 
     Raises
     ------
@@ -380,6 +380,9 @@ def check_surrounded(config: ModelConfig, periodic: bool) -> None:
     if not config.equilibration or (config.legacy_periodic and periodic):
         expected = "a model whose charges interact, for charges outside to act on"
         raise InputError(describe("model", "one without", expected))
+    if slab:
+        expected = "None for a slab, as their sum is over bulk images"
+        raise InputError(describe("outside_charges", "some", expected))
 
 
 def _as_numbers(name: str, values: object) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..boundaries import SLAB
 from ..devices import resolve_device
 from ..electrostatics import CoulombOperator
 from ..electrostatics.external import OutsideCharges, field_potential
@@ -230,7 +231,7 @@ class Evaluator:
         graph, memory = self._prepare(graph)
         config = self.model.config
         if surroundings is not None:
-            check_surrounded(config, bool(graph.periodic[0]))
+            check_surrounded(config, graph.periodic[0], graph.pbc[0] == SLAB)
             if compute_stress:
                 raise InputError(describe("compute_stress", True, "False with charges outside"))
             sites = surroundings.positions.detach().clone().requires_grad_()

@@ -150,10 +150,7 @@ def computation_settings(
     width = _length("outside_width", outside_width)
     charges = _check_outside(outside_charges, width, chosen)
     if charges:
-        check_surrounded(model.config, box is not None)
-        if options.slab:
-            expected = "None for a slab, as their sum is over bulk images"
-            raise InputError(describe("outside_charges", f"{len(charges)} charges", expected))
+        check_surrounded(model.config, box is not None, options.slab)
     settings = ComputationSettings(
         model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
