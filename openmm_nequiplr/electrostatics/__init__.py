@@ -1,6 +1,7 @@
 """Coulomb operators of Gaussian charges: free space, Ewald sum, mesh, the published code's."""
 
 from .ewald import EwaldCoulomb, EwaldGeometry, ewald_geometry, published_geometry
+from .external import OutsideCharges
 from .gaussian import GaussianScreening, pair_potential, self_coefficient
 from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
 from .linearized import LinearizedCoulomb
@@ -24,6 +25,7 @@ __all__ = [
     "MeshCoulomb",
     "MeshGeometry",
     "MeshParameters",
+    "OutsideCharges",
     "choose_parameters",
     "ewald_geometry",
     "mesh_geometry",
