@@ -46,7 +46,7 @@ def measure(count: int, model_atoms: int, repeats: int) -> None:
     import openmm
     import torch
 
-    from openmm_nequiplr.electrostatics.external import OutsideCharges
+    from openmm_nequiplr.electrostatics import OutsideCharges
     from openmm_nequiplr.simulation.pme import DEFAULT_TOLERANCE
 
     sites, charges, edge = box_of_water(count)

@@ -1,6 +1,7 @@
 """Coulomb operators of Gaussian charges: free, Ewald sum, mesh, slab, the published code's."""
 
 from .ewald import EwaldCoulomb, EwaldGeometry, ewald_geometry, published_geometry
+from .external import OutsideCharges
 from .gaussian import GaussianScreening, pair_potential, self_coefficient
 from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
 from .linearized import LinearizedCoulomb
@@ -25,6 +26,7 @@ __all__ = [
     "MeshCoulomb",
     "MeshGeometry",
     "MeshParameters",
+    "OutsideCharges",
     "SlabCoulomb",
     "choose_parameters",
     "ewald_geometry",

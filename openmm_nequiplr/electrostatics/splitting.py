@@ -10,6 +10,8 @@ from ..errors import BoxError, InputError, describe
 
 #: Requested relative error of forces and potentials.
 DEFAULT_ACCURACY = 1e-5
+#: The smallest that a mesh aims at.
+FINEST = 1e-10
 #: A mesh of so many points takes gigabytes.
 MOST_POINTS = 2e8
 #: Å by which a pair list reaches beyond the cutoff.

@@ -2,7 +2,7 @@
 
 from ..pretrained import shipped_models, shipped_structure
 from .config import ModelConfig
-from .evaluation import Evaluation, Evaluator
+from .evaluation import Evaluation, Evaluator, Surroundings
 from .io import load_model, save_model
 from .potential import NequIPLRPotential, PotentialOutput
 
@@ -12,6 +12,7 @@ __all__ = [
     "ModelConfig",
     "NequIPLRPotential",
     "PotentialOutput",
+    "Surroundings",
     "load_model",
     "save_model",
     "shipped_models",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import uuid
@@ -17,8 +18,8 @@ import torch
 
 from ..boundaries import whole_slab
 from ..devices import resolve_device
-from ..electrostatics.external import OutsideCharges
-from ..electrostatics.splitting import mesh_dtype
+from ..electrostatics import OutsideCharges
+from ..electrostatics.splitting import FINEST, mesh_dtype
 from ..errors import InputError, InstabilityError, NequIPLRError
 from ..graph import AtomicGraph
 from ..lattice import displacements
@@ -332,24 +333,21 @@ class Computation:
 
     def _surroundings(self, positions: np.ndarray, cell: np.ndarray | None) -> Surroundings | None:
         """The charges outside, if there are some."""
-        settings, device = self.settings, self._ready().model.device
+        settings = self.settings
         if settings.outside_charges is None:
             return None
+        model, accuracy = self._ready().model, max(settings.tolerance, FINEST)
         if self._outside is None:
-            dtype, constant = (
-                DTYPES[settings.precision],
-                self._ready().model.config.coulomb_constant,
-            )
             self._outside = OutsideCharges(
-                torch.tensor(settings.outside_charges, dtype=torch.float64, device=device),
+                torch.tensor(settings.outside_charges, dtype=torch.float64, device=model.device),
                 settings.outside_width,
-                (constant * COULOMB_CONSTANT) ** 0.5,
-                settings.tolerance,
-                mesh_dtype(dtype, settings.tolerance),
+                math.sqrt(model.config.coulomb_constant * COULOMB_CONSTANT),
+                accuracy,
+                mesh_dtype(DTYPES[settings.precision], accuracy),
             )
         sites = torch.from_numpy(np.array(positions[self.num_atoms :], dtype=np.float64))
-        box = None if cell is None else torch.from_numpy(np.array(cell)).to(device)
-        return Surroundings(self._outside, sites.to(device), box)
+        box = None if cell is None else torch.from_numpy(np.array(cell)).to(model.device)
+        return Surroundings(self._outside, sites.to(model.device), box)
 
 
 def _in_forked_child() -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_nequiplr.electrostatics import EwaldCoulomb, ewald_geometry
-from openmm_nequiplr.electrostatics.external import OutsideCharges
+from openmm_nequiplr.electrostatics import EwaldCoulomb, OutsideCharges, ewald_geometry
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
 CELL = np.array([[9.0, 0.0, 0.0], [2.5, 8.0, 0.0], [-2.0, 3.0, 8.5]])

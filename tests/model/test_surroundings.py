@@ -9,10 +9,9 @@ import pytest
 import torch
 from ase import Atoms
 
-from openmm_nequiplr.electrostatics.external import OutsideCharges
+from openmm_nequiplr.electrostatics import OutsideCharges
 from openmm_nequiplr.errors import InputError
-from openmm_nequiplr.model import Evaluator
-from openmm_nequiplr.model.evaluation import Surroundings
+from openmm_nequiplr.model import Evaluator, Surroundings
 
 from .test_field import KINDS
 

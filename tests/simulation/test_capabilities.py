@@ -20,10 +20,9 @@ from openmm_nequiplr import (
     export_torch_force,
     simulation,
 )
-from openmm_nequiplr.electrostatics.external import OutsideCharges
+from openmm_nequiplr.electrostatics import OutsideCharges
 from openmm_nequiplr.errors import NequIPLRError
-from openmm_nequiplr.model import Evaluator
-from openmm_nequiplr.model.evaluation import Surroundings
+from openmm_nequiplr.model import Evaluator, Surroundings
 from openmm_nequiplr.simulation import create_force, current_evaluation, from_atoms
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 

@@ -13,10 +13,9 @@ from openmm import app, unit
 pytest.importorskip("openmmml", reason="openmm-ml is not installed")
 
 from openmm_nequiplr import ChargeReporter, CommitteeReporter, load_system, save_system
-from openmm_nequiplr.electrostatics.external import OutsideCharges
+from openmm_nequiplr.electrostatics import OutsideCharges
 from openmm_nequiplr.errors import BackendError, InputError
-from openmm_nequiplr.model import Evaluator
-from openmm_nequiplr.model.evaluation import Surroundings
+from openmm_nequiplr.model import Evaluator, Surroundings
 from openmm_nequiplr.simulation import create_force, current_evaluation, load_charges
 from openmm_nequiplr.simulation.force_field import charges_outside
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
@@ -96,6 +95,16 @@ def test_forces_on_both_are_slopes(make_model, mixture, periodic):
     system = embedded(mixed, make_model(electrostatic_energy="coulomb"), forceGroup=1)
     moved = [*mixed.ml[:2], *mixed.mm[:3]]
     check_forces(system, mixed.positions, moved, 1e-6, group={1})
+
+
+def test_forces_in_a_field_with_charges_of_groups(make_model, mixture):
+    mixed = mixture(False)
+    groups = [mixed.ml[:3], mixed.ml[3:]]
+    options = {"charge_groups": groups, "group_charges": [0.5, -0.5], "electric_field": (1, 0, 2)}
+    system = embedded(mixed, make_model(), forceGroup=1, **options)
+    check_forces(system, mixed.positions, [*mixed.ml[:2], mixed.mm[0]], 1e-6, group={1})
+    charges = current_evaluation(context_of(system, mixed.positions)).charges
+    assert charges[:3].sum() == pytest.approx(0.5, abs=1e-9)
 
 
 def test_every_platform(make_model, mixture, platform):
