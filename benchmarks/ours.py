@@ -16,6 +16,7 @@ import openmm
 import torch
 from openmm import app, unit
 from parts import collect, measure, part
+from pretended_cuda import pretended_cuda
 
 from openmm_nequiplr import create_system
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
@@ -49,14 +50,20 @@ def platform_of(device: str) -> tuple[openmm.Platform, dict[str, str]]:
     return openmm.Platform.getPlatformByName("CUDA"), {"Precision": "mixed"}
 
 
-def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
-    """One step of a simulation made by ``create_system``; it returns the solver's iterations."""
+def make_system(options: dict) -> tuple[app.Topology, openmm.System]:
+    """A System of the structure, with an untrained model."""
     topology = app.Topology()
     residue = topology.addResidue("X", topology.addChain())
     for symbol in options["symbols"]:
         topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
     topology.setPeriodicBoxVectors(np.array(options["cell"]) / 10 * unit.nanometer)
-    system = create_system(topology, build_model(options), total_charge=0, device=options["device"])
+    model, device = build_model(options), options["device"]
+    return topology, create_system(topology, model, total_charge=0, device=device)
+
+
+def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
+    """One step of a simulation made by ``create_system``; it returns the solver's iterations."""
+    topology, system = make_system(options)
     integrator = openmm.LangevinMiddleIntegrator(300, 1.0, 0.0005)
     simulation = app.Simulation(topology, system, integrator, *platform_of(options["device"]))
     simulation.context.setPositions(np.array(options["positions"]) / 10)
@@ -67,6 +74,20 @@ def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
         return computation.solves[-1][:2]
 
     return step
+
+
+def pretended_steps(options: dict, steps: int) -> list[dict[str, int]]:
+    """What a GPU would do in each of some evaluations between which atoms move a little."""
+    positions, cell = np.array(options["positions"]), np.array(options["cell"])
+    velocities = 0.005 * np.random.default_rng(0).normal(size=positions.shape)
+    found = []
+    with pretended_cuda() as counts:
+        computation = get_computation(make_system({**options, "device": "cuda"})[1])
+        for step in range(steps):
+            counts.clear()
+            computation.evaluate(positions + step * velocities, cell)
+            found.append(counts.totals() | {"iterations": sum(computation.solves[-1][:2])})
+    return found
 
 
 def network_step(options: dict) -> Callable[[], object]:

@@ -70,10 +70,9 @@ def slab(count: int) -> Atoms:
     return atoms
 
 
-def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
-    """Medians over interleaved steps of every worker, for one structure."""
-    options = {
-        "do": "build",
+def build_options(atoms: Atoms, arguments: argparse.Namespace) -> dict:
+    """What a worker is to build."""
+    return {
         "threads": arguments.threads,
         "device": arguments.device,
         "network": arguments.network,
@@ -88,6 +87,26 @@ def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
         "cell": np.array(atoms.cell).tolist(),
         "symbols": list(atoms.symbols),
     }
+
+
+def count(name: str, atoms: Atoms, arguments: argparse.Namespace) -> None:
+    """Print what a GPU would do in a step: the medians after a warm-up."""
+    from ours import pretended_steps
+
+    steps = WARM_UP["ours"] + arguments.steps
+    found = pretended_steps(build_options(atoms, arguments), steps)[WARM_UP["ours"] :]
+    medians = {key: statistics.median(each[key] for each in found) for key in found[0]}
+    print(
+        f"{name:5} {len(atoms):6d} atoms  {medians['kernels']:.0f} kernels, "
+        f"{medians['waits']:.0f} synchronisations and {medians['copies']:.0f} copies a step "
+        f"({medians['iterations']:.0f} iterations)",
+        flush=True,
+    )
+
+
+def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
+    """Medians over interleaved steps of every worker, for one structure."""
+    options = {"do": "build", **build_options(atoms, arguments)}
     workers = {"ours": Worker(sys.executable, "ours")}
     if arguments.peer_python:
         workers["peer"] = Worker(arguments.peer_python, "peer")
@@ -198,6 +217,9 @@ def main() -> None:
     parser.add_argument(
         "--device", default="cpu", help="of both networks; cuda takes OpenMM's CUDA platform too"
     )
+    parser.add_argument(
+        "--pretend-cuda", action="store_true", help="count what a GPU would do; no times"
+    )
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cutoff", type=float, default=4.0, help="Å")
@@ -207,13 +229,17 @@ def main() -> None:
     arguments = parser.parse_args()
     results: dict[str, dict[int, dict]] = {}
     for name, make in (("salt", salt), ("slab", slab)):
-        for count in getattr(arguments, name):
-            atoms = make(count)
+        for number in getattr(arguments, name):
+            atoms = make(number)
+            if arguments.pretend_cuda:
+                count(name, atoms, arguments)
+                continue
             result = measure(atoms, arguments)
             report(name, len(atoms), result)
             results.setdefault(name, {})[len(atoms)] = result
             arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1))
-    draw(results, arguments.output.with_suffix(".png"))
+    if results:
+        draw(results, arguments.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class AtomicGraph:
         F − 1 through all structures.
     group_charges : torch.Tensor, optional, float64, shape (F,), e
         Charges of these groups.
+    host : AtomicGraph, optional
+        Of a graph on a GPU: positions, cell and charge as they are on the CPU.
     """
 
     positions: torch.Tensor
@@ -64,6 +66,7 @@ class AtomicGraph:
     electric_field: torch.Tensor | None = None
     charge_groups: torch.Tensor | None = None
     group_charges: torch.Tensor | None = None
+    host: AtomicGraph | None = None
 
     def __post_init__(self) -> None:
         if not self.linearized:
@@ -98,6 +101,13 @@ class AtomicGraph:
     def holders(self) -> torch.Tensor:
         """Group of each atom, or its structure, int64, shape (N,)."""
         return self.batch if self.charge_groups is None else self.charge_groups
+
+    @property
+    def on_cpu(self) -> AtomicGraph:
+        """Positions, cell and charge on the CPU: known there, or copied."""
+        if self.positions.device.type == "cpu":
+            return self
+        return self.to("cpu") if self.host is None else self.host
 
     def to(self, device: torch.device | str) -> AtomicGraph:
         """Return the same graph with every tensor on ``device``."""

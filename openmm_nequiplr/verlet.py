@@ -49,7 +49,8 @@ class VerletList:
 
     Called like :func:`openmm_nequiplr.neighbors.neighbor_list`, it returns the same edges in the
     same order: those within the cutoff now. What was asked before changes how long it takes and
-    nothing else.
+    nothing else. On a GPU, which would have to be waited for to know their number, it returns all
+    that it keeps; what sees a longer edge must make nothing of it, as networks do.
 
     Between the geometry of the search and the present one lies a strain F that takes the old cell
     to the new one, a displacement d of each atom that is left over, modulo lattice vectors (atoms
@@ -110,6 +111,8 @@ class VerletList:
         found = self.candidates(positions, cell, periodic, cutoff)
         if self.skin == 0.0:
             return found.edge_index, found.edge_shift
+        if self.device.type != "cpu":
+            return found.edge_index, _original_shifts(found.edge_index, found.edge_shift, found)
         box = np.ascontiguousarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
         return _within(found, box, cutoff)
 
@@ -179,12 +182,9 @@ class _Held:
 
 def _within(found: Candidates, box: np.ndarray, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The candidates that are shorter than a cutoff, with shifts for the positions themselves."""
-    device = found.edge_index.device
-    loop = None
-    if device.type == "cpu" and len(found.points) >= FEWEST_ATOMS:
-        loop = compiled(choose_pairs)
+    loop = compiled(choose_pairs) if len(found.points) >= FEWEST_ATOMS else None
     if loop is None:
-        points, vectors = (torch.from_numpy(array).to(device) for array in (found.points, box))
+        points, vectors = torch.from_numpy(found.points), torch.from_numpy(box)
         index, shift = choose_pairs_slowly(
             found.edge_index, found.edge_shift, points, vectors, cutoff
         )
@@ -192,10 +192,15 @@ def _within(found: Candidates, box: np.ndarray, cutoff: float) -> tuple[torch.Te
         pairs = (found.edge_index.numpy(), found.edge_shift.numpy())
         chosen = loop(*pairs, found.points, box, cutoff)
         index, shift = (torch.from_numpy(array) for array in chosen)
-    if found.images.any():
-        images = torch.from_numpy(found.images).to(device)
-        shift += images[index[0]] - images[index[1]]
-    return index, shift
+    return index, _original_shifts(index, shift, found)
+
+
+def _original_shifts(index: torch.Tensor, shift: torch.Tensor, found: Candidates) -> torch.Tensor:
+    """Shifts for the positions themselves."""
+    if not found.images.any():
+        return shift
+    images = torch.from_numpy(found.images).to(index.device)
+    return shift + images[index[0]] - images[index[1]]
 
 
 def choose_pairs_slowly(

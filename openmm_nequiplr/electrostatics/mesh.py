@@ -89,13 +89,16 @@ class MeshCoulomb(CoulombOperator):
         self.rows = pair_ops.pair_rows(first, second, self.widths.shape[0])
         self.images, self.image, self.kind, self.gammas = images, image, kind, gammas
 
-    def setup(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
-        """Take other positions, shape (N, 3), Å, and another cell that the lists serve."""
+    def setup(self, positions: torch.Tensor, cell: torch.Tensor, same_cell: bool = False) -> None:
+        """Take other positions, shape (N, 3), Å, and another cell that the lists serve.
+
+        ``same_cell`` tells that the cell is known to be the last one.
+        """
         self.positions, self.cell = positions, cell
         dtype = torch.float32 if self.single else torch.float64
         with torch.no_grad():
             points, box = positions.detach(), cell.detach()
-            if not torch.equal(box, self.made_for):
+            if not (same_cell or torch.equal(box, self.made_for)):
                 smooth, factors = smooth_influence(
                     box, self.smoothing_width, self.shape, self.order, self.constant
                 )

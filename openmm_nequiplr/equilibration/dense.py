@@ -147,7 +147,7 @@ class DenseSolver(torch.nn.Module):
                 multiplier = -group_sums(gradient, self.groups, sizes) / sizes
                 residual = float((gradient + multiplier.index_select(0, self.groups)).abs().max())
             else:
-                end = total_charge.reshape(1)
+                end = total_charge.reshape(1).to(electronegativity.device)
                 right = torch.cat((-electronegativity, end)).unsqueeze(-1)
                 solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
                 charges, multiplier = solution[:-1], solution[-1:]

@@ -10,7 +10,7 @@ the preconditioner are those of the groups (:mod:`.constraints`).
 
 # TorchScript compiles IterativeSolver and reads its annotations: no postponed ones here
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,6 +22,8 @@ from .preconditioning import JacobiPreconditioner, positive_diagonal
 #: ‖P r‖₂ relative to that of uniform charges at which a solve stops.
 DEFAULT_TOLERANCE = 1e-6
 DEFAULT_MAX_ITERATIONS = 100
+# What nothing is divided by less than.
+_TINY = 1e-300
 
 
 class IterativeSolver(torch.nn.Module):
@@ -69,6 +71,8 @@ class IterativeSolver(torch.nn.Module):
             diagonal = positive_diagonal(operator.diagonal().detach(), hardness.detach())
             preconditioner = JacobiPreconditioner(diagonal, groups)
         self.preconditioner = preconditioner
+        #: Iterations on a GPU before their results are looked at, which has to wait for them.
+        self.unwatched = 0
         nothing = torch.zeros(0, dtype=torch.float64)
         self.register_buffer("groups", nothing.to(torch.int64), persistent=False)
         self.register_buffer("sizes", nothing, persistent=False)
@@ -135,20 +139,24 @@ class IterativeSolver(torch.nn.Module):
         total_charge : torch.Tensor, float64, scalar or shape (F,), e
             Of the structure, or of the groups.
         guess : torch.Tensor or None, float64, shape (N,), e
-            Shifted to these charges before use, and not used where uniform charges are nearer.
+            Shifted to these charges before use; on the CPU not used if uniform charges are nearer.
         """
         with torch.no_grad():
             chi = electronegativity
-            charges = self._shifted(torch.zeros_like(chi), total_charge)
+            if self._grouped():
+                charges = self._shifted(torch.zeros_like(chi), total_charge)
+            else:
+                charges = torch.full_like(chi, float(total_charge) / chi.shape[0])
             gradient = chi
             field: torch.Tensor | None = None
             if bool((total_charge != 0.0).any()):
                 gradient, field = chi + self._product(charges), self.operator.field
-            start = float(torch.linalg.vector_norm(self._neutral(gradient)))
+            start = torch.linalg.vector_norm(self._neutral(gradient))
             if guess is not None:
                 shifted = self._shifted(guess, total_charge)
                 guessed = chi + self._product(shifted)
-                if float(torch.linalg.vector_norm(self._neutral(guessed))) < start:
+                # a GPU would have to be waited for
+                if chi.is_cuda or bool(torch.linalg.vector_norm(self._neutral(guessed)) < start):
                     charges, gradient, field = shifted, guessed, self.operator.field
             return self._iterate(charges, gradient, field, self.tolerance * start)
 
@@ -171,48 +179,65 @@ class IterativeSolver(torch.nn.Module):
         charges: torch.Tensor,
         gradient: torch.Tensor,
         field: torch.Tensor | None,
-        goal: float,
+        goal: torch.Tensor,
     ) -> Equilibration:
         """Conjugate gradients from charges with the gradient A Q + χ until ‖P r‖ ≤ ``goal``.
 
-        ``field`` is that of the charges, None if they are zero.
+        ``field`` is that of the charges, None if they are zero. Numbers stay on the device until
+        :func:`_read` asks for them; iterations beyond the last one needed do no harm.
         """
-        multiplier = -self._mean(gradient)
-        residual = -(gradient + multiplier)
+        mean = self._mean(gradient)
+        multiplier, residual = -mean, mean - gradient
         share = self.preconditioner.ones_solved / self.preconditioner.ones_solved.sum()
-        direction = residual
-        before, product, curvature, iteration = 1.0, 1.0, 1.0, 0
-        size = float(torch.linalg.vector_norm(residual))
-        positive = True
-        while positive and math.isfinite(size) and size > goal and iteration < self.max_iterations:
+        direction, before = residual, torch.ones_like(goal)
+        # of each iteration that was not looked at: r·z, d·A d, and ‖P r‖ after it
+        signs: list[torch.Tensor] = [before, before]
+        sizes: list[torch.Tensor] = [torch.linalg.vector_norm(residual)]
+        iteration, seen = 0, _Seen(0, True, 0.0, 0.0, 0.0)
+        while True:
+            if iteration >= min(self.unwatched, self.max_iterations):
+                seen = _read(iteration, goal, residual, signs, sizes)
+                good = seen.positive and math.isfinite(seen.size)
+                if not good or seen.size <= seen.goal or iteration >= self.max_iterations:
+                    break
+                signs, sizes = signs[:0], sizes[:0]
             solved = self._solved(residual, share)
-            product = float(residual @ solved)
-            direction = torch.add(
-                solved, direction, alpha=product / before if iteration > 0 else 0.0
-            )
-            before = product
+            product = residual @ solved
+            if iteration == 0:
+                direction = solved
+            else:
+                direction = torch.addcmul(solved, direction, product / before)
+            before = product.clamp(min=_TINY)
             image = self._product(direction)
-            curvature = float(direction @ image)
-            positive = curvature > 0.0 and product > 0.0
-            if positive:
-                length, mean = product / curvature, self._mean(image)
-                charges = torch.add(charges, direction, alpha=length)
-                more = length * self.operator.field
-                field = more if field is None else field + more
-                residual = torch.sub(residual, image - mean, alpha=length)
-                multiplier = torch.sub(multiplier, mean, alpha=length)
-                size = float(torch.linalg.vector_norm(residual))
-                iteration += 1
+            curvature = direction @ image
+            length, shift = product / curvature.clamp(min=_TINY), self._mean(image)
+            charges = torch.addcmul(charges, direction, length)
+            more = self.operator.field
+            if more.numel() > 0:
+                step = length.to(more.dtype)
+                field = step * more if field is None else torch.addcmul(field, more, step)
+            residual = torch.addcmul(residual, image - shift, length, value=-1.0)
+            multiplier = torch.addcmul(multiplier, length, shift, value=-1.0)
+            signs.extend([product, curvature])
+            sizes.append(torch.linalg.vector_norm(residual))
+            iteration += 1
         failure = ""
-        if not size <= goal:
-            failure = self._failure(positive, size, goal, iteration)
+        if not (seen.positive and seen.size <= seen.goal):
+            failure = self._failure(seen.positive, seen.size, seen.goal, iteration)
         if field is None:
             field = torch.zeros_like(self.operator.field)
-        largest, gradient = float(residual.abs().max()), -(residual + multiplier)
+        gradient = -(residual + multiplier)
         if self._grouped():
             multiplier = group_sums(multiplier, self.groups, self.sizes) / self.sizes
-        multiplier = multiplier.reshape(-1)
-        return Equilibration(charges, multiplier, iteration, largest, failure, gradient, field)
+        return Equilibration(
+            charges,
+            multiplier.reshape(-1),
+            seen.iterations,
+            seen.largest,
+            failure,
+            gradient,
+            field,
+        )
 
     def _failure(self, positive: bool, size: float, goal: float, iterations: int) -> str:
         reason = "the electronegativities or the Coulomb operator are not finite"
@@ -226,3 +251,44 @@ class IterativeSolver(torch.nn.Module):
                 "sum if the tolerance lies far below it"
             )
         return failed(reason)
+
+
+class _Seen(NamedTuple):
+    """What is known of a solve: iterations needed or done, and numbers after these.
+
+    Parameters
+    ----------
+    iterations : int
+    positive : bool
+        Whether the matrix and its preconditioner were positive definite on all directions.
+    size, goal, largest : float, eV/e
+        ‖P r‖, what it should be, and the largest residual of an atom in the end.
+    """
+
+    iterations: int
+    positive: bool
+    size: float
+    goal: float
+    largest: float
+
+
+def _read(
+    iteration: int,
+    goal: torch.Tensor,
+    residual: torch.Tensor,
+    signs: list[torch.Tensor],
+    sizes: list[torch.Tensor],
+) -> _Seen:
+    """Look at the iterations since the last time, the last of which was ``iteration``."""
+    both = [goal, torch.linalg.vector_norm(residual, math.inf)] + signs + sizes  # noqa: RUF005 (TorchScript)
+    numbers: list[float] = torch.stack(both).tolist()
+    wanted, largest, count = numbers[0], numbers[1], len(sizes)
+    ends, begin = numbers[len(numbers) - count :], len(numbers) - count - len(signs)
+    positive = True
+    for k in range(count):
+        number = iteration + 1 - count + k
+        for sign in numbers[begin + 2 * k : begin + 2 * k + 2]:
+            positive = positive and sign > 0.0
+        if not positive or ends[k] <= wanted:
+            return _Seen(number, positive, ends[k], wanted, largest)
+    return _Seen(iteration, positive, ends[count - 1], wanted, largest)

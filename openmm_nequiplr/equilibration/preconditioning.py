@@ -137,7 +137,7 @@ class WoodburyPreconditioner(_Diagonal):
         self.register_buffer("cell", torch.eye(3, dtype=torch.float64), persistent=False)
 
     def fits(self, count: int, cell: torch.Tensor) -> bool:
-        """Whether it serves so many atoms in a cell, shape (3, 3), Å."""
+        """Whether it serves so many atoms in a cell, shape (3, 3), Å; on the CPU if it can be."""
         if self.inverse.shape[0] != count:
             return False
         if torch.equal(self.cell, cell):
@@ -160,6 +160,7 @@ class WoodburyPreconditioner(_Diagonal):
             Of A = K + diag(J); positive.
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
+            On the CPU if it can be.
         groups : torch.Tensor, optional, int64, shape (N,)
             Group of each atom, where the charges of groups are held.
         """
@@ -167,7 +168,7 @@ class WoodburyPreconditioner(_Diagonal):
             number = self.kvectors
             if number == 0:
                 number = max(min(diagonal.shape[0] // 8, 200), 1)
-            kvectors = lowest_kvectors(cell, number)
+            kvectors = lowest_kvectors(cell, number).to(positions.device)
             volume = torch.linalg.det(cell).abs()
             strength = 8.0 * math.pi * self.constant / volume / (kvectors * kvectors).sum(dim=-1)
             phase = positions @ kvectors.t()
@@ -181,7 +182,7 @@ class WoodburyPreconditioner(_Diagonal):
                 sums = group_sums(scaled, groups, self.weights)
                 over = sums / self.weights.to(torch.float32).unsqueeze(-1)
                 capacitance = capacitance - (sums.t() @ over).to(torch.float64)
-            one = torch.eye(2 * number, dtype=torch.float64, device=cell.device)
+            one = torch.eye(2 * number, dtype=torch.float64, device=positions.device)
             factor = torch.linalg.cholesky(capacitance + one)
             self.middle = torch.cholesky_inverse(factor).to(torch.float32)
             self.cell, self.first = cell.clone(), -1

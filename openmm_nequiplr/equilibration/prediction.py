@@ -40,8 +40,8 @@ class ChargePredictor(torch.nn.Module):
         super().__init__()
         if degree < 0:
             raise InputError(describe("degree", degree, "at least 0"))
-        #: Number of solutions at hand.
-        self.solutions = 0
+        #: Number of solutions at hand; of iterations that the next one may take, and the last took.
+        self.solutions, self.expected, self.iterations = 0, 0, 0
         self.degree, self.prior = degree, _PRIOR
         # x, and ∇x to ∇^degree x there and at the solution before, shape (degree, N)
         nothing = torch.zeros(0, dtype=torch.float64)
@@ -66,30 +66,36 @@ class ChargePredictor(torch.nn.Module):
             return self.last + self.differences.sum(dim=0)
         missed = self.differences[0] - self.before.sum(dim=0)
         gram = self.before @ self.before.t()
-        gram = gram + torch.diag(self.prior * gram.diagonal() + 1e-300)
-        fitted = torch.linalg.solve_ex(gram, self.before @ missed)[0]
-        if not bool(torch.isfinite(fitted).all()):
-            return self.last
-        return torch.addmv(self.last, self.differences.t(), 1.0 + fitted)
+        gram.diagonal().mul_(1.0 + self.prior).add_(1e-300)
+        fitted = 1.0 + torch.linalg.solve_ex(gram, self.before @ missed)[0]
+        weights = torch.nan_to_num(fitted, nan=0.0, posinf=0.0, neginf=0.0)
+        return torch.addmv(self.last, self.differences.t(), weights)
 
     def accept(self, solution: torch.Tensor) -> None:
         """Take up the charges of a step, shape (N,), e.
 
-        Charges that are not finite, or of another number of atoms, drop the history.
+        Charges that are not finite, or of another number of atoms, drop the history. On a GPU they
+        are taken for finite, as those of a solve are that has converged.
         """
-        finite = math.isfinite(float(solution.sum()))
+        finite = solution.is_cuda or math.isfinite(float(solution.sum()))
         if not finite or self.last.shape[0] != solution.shape[0]:
             self.reset()
         if not finite:
             return
-        blank = torch.zeros_like(solution)
-        rows = [solution - self.last if self.solutions > 0 else blank]
+        rows = [solution - self.last if self.solutions > 0 else torch.zeros_like(solution)]
         for k in range(1, self.degree):
-            rows.append(rows[-1] - self.differences[k - 1] if k < self.solutions else blank)
+            if k < self.solutions:
+                rows.append(rows[-1] - self.differences[k - 1])
+            else:
+                rows.append(torch.zeros_like(solution))
         self.before = self.differences
         self.differences = torch.stack(rows)[: self.degree]
         self.last = solution.clone()
         self.solutions = min(self.solutions + 1, self.degree + 2)
+
+    def report(self, iterations: int) -> None:
+        """Tell how many iterations a solve took from the guess."""
+        self.expected, self.iterations = max(iterations, self.iterations), iterations
 
     def reset(self) -> None:
         """Forget all solutions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ class GraphBuilder:
         self._given: np.ndarray | None = None
         _check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
-        self._types, self._charge = torch.from_numpy(types).to(device), charge.to(device)
+        self._types, self._charge = torch.from_numpy(types).to(device), charge
         self._batch = torch.zeros_like(self._types)
         held = held_groups(self._count, charge_groups, group_charges, total_charge)
         if held is not None and not config.equilibration:
@@ -221,7 +222,9 @@ class GraphBuilder:
         self._groups: torch.Tensor | None = None
         self._group_charges: torch.Tensor | None = None
         if held is not None:
-            self._groups, self._group_charges = (torch.from_numpy(x).to(device) for x in held)
+            self._groups, self._group_charges = (torch.from_numpy(x) for x in held)
+            self._groups = self._groups.to(device)
+        self._moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __call__(
         self,
@@ -278,7 +281,22 @@ class GraphBuilder:
             charge_groups=self._groups,
             group_charges=self._group_charges,
         )
-        return graph.to(self.device)
+        if torch.device(self.device).type == "cpu":
+            return graph
+        constants: dict[str, Any] = {
+            name: self._on_device(name, getattr(graph, name))
+            for name in ("cell", "total_charge", "electric_field", "group_charges")
+        }
+        return replace(graph, host=graph, **constants).to(self.device)
+
+    def _on_device(self, name: str, value: torch.Tensor | None) -> torch.Tensor | None:
+        """A tensor that rarely changes, copied to the device when it does."""
+        if value is None:
+            return None
+        known = self._moved.get(name)
+        if known is None or not torch.equal(known[0], value):
+            self._moved[name] = known = value, value.to(self.device)
+        return known[1]
 
     def _reduced(self, cell: np.ndarray | None) -> np.ndarray:
         """The lattice in a basis of short vectors; that of the cell before is kept."""

@@ -302,7 +302,7 @@ class Evaluator:
         model = self.model
         offsets = None if model.charge_offset is None else model.offsets(graph)
         hardness, groups = model.separate_hardness(graph), graph.charge_groups
-        held = graph.total_charge[0] if groups is None else graph.held_charges
+        held = graph.on_cpu.total_charge[0] if groups is None else graph.held_charges
         return Atoms(graph.types, hardness, offsets, held, groups)
 
     def _evaluation(
@@ -315,41 +315,41 @@ class Evaluator:
         compute_stress: bool,
     ) -> Evaluation:
         model, charges = self.model, results.charges
-        reference = float(model.reference_energy(graph))
-        total = float(results.energy)
-        parts = {"short_range": float(results.short_range)}
+        sums = {"short_range": results.short_range}
         if model.config.electrostatic_energy == "qeq":
-            parts["electronegativity"] = float((charges * results.chi).sum())
-            parts["hardness"] = float((0.5 * atoms.hardness * charges * charges).sum())
+            sums["electronegativity"] = (charges * results.chi).sum()
+            sums["hardness"] = (0.5 * atoms.hardness * charges * charges).sum()
         if geometry.outside is not None:
             seen = seen_charges(charges, atoms.offsets)
-            parts["outside"] = float((seen * geometry.outside.detach()).sum())
-        parts["coulomb"] = total - sum(parts.values())
-        parts["short_range"] += reference
-        forces, stress, outside_forces = None, None, None
+            sums["outside"] = (seen * geometry.outside.detach()).sum()
+        arrays = {"charges": charges, "adjoint": results.adjoint, "electronegativity": results.chi}
+        arrays["dipole"] = charges @ graph.positions
         if compute_forces:
-            gradient = results.gradients[0]
-            forces = to_numpy(results.external_forces)
-            forces = forces if gradient is None else forces - to_numpy(gradient)
+            gradient, forces = results.gradients[0], results.external_forces
+            arrays["forces"] = forces if gradient is None else forces - gradient
             others = results.gradients[1:]
             if not compute_stress and len(others) == 1 and others[0] is not None:
-                outside_forces = -to_numpy(others[0])
+                arrays["outside_forces"] = -others[0]
         if compute_stress:
             slope = results.gradients[1]
             slope = torch.zeros_like(graph.cell) if slope is None else slope
-            stress = to_numpy(stress_from_strain(slope, graph.cell, graph.periodic)[0])
+            arrays["stress"] = stress_from_strain(slope, graph.cell, graph.periodic)[0]
+        reference = model.reference_energy(graph)[0]
+        numbers, *found = to_arrays(
+            [torch.stack([results.energy, reference, *sums.values()]), *arrays.values()]
+        )
+        total, constant, *each = numbers.tolist()
+        parts = dict(zip(sums, each, strict=True))
+        parts["coulomb"] = total - sum(parts.values())
+        parts["short_range"] += constant
+        fields: dict[str, Any] = {"forces": None, "stress": None}
+        fields |= dict(zip(arrays, found, strict=True))
         return Evaluation(
-            energy=total + reference,
-            forces=forces,
-            stress=stress,
-            charges=to_numpy(charges),
-            adjoint=to_numpy(results.adjoint),
-            electronegativity=to_numpy(results.chi),
-            dipole=to_numpy(charges @ graph.positions),
+            energy=total + constant,
             parts=parts,
             residual=results.residual,
             iterations=results.iterations,
-            outside_forces=outside_forces,
+            **fields,
         )
 
     def _differentiated(
@@ -402,6 +402,14 @@ def _check_finite(evaluation: Evaluation) -> None:
             "positions: expected a geometry that the model can evaluate, got a non-finite "
             "energy or force; atoms on top of one another are the usual cause"
         )
+
+
+def to_arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
+    """Tensors as float64 arrays, in one copy from their device."""
+    flat = to_numpy(torch.cat([tensor.to(torch.float64).reshape(-1) for tensor in tensors]))
+    ends = np.cumsum([tensor.numel() for tensor in tensors])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -45,6 +45,7 @@ class ChargeMemory:
         self.operator: MeshCoulomb | None = None
         self._types: torch.Tensor | None = None
         self._chosen: np.ndarray | None = None
+        self._box = np.zeros((3, 3))
         self._track: Track | None = None
         self._trial: Track | None = None
 
@@ -67,7 +68,7 @@ class ChargeMemory:
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
         """
-        points, box = _numpy(positions), _numpy(cell)
+        points, box = _host_geometry(graph)
         geometry, images = self.geometry, None
         fits = geometry is not None and _same(self._types, graph.types)
         if geometry is not None and fits:
@@ -82,7 +83,8 @@ class ChargeMemory:
         if images is not None:
             positions = positions - torch.from_numpy(images).to(cell.device) @ cell
         assert self.operator is not None
-        self.operator.setup(positions, cell)
+        self.operator.setup(positions, cell, np.array_equal(box, self._box))
+        self._box = box
         return self.operator
 
     def _renewed(
@@ -93,7 +95,8 @@ class ChargeMemory:
         parameters: MeshParameters | None,
     ) -> MeshCoulomb:
         """Another pair list, and another mesh unless its parameters are given."""
-        points, box = _numpy(positions), _numpy(cell)
+        points, box = _host_geometry(graph)
+        self._box = box
         if parameters is None:
             self._chosen = box.copy()
         widths = self.model.widths[graph.types]
@@ -140,8 +143,8 @@ class Track:
 
     def __init__(self, graph: AtomicGraph) -> None:
         self.graph = graph
-        self.types, self.groups, self.held = graph.types, graph.holders, graph.held_charges
-        self.cell = _numpy(graph.cell[0])
+        self.types, self.groups, self.held = graph.types, graph.holders, graph.on_cpu.held_charges
+        self.cell = _host_geometry(graph)[1]
         self.periodic = graph.pbc[0]
         self.positions: np.ndarray | None = None
         self.charges, self.adjoint = ChargePredictor(), ChargePredictor()
@@ -149,11 +152,11 @@ class Track:
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
         """Whether a structure has these atoms, and these charges are held."""
-        same = torch.equal(self.held, graph.held_charges) and graph.pbc[0] == self.periodic
+        same = torch.equal(self.held, graph.on_cpu.held_charges) and graph.pbc[0] == self.periodic
         return same and _same(self.types, graph.types) and _same(self.groups, graph.holders)
 
     def same_cell(self, graph: AtomicGraph) -> bool:
-        return not self.periodic or np.array_equal(self.cell, _numpy(graph.cell[0]))
+        return not self.periodic or np.array_equal(self.cell, _host_geometry(graph)[1])
 
     def _moved(self, graph: AtomicGraph) -> float:
         """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
@@ -164,12 +167,11 @@ class Track:
         return self._asked[1]
 
     def _farthest(self, graph: AtomicGraph, before: np.ndarray) -> float:
-        points = _numpy(graph.positions)
+        points, box = _host_geometry(graph)
         if not self.periodic:
             moved = points - before
         else:
             # a barostat moves whole molecules, so affine to within its small strain
-            box = _numpy(graph.cell[0])
             moved, _ = _displacements(points, _strained(before, self.cell, box), box)
         return float(np.abs(moved).max())
 
@@ -189,6 +191,10 @@ class Track:
     def begin(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
         """:meth:`ChargeMemory.guesses` has chosen this track for the structure."""
 
+    def known_cell(self, cell: torch.Tensor) -> torch.Tensor:
+        """The cell of the structure on the CPU."""
+        return self.graph.on_cpu.cell[0]
+
     def advance(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
         """Take up the results of a structure; the same one again does not count as a step."""
         graph = self.graph
@@ -199,7 +205,7 @@ class Track:
             return
         self.charges.accept(charges)
         self.adjoint.accept(adjoint)
-        self.positions = _numpy(graph.positions).copy()
+        self.positions = _host_geometry(graph)[0].copy()
         self._asked = None
 
 
@@ -228,6 +234,11 @@ def _same(types: torch.Tensor | None, others: torch.Tensor) -> bool:
 
 def _strain(cell: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(np.linalg.solve(cell, other) - np.eye(3)).max())
+
+
+def _host_geometry(graph: AtomicGraph) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and cell of one structure on the CPU, where it was made."""
+    return _numpy(graph.on_cpu.positions), _numpy(graph.on_cpu.cell[0])
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

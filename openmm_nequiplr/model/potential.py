@@ -162,7 +162,7 @@ class NequIPLRPotential(ExactBuffers):
         harmonics: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Edges of a stage: atoms, lengths as the network sees them, harmonics."""
-        if cutoff < max(self.r_max, self.r_max_charge):
+        if cutoff < max(self.r_max, self.r_max_charge) and not length.is_cuda:
             inside = torch.nonzero(length < cutoff).squeeze(-1)
             index, length = index.index_select(1, inside), length.index_select(0, inside)
             harmonics = harmonics.index_select(0, inside)

@@ -156,7 +156,8 @@ class IterativeEquilibration(IterativeSolver):
     history
         Holds two :class:`openmm_nequiplr.equilibration.ChargePredictor`, ``charges`` and
         ``adjoint``; ``begin(positions, cell)`` tells it of a structure, ``advance(charges,
-        adjoint)`` of its results, and ``reset()`` of a failure.
+        adjoint)`` of its results, and ``reset()`` of a failure; ``known_cell(cell)`` is the cell
+        where a look at it costs least.
     options : SolverOptions
     """
 
@@ -186,9 +187,10 @@ class IterativeEquilibration(IterativeSolver):
             self.hardness = hardness
             self.hold(groups)
             self.operator.prepare()
-            if not self.preconditioner.fits(hardness.shape[0], cell):
+            known = self.history.known_cell(cell)
+            if not self.preconditioner.fits(hardness.shape[0], known):
                 diagonal = positive_diagonal(self.operator.diagonal(), hardness)
-                self.preconditioner.make(diagonal, positions, cell, groups)
+                self.preconditioner.make(diagonal, positions, known, groups)
             self.history.begin(positions, cell)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
@@ -205,13 +207,21 @@ class IterativeEquilibration(IterativeSolver):
             If the iterations do not suffice. TorchScript leaves the reason in ``failure`` instead:
             it crashes where a frozen graph raises out of a loop.
         """
-        guess = self.history.charges.predict(effective_chi.shape[0])
-        return self._keep(self.forward(effective_chi, total_charge, guess))
+        history = self.history.charges
+        guess = history.predict(effective_chi.shape[0])
+        self.unwatched = history.expected if effective_chi.is_cuda else 0
+        result = self.forward(effective_chi, total_charge, guess)
+        history.report(result.iterations)
+        return self._keep(result)
 
     def adjoint(self, gradient: torch.Tensor) -> Equilibration:
         """Adjoint charges for a gradient by the charges, shape (N,), eV/e."""
-        guess = self.history.adjoint.predict(gradient.shape[0])
-        return self._keep(self.forward(-gradient, torch.zeros_like(gradient[0]), guess))
+        history = self.history.adjoint
+        guess = history.predict(gradient.shape[0])
+        self.unwatched = history.expected if gradient.is_cuda else 0
+        result = self.forward(-gradient, torch.zeros([], dtype=gradient.dtype), guess)
+        history.report(result.iterations)
+        return self._keep(result)
 
     def _keep(self, result: Equilibration) -> Equilibration:
         self.iterations = max(self.iterations, result.iterations)

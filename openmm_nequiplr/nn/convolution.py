@@ -259,7 +259,8 @@ def edges_of(
         usual
         and length.numel() > 0
         and all(block.tabulate(basis, length.dtype) for block in blocks)
-        and float(length.detach().min()) >= SHORTEST  # nor does NaN pass
+        # nor does NaN pass; a GPU would have to be waited for, and its kernels find it
+        and (length.is_cuda or float(length.detach().min()) >= SHORTEST)
     ):
         _, order, start = sort_edges(ends, num_atoms)
         return Edges(ends, length, harmonics, None, order, start)

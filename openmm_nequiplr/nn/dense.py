@@ -55,6 +55,7 @@ class Mixing(torch.nn.Module):
         self._in_order = bool((self.order == torch.arange(numel)).all())
         self.weight = torch.nn.Parameter(torch.randn(numel))
         self.register_buffer("norms", self._each_norm().to(self.weight), persistent=False)
+        self._frozen: Any = None
 
     def _each_norm(self) -> torch.Tensor:
         """The factor of each weight, float64."""
@@ -64,7 +65,7 @@ class Mixing(torch.nn.Module):
     def _apply(self, fn: Callable, recurse: bool = True) -> torch.nn.Module:
         """Move and cast as torch does, but round the factors once only."""
         super()._apply(fn, recurse)
-        self.norms = self._each_norm().to(self.weight)
+        self.norms, self._frozen = self._each_norm().to(self.weight), None
         return self
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -101,6 +102,21 @@ class Mixing(torch.nn.Module):
 
     def _matrices(self) -> list[torch.Tensor]:
         """Of each irrep of the result: rows are channels of the input."""
+        if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript passes over this alone)
+            if not self.weight.requires_grad:
+                return self._frozen_matrices()
+        return self._arranged()
+
+    @torch.jit.unused
+    def _frozen_matrices(self) -> list[torch.Tensor]:
+        """The same, kept as long as the weights stay what they are."""
+        known = self._frozen
+        if known is None or known[0] is not self.weight or known[1] != self.weight._version:
+            with torch.inference_mode(False):
+                self._frozen = known = self.weight, self.weight._version, self._arranged()
+        return known[2]
+
+    def _arranged(self) -> list[torch.Tensor]:
         weight = self.weight if self._in_order else self.weight.index_select(0, self.order)
         result: list[torch.Tensor] = []
         for k, part in enumerate((weight * self.norms).split(self._sizes)):

@@ -88,8 +88,8 @@ def build_table(
 ) -> RadialTable | None:
     """Tabulate ``norm * network(basis(r))``, or return ``None`` where no table is exact enough.
 
-    Everything is computed in double precision, and the number of intervals is doubled until table
-    and network agree, values and slopes, to the round-off of ``dtype``.
+    Everything is computed in double precision on the CPU, and the number of intervals is doubled
+    until table and network agree, values and slopes, to the round-off of ``dtype``.
 
     Parameters
     ----------
@@ -100,8 +100,10 @@ def build_table(
     dtype : torch.dtype
         float32 or float64.
     """
+    device = basis.basis.bessel_weights.device
     with torch.inference_mode(False):
-        basis, network = copy.deepcopy(basis).double(), copy.deepcopy(network).double()
+        basis = copy.deepcopy(basis).cpu().double()
+        network = copy.deepcopy(network).cpu().double()
     r_max = basis.basis.r_max
 
     def weights(length: torch.Tensor) -> torch.Tensor:
@@ -114,7 +116,7 @@ def build_table(
         if values.nbytes > _MAX_BYTES or not bool(values.isfinite().all()):
             return None
         if _agrees(table, weights, *_TOLERANCE[dtype]):
-            return RadialTable(values, table.origin, table.step)
+            return RadialTable(values.to(device), table.origin, table.step)
         intervals *= 2
     return None
 

@@ -1,5 +1,8 @@
 """Which kernel runs: a compiled one where there is one for the device and dtype, else torch.
 
+Kernels for the CPU are compiled by numba and stand in modules ``*_kernels``; those for CUDA are
+compiled by Triton and stand in ``*_triton``.
+
 The plain torch reference of an operator is what TorchScript compiles, into a graph that runs
 without this package.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -16,8 +20,11 @@ from typing import Any
 import torch
 
 from .. import threads as _threads  # noqa: F401  (what a forked child needs, before it is forked)
-from ..jit import numba_available
 
+#: What compiles the kernels for a type of device, and how their modules' names end.
+COMPILERS = {"cpu": ("numba", "kernels"), "cuda": ("triton", "triton")}
+#: Family and function of each operator's kernels.
+OPERATORS: dict[str, tuple[str, str]] = {}
 _DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64)
 _enabled: ContextVar[bool] = ContextVar("compiled", default=True)
 
@@ -37,44 +44,45 @@ def references() -> Iterator[None]:
 
 
 @functools.cache
-def kernels(module: str) -> Any:
-    """A module of compiled loops beside this one; numba is imported when they are first used."""
-    return importlib.import_module(f".{module}", __package__)
+def kernels(family: str, device: str) -> Any:
+    """A module of kernels beside this one; their compiler is imported when they are first used."""
+    return importlib.import_module(f".{family}_{COMPILERS[device][1]}", __package__)
 
 
 @functools.cache
-def _numba_works() -> bool:
-    if not numba_available():
+def _works(device: str) -> bool:
+    """Whether the compiler for a type of device is installed, and loads."""
+    if device not in COMPILERS or importlib.util.find_spec(COMPILERS[device][0]) is None:
         return False
     try:
-        from . import convolution_kernels  # noqa: F401
+        kernels("convolution", device)
     except ImportError:  # installed, but not for this NumPy
         return False
     return True
 
 
 def compiled(tensor: torch.Tensor) -> bool:
-    """Whether kernels are compiled for a tensor's device and dtype, and allowed.
-
-    A kernel for another kind of device is registered with its operator and added here.
-    """
-    if tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
-        return False
-    return _enabled.get() and _numba_works()
+    """Whether kernels are compiled for a tensor's device and dtype, and allowed."""
+    return tensor.dtype in _DTYPES and _enabled.get() and _works(tensor.device.type)
 
 
-def register(schema: str, module: str, function: str, device: str = "cpu") -> None:
-    """Make a kernel known to torch.
+def register(schema: str, family: str, function: str) -> None:
+    """Make the kernels of an operator known to torch, one for each type of device.
 
     Parameters
     ----------
     schema : str
         Name, arguments and results, such as ``"name(Tensor x, int[] shape) -> Tensor"``.
-    module, function : str
-        Where the kernel stands, see :func:`kernels`.
-    device : str
-        Type of the tensors that it takes.
+    family, function : str
+        Where the kernels stand, see :func:`kernels`.
     """
-    name = f"openmm_nequiplr::{schema.partition('(')[0]}"
-    torch.library.define(name, schema[schema.index("(") :])
-    torch.library.impl(name, device)(lambda *values: getattr(kernels(module), function)(*values))
+    name = schema.partition("(")[0]
+    OPERATORS[name] = family, function
+    torch.library.define(f"openmm_nequiplr::{name}", schema[schema.index("(") :])
+    for device in COMPILERS:
+        run = functools.partial(_run, family, function, device)
+        torch.library.impl(f"openmm_nequiplr::{name}", device)(run)
+
+
+def _run(family: str, function: str, device: str, *values: Any) -> Any:
+    return getattr(kernels(family, device), function)(*values)

@@ -1,6 +1,7 @@
 """The convolution of a NequIP layer: gather, product with harmonics and radial weights, scatter."""
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,8 +59,9 @@ class Convolution(ExactBuffers):
     Entry n of an edge from centre i to neighbour j adds ``matrix[n] weights[w + u] x[j, a + u]`` to
     ``result[i, b + u]`` for every channel u, where ``w, a, b = entries[n]`` and
     ``matrix[n] = Σ factors[s] harmonics[m]`` over all s with ``n, m = terms[s]``. Compiled
-    kernels work through these tables. The torch reference multiplies each input block with one
-    matrix that depends on the edge direction alone and serves all paths that leave the block.
+    kernels work through these tables or are generated from them. The torch reference multiplies
+    each input block with one matrix that depends on the edge direction alone and serves all paths
+    that leave the block.
 
     Parameters
     ----------
@@ -75,6 +77,8 @@ class Convolution(ExactBuffers):
         Weights of an edge: one for each path and channel.
     mul : int
         Number of channels if it is the same for all paths, as compiled kernels want it; else 0.
+    tables : str
+        ``[entries, terms, factors]`` in JSON.
     """
 
     _weight_widths: list[int]
@@ -85,9 +89,6 @@ class Convolution(ExactBuffers):
     _arriving: list[list[int]]
     _column_widths: list[int]
     coupling: torch.Tensor
-    entries: torch.Tensor
-    terms: torch.Tensor
-    factors: torch.Tensor
 
     def __init__(
         self, blocks: Sequence[Channels], paths: Sequence[Path], num_harmonics: int
@@ -118,9 +119,7 @@ class Convolution(ExactBuffers):
         self._column_widths = [c.shape[1] for c in columns]
         none = torch.zeros(num_harmonics, 0, dtype=torch.float64)
         self.register_buffer("coupling", torch.cat([none, *columns], dim=1), persistent=False)
-        tables = zip(("entries", "terms", "factors"), _tables(blocks, paths), strict=True)
-        for name, table in tables:
-            self.register_buffer(name, table, persistent=False)
+        self.tables = _tables(blocks, paths)
 
     def forward(
         self,
@@ -148,8 +147,9 @@ class Convolution(ExactBuffers):
         if not torch.jit.is_scripting():
             if compiled(features) and self.mul > 0:
                 return operators.convolution(
-                    features, harmonics, weights, center, neighbor, *self._kernel_tables(features)
-                )
+                    features, harmonics, weights, center, neighbor,
+                    self.tables, self.mul, self._width,
+                )  # fmt: skip
         return self.reference(features, harmonics, weights, center, neighbor)
 
     def reference(
@@ -202,25 +202,18 @@ class Convolution(ExactBuffers):
         features : torch.Tensor, shape (N, input width)
         harmonics : torch.Tensor, shape (E, num_harmonics)
         length : torch.Tensor, shape (E,), Å
-            Not below ``table.origin``; nothing comes from edges beyond the table.
+            Not below ``table.origin``, where GPU kernels give NaN; nothing comes from edges beyond
+            the table.
         table : RadialTable
         edges : SortedEdges
         """
         return operators.tabulated_convolution(
-            features, harmonics, length, *edges, *table, *self._kernel_tables(features), False
+            features, harmonics, length, *edges, *table, self.tables, self.mul, self._width, False
         )
 
-    @torch.jit.unused
-    def _kernel_tables(
-        self, features: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int]:
-        return self.entries, self.terms, self.factors.to(features.dtype), self.mul, self._width
 
-
-def _tables(
-    blocks: Sequence[Channels], paths: Sequence[Path]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The tables ``entries``, ``terms`` and ``factors`` of :class:`Convolution`."""
+def _tables(blocks: Sequence[Channels], paths: Sequence[Path]) -> str:
+    """The tables ``entries``, ``terms`` and ``factors`` of :class:`Convolution`, in JSON."""
     entries: list[tuple[int, int, int]] = []
     terms: list[tuple[int, int]] = []
     factors: list[float] = []
@@ -239,8 +232,4 @@ def _tables(
                 b = target.first + out * target.total + target.offset
                 entries.append((weight, a, b))
         weight += source.mul
-    return (
-        torch.tensor(entries, dtype=torch.int64).view(-1, 3),
-        torch.tensor(terms, dtype=torch.int64).view(-1, 2),
-        torch.tensor(factors, dtype=torch.float64),
-    )
+    return json.dumps([entries, terms, factors])

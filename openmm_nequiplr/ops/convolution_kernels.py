@@ -9,6 +9,7 @@ range of edges, with weights that were computed, and add to what is there. The t
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ _compile = compiled_loop(fastmath={"reassoc", "contract", "nsz"}, error_model="n
 
 
 @_compile
-def sort_edges(key, count):
+def _sort(key, count):
     """Stable counting sort of E indices below ``count``: (order, start) with row k at start[k]."""
     start = np.zeros(count + 1, dtype=np.int64)
     for k in key:
@@ -232,26 +233,42 @@ def add_second_gradients(
             out_harmonics[e, terms[s, 1]] += factors[s] * matrix[terms[s, 0]]
 
 
+def sort_edges(ends: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:
+    """Orders of the edges by either end, and where each atom's begin."""
+    orders, starts = zip(*(_sort(row, num_atoms) for row in ends.numpy()), strict=True)
+    return torch.from_numpy(np.stack(orders)), torch.from_numpy(np.stack(starts))
+
+
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [t.contiguous().numpy() for t in tensors]
+
+
+@functools.cache
+def _product(tables: str, dtype: torch.dtype) -> tuple[np.ndarray, ...]:
+    """``entries``, ``terms`` and ``factors``."""
+    entries, terms, factors = json.loads(tables)
+    return (
+        np.array(entries, dtype=np.int64).reshape(-1, 3),
+        np.array(terms, dtype=np.int64).reshape(-1, 2),
+        torch.tensor(factors, dtype=dtype).numpy(),
+    )
 
 
 def _over_edges(
     kernel: Any,
     inputs: Sequence[Tensor],
-    tables: Sequence[Any],
+    product: Sequence[Any],
     atoms: Sequence[Sequence[int]],
     edges: Sequence[Sequence[int]] = (),
 ) -> tuple[Tensor, ...]:
     """Run a kernel over all edges; every thread adds to sums over atoms of its own.
 
-    ``inputs`` are centres, neighbours and what the kernel takes, ``tables`` those of the product
-    and its number of channels; ``atoms`` are the shapes of sums over atoms, ``edges`` those of
-    values of edges.
+    ``inputs`` are centres, neighbours and what the kernel takes, ``product`` its tables and number
+    of channels; ``atoms`` are the shapes of sums over atoms, ``edges`` those of values of edges.
     """
     like = inputs[2]
     of_edges = [like.new_zeros(shape) for shape in edges]
-    arrays = *_arrays(*inputs, *tables[:-1]), tables[-1]
+    arrays = *_arrays(*inputs), *_product(product[0], like.dtype), product[1]
 
     def run(begin: int, end: int) -> list[Tensor]:
         of_atoms = [like.new_zeros(shape) for shape in atoms]
@@ -264,18 +281,18 @@ def _over_edges(
 
 
 def convolution(*inputs: Any) -> Tensor:
-    """Sums of messages, shape (N, width); ``rest`` holds the tables, ``mul`` and ``width``."""
-    features, harmonics, weights, center, neighbor, *rest = inputs
+    """Sums of messages, shape (N, width)."""
+    features, harmonics, weights, center, neighbor, *product, width = inputs
     values = center, neighbor, features, harmonics, weights
-    return _over_edges(add_messages, values, rest[:-1], [(features.shape[0], rest[-1])])[0]
+    return _over_edges(add_messages, values, product, [(features.shape[0], width)])[0]
 
 
 def convolution_gradients(*inputs: Any) -> tuple[Tensor, ...]:
     """Gradients of features, harmonics and weights for a gradient of the convolution."""
-    features, harmonics, weights, center, neighbor, gradient, *tables = inputs
+    features, harmonics, weights, center, neighbor, gradient, *product = inputs
     values = center, neighbor, features, harmonics, weights, gradient
     of_edges = harmonics.shape, weights.shape
-    return _over_edges(add_gradients, values, tables, [features.shape], of_edges)
+    return _over_edges(add_gradients, values, product, [features.shape], of_edges)
 
 
 def convolution_second_gradients(*inputs: Any) -> tuple[Tensor, ...]:
@@ -283,10 +300,10 @@ def convolution_second_gradients(*inputs: Any) -> tuple[Tensor, ...]:
 
     ``directions`` are gradients of the three results of :func:`convolution_gradients`.
     """
-    features, harmonics, weights, center, neighbor, gradient, directions, *tables = inputs
+    features, harmonics, weights, center, neighbor, gradient, directions, *product = inputs
     values = center, neighbor, features, harmonics, weights, gradient, *directions
     of_atoms, of_edges = [features.shape, gradient.shape], [harmonics.shape, weights.shape]
-    return _over_edges(add_second_gradients, values, tables, of_atoms, of_edges)
+    return _over_edges(add_second_gradients, values, product, of_atoms, of_edges)
 
 
 def _over_atoms(kernel: Any, start: Tensor, arguments: Sequence[Any]) -> None:
@@ -309,17 +326,16 @@ def tabulated_convolution(
     coefficients: Tensor,
     origin: float,
     step: float,
-    *rest: Any,
+    tables: str,
+    mul: int,
+    width: int,
+    transposed: bool,
 ) -> Tensor:
-    """Sums of messages or, transposed, the gradient of the features, shape (N, width).
-
-    ``rest`` holds the tables, ``mul``, ``width`` and whether it is the transpose.
-    """
-    *tables, mul, width, transposed = rest
+    """Sums of messages or, transposed, the gradient of the features, shape (N, width)."""
     side = int(transposed)
     out = features.new_empty(features.shape[0], width)
     edges = _arrays(order[side], ends[1 - side], features, harmonics, length, coefficients)
-    product = *_arrays(*tables), mul, transposed
+    product = *_product(tables, features.dtype), mul, transposed
     _over_atoms(tabulated_sums, start[side], (*edges, origin, step, *product, out.numpy()))
     return out
 
@@ -335,11 +351,12 @@ def tabulated_convolution_gradients(
     coefficients: Tensor,
     origin: float,
     step: float,
-    *tables: Any,
+    tables: str,
+    mul: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of harmonics and lengths for a gradient of the tabulated convolution."""
     out = torch.empty_like(harmonics), torch.empty_like(length)
     edges = _arrays(order[0], ends[1], features, gradient, harmonics, length, coefficients)
-    product = *_arrays(*tables[:-1]), tables[-1]
+    product = *_product(tables, features.dtype), mul
     _over_atoms(tabulated_slopes, start[0], (*edges, origin, step, *product, *_arrays(*out)))
     return out

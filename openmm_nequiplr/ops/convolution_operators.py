@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..derivatives import last_derivative
-from .choice import kernels, register
+from .choice import register
 
 _LIMIT = (
     "the compiled convolution (once in inference, twice in training; for more evaluate within "
@@ -63,11 +62,13 @@ class SortedEdges(NamedTuple):
 
 
 def sort_edges(ends: Tensor, num_atoms: int) -> SortedEdges:
-    """Sort the edges ``ends``, int64, shape (2, E)."""
-    ends, sort = ends.contiguous(), kernels("convolution_kernels").sort_edges
-    orders, starts = zip(*(sort(row, num_atoms) for row in ends.numpy()), strict=True)
-    order, start = (torch.from_numpy(np.stack(rows)) for rows in (orders, starts))
-    return SortedEdges(ends, order, start)
+    """Sort the edges ``ends``, int64, shape (2, E); once, as long as that tensor lives."""
+    known = getattr(ends, "_sorted", None)
+    if known is None or known[:2] != (ends._version, num_atoms):
+        whole = ends.contiguous()
+        edges = SortedEdges(whole, *torch.ops.openmm_nequiplr.sort_edges(whole, num_atoms))
+        ends._sorted = known = ends._version, num_atoms, edges  # type: ignore[attr-defined]
+    return known[2]
 
 
 class _Convolution(torch.autograd.Function):
@@ -75,15 +76,14 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        ctx.save_for_backward(*inputs[:8])
-        ctx.mul = inputs[8]
+        ctx.save_for_backward(*inputs[:5])
+        ctx.product = inputs[5:7]
         return torch.ops.openmm_nequiplr.convolution(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *values, entries, terms, factors = ctx.saved_tensors
-        found = _Gradients.apply(*values, gradient, entries, terms, factors, ctx.mul)
-        return *found, *(None,) * 7
+        found = _Gradients.apply(*ctx.saved_tensors, gradient, *ctx.product)
+        return *found, *(None,) * 5
 
 
 class _Gradients(torch.autograd.Function):
@@ -91,19 +91,17 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*inputs[:9])
-        ctx.mul = inputs[9]
+        ctx.save_for_backward(*inputs[:6])
+        ctx.product = inputs[6:]
         return torch.ops.openmm_nequiplr.convolution_gradients(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
-        *values, entries, terms, factors = ctx.saved_tensors
-        constants = list(directions), entries, terms, factors, ctx.mul
-        second = torch.ops.openmm_nequiplr.convolution_second_gradients
-        inputs = *values, *directions
+        values, second = ctx.saved_tensors, torch.ops.openmm_nequiplr.convolution_second_gradients
+        constants, inputs = (list(directions), *ctx.product), (*values, *directions)
         found = last_derivative(_LIMIT, lambda: second(*values, *constants), inputs)
         of_features, of_gradient, *of_edges = found
-        return of_features, *of_edges, None, None, of_gradient, *(None,) * 4
+        return of_features, *of_edges, None, None, of_gradient, None, None
 
 
 def convolution(*inputs: Any) -> Tensor:
@@ -125,7 +123,7 @@ class _Tabulated(torch.autograd.Function):
         inputs = *ctx.saved_tensors, gradient
         needed, constants = ctx.needs_input_grad, ctx.constants
         found = last_derivative(_LIMIT, lambda: _slopes(needed, inputs, constants), inputs)
-        return *found, *(None,) * 12
+        return *found, *(None,) * 10
 
 
 def _slopes(
@@ -158,8 +156,9 @@ def tabulated_convolution(*inputs: Any) -> Tensor:
 
 _INPUTS = "Tensor features, Tensor harmonics, Tensor weights, Tensor center, Tensor neighbor"
 _EDGES = "Tensor ends, Tensor order, Tensor start, Tensor coefficients, float origin, float step"
-_TABLES = "Tensor entries, Tensor terms, Tensor factors, int mul"
+_TABLES = "str tables, int mul"
 for _schema in (
+    "sort_edges(Tensor ends, int num_atoms) -> (Tensor, Tensor)",
     f"convolution({_INPUTS}, {_TABLES}, int width) -> Tensor",
     f"convolution_gradients({_INPUTS}, Tensor gradient, {_TABLES}) -> (Tensor, Tensor, Tensor)",
     f"convolution_second_gradients({_INPUTS}, Tensor gradient, Tensor[] directions, {_TABLES})"
@@ -169,4 +168,4 @@ for _schema in (
     "tabulated_convolution_gradients(Tensor features, Tensor gradient, Tensor harmonics, "
     f"Tensor length, {_EDGES}, {_TABLES}) -> (Tensor, Tensor)",
 ):
-    register(_schema, "convolution_kernels", _schema.partition("(")[0])
+    register(_schema, "convolution", _schema.partition("(")[0])

@@ -117,13 +117,9 @@ def gather_gradient(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tens
 
 register(
     "mesh_stencil(Tensor place, int[] shape, int order, bool single) -> Tensor[]",
-    "mesh_kernels",
+    "mesh",
     "stencil",
 )
-register(
-    "mesh_spread(Tensor[] state, Tensor charges, int[] shape) -> Tensor", "mesh_kernels", "spread"
-)
-register("mesh_gather(Tensor[] state, Tensor mesh) -> Tensor", "mesh_kernels", "gather")
-register(
-    "mesh_gather_gradient(Tensor[] state, Tensor mesh) -> Tensor", "mesh_kernels", "gather_gradient"
-)
+register("mesh_spread(Tensor[] state, Tensor charges, int[] shape) -> Tensor", "mesh", "spread")
+register("mesh_gather(Tensor[] state, Tensor mesh) -> Tensor", "mesh", "gather")
+register("mesh_gather_gradient(Tensor[] state, Tensor mesh) -> Tensor", "mesh", "gather_gradient")

@@ -11,6 +11,38 @@ def pair_width(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return torch.sqrt(first * first + second * second)
 
 
+def symmetric_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """Sparse rows of the symmetric matrix, which have every pair twice.
+
+    Parameters
+    ----------
+    first, second : torch.Tensor, int64, shape (P,)
+    count : int
+        Number N of atoms.
+
+    Returns
+    -------
+    first, second
+        As given.
+    pointer, column, slots : torch.Tensor, int64, shapes (N + 1,), (2P,) and (2P,)
+        Where each row begins; column of each entry; its pair, from P on the other way round.
+    """
+    rows, slots = torch.sort(torch.cat((first, second)), stable=True)
+    pointer = torch.searchsorted(
+        rows, torch.arange(count + 1, dtype=rows.dtype, device=rows.device)
+    )
+    return [first, second, pointer, torch.cat((second, first)).index_select(0, slots), slots]
+
+
+def pair_products(
+    rows: list[torch.Tensor], charges: torch.Tensor, subtracted: torch.Tensor
+) -> torch.Tensor:
+    """q_i q_j − p_i p_j of the pairs, shape (P,), e²; arguments as for :func:`pair_gradient`."""
+    first, second = rows[0], rows[1]
+    products = charges.index_select(0, first) * charges.index_select(0, second)
+    return products - subtracted.index_select(0, first) * subtracted.index_select(0, second)
+
+
 def screening(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
     """erfc(r/(√2 γ))/r in 1/Å: point-charge minus Gaussian pair potential."""
     return torch.erfc(distance / (math.sqrt(2.0) * width)) / distance

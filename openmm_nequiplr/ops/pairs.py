@@ -9,7 +9,7 @@ a gradient: that of an energy is what the last one returns.
 import torch
 
 from .choice import compiled, register
-from .pair_formulas import pair_coefficients, pair_vectors
+from .pair_formulas import pair_coefficients, pair_products, pair_vectors, symmetric_rows
 
 
 def pair_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[torch.Tensor]:
@@ -25,12 +25,7 @@ def pair_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[tor
     if not torch.jit.is_scripting():
         if compiled(first):
             return torch.ops.openmm_nequiplr.pair_rows(first, second, count)
-    # sparse rows of the symmetric matrix: every pair twice
-    rows = torch.cat((first, second))
-    slots = torch.argsort(rows)
-    start = torch.zeros([1], dtype=torch.int64, device=rows.device)
-    pointer = torch.cat((start, torch.cumsum(torch.bincount(rows, minlength=count), 0)))
-    column = torch.cat((second, first)).index_select(0, slots)
+    first, second, pointer, column, slots = symmetric_rows(first, second, count)
     return [first, second, pointer.to(torch.int32), column.to(torch.int32), slots]
 
 
@@ -124,8 +119,7 @@ def pair_gradient(
                 rows, terms, positions, images, image, charges, subtracted, virial
             )
     first, second = rows[0], rows[1]
-    products = charges.index_select(0, first) * charges.index_select(0, second)
-    products = products - subtracted.index_select(0, first) * subtracted.index_select(0, second)
+    products = pair_products(rows, charges, subtracted)
     along = terms[1] * products.unsqueeze(-1)
     by_position = torch.zeros_like(positions).index_add(0, second, along)
     by_position = by_position.index_add(0, first, -along)
@@ -135,21 +129,21 @@ def pair_gradient(
     return [(terms[0] * products).sum(), by_position, by_image]
 
 
-register("pair_rows(Tensor first, Tensor second, int count) -> Tensor[]", "pair_kernels", "rows")
+register("pair_rows(Tensor first, Tensor second, int count) -> Tensor[]", "pair", "rows")
 register(
     "pair_terms(Tensor[] rows, Tensor positions, Tensor images, Tensor image, Tensor gammas, "
     "Tensor kind, float eta, float cutoff, float constant, bool single) -> Tensor[]",
-    "pair_kernels",
+    "pair",
     "terms",
 )
 register(
     "pair_product(Tensor[] rows, Tensor[] terms, Tensor charges) -> Tensor",
-    "pair_kernels",
+    "pair",
     "product",
 )
 register(
     "pair_gradient(Tensor[] rows, Tensor[] terms, Tensor positions, Tensor images, Tensor image, "
     "Tensor charges, Tensor subtracted, bool virial) -> Tensor[]",
-    "pair_kernels",
+    "pair",
     "gradient",
 )

@@ -43,14 +43,15 @@ def test_by_device_and_dtype():
 
 
 def test_none_with_a_numba_that_does_not_load(monkeypatch):
-    choice._numba_works.cache_clear()
+    for cached in (choice._works, choice.kernels):
+        cached.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "openmm_nequiplr.ops.convolution_kernels", raising=False)
     monkeypatch.delattr("openmm_nequiplr.ops.convolution_kernels", raising=False)
     try:
         assert not compiled(torch.zeros(3))
     finally:
-        choice._numba_works.cache_clear()
+        choice._works.cache_clear()
 
 
 def test_a_convolution_works_without_numba():

@@ -103,16 +103,7 @@ def test_derivatives_of_the_tabulated_one_and_of_its_transpose(name):
     )
     columns = values[0].shape[1]
     values[0] = torch.randn_like(product.tabulated(*values, table, edges)).requires_grad_()
-    constants = (
-        *edges,
-        *table,
-        product.entries,
-        product.terms,
-        product.factors,
-        product.mul,
-        columns,
-        True,
-    )
+    constants = *edges, *table, product.tables, product.mul, columns, True
 
     def transpose(*varied):
         return convolution_operators.tabulated_convolution(*varied, *constants)

@@ -1,0 +1,193 @@
+"""Triton kernels, interpreted on the CPU, against the references; and compiled for GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from e3nn import o3
+
+pytest.importorskip("triton")
+
+from openmm_nequiplr.nn import EdgeTensorProduct
+from openmm_nequiplr.nn.table import interpolate
+from openmm_nequiplr.ops import (
+    RadialTable,
+    choice,
+    mesh,
+    pairs,
+    references,
+    sort_edges,
+)
+
+DTYPES = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)]
+)
+# no edges, one atom with edges to its own images, and atoms without edges
+SIZES = [(3, 0), (1, 2), (3, 5)]
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """Operators take the functions for CUDA on the CPU, where Triton interprets the kernels."""
+    known = choice.kernels
+    choice._works.cache_clear()
+    monkeypatch.setattr(choice, "kernels", lambda family, device: known(family, "cuda"))
+    yield
+    choice._works.cache_clear()
+
+
+def close(found, expected, tolerance):
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        if other.numel():
+            one, other = one.detach(), other.detach()
+            assert float((one - other).abs().max()) <= tolerance * float(other.abs().max())
+
+
+def product_of(irreps: str, l_max: int, dtype, atoms: int, edges: int):
+    """A product, random features, harmonics and weights, and ends of edges."""
+    irreps, harmonics = o3.Irreps(irreps), o3.Irreps.spherical_harmonics(l_max)
+    product = EdgeTensorProduct(irreps, harmonics, irreps).to(dtype)
+    shapes = (atoms, irreps.dim), (edges, harmonics.dim), (edges, product.weight_numel)
+    values = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    return product, values, torch.randint(0, atoms, (2, edges))
+
+
+def table_of(product, dtype, edges):
+    """Lengths, the first one beyond the table that is returned as well."""
+    length = 0.3 + 2.4 * torch.rand(edges, dtype=dtype)
+    length[:1] = 3.0
+    coefficients = torch.randn(5, 6 * product.weight_numel, dtype=dtype)
+    return length.requires_grad_(), RadialTable(coefficients, 0.25, 0.5)
+
+
+def reference(product, features, harmonics, length, ends, table):
+    inside = length < table.origin + table.step * table.coefficients.shape[0]
+    weights = interpolate(table, length) * inside.unsqueeze(1)
+    return product.reference(features, harmonics, weights, *ends)
+
+
+@pytest.mark.parametrize(("atoms", "edges"), SIZES)
+@pytest.mark.parametrize(("irreps", "l_max"), [("3x0e+3x1o", 1), ("2x0e+2x1o+2x2e", 2)])
+@DTYPES
+def test_tabulated_convolution(irreps, l_max, dtype, tolerance, atoms, edges):
+    product, (features, harmonics, _), ends = product_of(irreps, l_max, dtype, atoms, edges)
+    length, table = table_of(product, dtype, edges)
+    inputs = features, harmonics, length
+    found = product.tabulated(*inputs, table, sort_edges(ends, atoms))
+    expected = reference(product, *inputs, ends, table)
+    slopes = [torch.autograd.grad(y.sin().sum(), inputs) for y in (found, expected)]
+    close([found], [expected], tolerance)
+    close(*slopes, 2 * tolerance)
+
+
+@pytest.mark.parametrize(("atoms", "edges"), SIZES)
+@DTYPES
+def test_convolution_and_two_derivatives(dtype, tolerance, atoms, edges):
+    product, inputs, ends = product_of("3x0e+3x1o", 1, dtype, atoms, edges)
+    results = []
+    for function in (product, product.reference):
+        value = function(*inputs, *ends)
+        first = torch.autograd.grad(value.sin().sum(), inputs, create_graph=True)
+        energy = sum(slope.square().sum() for slope in first)
+        results.append([value, *first, *torch.autograd.grad(energy, inputs)])
+    assert "_Convolution" in type(product(*inputs, *ends).grad_fn).__name__
+    close(*results, 10 * tolerance)
+
+
+def test_more_channels_than_threads():
+    product, (features, harmonics, _), ends = product_of("33x0e", 0, torch.float64, 2, 3)
+    length, table = table_of(product, torch.float64, 3)
+    found = product.tabulated(features, harmonics, length, table, sort_edges(ends, 2))
+    close([found], [reference(product, features, harmonics, length, ends, table)], 1e-12)
+
+
+def test_too_short_edges_are_no_number():
+    product, (features, harmonics, _), ends = product_of("2x0e", 0, torch.float32, 2, 3)
+    length, table = table_of(product, torch.float32, 3)
+    with torch.no_grad():
+        length[1] = 0.2
+    ends[0] = torch.tensor([0, 1, 0])
+    found = product.tabulated(features, harmonics, length, table, sort_edges(ends, 2))
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
+
+
+def test_edges_are_sorted_as_on_the_cpu(monkeypatch):
+    ends = torch.tensor([[2, 0, 2, 3], [0, 2, 3, 2]])
+    edges = sort_edges(ends, 5)
+    assert edges.order.tolist() == [[1, 0, 2, 3], [0, 1, 3, 2]]
+    assert edges.start.tolist() == [[0, 1, 1, 3, 4, 4], [0, 1, 1, 3, 4, 4]]
+
+
+@pytest.mark.parametrize("order", [6, 8])
+@pytest.mark.parametrize("count", [0, 1, 5])
+@DTYPES
+def test_mesh(rng, order, count, dtype, tolerance):
+    shape = [9, 12, 15]
+    place = torch.tensor(rng.uniform(-40.0, 40.0, (count, 3)))
+    place[:1] = 7.0
+    charges, field = torch.tensor(rng.normal(size=count)), torch.tensor(rng.normal(size=shape))
+    field = field.to(dtype)
+
+    def results():
+        state = mesh.stencil(place, shape, order, dtype)
+        gathered = mesh.gather(state, field), mesh.gather_gradient(state, field)
+        return mesh.spread(state, charges, shape), *gathered
+
+    found = results()
+    with references():
+        close(found, results(), tolerance)
+
+
+@pytest.mark.parametrize(("count", "number"), [(1, 3), (5, 200), (4, 0)])
+@DTYPES
+def test_pairs(rng, count, number, dtype, tolerance):
+    lists = torch.tensor(rng.integers(0, count, (2, number)))
+    lists[0] = lists[0].sort().values
+    positions, images = torch.tensor(rng.uniform(0, 9, (count, 3))), torch.rand(5, 3).double() + 2
+    image, kind = (torch.tensor(rng.integers(0, most, number)).int() for most in (5, 2))
+    charges = torch.tensor(rng.normal(size=(2, count)))
+    gammas = torch.tensor([0.8, 1.3]).double()
+
+    def results():
+        rows = pairs.pair_rows(*lists, count)
+        widths = gammas, kind, 2.4, 9.0, 14.4, dtype
+        terms = pairs.pair_terms(rows, positions, images, image, *widths)
+        sums = pairs.pair_gradient(rows, terms, positions, images, image, *charges, True)
+        own = pairs.pair_values(rows, terms)
+        return *own, pairs.pair_product(rows, terms, charges[0]), *sums
+
+    found = results()
+    with references():
+        expected = results()
+    if count == 1:  # forces of an atom on its own images cancel
+        assert float(found[4].abs().max()) < 1e-6
+        found, expected = [*found[:4], found[5]], [*expected[:4], expected[5]]
+    close(found, expected, tolerance)
+
+
+def test_kernels_compile_without_spills(capsys):
+    """For GPUs that need not be there; registers are printed."""
+    script = Path(__file__).with_name("compile_triton.py")
+    environment = {**os.environ, "TRITON_DEFAULT_FP_FUSION": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", script], capture_output=True, text=True, env=environment
+    )
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout)
+    with capsys.disabled():
+        print()
+        for name, numbers in found.items():
+            print(f"  {name}: {numbers['registers']} registers, {numbers['spilled']} bytes spilled")
+    assert len(found) == 2 * (6 + 3 + 3 + 7 + 7)
+    assert all(numbers["spilled"] == 0 for numbers in found.values())
+    assert max(numbers["registers"] for numbers in found.values()) <= 128

@@ -1,0 +1,130 @@
+"""The evaluation on a pretended GPU: nothing is refused, and little is waited for."""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+pytest.importorskip("triton")
+pytest.importorskip("numba")
+
+from benchmarks.pretended_cuda import Pretended, pretended_cuda
+from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.model.building import GraphBuilder
+from openmm_nequiplr.model.evaluation import Evaluator
+
+#: In a step of 216 atoms with two iterations.
+KERNELS, WAITS_AND_COPIES = 450, 4
+
+
+@pytest.fixture
+def device():
+    with pretended_cuda() as counts:
+        yield counts
+
+
+def salt(count: int):
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * (count, count, count)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def steps_of(model, device: str, counts=None, steps: int = 9, charge_tolerance=1e-4, **options):
+    """Evaluations of salt that moves evenly, and what each of them did on the device."""
+    atoms, found, done = salt(3), [], []
+    evaluator = Evaluator(model, device=device, charge_tolerance=charge_tolerance)
+    periodic = evaluator.iterative(len(atoms), True)
+    build = GraphBuilder(
+        model.config, list(atoms.symbols), True, 0.0, skin=1.0, device=device,
+        lattice_sum=not periodic,
+    )  # fmt: skip
+    velocities = 0.003 * np.random.default_rng(0).normal(size=(len(atoms), 3))
+    for step in range(steps):
+        if counts is not None:
+            counts.clear()
+        graph = build(atoms.positions + step * velocities, atoms.cell.array)
+        found.append(evaluator(graph, **options))
+        done.append(None if counts is None else counts.totals())
+    return found, done
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    for one, other in zip(found, expected, strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-3)
+        for name in ("forces", "charges", "stress"):
+            values = [getattr(each, name) for each in (one, other)]
+            if values[1] is not None:
+                np.testing.assert_allclose(*values, atol=tolerance * np.abs(values[1]).max())
+
+
+@pytest.fixture(scope="module")
+def model():
+    from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
+
+    torch.manual_seed(0)
+    config = ModelConfig(
+        ("Cl", "Na"), r_max=4.0, num_layers=2, num_layers_charge=1, l_max=1, num_features=32,
+        avg_num_neighbors=12.0, hardness_min=3.0,
+    )  # fmt: skip
+    return NequIPLRPotential(config)
+
+
+def copy_of(model):
+    import copy
+
+    return copy.deepcopy(model)
+
+
+def test_a_step_within_budgets(model, device):
+    found, counts = steps_of(copy_of(model), "cuda", device)
+    settled = {key: statistics.median(c[key] for c in counts[4:]) for key in counts[0]}
+    assert statistics.median(sum(each.iterations) for each in found[4:]) <= 2
+    assert settled["kernels"] <= KERNELS
+    assert settled["waits"] + settled["copies"] <= WAITS_AND_COPIES
+    assert max(c["waits"] + c["copies"] for c in counts[4:]) <= WAITS_AND_COPIES + 2
+    from_the_device = {key for key in device.numpy if "evaluation.py" in key}
+    assert sum(device.numpy[key] for key in from_the_device) == 1
+
+
+@pytest.mark.parametrize("stress", [False, True])
+def test_results_are_those_of_the_cpu(model, device, stress):
+    results = [
+        steps_of(copy_of(model), where, steps=3, charge_tolerance=1e-7, compute_stress=stress)[0]
+        for where in ("cuda", "cpu")
+    ]
+    assert_same(*results)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("solver", ["dense", "iterative"])
+def test_small_structures(make_model, molecule, crystal, device, periodic, solver):
+    results = []
+    atoms = crystal if periodic else molecule
+    for where in ("cuda", "cpu"):
+        atoms.calc = NequIPLRCalculator(copy_of(make_model()), device=where, solver=solver)
+        values = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_charges()
+        results.append(values)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_what_a_gpu_refuses_is_refused(device):
+    tensor = torch.ones(3, device="cuda")
+    assert isinstance(tensor, Pretended)
+    with pytest.raises(TypeError, match="no array"):
+        tensor.numpy()
+    with pytest.raises(RuntimeError, match="two devices"):
+        tensor + torch.ones(3)
+
+
+def test_counts(device):
+    tensor = torch.arange(4.0, device="cuda")
+    assert float((2.0 * tensor).sum()) == 12.0
+    assert tensor[tensor > 1.0].cpu().tolist() == [2.0, 3.0]
+    torch.tensor([1.0], device="cuda")
+    # arange, product, sum, comparison; the sum and the mask; the two copies
+    assert device.totals() == {"kernels": 4, "waits": 2, "copies": 2, "numpy": 0}
