@@ -12,7 +12,7 @@ from openmm import unit
 pytest.importorskip("openmmml", reason="openmm-ml is not installed")
 from openmmml.embeddings.mechanicalembedding import MechanicalEmbedding
 
-from openmm_nequiplr.simulation import current_evaluation
+from openmm_nequiplr.simulation import current_evaluation, get_computation
 from openmm_nequiplr.simulation.embedding import with_box
 
 from .mixture import COULOMB, EDGE, Mixture, context_of, energy_of, model_energy, potential_of
@@ -294,3 +294,27 @@ def test_a_barostat_changes_the_box(simulated):
     fresh.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
     energy = fresh.getState(energy=True).getPotentialEnergy()._value
     assert state.getPotentialEnergy()._value == pytest.approx(energy, abs=1e-4)
+
+
+@pytest.mark.parametrize("groups", ["molecules", [[0, 1, 2], [3, 4, 5]]], ids=["bonds", "lists"])
+def test_link_atoms_are_in_the_charge_groups_of_what_they_cap(make_model, groups):
+    mixed = chain_of(["C"] * 7, 0.14, EDGE * np.eye(3))
+    topology = mixed.topology()
+    atoms = list(topology.atoms())
+    for i, j in mixed.bonds:
+        if (i, j) != (2, 3):  # two molecules
+            topology.addBond(atoms[i], atoms[j])
+    model = make_model(type_names=("H", "C"))
+    system = potential_of(model).createMixedSystem(
+        topology,
+        mixed.system(),
+        [0, 1, 2, 3, 4, 5],
+        charge_groups=groups,
+        group_charges=[1, -1],
+        linkAtomDistances=[(5, 6, 0.11 * unit.nanometer)],
+        long_range="graph",
+    )
+    settings = get_computation(system).settings
+    assert settings.atoms == (0, 1, 2, 3, 4, 5, 7)
+    assert settings.charge_groups == (0, 0, 0, 1, 1, 1, 1)
+    assert (settings.group_charges, settings.total_charge) == ((1.0, -1.0), 0.0)
