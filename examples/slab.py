@@ -1,7 +1,7 @@
 """A polar film, as a bulk with vacuum and as a slab: the vacuum grows, and a field is applied.
 
-The charges are those of `au2-mgo`, with the gold above the surface; it was trained without ``slab``
-and shows here how sums converge, no property of the film.
+The model is `au2-mgo`, with the gold above the surface. It was trained without ``slab``, and shows
+here how sums converge, no property of the film.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ film.calc = NequIPLRCalculator("au2-mgo", precision="double")
 
 
 def energy(vacuum: float, slab: bool) -> float:
-    """Coulomb energy with so much vacuum (Å), eV."""
+    """Energy with so much vacuum (Å), eV."""
     film.center(0.5 * vacuum, axis=2)
     film.pbc = (True, True, not slab)
-    film.get_potential_energy()
-    return film.calc.results["energy_parts"]["coulomb"]
+    return film.get_potential_energy()
 
 
 widths = (10.0, 20.0, 40.0)
-print("vacuum (Å)   bulk and slab, Coulomb energy less that of the thickest slab (meV)")
+print("vacuum (Å)      bulk, slab: energy less that of the slab with most vacuum (meV)")
 found = np.array([[energy(width, slab) for slab in (False, True)] for width in widths])
 for width, row in zip(widths, 1000.0 * (found - found[-1, 1]), strict=True):
     print(f"{width:10.0f} {row[0]:12.3f} {row[1]:12.3f}")
