@@ -18,6 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+import openmm_nequiplr.electrostatics  # noqa: F401  (operators are registered where they are used)
 from openmm_nequiplr.ops import choice
 
 PACKAGE = "openmm_nequiplr"
@@ -301,7 +302,10 @@ def _is_cuda(device: Any) -> bool:
 def pretended_cuda() -> Iterator[Counts]:
     """Let ``"cuda"`` be a device inside a ``with`` block; what happens on it is counted."""
     mode, run, from_numpy = Pretender(), torch.autograd._engine_run_backward, torch.from_numpy
-    families = [choice.kernels(family, "cuda") for family in ("convolution", "mesh", "pair")]
+    families = [
+        choice.kernels(family, "cuda")
+        for family in sorted({family for family, _ in choice.OPERATORS.values()})
+    ]
 
     def run_backward(*args: Any, **kwargs: Any) -> Any:
         mode.backward += 1

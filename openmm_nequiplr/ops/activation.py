@@ -50,9 +50,9 @@ class _SiluAlong(torch.autograd.Function):
         return last_derivative(what, lambda: (gradients(*inputs),), inputs)[0]
 
 
-register("silu_along(Tensor values, Tensor sigmoid) -> Tensor", "activation_kernels", "silu_along")
+register("silu_along(Tensor values, Tensor sigmoid) -> Tensor", "activation", "silu_along")
 register(
     "silu_along_gradient(Tensor values, Tensor sigmoid, Tensor gradient) -> Tensor",
-    "activation_kernels",
+    "activation",
     "silu_along_gradient",
 )

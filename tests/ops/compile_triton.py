@@ -18,8 +18,6 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from openmm_nequiplr.ops import convolution_triton, mesh_triton, pair_triton
-
 TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -53,7 +51,7 @@ def main() -> None:
             name = f"{cases[-1]} {kernel.__name__} sm_{capability}"
             found[name] = resources(kernel, arguments, warps, constants, capability)
 
-    for module in (convolution_triton, mesh_triton, pair_triton):
+    for module in launches.MODULES:
         module.launch = instead
     for case, run in launches.CASES.items():
         cases.append(case)

@@ -11,7 +11,14 @@ import torch
 from e3nn import o3
 
 from openmm_nequiplr.nn import EdgeTensorProduct
-from openmm_nequiplr.ops import convolution_triton, mesh_triton, pair_triton
+from openmm_nequiplr.ops import (
+    activation_triton,
+    convolution_triton,
+    mesh_triton,
+    pair_triton,
+)
+
+MODULES = activation_triton, convolution_triton, mesh_triton, pair_triton
 
 
 def convolve(irreps: str, l_max: int, dtype: torch.dtype, given: bool) -> None:
@@ -34,7 +41,7 @@ def convolve(irreps: str, l_max: int, dtype: torch.dtype, given: bool) -> None:
 
 
 def sums(dtype: torch.dtype) -> None:
-    """Mesh and pairs."""
+    """Mesh, pairs and activations."""
     state = mesh_triton.stencil(torch.zeros(2, 3).double(), [12, 15, 18], 8, dtype == torch.float32)
     charges, field = torch.zeros(2).double(), torch.zeros(12, 15, 18, dtype=dtype)
     mesh_triton.spread(state, charges, [12, 15, 18])
@@ -45,6 +52,9 @@ def sums(dtype: torch.dtype) -> None:
     widths = torch.ones(1).double(), image, 2.0, 9.0, 14.4, dtype == torch.float32
     terms = pair_triton.terms(rows, place, place, image, *widths)
     pair_triton.product(rows, terms, charges)
+    values = torch.zeros(2, 5, dtype=dtype)
+    activation_triton.silu_along(values, values[0])
+    activation_triton.silu_along_gradient(values, values[0], values)
     pair_triton.gradient(rows, terms, place, place, image, charges, charges, False)
 
 

@@ -24,6 +24,7 @@ from openmm_nequiplr.ops import (
     references,
     sort_edges,
 )
+from openmm_nequiplr.ops.activation import silu_along, silu_along_reference
 
 DTYPES = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)]
@@ -127,6 +128,17 @@ def test_edges_are_sorted_as_on_the_cpu(monkeypatch):
     assert edges.start.tolist() == [[0, 1, 1, 3, 4, 4], [0, 1, 1, 3, 4, 4]]
 
 
+@pytest.mark.parametrize("shape", [(2, 0), (2, 3, 200)])
+@DTYPES
+def test_activation(shape, dtype, tolerance):
+    values, results = torch.randn(shape, dtype=dtype, requires_grad=True), []
+    for function in (silu_along, silu_along_reference):
+        value = function(values)
+        results.append([value, *torch.autograd.grad(value.sin().sum(), values)])
+    assert "_SiluAlong" in type(silu_along(values).grad_fn).__name__
+    close(*results, tolerance)
+
+
 @pytest.mark.parametrize("order", [6, 8])
 @pytest.mark.parametrize("count", [0, 1, 5])
 @DTYPES
@@ -188,6 +200,6 @@ def test_kernels_compile_without_spills(capsys):
         print()
         for name, numbers in found.items():
             print(f"  {name}: {numbers['registers']} registers, {numbers['spilled']} bytes spilled")
-    assert len(found) == 2 * (6 + 3 + 3 + 7 + 7)
+    assert len(found) == 2 * (6 + 3 + 3 + 9 + 9)
     assert all(numbers["spilled"] == 0 for numbers in found.values())
     assert max(numbers["registers"] for numbers in found.values()) <= 128
