@@ -227,16 +227,17 @@ class GraphDataset(Dataset):
         if not structures:
             raise InputError(describe("structures", "none", "at least one structure"))
         known = set(model.config.type_names)
+        # the pairs of a lattice sum are needed again for stresses alone
+        self._bare = True
         for index, structure in enumerate(structures):
             special = (structure.electric_field, structure.charge_groups)
             if not known.issuperset(structure.symbols) or any(s is not None for s in special):
                 labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
-        self._structures, self._model = list(structures), model
+            self._bare &= structure.stress is None
+        self._structures, self._model = structures, model
         #: Bytes that may still be kept.
         self.memory = memory
         self._kept: dict[int, LabelledGraph] = {}
-        # the pairs of a lattice sum are needed again for stresses alone
-        self._bare = all(structure.stress is None for structure in structures)
 
     def __len__(self) -> int:
         return len(self._structures)

@@ -42,7 +42,7 @@ class CommitteeResult:
     directory: Path
     model_paths: tuple[Path, ...]
     metrics: CommitteeMetrics
-    validation_structures: list[Structure]
+    validation_structures: Sequence[Structure]
 
 
 def train_committee(

@@ -55,13 +55,13 @@ def fit_energy_shifts(
         )
     shifts = np.array([given.get(name, 0.0) for name in type_names], dtype=np.float64)
     free = np.array([name not in given for name in type_names])
-    labelled = [s for s in structures if s.energy is not None]
+    labelled = [
+        (s.energy, *map(s.symbols.count, type_names)) for s in structures if s.energy is not None
+    ]
     if not labelled or not free.any():
         return shifts
-    counts = np.array(
-        [[s.symbols.count(name) for name in type_names] for s in labelled], dtype=np.float64
-    )
-    energies = np.array([s.energy for s in labelled], dtype=np.float64) - counts @ shifts
+    energies, counts = np.split(np.array(labelled, dtype=np.float64), [1], axis=1)
+    energies = energies[:, 0] - counts @ shifts
     # The same composition occurs many times: fit the means, weighted by their number.
     rows, inverse, numbers = np.unique(
         counts[:, free], axis=0, return_inverse=True, return_counts=True
@@ -157,10 +157,9 @@ def charge_range(structures: Sequence[Structure], margin: float = 0.1) -> tuple[
 
     (-1, 1) if there are no reference charges.
     """
-    labelled = [s.charges for s in structures if s.charges is not None]
-    if not labelled:
+    ranges = [(s.charges.min(), s.charges.max()) for s in structures if s.charges is not None]
+    if not ranges:
         return -1.0, 1.0
-    charges = np.concatenate(labelled)
-    lowest, highest = float(charges.min()), float(charges.max())
+    lowest, highest = float(min(ranges)[0]), float(max(high for _, high in ranges))
     margin *= max(highest - lowest, 0.1)
     return lowest - margin, highest + margin
