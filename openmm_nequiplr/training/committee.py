@@ -36,7 +36,7 @@ class CommitteeResult:
         One for each seed.
     metrics : CommitteeMetrics
         On the test structures, or on those for validation where there are none.
-    validation_structures : list of Structure
+    validation_structures : sequence of Structure
     """
 
     directory: Path

@@ -124,7 +124,7 @@ def train(
         If the loss stops being finite.
     """
     config, raw = load_config(config_path, overrides)
-    output = Path(config.output)
+    output, progress = Path(config.output), progress and _writes(config)
     earlier = earlier_configs(config, config_path)
     begun = any(map(_is_begun, earlier))
     _check_output(output, resume, begun)
@@ -143,8 +143,9 @@ def train(
         lock = directory_lock(output) if _writes(config) else nullcontext()
         with lock, _store(config) as store:
             _check_output(output, resume, begun)
-            for part in output.glob(f"*{PART}"):  # what a killed process left
-                part.unlink()
+            if _writes(config):
+                for part in output.glob(f"*{PART}"):  # what a killed process left
+                    part.unlink()
             resume = resume and has_checkpoint(output)
             return _train(config, raw, config_path, Path(store), resume, accept_changes, progress)
 
