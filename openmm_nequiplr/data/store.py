@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..writing import replace_file
@@ -26,6 +25,8 @@ INDEX, _VERSION = "index.json", 1
 #: Structures of fewer bytes stay in memory; more of them fill shards of about so many.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
+#: Types of numbers by the names that safetensors has for them.
+_KINDS = {"F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
 #: Name, whether it has one row per atom (otherwise per structure), shape of a row; NaN is unknown.
 _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("positions", True, (3,)),
@@ -41,6 +42,7 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("pbc", False, ()),
     ("synthetic", False, ()),
 )
+_FLAGS = ("pbc", "synthetic")
 
 
 class Selection(Sequence[Structure]):
@@ -143,14 +145,14 @@ class Stored(Sequence[Structure]):
         self, directory: Path, shards: Sequence[dict[str, str]], unknown: Sequence[str] = ()
     ) -> None:
         self.directory, self.shards, self.unknown = directory, list(shards), tuple(unknown)
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, dict[str, np.ndarray]] = {}
         self._touched = 0.0
         self._atoms: list[np.ndarray] = []
         self._symbols: list[list[str]] = []
         for number in range(len(self.shards)):
             shard = self._shard(number)
-            self._atoms.append(shard.get_tensor("atoms"))
-            self._symbols.append(shard.metadata()["symbols"].split())
+            self._atoms.append(np.array(shard["atoms"]))
+            self._symbols.append(shard["symbols"].tobytes().decode().split())
         self._starts = np.cumsum([0, *(len(atoms) - 1 for atoms in self._atoms)])
 
     def __len__(self) -> int:
@@ -167,32 +169,30 @@ class Stored(Sequence[Structure]):
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         row = place - int(self._starts[number])
         begin, end = map(int, self._atoms[number][row : row + 2])
-        shard, values = self._shard(number), {}
+        shard, names = self._shard(number), self._symbols[number]
+        elements = shard["elements"][begin:end].tolist()
+        values: dict[str, Any] = {"symbols": tuple([names[k] for k in elements])}
         for name, per_atom, tail in _LAYOUT:
-            if name in shard.keys() and name not in self.unknown:  # noqa: SIM118 (a file)
-                own = slice(begin, end) if per_atom else slice(row, row + 1)
-                value = shard.get_slice(name)[own]
-                if not np.isnan(value).any():
-                    values[name] = value if per_atom else value.reshape(tail)
-        values["synthetic"] = bool(values["synthetic"])
-        elements = shard.get_slice("elements")[begin:end]
-        names = self._symbols[number]
-        origin = bytes(shard.get_slice("origin")[row : row + 1].tobytes()).rstrip(b"\0")
-        self._release(end - begin)
-        symbols = tuple(names[k] for k in elements.tolist())
-        return Structure(symbols=symbols, origin=origin.decode(), **values)
-
-    def _shard(self, number: int) -> Any:
-        if number not in self._open:
-            path = self.directory / self.shards[number]["file"]
-            self._open[number] = safe_open(path, framework="numpy")
-        return self._open[number]
-
-    def _release(self, atoms: int) -> None:
-        """Close the files now and then: pages that were read count as memory of the process."""
-        self._touched += _BYTES_OF_ATOM * atoms
-        if self._touched > SHARD:
+            value: Any = None
+            if name in shard and name not in self.unknown:
+                value = np.array(shard[name][begin:end] if per_atom else shard[name][row])
+                if np.isnan(value).any():
+                    value = None
+                elif not (per_atom or tail):
+                    value = bool(value) if name in _FLAGS else float(value)
+            values[name] = value
+        values["origin"] = shard["origin"][row].tobytes().rstrip(b"\0").decode()
+        self._touched += _BYTES_OF_ATOM * (end - begin)
+        if self._touched > SHARD:  # pages that were read count as memory of the process
             self._open, self._touched = {}, 0.0
+        structure = Structure.__new__(Structure)  # it was checked before it was written
+        structure.__dict__.update(values)
+        return structure
+
+    def _shard(self, number: int) -> dict[str, np.ndarray]:
+        if number not in self._open:
+            self._open[number] = _mapped(self.directory / self.shards[number]["file"])
+        return self._open[number]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Stored, (self.directory, self.shards, self.unknown)
@@ -258,7 +258,7 @@ class Store:
             remarks = [str(line) for line in index["remarks"]]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             say(f"{self.directory}: damaged ({error}), made anew")
             return None
         for line in remarks:
@@ -287,18 +287,31 @@ class Store:
             self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / INDEX).unlink(missing_ok=True)
         name = f"structures-{number:04d}.safetensors"
-        data = save(*_arrays(structures))
+        data = save(_arrays(structures))
         replace_file(self.directory / name, data)
         return {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _arrays(structures: Sequence[Structure]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays of a shard, and its metadata."""
+def _mapped(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, of which no more is read than is asked for."""
+    content = np.memmap(path, dtype=np.uint8, mode="r")
+    end = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    arrays = {}
+    for name, entry in json.loads(content[8:end].tobytes()).items():
+        first, last = entry["data_offsets"]
+        values = np.asarray(content[end + first : end + last]).view(_KINDS[entry["dtype"]])
+        arrays[name] = values.reshape(entry["shape"])
+    return arrays
+
+
+def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
+    """The arrays of a shard."""
     names = sorted({symbol for each in structures for symbol in each.symbols})
     code = {symbol: k for k, symbol in enumerate(names)}
     counts = [each.num_atoms for each in structures]
     elements = np.array([code[s] for each in structures for s in each.symbols], dtype=np.int16)
     arrays = {"atoms": np.cumsum([0, *counts]), "elements": elements}
+    arrays["symbols"] = np.frombuffer(" ".join(names).encode(), dtype=np.uint8)
     origins = np.array([each.origin.encode() for each in structures])
     width = max(origins.dtype.itemsize, 1)
     arrays["origin"] = origins.astype(f"S{width}").view(np.uint8).reshape(-1, width)
@@ -312,7 +325,7 @@ def _arrays(structures: Sequence[Structure]) -> tuple[dict[str, np.ndarray], dic
                 for value, count in zip(values, counts, strict=True)
             ]
             arrays[name] = np.concatenate(rows)
-    return arrays, {"symbols": " ".join(names)}
+    return arrays
 
 
 def store_of(path: str | Path, directory: Path, *options: object) -> Store:

@@ -110,8 +110,8 @@ def fit_energy_scales(
     return np.where(scales > 0, scales, 1.0)
 
 
-#: The mean number of neighbours is taken from so many structures at most.
-_SAMPLED = 200
+#: The mean number of neighbours, and shortest distances, are taken from so many structures at most.
+_SAMPLED, _MEASURED = 200, 2000
 
 
 def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
@@ -132,6 +132,7 @@ def shortest_distances(
     Parameters
     ----------
     structures : sequence of Structure
+        Of more than 2000 that many, evenly chosen.
     type_names : sequence of str
         Elements (T); others are passed over.
     cutoff : float, Å
@@ -145,7 +146,7 @@ def shortest_distances(
     index = {name: i for i, name in enumerate(type_names)}
     count = len(type_names)
     shortest = np.full((count + 1, count + 1), float(cutoff))
-    for structure in structures:
+    for structure in structures[:: max(-(-len(structures) // _MEASURED), 1)]:
         first, second, vectors = pairs_within(structure.positions, structure.cell, cutoff)
         types = np.array([index.get(symbol, count) for symbol in structure.symbols])
         np.minimum.at(shortest, (types[first], types[second]), np.linalg.norm(vectors, axis=1))
