@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 from safetensors.numpy import save
 
+from ..boundaries import as_pbc
 from ..writing import replace_file
 from .structure import Structure
 
@@ -39,10 +40,11 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("energy", False, ()),
     ("total_charge", False, ()),
     ("weight", False, ()),
-    ("pbc", False, ()),
+    ("pbc", False, (3,)),
     ("synthetic", False, ()),
+    ("charge_groups", True, ()),
+    ("group_charges", True, ()),
 )
-_FLAGS = ("pbc", "synthetic")
 
 
 class Selection(Sequence[Structure]):
@@ -179,8 +181,13 @@ class Stored(Sequence[Structure]):
                 if np.isnan(value).any():
                     value = None
                 elif not (per_atom or tail):
-                    value = bool(value) if name in _FLAGS else float(value)
+                    value = float(value)
             values[name] = value
+        values |= {"pbc": as_pbc(values["pbc"]), "synthetic": bool(values["synthetic"])}
+        if values["charge_groups"] is not None:
+            _, first = np.unique(values["charge_groups"], return_index=True)
+            values["charge_groups"] = values["charge_groups"].astype(np.int64)
+            values["group_charges"] = values["group_charges"][first]
         values["origin"] = shard["origin"][row].tobytes().rstrip(b"\0").decode()
         self._touched += _BYTES_OF_ATOM * (end - begin)
         if self._touched > SHARD:  # pages that were read count as memory of the process
@@ -304,6 +311,14 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _values(structure: Structure, name: str) -> Any:
+    """What is stored of a structure; charges of groups for each atom."""
+    value = getattr(structure, name)
+    if name == "group_charges" and value is not None:
+        return value[structure.charge_groups]
+    return value
+
+
 def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
     """The arrays of a shard."""
     names = sorted({symbol for each in structures for symbol in each.symbols})
@@ -316,7 +331,7 @@ def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
     width = max(origins.dtype.itemsize, 1)
     arrays["origin"] = origins.astype(f"S{width}").view(np.uint8).reshape(-1, width)
     for name, per_atom, tail in _LAYOUT:
-        values = [getattr(each, name) for each in structures]
+        values = [_values(each, name) for each in structures]
         if any(value is not None for value in values):
             rows = [
                 np.full((count if per_atom else 1, *tail), np.nan)

@@ -13,6 +13,7 @@ from openmm_nequiplr.data import store
 from openmm_nequiplr.data.keys import DataKeys
 from openmm_nequiplr.data.reading import read_structures
 from openmm_nequiplr.data.store import Selection, Stored, chained, chosen, store_of
+from openmm_nequiplr.data.structure import Structure
 
 FRAMES = 11
 
@@ -36,6 +37,11 @@ def data_file(tmp_path, rng):
         atoms.arrays["REF_forces"] = np.zeros((count, 3))
         atoms.arrays["REF_charges"] = rng.normal(size=count)
         atoms.info["config_weight"] = float(number)
+        if number == 4:
+            atoms.arrays["charge_group"] = np.arange(count) % 2
+            atoms.info["group_charges"] = [0.25, -0.25]
+        if number == 5:
+            atoms.pbc = [True, True, False]
         frames.append(atoms)
     path = tmp_path / "data.extxyz"
     write(path, frames)
@@ -76,6 +82,11 @@ def test_many_structures_are_kept_on_disk_and_are_the_same(data_file, tmp_path, 
     assert found[-1].origin == expected[-1].origin
     assert_same(found[2:9:3], expected[2:9:3])
     assert_same(pickle.loads(pickle.dumps(found)), expected)
+
+
+def test_all_of_a_structure_is_kept():
+    names = {each.name for each in dataclasses.fields(Structure)}
+    assert names == {name for name, _, _ in store._LAYOUT} | {"symbols", "origin"}
 
 
 def test_few_structures_stay_in_memory(data_file, tmp_path):
