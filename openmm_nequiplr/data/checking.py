@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..errors import InputError, describe
 from .distances import check_distances
+from .store import Say, without
 from .structure import Structure
 from .units import DataUnits
 
-#: Takes a line on what was found in a file.
-Say = Callable[[str], None]
 #: Labels that mean nothing where they are zero throughout a file.
 _ZERO_IS_UNKNOWN = ("energy", "forces", "charges", "stress")
 #: Debye in e Å.
 _DEBYE = 0.20819434
+
+
+def converted(
+    structures: Iterable[Structure],
+    source: object,
+    given: DataUnits | None,
+    own: tuple[str, str],
+) -> Iterator[Structure]:
+    """The structures of one file in Å and eV, with their origin; arguments as for :func:`finish`.
+
+    Raises
+    ------
+    InputError
+        If a total charge is beyond that of all nuclei.
+    """
+    units = (given or DataUnits()).completed(*own)
+    for number, structure in enumerate(structures):
+        origin = f"{source}, structure {number}"
+        result = replace(units.to_angstrom_and_ev(structure), origin=origin)
+        _check_charge(result, f"{origin}: total_charge")
+        yield result
 
 
 def finish(
@@ -27,13 +47,13 @@ def finish(
     own: tuple[str, str],
     named: Collection[str] = (),
     say: Say = print,
-) -> list[Structure]:
+) -> Sequence[Structure]:
     """Complete the structures of one file.
 
     Parameters
     ----------
     structures : sequence of Structure
-        In the numbers of the file.
+        Of :func:`converted`.
     source : object
         The file, for messages.
     given : DataUnits or None
@@ -47,14 +67,13 @@ def finish(
 
     Returns
     -------
-    list of Structure
-        In Å and eV.
+    sequence of Structure
+        Without labels that are zero throughout.
 
     Raises
     ------
     InputError
-        If lengths cannot be in the unit in which they are read, or a total charge is beyond that
-        of all nuclei.
+        If lengths cannot be in the unit in which they are read.
     """
 
     def tell(line: str) -> None:
@@ -62,23 +81,30 @@ def finish(
 
     given = given or DataUnits()
     units = given.completed(*own)
-    result = [units.to_angstrom_and_ev(structure) for structure in structures]
-    result = [replace(s, origin=f"{source}, structure {k}") for k, s in enumerate(result)]
-    for structure in result:
-        _check_charge(structure, f"{structure.origin}: total_charge")
     try:
-        check_distances(result, units, given.length is not None, tell)
+        check_distances(structures, units, given.length is not None, tell)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-    for name in _ZERO_IS_UNKNOWN:
-        values = [getattr(structure, name) for structure in result]
-        known = [value for value in values if value is not None]
-        if name not in named and known and not any(np.any(value) for value in known):
-            tell(f"{name}: nothing but zeros, taken as unknown")
-            result = [structure.without(name) for structure in result]
-    for line in contradictions(result):
+    unknown = [name for name in _ZERO_IS_UNKNOWN if name not in named and _zero(structures, name)]
+    for name in unknown:
+        tell(f"{name}: nothing but zeros, taken as unknown")
+    if unknown:
+        structures = without(structures, unknown)
+    for line in contradictions(structures):
         tell(line)
-    return result
+    return structures
+
+
+def _zero(structures: Sequence[Structure], name: str) -> bool:
+    """Whether a label is there, and zero throughout."""
+    known = False
+    for structure in structures:
+        value = getattr(structure, name)
+        if value is not None:
+            known = True
+            if np.any(value):
+                return False
+    return known
 
 
 def _check_charge(structure: Structure, name: str) -> None:

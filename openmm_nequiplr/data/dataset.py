@@ -146,6 +146,10 @@ class LabelledGraph:
         """The same on another device."""
         return LabelledGraph(self.graph.to(device), self.labels.to(device))
 
+    def unlabelled(self) -> LabelledGraph:
+        """The same graph, with nothing known of it."""
+        return LabelledGraph(self.graph, self.labels.blank())
+
     @staticmethod
     def collate(items: Sequence[LabelledGraph]) -> LabelledGraph:
         """Join several into one batch."""
@@ -214,6 +218,8 @@ class GraphDataset(Dataset):
     memory : float, bytes
         Of graphs that are kept.
 
+    The item at an index below 0 is the first one without its labels.
+
     Raises
     ------
     InputError
@@ -227,16 +233,17 @@ class GraphDataset(Dataset):
         if not structures:
             raise InputError(describe("structures", "none", "at least one structure"))
         known = set(model.config.type_names)
+        # the pairs of a lattice sum are needed again for stresses alone
+        self._bare = True
         for index, structure in enumerate(structures):
             special = (structure.electric_field, structure.charge_groups)
             if not known.issuperset(structure.symbols) or any(s is not None for s in special):
                 labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
-        self._structures, self._model = list(structures), model
+            self._bare &= structure.stress is None
+        self._structures, self._model = structures, model
         #: Bytes that may still be kept.
         self.memory = memory
         self._kept: dict[int, LabelledGraph] = {}
-        # the pairs of a lattice sum are needed again for stresses alone
-        self._bare = all(structure.stress is None for structure in structures)
 
     def __len__(self) -> int:
         return len(self._structures)
@@ -245,6 +252,8 @@ class GraphDataset(Dataset):
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> LabelledGraph:
+        if index < 0:
+            return self[0].unlabelled()
         item = self._kept.get(index)
         if item is None:
             item = self._made(index)
@@ -300,7 +309,7 @@ class Batches(Dataset):
         start = max(number, 0) * self.size
         places = range(start, min(start + self.size, len(self.data)))
         batch = LabelledGraph.collate([self.data[place] for place in places])
-        return batch if number >= 0 else LabelledGraph(batch.graph, batch.labels.blank())
+        return batch if number >= 0 else batch.unlabelled()
 
     def share(self, rank: int, world_size: int) -> Batches:
         """Those of one process of several; all have as many, some of them without labels."""
@@ -330,8 +339,8 @@ class EpochSampler(Sampler[int]):
         Number of items.
     seed : int
     rank, world_size : int
-        This process and the number of processes; the list is padded from its beginning so that
-        all get the same number of items.
+        This process and the number of processes. All get the same number of indices; those that
+        are missing are −1, which stands for an item without labels.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -349,5 +358,5 @@ class EpochSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator).tolist()
         total = len(self) * self.world_size
-        padded = (order * (total // self.length + 1))[:total]
-        return iter(padded[self.rank : total : self.world_size])
+        padded = order + [-1] * (total - self.length)
+        return iter(padded[self.rank :: self.world_size])

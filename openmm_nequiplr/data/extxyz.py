@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from ..boundaries import as_pbc
 from ..errors import InputError, describe
 from ..fragments import flat
-from .checking import Say, finish, ignored_labels
+from .checking import Say, converted, finish, ignored_labels
 from .keys import DEFAULT_KEYS, DataKeys, FoundKeys
+from .store import Keep
 from .structure import Structure
 from .units import DataUnits
 
@@ -29,7 +31,8 @@ def read_extxyz(
     units: DataUnits | None = None,
     say: Say = print,
     found: FoundKeys | None = None,
-) -> list[Structure]:
+    keep: Keep = list,
+) -> Sequence[Structure]:
     """Read every frame of an extended XYZ file, converted to Å, eV and e.
 
     Parameters
@@ -43,10 +46,12 @@ def read_extxyz(
         Takes a line on what was found that the labels alone do not tell.
     found : FoundKeys, optional
         Receives the keys of the file.
+    keep : callable
+        Makes a sequence of the structures, which come one after another.
 
     Returns
     -------
-    list of Structure
+    sequence of Structure
 
     Raises
     ------
@@ -54,25 +59,12 @@ def read_extxyz(
         If the file cannot be parsed, a frame is neither periodic, nor a slab, nor free, a key
         named in `keys` is in no frame, or distances are far from bonds in the unit of length.
     """
-    from ase.io import read
-
     keys = keys or DataKeys()
     check_frames(path)
-    try:
-        frames = list(read(str(path), index=":", format="extxyz"))
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # ASE raises many unrelated types on malformed files
-        raise InputError(
-            describe("data file", f"{path} ({error})", "a readable extended XYZ file")
-        ) from error
     used: dict[str, set[str]] = {}
-    structures = []
-    for number, atoms in enumerate(frames):
-        try:
-            structures.append(structure_from_atoms(atoms, keys, used))
-        except InputError as error:
-            raise InputError(f"{path}, frame {number}: {error}") from None
+    names: Counter[frozenset[str]] = Counter()
+    own = "angstrom", "eV"
+    structures = keep(converted(_frames(path, keys, used, names), path, units, own))
     for quantity, name in keys.named().items():
         if quantity not in used:
             raise InputError(
@@ -80,14 +72,39 @@ def read_extxyz(
                     f"keys.{quantity}", f"{name!r}, in no frame of {path}", "a key of the file"
                 )
             )
-    names = set[str]().union(*map(_names, frames))
-    ignored = ignored_labels(names, {name for each in used.values() for name in each})
+    taken = {name for each in used.values() for name in each}
+    ignored = ignored_labels(frozenset[str]().union(*names), taken)
     if found is not None:
         found.ignored.update(ignored)
-        for quantity, own in used.items():
-            found.used.setdefault(quantity, set()).update(own)
-    _report_keys(path, frames, used, ignored, say)
-    return finish(structures, path, units, ("angstrom", "eV"), tuple(keys.named()), say)
+        for quantity, known in used.items():
+            found.used.setdefault(quantity, set()).update(known)
+    _report_keys(path, names, used, ignored, say)
+    return finish(structures, path, units, own, tuple(keys.named()), say)
+
+
+def _frames(
+    path: str | Path, keys: DataKeys, used: dict[str, set[str]], names: Counter[frozenset[str]]
+) -> Iterator[Structure]:
+    """The frames in the numbers of the file; what they are called is added to ``names``."""
+    from ase.io import iread
+
+    frames = iread(str(path), index=":", format="extxyz")
+    for number in itertools.count():
+        try:
+            atoms = next(frames, None)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # ASE raises many unrelated types on malformed files
+            raise InputError(
+                describe("data file", f"{path} ({error})", "a readable extended XYZ file")
+            ) from error
+        if atoms is None:
+            return
+        names[_names(atoms)] += 1
+        try:
+            yield structure_from_atoms(atoms, keys, used)
+        except InputError as error:
+            raise InputError(f"{path}, frame {number}: {error}") from None
 
 
 def check_frames(path: str | Path) -> None:
@@ -133,7 +150,7 @@ def check_frames(path: str | Path) -> None:
 
 def _report_keys(
     path: str | Path,
-    frames: Sequence[Atoms],
+    names: Counter[frozenset[str]],
     used: dict[str, set[str]],
     ignored: Sequence[str],
     say: Say,
@@ -146,15 +163,15 @@ def _report_keys(
         if len(own) > 1:
             say(f"{path}: {quantity} under several names: {', '.join(sorted(own))}")
     charged = used.get("total_charge", set())
-    bare = sum(charged.isdisjoint(_names(atoms)) for atoms in frames)
+    bare = sum(count for own, count in names.items() if charged.isdisjoint(own))
     if bare:
-        say(f"{path}: total charge 0 assumed in {bare} of {len(frames)} structures")
+        say(f"{path}: total charge 0 assumed in {bare} of {names.total()} structures")
 
 
-def _names(atoms: Atoms) -> set[str]:
+def _names(atoms: Atoms) -> frozenset[str]:
     """Columns, keys and results of a frame."""
     results = {} if atoms.calc is None else atoms.calc.results
-    return {*atoms.arrays, *atoms.info, *results}
+    return frozenset([*atoms.arrays, *atoms.info, *results])
 
 
 def structure_from_atoms(

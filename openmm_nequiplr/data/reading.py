@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..checks import check_choice
@@ -10,6 +10,7 @@ from .checking import Say
 from .extxyz import read_extxyz
 from .keys import DataKeys, FoundKeys
 from .runner import read_runner
+from .store import Keep, chained, store_of
 from .structure import Structure
 from .units import DataUnits
 
@@ -23,7 +24,8 @@ def read_structures(
     units: DataUnits | None = None,
     say: Say = print,
     found: FoundKeys | None = None,
-) -> list[Structure]:
+    store: Path | None = None,
+) -> Sequence[Structure]:
     """Read all structures of one file, or of several in the order given.
 
     Labels that are zero throughout a file are taken as unknown, unless their key was named.
@@ -42,11 +44,14 @@ def read_structures(
         taken as unknown or contradict each other, total charges that are assumed.
     found : FoundKeys, optional
         Receives the keys of extended XYZ files.
+    store : path, optional
+        Directory for the structures of files that have too many for the memory. Where they are
+        there already, from the same files read in the same way, they are not read again.
 
     Returns
     -------
-    list of Structure
-        In Å, eV and e.
+    sequence of Structure
+        In Å, eV and e; a list where all are in memory.
 
     Raises
     ------
@@ -59,14 +64,31 @@ def read_structures(
     if format is not None:
         check_choice("format", format, FORMATS)
     if not isinstance(path, (str, Path)):
-        return [s for each in path for s in read_structures(each, keys, format, units, say, found)]
+        options = keys, format, units, say, found, store
+        return chained([read_structures(each, *options) for each in path])
     if not Path(path).is_file():
         raise FileNotFoundError(f"data file: expected an existing file, got {path}")
+    if store is None:
+        return _read(path, keys, format, units, say, found, list)
+    return store_of(path, store, keys, format, units).structures(
+        lambda keep, tell: _read(path, keys, format, units, tell, found, keep), say
+    )
+
+
+def _read(
+    path: str | Path,
+    keys: DataKeys | None,
+    format: str | None,
+    units: DataUnits | None,
+    say: Say,
+    found: FoundKeys | None,
+    keep: Keep,
+) -> Sequence[Structure]:
     if (format or _detect(path)) == "runner":
         if keys is not None and keys.named():
             say(f"{path}: keys of {', '.join(keys.named())} mean nothing in a RuNNer file")
-        return read_runner(path, units, say)
-    return read_extxyz(path, keys, units, say, found)
+        return read_runner(path, units, say, keep)
+    return read_extxyz(path, keys, units, say, found, keep)
 
 
 def unsaid(line: str) -> None:

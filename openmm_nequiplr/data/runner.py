@@ -8,20 +8,22 @@ them, unless the user states others; charges are in e.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..boundaries import BULK, FREE
 from ..errors import InputError, describe
-from .checking import Say, finish
+from .checking import Say, converted, finish
+from .store import Keep
 from .structure import Structure
 from .units import DataUnits
 
 
 def read_runner(
-    path: str | Path, units: DataUnits | None = None, say: Say = print
-) -> list[Structure]:
+    path: str | Path, units: DataUnits | None = None, say: Say = print, keep: Keep = list
+) -> Sequence[Structure]:
     """Read every structure of an ``input.data`` file, converted to Å, eV and e.
 
     The format has columns for charges and forces whether they are known or not: those that hold
@@ -34,10 +36,12 @@ def read_runner(
         Bohr and Hartree when not given.
     say : callable
         Takes a line on what was found that the labels alone do not tell.
+    keep : callable
+        Makes a sequence of the structures, which come one after another.
 
     Returns
     -------
-    list of Structure
+    sequence of Structure
 
     Raises
     ------
@@ -45,8 +49,27 @@ def read_runner(
         With file and line number, if a line cannot be understood; if distances are far from
         bonds in the unit of length.
     """
-    blocks: list[_Block] = []
+    own, assumed = ("bohr", "hartree"), 0
+
+    def frames() -> Iterator[Structure]:
+        nonlocal assumed
+        for number, block in enumerate(_blocks(path)):
+            assumed += block.total_charge is None
+            try:
+                yield block.structure()
+            except InputError as error:
+                raise InputError(f"{path}, structure {number}: {error}") from None
+
+    structures = keep(converted(frames(), path, units, own))
+    if assumed:
+        say(f"{path}: total charge 0 assumed in {assumed} of {len(structures)} structures")
+    return finish(structures, path, units, own, say=say)
+
+
+def _blocks(path: str | Path) -> Iterator[_Block]:
+    """What stands between every ``begin`` and its ``end``."""
     block: _Block | None = None
+    found = False
     with open(path, encoding="utf-8", errors="surrogateescape") as handle:
         for number, line in enumerate(handle, start=1):
             words = line.split()
@@ -59,26 +82,16 @@ def read_runner(
                     block = _Block()
                 elif block is None:
                     raise InputError(describe("line", words[0], "'begin'"))
-                elif words[0] == "end":
-                    blocks.append(block)
-                    block = None
-                else:
+                elif words[0] != "end":
                     block.add(words)
             except InputError as error:
                 raise InputError(f"{path}, line {number}: {error}") from None
-    if block is not None or not blocks:
+            if words[0] == "end" and block is not None:
+                yield block
+                block, found = None, True
+    if block is not None or not found:
         got = "an unfinished structure" if block is not None else "no structure"
         raise InputError(describe("data file", f"{path} with {got}", "begin … end blocks"))
-    structures = []
-    for index, each in enumerate(blocks):
-        try:
-            structures.append(each.structure())
-        except InputError as error:
-            raise InputError(f"{path}, structure {index}: {error}") from None
-    assumed = sum(each.total_charge is None for each in blocks)
-    if assumed:
-        say(f"{path}: total charge 0 assumed in {assumed} of {len(blocks)} structures")
-    return finish(structures, path, units, ("bohr", "hartree"), say=say)
 
 
 class _Block:

@@ -36,13 +36,13 @@ class CommitteeResult:
         One for each seed.
     metrics : CommitteeMetrics
         On the test structures, or on those for validation where there are none.
-    validation_structures : list of Structure
+    validation_structures : sequence of Structure
     """
 
     directory: Path
     model_paths: tuple[Path, ...]
     metrics: CommitteeMetrics
-    validation_structures: list[Structure]
+    validation_structures: Sequence[Structure]
 
 
 def train_committee(

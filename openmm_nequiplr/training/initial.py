@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..console import say
+from ..data.store import chained
 from ..data.structure import Structure
 from ..errors import InputError, describe, unknown
 from ..model import ModelConfig, NequIPLRPotential, load_model
@@ -59,7 +60,7 @@ def new_model(
         raise InputError(describe("model.r_max", "nothing", "a cutoff in Å"))
     for name, value in SAFE_DEFAULTS.items():
         options.setdefault(name, value)
-    types = options.get("type_names") or elements_of([*train, *others])
+    types = options.get("type_names") or elements_of(chained([train, others]))
     options["type_names"] = tuple(types)
     for name, value in zip(("charge_min", "charge_max"), charge_range(train), strict=True):
         if options.get(name, "auto") == "auto":
@@ -68,7 +69,7 @@ def new_model(
         options["avg_num_neighbors"] = round(mean_num_neighbors(train, options["r_max"]), 4)
     if options["shortest_distances"] == "auto":
         cutoff = min(options["r_max"], options.get("r_max_charge") or options["r_max"])
-        table = shortest_distances([*train, *copies], options["type_names"], cutoff)
+        table = shortest_distances(chained([train, copies]), options["type_names"], cutoff)
         options["shortest_distances"] = table.round(4).tolist()
     torch.manual_seed(config.seed)
     return NequIPLRPotential(ModelConfig.from_dict(options))

@@ -110,7 +110,11 @@ def weigh_structures(errors: dict[str, torch.Tensor], labels: Labels) -> dict[st
     return result
 
 
-def weighted_loss(errors: dict[str, torch.Tensor], weights: LossConfig) -> torch.Tensor:
+def weighted_loss(
+    errors: dict[str, torch.Tensor],
+    weights: LossConfig,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Σ weight × mean squared error.
 
     Parameters
@@ -118,19 +122,30 @@ def weighted_loss(errors: dict[str, torch.Tensor], weights: LossConfig) -> torch
     errors : dict of str to tensor
         From `residuals`.
     weights : LossConfig
+    counts : tensor, float64, shape [quantities], optional
+        What sums of squares are divided by; the numbers of values when not given.
 
     Returns
     -------
     tensor, float64, shape []
     """
+    if counts is None:
+        counts = value_counts(errors)
+    values = weights.weights()
     terms = [
-        weight * errors[name].square().mean()
-        for name, weight in weights.weights().items()
-        if weight > 0 and name in errors
+        values[name] * errors[name].square().sum() / counts[row]
+        for row, name in enumerate(QUANTITIES)
+        if values[name] > 0 and name in errors
     ]
     if not terms:
         raise ValueError("errors: expected a labelled quantity with a weight, got none")
     return torch.stack(terms).sum()
+
+
+def value_counts(errors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Number of values of each quantity, float64, shape [quantities]."""
+    counts = [errors[name].numel() if name in errors else 0 for name in QUANTITIES]
+    return torch.tensor(counts, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

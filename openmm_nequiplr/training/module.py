@@ -13,7 +13,15 @@ from torch.utils.data import DataLoader
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
 from ..model.potential import NequIPLRPotential
 from .config import TrainingConfig
-from .loss import Errors, ErrorSums, balance_species, residuals, weigh_structures, weighted_loss
+from .loss import (
+    Errors,
+    ErrorSums,
+    balance_species,
+    residuals,
+    value_counts,
+    weigh_structures,
+    weighted_loss,
+)
 from .schedule import LearningRate
 
 _NO_DECAY = ("hardness", "charge_offset", "bessel")
@@ -121,7 +129,15 @@ class TrainingModule(pl.LightningModule):
         if self.config.loss.per_species:
             names = self.config.loss.per_species
             errors = balance_species(errors, batch.labels, batch.graph.types, names)
-        return weighted_loss(weigh_structures(errors, batch.labels), self._loss)
+        errors = weigh_structures(errors, batch.labels)
+        if self.trainer.world_size == 1:
+            return weighted_loss(errors, self._loss)
+        # the mean over the processes, which is what they descend, is that over all their values
+        counts = value_counts(errors).to(self.device) / self.trainer.world_size
+        counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
+        nothing = 0.0 * output.energy.sum()
+        known = any(self._loss.weights()[name] > 0 for name in errors)
+        return nothing + weighted_loss(errors, self._loss, counts) if known else nothing
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the weights alone; those of the positions, behind the forces, cost more."""

@@ -112,7 +112,7 @@ def _stem(path: Path) -> str:
 
 def _read(
     files: Sequence[Path], keys: DataKeys, format: str | None, units: DataUnits, say: Say
-) -> tuple[list[Structure], DataKeys, FoundKeys]:
+) -> tuple[Sequence[Structure], DataKeys, FoundKeys]:
     """Structures, the keys to read them with, and the keys that were found.
 
     A label without a key of its usual names is read from the one key that looks like it.

@@ -14,6 +14,7 @@ from ..data.checking import Say
 from ..data.dataset import GraphDataset
 from ..data.reading import read_structures, unsaid
 from ..data.split import Split, random_split
+from ..data.store import chained, chosen, selected
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
@@ -33,18 +34,23 @@ class Parts:
 
     Parameters
     ----------
-    train, validation, test : list of Structure
+    train, validation, test : sequence of Structure
     split : Split or None
         Which structures of the files they are.
     """
 
-    train: list[Structure]
-    validation: list[Structure]
-    test: list[Structure]
+    train: Sequence[Structure]
+    validation: Sequence[Structure]
+    test: Sequence[Structure]
     split: Split | None
 
 
-def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsaid) -> Parts:
+def read_parts(
+    config: TrainingConfig,
+    config_path: str | Path,
+    say: Say = unsaid,
+    store: Path | None = None,
+) -> Parts:
     """Read all data files and divide them.
 
     Parameters
@@ -53,6 +59,8 @@ def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsai
     config_path : path
     say : callable
         Takes a remark on the data.
+    store : path, optional
+        Directory for structures that are too many for the memory.
 
     Raises
     ------
@@ -60,10 +68,11 @@ def read_parts(config: TrainingConfig, config_path: str | Path, say: Say = unsai
     """
     data, isolated = config.data, config.model.get("isolated") is True
 
-    def read(paths: tuple[str, ...]) -> list[Structure]:
+    def read(paths: tuple[str, ...]) -> Sequence[Structure]:
         files = [resolve(path, config_path) for path in paths]
-        structures = read_structures(files, data.keys, data.format, data.units, say)
-        return [s.in_free_space() for s in structures] if isolated else structures
+        options = data.keys, data.format, data.units, say
+        structures = read_structures(files, *options, store=store)
+        return selected(structures, Structure.in_free_space) if isolated else structures
 
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
@@ -105,9 +114,9 @@ def divide(
     except InputError as error:
         raise InputError(f"data.num_train, num_validation, num_test: {error}") from None
     parts = Parts(
-        train=[structures[i] for i in split.train],
-        validation=list(validation) or [structures[i] for i in split.validation],
-        test=list(test) or [structures[i] for i in split.test],
+        train=chosen(structures, split.train),
+        validation=validation or chosen(structures, split.validation),
+        test=test or chosen(structures, split.test),
         split=split,
     )
     _check_labels(config, parts)
@@ -117,16 +126,17 @@ def divide(
 def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
     """Remarks before the training: labels that are not learned, structures that recur."""
     lines = []
+    labelled, known = Counter[str](), set[str]()
+    for structure in parts.train:
+        labelled.update(name for name in LABELS if getattr(structure, name) is not None)
+        known.add(place_of(structure))
     for name, weight in config.loss.weights().items():
         attribute = "energy" if name == "energy_per_atom" else name
-        if weight == 0.0:
-            labelled = sum(getattr(s, attribute) is not None for s in parts.train)
-            if labelled:
-                lines.append(
-                    f"{attribute}: labels in {labelled} of {len(parts.train)} training structures "
-                    f"are not learned, loss.{name} is 0"
-                )
-    known = Counter(map(place_of, parts.train))
+        if weight == 0.0 and labelled[attribute]:
+            lines.append(
+                f"{attribute}: labels in {labelled[attribute]} of {len(parts.train)} training "
+                f"structures are not learned, loss.{name} is 0"
+            )
     for name in ("validation", "test"):
         structures = getattr(parts, name)
         shared = sum(place_of(structure) in known for structure in structures)
@@ -202,11 +212,11 @@ def prepare(
         everything = [*parts.train, *parts.validation, *parts.test, *copies]
         model = earlier_model(config, config_path, everything)
     else:
-        model = new_model(config, parts.train, [*parts.validation, *parts.test], copies)
+        model = new_model(config, parts.train, chained([parts.validation, parts.test]), copies)
     if not model.config.equilibration:
         _check_no_charges(config)
     model.to(torch.float64 if config.precision == "double" else torch.float32)
-    learned, validated = [*parts.train, *copies], parts.validation
+    learned, validated = chained([parts.train, copies]), parts.validation
     if sample is not None:
         learned, validated = _sampled(learned, sample), _sampled(validated, sample)
     memory = 1e9 * config.data.memory
@@ -220,13 +230,13 @@ def prepare(
     return model.train(), *data
 
 
-def _sampled(structures: Sequence[Structure], count: int) -> list[Structure]:
+def _sampled(structures: Sequence[Structure], count: int) -> Sequence[Structure]:
     """A few structures, one with charges among them where there are any: a start may need them."""
-    chosen = random.Random(0).sample(range(len(structures)), min(count, len(structures)))
+    drawn = random.Random(0).sample(range(len(structures)), min(count, len(structures)))
     labelled = [index for index, each in enumerate(structures) if each.charges is not None]
-    if labelled and not set(chosen) & set(labelled):
-        chosen[-1] = labelled[0]
-    return [structures[index] for index in sorted(chosen)]
+    if labelled and not set(drawn) & set(labelled):
+        drawn[-1] = labelled[0]
+    return chosen(structures, sorted(drawn))
 
 
 def _check_no_charges(config: TrainingConfig) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..data.dataset import GraphDataset
+from ..data.store import chosen
 from ..data.structure import Structure
 from ..model import NequIPLRPotential
 from .statistics import fit_energy_shifts
@@ -45,7 +46,7 @@ def refit_energy_shifts(
     array, float64, shape [T]
         What was added to the shifts, eV; zeros if no structure has an energy.
     """
-    labelled = _chosen([s for s in structures if s.energy is not None], most)
+    labelled = _chosen(structures, most)
     shifts = dict(model.named_buffers())["energy_shifts"]
     if not labelled:
         return np.zeros(len(shifts))
@@ -63,13 +64,14 @@ def refit_energy_shifts(
     return change
 
 
-def _chosen(structures: list[Structure], most: int) -> list[Structure]:
-    """No more than ``most`` structures with all compositions among them, in their order."""
-    if len(structures) <= most:
-        return structures
+def _chosen(structures: Sequence[Structure], most: int) -> Sequence[Structure]:
+    """Structures with energies, no more than ``most`` or one a composition, in their order."""
     places: dict[tuple[str, ...], list[int]] = {}
     for index, structure in enumerate(structures):
-        places.setdefault(tuple(sorted(structure.symbols)), []).append(index)
-    share = max(1, most // len(places))
-    chosen = [i for own in places.values() for i in own[:: -(-len(own) // share)]]
-    return [structures[index] for index in sorted(chosen)]
+        if structure.energy is not None:
+            places.setdefault(tuple(sorted(structure.symbols)), []).append(index)
+    share = max(1, most // max(len(places), 1))
+    if sum(map(len, places.values())) <= most:
+        share = most
+    kept = [i for own in places.values() for i in own[:: -(-len(own) // share)]]
+    return chosen(structures, sorted(kept))

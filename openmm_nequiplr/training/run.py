@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..console import say
 from ..data.checking import Say
 from ..data.dataset import GraphDataset
 from ..data.reading import unsaid
+from ..data.store import INDEX
 from ..data.structure import Structure
 from ..errors import ConvergenceError, InputError, describe
 from ..locking import directory_lock
@@ -42,6 +44,8 @@ from .trainer import make_trainer
 from .trainer import writes as _writes
 
 METRICS = "metrics.json"
+#: Directory in the output for structures that are too many for the memory.
+STORE = "structures"
 # Structures for the first energy shifts, which need the level of the electrostatics alone.
 _REFITTED_AT_FIRST = 16
 
@@ -59,14 +63,14 @@ class TrainingResult:
     validation, test : Metrics
         Errors of the former on the validation and the test structures, None without test
         structures.
-    validation_structures : list of Structure
+    validation_structures : sequence of Structure
     """
 
     model_path: Path
     last_model_path: Path
     validation: Metrics
     test: Metrics | None
-    validation_structures: list[Structure]
+    validation_structures: Sequence[Structure]
 
     @property
     def model_paths(self) -> tuple[Path, ...]:
@@ -120,7 +124,7 @@ def train(
         If the loss stops being finite.
     """
     config, raw = load_config(config_path, overrides)
-    output = Path(config.output)
+    output, progress = Path(config.output), progress and _writes(config)
     earlier = earlier_configs(config, config_path)
     begun = any(map(_is_begun, earlier))
     _check_output(output, resume, begun)
@@ -136,12 +140,25 @@ def train(
             if start is None:
                 return None
             config = dataclasses.replace(config, start_from=str(start.resolve()))
-        with directory_lock(output) if _writes(config) else nullcontext():
+        lock = directory_lock(output) if _writes(config) else nullcontext()
+        with lock, _store(config) as store:
             _check_output(output, resume, begun)
-            for part in output.glob(f"*{PART}"):  # what a killed process left
-                part.unlink()
+            if _writes(config):
+                for part in output.glob(f"*{PART}"):  # what a killed process left
+                    part.unlink()
             resume = resume and has_checkpoint(output)
-            return _train(config, raw, config_path, resume, accept_changes, progress)
+            return _train(config, raw, config_path, Path(store), resume, accept_changes, progress)
+
+
+def _store(config: TrainingConfig) -> AbstractContextManager[str | Path]:
+    """Directory for structures that are too many for the memory.
+
+    A process that writes no results takes what the first one left, or has a directory of its own.
+    """
+    path = Path(config.output) / STORE
+    if _writes(config) or any(path.glob(f"*/{INDEX}")):
+        return nullcontext(path)
+    return TemporaryDirectory(prefix="nequiplr-")
 
 
 def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) -> None:
@@ -174,6 +191,7 @@ def _train(
     config: TrainingConfig,
     raw: Mapping[str, Any],
     config_path: str | Path,
+    store: Path,
     resume: bool,
     accept_changes: bool,
     progress: bool,
@@ -182,7 +200,7 @@ def _train(
     output, say = Path(config.output), print if progress else unsaid
     if config.num_threads is not None:
         use_threads(config.num_threads)
-    parts = read_parts(config, config_path, say)
+    parts = read_parts(config, config_path, say, store)
     named = dataclasses.replace(config, start_from=raw.get("start_from"))
     record = record_of(named, parts.train, parts.validation)
     checkpoint = _continue(config, record, accept_changes, say) if resume else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ..checks import check_choice
 from ..data.split import Split
+from ..data.store import file_digest
 from ..errors import InputError, describe
 from ..writing import replace_file
 from .config import DataConfig, load_config, resolve
@@ -102,22 +102,14 @@ def recorded_part(model: Any, name: str, data: str | Path | None = None) -> Reco
 
 
 def _entry(path: Path) -> dict[str, str]:
-    return {"path": str(path), "sha256": _digest(path)}
-
-
-def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+    return {"path": str(path), "sha256": file_digest(path)}
 
 
 def _checked(path: Path, digest: str, record: Path) -> Path:
     if not path.is_file():
         expected = f"the data file that {record} names, or DATA where it is now"
         raise InputError(describe("data", f"no {path}", expected))
-    if _digest(path) != digest:
+    if file_digest(path) != digest:
         expected = f"the data file as it was in the training (SHA-256 in {record})"
         raise InputError(describe("data", f"{path}, which is another", expected))
     return path

@@ -55,13 +55,13 @@ def fit_energy_shifts(
         )
     shifts = np.array([given.get(name, 0.0) for name in type_names], dtype=np.float64)
     free = np.array([name not in given for name in type_names])
-    labelled = [s for s in structures if s.energy is not None]
+    labelled = [
+        (s.energy, *map(s.symbols.count, type_names)) for s in structures if s.energy is not None
+    ]
     if not labelled or not free.any():
         return shifts
-    counts = np.array(
-        [[s.symbols.count(name) for name in type_names] for s in labelled], dtype=np.float64
-    )
-    energies = np.array([s.energy for s in labelled], dtype=np.float64) - counts @ shifts
+    energies, counts = np.split(np.array(labelled, dtype=np.float64), [1], axis=1)
+    energies = energies[:, 0] - counts @ shifts
     # The same composition occurs many times: fit the means, weighted by their number.
     rows, inverse, numbers = np.unique(
         counts[:, free], axis=0, return_inverse=True, return_counts=True
@@ -110,8 +110,8 @@ def fit_energy_scales(
     return np.where(scales > 0, scales, 1.0)
 
 
-#: The mean number of neighbours is taken from so many structures at most.
-_SAMPLED = 200
+#: The mean number of neighbours, and shortest distances, are taken from so many structures at most.
+_SAMPLED, _MEASURED = 200, 2000
 
 
 def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
@@ -132,6 +132,7 @@ def shortest_distances(
     Parameters
     ----------
     structures : sequence of Structure
+        Of more than 2000 that many, evenly chosen.
     type_names : sequence of str
         Elements (T); others are passed over.
     cutoff : float, Å
@@ -145,7 +146,7 @@ def shortest_distances(
     index = {name: i for i, name in enumerate(type_names)}
     count = len(type_names)
     shortest = np.full((count + 1, count + 1), float(cutoff))
-    for structure in structures:
+    for structure in structures[:: max(-(-len(structures) // _MEASURED), 1)]:
         first, second, vectors = pairs_within(structure.positions, structure.cell, cutoff)
         types = np.array([index.get(symbol, count) for symbol in structure.symbols])
         np.minimum.at(shortest, (types[first], types[second]), np.linalg.norm(vectors, axis=1))
@@ -157,10 +158,9 @@ def charge_range(structures: Sequence[Structure], margin: float = 0.1) -> tuple[
 
     (-1, 1) if there are no reference charges.
     """
-    labelled = [s.charges for s in structures if s.charges is not None]
-    if not labelled:
+    ranges = [(s.charges.min(), s.charges.max()) for s in structures if s.charges is not None]
+    if not ranges:
         return -1.0, 1.0
-    charges = np.concatenate(labelled)
-    lowest, highest = float(charges.min()), float(charges.max())
+    lowest, highest = float(min(ranges)[0]), float(max(high for _, high in ranges))
     margin *= max(highest - lowest, 0.1)
     return lowest - margin, highest + margin

@@ -169,8 +169,25 @@ def test_loader_follows_the_sampler():
 def test_processes_share_the_data_in_equal_parts(length, world):
     shares = [list(EpochSampler(length, 0, rank, world)) for rank in range(world)]
     assert len({len(s) for s in shares}) == 1
-    assert {i for share in shares for i in share} == set(range(length))
-    assert sum(map(len, shares)) < length + world
+    indices = [i for share in shares for i in share]
+    assert sorted(i for i in indices if i >= 0) == list(range(length))
+    assert indices.count(-1) < world
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_together_see_the_batches_of_one(world):
+    whole = list(EpochSampler(13, 0))
+    shares = [list(EpochSampler(13, 0, rank, world)) for rank in range(world)]
+    for step in range(0, len(shares[0]), 2):
+        together = {i for share in shares for i in share[step : step + 2]} - {-1}
+        assert together == set(whole[step * world : (step + 2) * world])
+
+
+def test_an_index_below_0_is_an_item_without_labels(make_model, molecule):
+    structure = Structure(molecule.symbols, molecule.positions, energy=1.0)
+    data = GraphDataset([structure], make_model())
+    assert data[-1].labels.energy is None
+    assert data[-1].graph is data[0].graph
 
 
 def test_structures_are_named_by_file_and_place(make_model, molecule, tmp_path):

@@ -1,0 +1,192 @@
+"""Structures on disk: as in memory, read once, stale and damaged stores noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from openmm_nequiplr.data import store
+from openmm_nequiplr.data.keys import DataKeys
+from openmm_nequiplr.data.reading import read_structures
+from openmm_nequiplr.data.store import Selection, Stored, chained, chosen, store_of
+from openmm_nequiplr.data.structure import Structure
+
+FRAMES = 11
+
+
+@pytest.fixture
+def data_file(tmp_path, rng):
+    """Frames with and without a cell, labels of their own, and forces that are zero throughout."""
+    from ase import Atoms
+    from ase.io import write
+
+    frames = []
+    for number in range(FRAMES):
+        count = 2 + number % 3
+        atoms = Atoms("OHHNa"[: count + 1][:count], rng.random((count, 3)) * 4.0)
+        if number % 2:
+            atoms.set_cell(np.eye(3) * (6.0 + number))
+            atoms.pbc = True
+            atoms.info["REF_stress"] = rng.normal(size=9)
+        if number != 3:
+            atoms.info["REF_energy"] = float(rng.normal())
+        atoms.arrays["REF_forces"] = np.zeros((count, 3))
+        atoms.arrays["REF_charges"] = rng.normal(size=count)
+        atoms.info["config_weight"] = float(number)
+        if number == 4:
+            atoms.arrays["charge_group"] = np.arange(count) % 2
+            atoms.info["group_charges"] = [0.25, -0.25]
+        if number == 5:
+            atoms.pbc = [True, True, False]
+        frames.append(atoms)
+    path = tmp_path / "data.extxyz"
+    write(path, frames)
+    return path
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of a few structures."""
+    monkeypatch.setattr(store, "IN_MEMORY", 500.0)
+    monkeypatch.setattr(store, "SHARD", 500.0)
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.origin == other.origin
+        for each in dataclasses.fields(one):
+            a, b = getattr(one, each.name), getattr(other, each.name)
+            assert type(a) is type(b), each.name
+            assert np.array_equal(a, b), each.name
+
+
+def read(path, directory, **options):
+    said = []
+    return read_structures(path, store=directory, say=said.append, **options), said
+
+
+def test_many_structures_are_kept_on_disk_and_are_the_same(data_file, tmp_path, small_shards):
+    said = []
+    expected = read_structures(data_file, say=said.append)
+    found, remarks = read(data_file, tmp_path / "store")
+    assert isinstance(found, Stored)
+    assert len(found.shards) > 2
+    assert_same(found, expected)
+    assert remarks == said
+    assert any("nothing but zeros" in line for line in said)
+    assert found[-1].origin == expected[-1].origin
+    assert_same(found[2:9:3], expected[2:9:3])
+    assert_same(pickle.loads(pickle.dumps(found)), expected)
+
+
+def test_all_of_a_structure_is_kept():
+    names = {each.name for each in dataclasses.fields(Structure)}
+    assert names == {name for name, _, _ in store._LAYOUT} | {"symbols", "origin"}
+
+
+def test_few_structures_stay_in_memory(data_file, tmp_path):
+    found, _ = read(data_file, tmp_path / "store")
+    assert isinstance(found, list)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_takes_the_place_of_the_file(data_file, tmp_path, small_shards, monkeypatch):
+    first, said = read(data_file, tmp_path / "store")
+    expected = list(first)
+    monkeypatch.setattr("openmm_nequiplr.data.reading.read_extxyz", None)
+    found, again = read(data_file, tmp_path / "store")
+    assert_same(found, expected)
+    assert again == said
+
+
+@pytest.mark.parametrize("what", ["keys", "file"])
+def test_a_stale_store_is_made_anew(data_file, tmp_path, small_shards, what):
+    read(data_file, tmp_path / "store")
+    options = {}
+    if what == "keys":
+        options["keys"] = DataKeys(forces="REF_forces")
+    else:
+        lines = data_file.read_text().splitlines(keepends=True)
+        data_file.write_text("".join(lines[: -(2 + (FRAMES - 1) % 3) - 2]))
+    found, said = read(data_file, tmp_path / "store", **options)
+    assert any("of other data or settings" in line for line in said)
+    assert_same(found, read_structures(data_file, say=said.append, **options))
+    own = {shard["file"] for shard in found.shards}
+    assert {path.name for path in found.directory.glob("*.safetensors")} == own
+
+
+@pytest.mark.parametrize("what", ["bit", "cut", "missing", "index", "entry"])
+def test_damage_is_noticed(data_file, tmp_path, small_shards, what):
+    first, _ = read(data_file, tmp_path / "store")
+    expected, directory = list(first), first.directory
+    shard, index = directory / first.shards[1]["file"], directory / store.INDEX
+    content = bytearray(shard.read_bytes())
+    if what == "bit":
+        content[-3] ^= 4
+        shard.write_bytes(content)
+    elif what == "cut":
+        shard.write_bytes(content[:-8])
+    elif what == "missing":
+        shard.unlink()
+    elif what == "index":
+        index.write_text(index.read_text()[:-30])
+    else:
+        entries = json.loads(index.read_text())
+        del entries["remarks"]
+        index.write_text(json.dumps(entries))
+    found, said = read(data_file, tmp_path / "store")
+    assert what == "missing" or any("damaged" in line for line in said)
+    assert_same(found, expected)
+    assert_same(read(data_file, tmp_path / "store")[0], expected)
+
+
+def test_an_interrupted_store_is_none(data_file, tmp_path, small_shards, monkeypatch):
+    """The index comes last."""
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr("openmm_nequiplr.data.extxyz.finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            read(data_file, tmp_path / "store")
+    expected = read_structures(data_file, say=lambda line: None)
+    assert_same(read(data_file, tmp_path / "store")[0], expected)
+
+
+def test_files_have_a_store_each(data_file, tmp_path, small_shards):
+    other = tmp_path / "other" / data_file.name
+    other.parent.mkdir()
+    other.write_bytes(data_file.read_bytes())
+    found, _ = read([data_file, other], tmp_path / "store")
+    one, two = (store_of(path, tmp_path / "store").directory for path in (data_file, other))
+    assert one != two
+    assert_same(found, [*read_structures(data_file), *read_structures(other)])
+
+
+def test_pages_that_were_read_are_given_back(data_file, tmp_path, small_shards):
+    found, _ = read(data_file, tmp_path / "store")
+    for structure in found:
+        assert structure.num_atoms
+        assert len(found._open) <= 1 + 500 // 128
+
+
+def test_selections_and_chains(data_file, tmp_path, small_shards):
+    found, _ = read(data_file, tmp_path / "store")
+    listed = list(found)
+    assert isinstance(chosen(found, [4, 1]), Selection)
+    assert_same(chosen(found, [4, 1]), [listed[4], listed[1]])
+    assert chosen(listed, [4, 1]) == [listed[4], listed[1]]
+    both = chained([found, [], listed[:2]])
+    assert_same(both, [*listed, *listed[:2]])
+    assert both[-1].origin == listed[1].origin
+    assert_same(both[FRAMES - 1 :], [listed[-1], *listed[:2]])
+    with pytest.raises(IndexError):
+        both[FRAMES + 2]
+    free = store.selected(found, lambda structure: structure.in_free_space())
+    assert not any(structure.pbc for structure in free)
