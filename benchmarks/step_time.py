@@ -28,9 +28,9 @@ WARM_UP = {"ours": 6, "peer": 2}
 class Worker:
     """A process that builds a simulation and steps it when told to."""
 
-    def __init__(self, python: str, side: str) -> None:
+    def __init__(self, python: str, side: str, *options: str) -> None:
         self.side = side
-        command = [python, "-W", "ignore", str(HERE / f"{side}.py")]
+        command = [python, "-W", "ignore", str(HERE / f"{side}.py"), *options]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
