@@ -54,6 +54,8 @@ class TrainingModule(pl.LightningModule):
         #: The model with averaged weights; None without an average.
         self.average = averaged(model, config.ema_decay) if config.ema_decay > 0 else None
         self.learning_rate: LearningRate | None = None
+        #: That take part in the training, each with its share of the batches.
+        self.processes = 1
         self._saved: dict[str, Any] = {}
         self.train_errors: dict[str, Errors] = {}
         self.validation_errors: dict[str, Errors] = {}
@@ -79,6 +81,7 @@ class TrainingModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Prepare the schedule, once the number of steps is known."""
+        self.processes = self.trainer.world_size
         steps = self.trainer.estimated_stepping_batches / self.config.max_epochs
         self.learning_rate = LearningRate(
             self.config.schedule, steps, self.config.max_epochs, self.config.max_time
@@ -130,10 +133,10 @@ class TrainingModule(pl.LightningModule):
             names = self.config.loss.per_species
             errors = balance_species(errors, batch.labels, batch.graph.types, names)
         errors = weigh_structures(errors, batch.labels)
-        if self.trainer.world_size == 1:
+        if self.processes == 1:
             return weighted_loss(errors, self._loss)
         # the mean over the processes, which is what they descend, is that over all their values
-        counts = value_counts(errors).to(self.device) / self.trainer.world_size
+        counts = value_counts(errors).to(self.device) / self.processes
         counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
         nothing = 0.0 * output.energy.sum()
         known = any(self._loss.weights()[name] > 0 for name in errors)
