@@ -22,8 +22,6 @@ from .preconditioning import JacobiPreconditioner, positive_diagonal
 #: ‖P r‖₂ relative to that of uniform charges at which a solve stops.
 DEFAULT_TOLERANCE = 1e-6
 DEFAULT_MAX_ITERATIONS = 100
-# What nothing is divided by less than.
-_TINY = 1e-300
 
 
 class IterativeSolver(torch.nn.Module):
@@ -194,6 +192,7 @@ class IterativeSolver(torch.nn.Module):
         signs: list[torch.Tensor] = [before, before]
         sizes: list[torch.Tensor] = [torch.linalg.vector_norm(residual)]
         iteration, seen = 0, _Seen(0, True, 0.0, 0.0, 0.0)
+        tiny = 1e-300  # nothing is divided by less
         while True:
             if iteration >= min(self.unwatched, self.max_iterations):
                 seen = _read(iteration, goal, residual, signs, sizes)
@@ -207,10 +206,10 @@ class IterativeSolver(torch.nn.Module):
                 direction = solved
             else:
                 direction = torch.addcmul(solved, direction, product / before)
-            before = product.clamp(min=_TINY)
+            before = product.clamp(min=tiny)
             image = self._product(direction)
             curvature = direction @ image
-            length, shift = product / curvature.clamp(min=_TINY), self._mean(image)
+            length, shift = product / curvature.clamp(min=tiny), self._mean(image)
             charges = torch.addcmul(charges, direction, length)
             more = self.operator.field
             if more.numel() > 0:

@@ -62,7 +62,12 @@ def _works(device: str) -> bool:
 
 
 def compiled(tensor: torch.Tensor) -> bool:
-    """Whether kernels are compiled for a tensor's device and dtype, and allowed."""
+    """Whether kernels are compiled for a tensor's device and dtype, and allowed.
+
+    ``torch.compile`` traces the references.
+    """
+    if torch.compiler.is_compiling():
+        return False
     return tensor.dtype in _DTYPES and _enabled.get() and _works(tensor.device.type)
 
 
