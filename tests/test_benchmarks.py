@@ -48,6 +48,31 @@ def test_step_time_against_another_environment(tmp_path, monkeypatch, capsys, mo
     assert (tmp_path / "times.png").stat().st_size > 0
 
 
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_on_a_cpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    output = tmp_path / "found.json"
+    command = ["gpu_check.py", "--device", "cpu", "--quick", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", command)
+    importlib.import_module("gpu_check").main()
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert list(found) == ["versions", "accuracy", "dynamics", "steps"]
+    assert found["accuracy"]["216 single"]["forces"] < 1e-4
+    assert "== steps" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_counts_of_a_step(monkeypatch, capsys):
+    pytest.importorskip("triton")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    command = ["step_time.py", "--pretend-cuda", "--salt", "216", "--slab", "--steps", "2"]
+    monkeypatch.setattr(sys, "argv", [*command, "--features", "2"])
+    importlib.import_module("step_time").main()
+    shown = capsys.readouterr().out
+    assert "216 atoms" in shown
+    assert "2 copies a step" in shown
+
+
 @pytest.fixture
 def systems(monkeypatch):
     monkeypatch.syspath_prepend(str(ACCURACY))
