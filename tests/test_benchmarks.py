@@ -73,6 +73,27 @@ def test_counts_of_a_step(monkeypatch, capsys):
     assert "2 copies a step" in shown
 
 
+@pytest.mark.slow
+def test_training_steps_of_two_environments_learn_the_same(tmp_path, monkeypatch, capsys):
+    frames = [
+        Atoms("NaCl", 2.5 * np.eye(2, 3) + 0.1 * k, cell=3 * [6.0], pbc=True) for k in range(4)
+    ]
+    for number, frame in enumerate(frames):
+        frame.info["REF_energy"] = float(number)
+        frame.arrays["REF_forces"] = np.full((2, 3), 0.1 * number)
+    write(tmp_path / "data.extxyz", frames)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = ["train_time.py", str(tmp_path / "data.extxyz"), "--against", sys.executable]
+    monkeypatch.setattr(sys, "argv", [*command, "--steps", "2", "--features", "2"])
+    importlib.import_module("train_time").main()
+    result = json.loads(capsys.readouterr().out)
+    losses = result["losses"]
+    assert losses["ours"] == pytest.approx(losses["against"], rel=1e-6)
+    assert losses["ours"][1] < losses["ours"][0]
+    assert set(result["ratios"]["against"]) == {"median", "least", "cpu"}
+
+
 @pytest.fixture
 def systems(monkeypatch):
     monkeypatch.syspath_prepend(str(ACCURACY))

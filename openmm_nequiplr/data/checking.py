@@ -149,11 +149,10 @@ def _charges(structures: Sequence[Structure]) -> str | None:
 
 
 def _zero_forces(structures: Sequence[Structure]) -> str | None:
-    known = [s for s in structures if s.forces is not None and s.num_atoms > 1]
-    zero = sum(not np.any(s.forces) for s in known)
-    if not zero:
+    zero = [not np.any(s.forces) for s in structures if s.forces is not None and s.num_atoms > 1]
+    if not any(zero):
         return None
-    return f"forces of {zero} of {len(known)} structures are exactly zero: taken as labels"
+    return f"forces of {sum(zero)} of {len(zero)} structures are exactly zero: taken as labels"
 
 
 def _dipoles(structures: Sequence[Structure]) -> str | None:

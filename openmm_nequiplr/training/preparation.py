@@ -209,7 +209,7 @@ def prepare(
     if config.harmonic.copies:
         copies = harmonic_copies(parts.train, config.harmonic, config.seed).structures
     if config.start_from is not None:
-        everything = [*parts.train, *parts.validation, *parts.test, *copies]
+        everything = chained([parts.train, parts.validation, parts.test, copies])
         model = earlier_model(config, config_path, everything)
     else:
         model = new_model(config, parts.train, chained([parts.validation, parts.test]), copies)
