@@ -1,6 +1,7 @@
 """OpenMM: systems, reporters and a molecular dynamics driver. The only place that knows OpenMM."""
 
 from .backends import describe_backend
+from .collective import charge_variable, dipole_variable
 from .committee import CommitteeReporter, SpreadTrajectory, load_spread
 from .computation import Computation
 from .export import export_torch_force
@@ -25,11 +26,13 @@ __all__ = [
     "SimulationStructure",
     "SpreadTrajectory",
     "StabilityReporter",
+    "charge_variable",
     "create_force",
     "create_system",
     "current_evaluation",
     "describe_backend",
     "deserialize_system",
+    "dipole_variable",
     "export_torch_force",
     "from_atoms",
     "from_mdtraj",

@@ -42,15 +42,13 @@ def build(request, molecule, crystal):
 
     def isolated(model, moved=0.0):
         points = molecule.positions + moved
-        return model.build_graph(
-            molecule.numbers, points, total_charge=1.0, electric_field=field
-        )
+        return model.build_graph(molecule.numbers, points, total_charge=1.0, electric_field=field)
 
     return isolated
 
 
 def displacements(count):
-    for i, b in ((0, 0), (1, 1), (3, 2), (5, 0)):
+    for i, b in ((0, 0), (3, 2), (5, 1)):
         moved = np.zeros((count, 3))
         moved[i, b] = STEP
         yield i, b, moved
@@ -109,8 +107,7 @@ def test_dipole_of_a_molecule(make_model, molecule):
     assert values[0] == pytest.approx(response.dipole[2], abs=1e-2)
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.3, 1.7])
-@pytest.mark.parametrize("solver", ["dense", "iterative"])
+@pytest.mark.parametrize(("solver", "scale"), [("dense", 0.0), ("iterative", 1.7)])
 def test_scale_of_the_coulomb_part(model, build, scale, solver):
     """The energy is linear in it, and forces stay exact."""
     evaluator = Evaluator(model, solver=solver, **TIGHT)
@@ -151,8 +148,8 @@ def test_refusals(make_model, molecule, crystal):
     graph = model.build_graph(molecule.numbers, molecule.positions)
     with pytest.raises(InputError, match="indices from 0 to 6"):
         Evaluator(model).observe(graph, [GroupCharge((7,))])
+    periodic = model.build_graph(crystal.numbers, crystal.positions, crystal.cell.array, True)
     with pytest.raises(InputError, match="depends on the images"):
-        periodic = model.build_graph(crystal.numbers, crystal.positions, crystal.cell.array, True)
         Evaluator(model).observe(periodic, [GroupDipole((0, 0, 1))])
     bare = make_model(equilibration=False)
     graph = bare.build_graph(molecule.numbers, molecule.positions)
