@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from openmm_nequiplr.simulation import (
         ChargeReporter,
         CommitteeReporter,
+        EnergyReporter,
         StabilityReporter,
         charge_variable,
         create_force,
@@ -55,6 +56,7 @@ __version__ = "0.2.0"
 _HOME = {
     "ChargeReporter": ("openmm_nequiplr.simulation", "ChargeReporter"),
     "CommitteeReporter": ("openmm_nequiplr.simulation", "CommitteeReporter"),
+    "EnergyReporter": ("openmm_nequiplr.simulation", "EnergyReporter"),
     "Evaluation": ("openmm_nequiplr.model", "Evaluation"),
     "Evaluator": ("openmm_nequiplr.model", "Evaluator"),
     "ModelConfig": ("openmm_nequiplr.model", "ModelConfig"),
@@ -91,6 +93,7 @@ _HOME = {
 __all__ = [
     "ChargeReporter",
     "CommitteeReporter",
+    "EnergyReporter",
     "Evaluation",
     "Evaluator",
     "ModelConfig",

@@ -10,10 +10,8 @@ import numpy as np
 
 from ..checks import check_positive
 from ..errors import InputError, describe
-from ..units import COULOMB_CONSTANT
+from ..units import BOLTZMANN, COULOMB_CONSTANT
 
-#: Boltzmann constant, eV/K.
-BOLTZMANN = 8.617333262e-5
 #: S/m of 1 e/(V Å ps).
 _SIEMENS_PER_METRE = 1602.176634
 #: Atoms whose displacements are averaged at a time.

@@ -4,6 +4,7 @@ from .backends import describe_backend
 from .collective import charge_variable, dipole_variable
 from .committee import CommitteeReporter, SpreadTrajectory, load_spread
 from .computation import Computation
+from .energies import EnergyReporter
 from .export import export_torch_force
 from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
@@ -21,6 +22,7 @@ __all__ = [
     "ChargeTrajectory",
     "CommitteeReporter",
     "Computation",
+    "EnergyReporter",
     "ForceOptions",
     "PointChargeCoulomb",
     "SimulationStructure",
