@@ -18,7 +18,7 @@ _SIEMENS_PER_METRE = 1602.176634
 _CHUNK = 512
 #: Fractions of the trajectory between which slopes are fitted: past the ballistic motion, and where
 #: enough pairs of frames are left.
-FIT = (0.1, 0.5)
+FIT = (0.05, 0.25)
 
 
 @dataclass(frozen=True)
