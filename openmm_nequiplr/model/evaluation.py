@@ -115,6 +115,7 @@ class Evaluator:
         self, graph: AtomicGraph, surroundings: Surroundings | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
+        _check_single(graph)
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
         with self._forgetting(), torch.no_grad():
