@@ -17,7 +17,7 @@ from openmm_nequiplr import charge_variable, create_system, read_structure, ship
 from openmm_nequiplr.analysis.figures import new_figure, save_figure
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-EVERY, RANGE = 4, (-0.5, 0.5)  # steps; e
+EVERY, RANGE = 4, (-0.2, 0.12)  # steps; e
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     system = create_system(start.topology, "carbon-chain", total_charge=1)
     difference = charge_variable(system, order[:half].tolist(), minus=order[half:].tolist())
 
-    variable = app.BiasVariable(difference, *RANGE, 0.01, False)
+    variable = app.BiasVariable(difference, *RANGE, 0.005, False)
     metadynamics = app.Metadynamics(
         system,
         [variable],

@@ -116,7 +116,7 @@ def count_halves(computation):
 
 
 def test_without_the_force_of_the_model(tiny_model, cluster):
-    """A variable of charges that biases another potential; what nobody asks for is forgotten."""
+    """A variable of charges that biases another potential."""
     topology = from_atoms(cluster).topology
     system = openmm.System()
     for _ in range(len(cluster)):
