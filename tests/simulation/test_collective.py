@@ -217,3 +217,27 @@ def test_on_every_platform(tiny_model, cluster, platform):
     charges = current_evaluation(context).charges
     found = bias.getCollectiveVariableValues(context)[0]
     assert found == pytest.approx(charges[0] + charges[2], abs=1e-5)
+
+
+def test_beside_charges_of_a_force_field(tiny_model, cluster):
+    """Charges outside, which the variable feels, get their share of its forces."""
+    positions = 0.1 * cluster.positions
+    topology = from_atoms(cluster).topology
+    model = create_force(
+        topology, tiny_model, atoms=range(6), total_charge=0, outside_charges={6: 0.4, 7: -0.3}
+    )
+    system = openmm.System()
+    for _ in range(len(cluster)):
+        system.addParticle(20.0)
+    system.addForce(model)
+    bias = umbrella(charge_variable(system, [0, 2], [1]), dipole_variable(system, (0, 1, 1)))
+    system.addForce(bias)
+    context = context_of(system, positions)
+    check_forces(context, positions)
+    charges = current_evaluation(context).charges
+    found = bias.getCollectiveVariableValues(context)[0]
+    assert found == pytest.approx(charges[0] + charges[2] - charges[1], abs=1e-9)
+    with_bias = energy_and_forces(context)[1]
+    system.removeForce(1)
+    without = energy_and_forces(context_of(system, positions))[1]
+    assert np.abs(with_bias - without)[6:].max() > 1e-2
