@@ -74,6 +74,20 @@ FEATURES: dict[str, Feature] = {
         note="bonded molecules or lists of atoms; the ASE calculator finds molecules by distances, "
         "an Evaluator takes lists of atoms",
     ),
+    "variables": Feature(
+        "Charges and dipoles as collective variables",
+        {
+            "export": "it holds the energy alone; make the variable of a force of `create_force`",
+            "ase": "`Evaluator.observe` gives values and gradients",
+        },
+        note="`charge_variable`, `dipole_variable`; beside a TorchForce by half an evaluation",
+    ),
+    "parameters": Feature(
+        "Total charge and scales of the energy as parameters of a Context (`parameters`)",
+        {"torch export": "a TorchScript graph has them fixed"},
+        absent="ase evaluator",
+        note="the Evaluator takes `coulomb_scale`, and graphs have a total charge",
+    ),
     "effective": Feature("Models with effective charges", {}),
     "short_range": Feature(
         "Short-range models (`equilibration: false`)",

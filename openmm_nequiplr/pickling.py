@@ -25,7 +25,7 @@ from typing import Any
 from .errors import InputError, NequIPLRError
 
 _RESTORE = f"{__name__}.restore"
-_HOME = ("openmm_nequiplr.simulation.computation", "restore_computation")
+_HOME = ("openmm_nequiplr.simulation.collective", "restore_callable")
 # The end of "'State' object has no attribute '…'", all that the standard library lets one say.
 _NOT_INSTALLED = (
     "NequIPLR, because the package openmm-nequiplr is not installed here; install it to evaluate "
@@ -118,7 +118,7 @@ def read_pickled(data: bytes) -> dict[str, Any]:
     -------
     dict of str to object
         Plain values: ``format``, ``version``, ``token`` and ``settings``; and ``graph`` as well if
-        the callable takes and returns tensors.
+        the callable takes and returns tensors, ``observable`` if it is a collective variable.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..model.solving import SolverOptions
 from ..threads import SMALL, limited_threads
 from ..units import ANGSTROM_PER_NM
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
+from .dynamics import Dynamics, analyze_dynamics, check_times, report_dynamics, save_dynamics
 from .properties import TrajectoryProperties, recompute
 from .radial import RadialDistributions, radial_distributions, save_radial
 from .trajectories import StoredTrajectory, TrajectoryLike, open_trajectory, recorded_charges
@@ -47,6 +49,8 @@ class TrajectoryAnalysis:
     charges : ChargeDistributions
     recorded_difference : float or None, e
         Largest difference of a charge to those that were recorded in the run, where there are any.
+    dynamics : Dynamics or None
+        Where it was asked for.
     """
 
     output: Path
@@ -54,6 +58,7 @@ class TrajectoryAnalysis:
     radial: RadialDistributions
     charges: ChargeDistributions
     recorded_difference: float | None
+    dynamics: Dynamics | None = None
 
 
 def analyze_trajectory(
@@ -65,6 +70,10 @@ def analyze_trajectory(
     stride: int = 1,
     total_charge: float | None = None,
     forces: bool = False,
+    response: bool = False,
+    dynamics: bool = False,
+    temperature: float | None = None,
+    interval: float | None = None,
     r_max: float = 10.0,
     bin_width: float = 0.05,
     resume: bool = False,
@@ -75,7 +84,8 @@ def analyze_trajectory(
     """Recompute charges, dipoles and energies, count pairs, and write arrays and pictures.
 
     Writes ``properties.npz`` (:class:`TrajectoryProperties`), ``properties.csv``,
-    ``radial.csv``, ``charges.csv`` (distributions by element) and a ``.png`` of each.
+    ``radial.csv``, ``charges.csv`` (distributions by element) and a ``.png`` of each; with
+    ``dynamics`` also ``diffusion.csv``, ``spectra.csv`` and ``dynamics.png``.
 
     Parameters
     ----------
@@ -86,8 +96,13 @@ def analyze_trajectory(
         See :func:`open_trajectory`.
     output : path, optional
         Directory for the results; by default ``analysis``, in the directory of a run.
-    stride, total_charge, forces, resume, **options
+    stride, total_charge, forces, response, resume, **options
         See :func:`recompute`.
+    dynamics : bool
+        Whether to take diffusion, infrared and (with ``response``) Raman spectra from the time
+        series, and in a cell at a known temperature conductivity and dielectric constant.
+    temperature, interval
+        See :func:`analyze_dynamics`.
     r_max, bin_width : float, Å
         See :func:`radial_distributions`.
     threads : int, optional
@@ -114,6 +129,9 @@ def analyze_trajectory(
     threads = threads or (1 if source.num_atoms < SMALL else torch.get_num_threads())
     if not quiet:
         say(_headline(loaded, source, total_charge, EvaluationOptions(**options), threads))
+    if dynamics:  # fail now rather than after the evaluation
+        first = [frame.time for frame in islice(source.frames(), 2)]
+        check_times(np.array(first), temperature, interval)
     radial = radial_distributions(source, r_max=r_max, bin_width=bin_width)
     folder.mkdir(parents=True, exist_ok=True)
     with limited_threads(threads):
@@ -122,6 +140,7 @@ def analyze_trajectory(
             source,
             total_charge=total_charge,
             forces=forces,
+            response=response,
             output=results,
             resume=resume,
             **options,
@@ -129,7 +148,11 @@ def analyze_trajectory(
     charges = charge_distributions(properties.charges, properties.symbols)
     _write(folder, properties, radial, charges)
     difference = _recorded_difference(source, properties)
-    analysis = TrajectoryAnalysis(folder, properties, radial, charges, difference)
+    series = None
+    if dynamics:
+        series = analyze_dynamics(properties, source, temperature=temperature, interval=interval)
+        save_dynamics(series, folder)
+    analysis = TrajectoryAnalysis(folder, properties, radial, charges, difference, series)
     if not quiet:
         say("\n".join(_report(analysis)))
     return analysis
@@ -214,4 +237,6 @@ def _report(analysis: TrajectoryAnalysis) -> list[str]:
             "largest difference to the charges recorded in the run: "
             f"{analysis.recorded_difference:.1e} e"
         )
+    if analysis.dynamics is not None:
+        lines += report_dynamics(analysis.dynamics)
     return [*lines, f"arrays and pictures in {analysis.output}"]

@@ -23,12 +23,15 @@ from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
 from ..model.options import EvaluationOptions
+from ..model.response import Response
 from ..total_charge import assume_neutral, check_trained
 from ..verlet import DEFAULT_SKIN
 from ..writing import replace_file
 from .trajectories import Frame, StoredTrajectory, TrajectoryLike, open_trajectory
+from .transport import moving_dipole
 
 _SECONDS_BETWEEN_SAVES = 60.0
+_OPTIONAL = ("forces", "born_dipoles", "polarizabilities")
 # Positions (Å) this close are the same frame: trajectories are stored in single precision.
 _SAME_POSITION = 1e-3
 
@@ -58,6 +61,13 @@ class TrajectoryProperties:
     model_digest : str
         See :func:`model_digest`.
     forces : numpy.ndarray or None, float64, shape (F, N, 3), eV/Å
+    born_dipoles : numpy.ndarray or None, float64, shape (F, 3), e Å
+        Change of the dipole since the first frame by Born charges (:func:`.moving_dipole`), which
+        depends on no choice of images.
+    polarizabilities : numpy.ndarray or None, float64, shape (F, 3, 3), e Å²/V
+        NaN in a cell.
+    last_born : numpy.ndarray or None, float64, shape (N, 3, 3), e
+        Born charges in the last frame.
     """
 
     symbols: tuple[str, ...]
@@ -72,6 +82,9 @@ class TrajectoryProperties:
     total_charge: float
     model_digest: str
     forces: np.ndarray | None = None
+    born_dipoles: np.ndarray | None = None
+    polarizabilities: np.ndarray | None = None
+    last_born: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:
@@ -115,6 +128,7 @@ def recompute(
     stride: int = 1,
     total_charge: float | None = None,
     forces: bool = False,
+    response: bool = False,
     output: str | Path | None = None,
     resume: bool = False,
     on_frame: Callable[[Frame, Evaluation], None] | None = None,
@@ -144,6 +158,9 @@ def recompute(
         assumed with a warning.
     forces : bool
         Whether to return forces as well.
+    response : bool
+        Whether to compute Born charges and polarisabilities in every frame, at three times the
+        cost, and what follows from them.
     output : path, optional
         ``.npz`` file for the results, written at the end, once a minute and when interrupted.
     resume : bool
@@ -182,7 +199,7 @@ def recompute(
         where = f"{source.source} does not tell (--total-charge, total_charge, does)"
         total_charge = assume_neutral(model.metadata, where)
     check_trained(model.metadata, total_charge)
-    results = _Results(source, float(total_charge), digest, forces)
+    results = _Results(source, float(total_charge), digest, forces, response)
     if resume:
         results.take_up(_earlier(output))
     evaluator = Evaluator(model, chosen.dtype, chosen.device, chosen)
@@ -234,7 +251,8 @@ def _evaluate(
             try:
                 graph = graphs(frame.positions, frame.cell, frame.electric_field)
                 evaluation = evaluator(graph, results.with_forces)
-                results.add(frame, evaluation)
+                response = evaluator.response(graph) if results.with_response else None
+                results.add(frame, evaluation, response)
             except NequIPLRError as error:
                 raise type(error)(f"{source.source}, frame {frame.index}: {error}") from error
             if on_frame is not None:
@@ -251,14 +269,20 @@ class _Results:
     """Results that grow frame by frame."""
 
     def __init__(
-        self, source: StoredTrajectory, total_charge: float, digest: str, forces: bool
+        self,
+        source: StoredTrajectory,
+        total_charge: float,
+        digest: str,
+        forces: bool,
+        response: bool,
     ) -> None:
         self.source, self.total_charge, self.digest = source, total_charge, digest
-        self.with_forces = forces
+        self.with_forces, self.with_response = forces, response
         self.frames: list[int] = []
         self._rows: dict[str, list[Any]] = {
-            name: [] for name in ("times", "energies", "charges", "dipoles", "volumes", "forces")
+            name: [] for name in ("times", "energies", "charges", "dipoles", "volumes", *_OPTIONAL)
         }
+        self._born: np.ndarray | None = None
         self._last: tuple[np.ndarray, np.ndarray | None] | None = None
 
     @property
@@ -275,6 +299,7 @@ class _Results:
         for name, rows in self._rows.items():
             values = getattr(earlier, name)
             rows.extend(() if values is None else values)
+        self._born = earlier.last_born
         cell = earlier.last_cell if earlier.last_cell.any() else None
         self._last = earlier.last_positions, cell
         last = next(self.source.frames(skip=self.count - 1), None)
@@ -291,6 +316,7 @@ class _Results:
             ("model", earlier.model_digest, self.digest),
             ("total charge", earlier.total_charge, self.total_charge),
             ("choice of forces", earlier.forces is not None, self.with_forces),
+            ("choice of response", earlier.last_born is not None, self.with_response),
         ):
             if old != new:
                 expected = "results of the same model, trajectory and options to go on from"
@@ -303,10 +329,10 @@ class _Results:
             return frame.positions
         return continued(frame.positions, frame.cell, last, last_cell)
 
-    def add(self, frame: Frame, evaluation: Evaluation) -> None:
+    def add(self, frame: Frame, evaluation: Evaluation, response: Response | None) -> None:
         """Append one frame."""
         positions = self._followed(frame)
-        self._last = positions, frame.cell
+        before, self._last = self._last, (positions, frame.cell)
         self.frames.append(frame.index)
         cell = frame.cell
         row = {
@@ -318,8 +344,25 @@ class _Results:
         }
         if self.with_forces:
             row["forces"] = evaluation.forces
+        if response is not None:
+            row.update(self._responded(response, positions, None if before is None else before[0]))
         for name, value in row.items():
             self._rows[name].append(value)
+
+    def _responded(
+        self, response: Response, positions: np.ndarray, before: np.ndarray | None
+    ) -> dict[str, Any]:
+        """The rows that a response adds to."""
+        born, dipole = response.born_charges, np.zeros(3)
+        if before is not None and self._born is not None:
+            pairs = np.array([self._born, born]), np.array([before, positions])
+            dipole = self._rows["born_dipoles"][-1] + moving_dipole(*pairs)[-1]
+        self._born, alpha = born, response.polarizability
+        nothing = np.full((3, 3), np.nan)
+        return {
+            "born_dipoles": dipole,
+            "polarizabilities": nothing if alpha is None else alpha,
+        }
 
     def finished(self) -> TrajectoryProperties:
         """What there is so far."""
@@ -335,5 +378,6 @@ class _Results:
             last_cell=np.zeros((3, 3)) if cell is None else cell,
             total_charge=self.total_charge,
             model_digest=self.digest,
+            last_born=self._born,
             **values,
         )

@@ -142,6 +142,17 @@ def analyze_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, "--stride", "N", "use every Nth frame")
     total_charge_argument(parser, "trajectory")
     flag(parser, "--forces", "store the forces too")
+    response = "compute Born charges and polarisabilities too, for the spectra of --dynamics"
+    flag(parser, "--response", response)
+    series = "diffusion and spectra from the time series; see --temperature"
+    flag(parser, "--dynamics", series)
+    option(
+        parser,
+        "--temperature",
+        "K",
+        "temperature of the run, for conductivity and dielectric constant of --dynamics",
+    )
+    option(parser, "--interval", "PS", "time between frames, where the trajectory does not tell")
     option(parser, "--r-max", "ANGSTROM", "largest distance of radial distributions, in Å")
     option(parser, "--bin-width", "ANGSTROM", "width of a bin of radial distributions, in Å")
     flag(parser, "--resume", "continue after the last frame that --output holds")

@@ -8,9 +8,9 @@ so any point-charge code that returns an energy and forces can take it over.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,53 +27,15 @@ from ..graph import AtomicGraph
 from .building import check_surrounded, with_lattice_sum
 from .inference import Atoms, Geometry, Inference, Results, seen_charges
 from .memory import ChargeMemory
+from .observables import Observable, Observation
+from .output import Evaluation
 from .point_charges import ExternalPointCharges, PointChargeCoulomb, SmoothCoulomb
 from .potential import NequIPLRPotential
-from .response import Response, charge_response
+from .response import Charged, Response, charge_response, observations
 from .solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .strain import strained, stress_from_strain
 
 __all__ = ["Evaluation", "Evaluator", "PointChargeCoulomb", "SmoothCoulomb"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Results for one structure of N atoms, as float64 NumPy arrays.
-
-    Parameters
-    ----------
-    energy : float, eV
-    forces : numpy.ndarray or None, shape (N, 3), eV/Å
-    outside_forces : numpy.ndarray or None, shape (M, 3), eV/Å
-        On the charges outside, if there are some.
-    stress : numpy.ndarray or None, shape (3, 3), eV/Å³
-        dE/dε / V.
-    charges : numpy.ndarray, shape (N,), e
-    adjoint : numpy.ndarray, shape (N,), e
-        The adjoint charges w.
-    electronegativity : numpy.ndarray, shape (N,), eV/e
-    dipole : numpy.ndarray, shape (3,), e Å
-        Σ q r with the positions as given; in a cell it depends on which images they are.
-    parts : dict
-        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²), "outside" (in a field or with
-        charges outside) and "coulomb", eV; they sum to the energy.
-    residual : float, eV/e
-        Largest residual of the two solves.
-    iterations : tuple of 2 int
-        Of the solves for the charges and for the adjoint charges; 0 where they are dense.
-    """
-
-    energy: float
-    forces: np.ndarray | None
-    stress: np.ndarray | None
-    charges: np.ndarray
-    adjoint: np.ndarray
-    electronegativity: np.ndarray
-    dipole: np.ndarray
-    parts: dict[str, float] = field(default_factory=dict)
-    residual: float = 0.0
-    iterations: tuple[int, int] = (0, 0)
-    outside_forces: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -153,15 +115,12 @@ class Evaluator:
         self, graph: AtomicGraph, surroundings: Surroundings | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
-        graph, memory = self._prepare(graph)
+        _check_single(graph)
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
         with self._forgetting(), torch.no_grad():
-            inference, geometry = self._inference(
-                graph, graph.positions, graph.cell, memory, surroundings
-            )
-            charges, chi = inference.charges(self._atoms(graph), geometry)
-        return to_numpy(charges), to_numpy(chi)
+            found = self._charged(graph, surroundings=surroundings)
+        return to_numpy(found.first.charges), to_numpy(found.chi)
 
     def response(self, graph: AtomicGraph) -> Response:
         """Born effective charges, and without a cell the polarisability, of one structure.
@@ -174,15 +133,68 @@ class Evaluator:
         ConvergenceError
             If a solve fails.
         """
-        graph, memory = self._prepare(graph)
-        config, pbc = self.model.config, graph.pbc[0]
-        if not config.equilibration or (config.legacy_periodic and pbc):
-            raise InputError(describe("model", "one without response", "one with equilibration"))
-        positions = graph.positions.detach().clone().requires_grad_()
+        self._check_response(graph)
         with self._forgetting(), torch.enable_grad():
-            inference, geometry = self._inference(graph, positions, graph.cell, memory)
-            atoms = self._atoms(graph)
-            return charge_response(inference, atoms, geometry, positions, pbc)
+            return charge_response(self._charged(graph))
+
+    def observe(
+        self,
+        graph: AtomicGraph,
+        observables: Sequence[Observable],
+        surroundings: Surroundings | None = None,
+    ) -> tuple[Observation, ...]:
+        """Observables of the charges and their gradients, without the energy.
+
+        Costs the electronegativities and the solve for the charges, and for each observable one
+        more solve and one pass backwards; in an evaluation (``observables=``) only the latter.
+
+        Parameters
+        ----------
+        graph : AtomicGraph
+            Of one structure.
+        observables : sequence of GroupCharge or GroupDipole
+        surroundings : Surroundings, optional
+
+        Raises
+        ------
+        InputError, ConvergenceError
+            As of :meth:`response`; also if an observable has atoms that the structure lacks.
+        """
+        self._check_response(graph)
+        with self._forgetting(), torch.enable_grad():
+            return observations(self._charged(graph, surroundings=surroundings), observables)
+
+    def _check_response(self, graph: AtomicGraph) -> None:
+        config = self.model.config
+        if not config.equilibration or (config.legacy_periodic and graph.pbc[0]):
+            raise InputError(describe("model", "one without response", "one with equilibration"))
+
+    def _charged(
+        self,
+        graph: AtomicGraph,
+        strain: torch.Tensor | None = None,
+        delegated: PointChargeCoulomb | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> Charged:
+        """The structure with its charges."""
+        sites: torch.Tensor | None = None
+        if surroundings is not None:
+            sites = surroundings.positions.detach().clone()
+            sites.requires_grad_(torch.is_grad_enabled())
+            surroundings = replace(surroundings, positions=sites)
+        graph, memory = self._prepare(graph)
+        positions = graph.positions.detach().clone().requires_grad_(torch.is_grad_enabled())
+        moved, cell = positions, graph.cell
+        if strain is not None:
+            moved, cell = strained(positions, graph.cell, strain, graph.batch)
+        inference, geometry = self._inference(graph, moved, cell, memory, surroundings)
+        if delegated is not None:
+            _delegate(inference, graph, delegated)
+        atoms = self._atoms(graph)
+        chi, features = inference.electronegativities(atoms, geometry)
+        first = inference.equilibrate(atoms, geometry, chi)
+        pbc = graph.pbc[0]
+        return Charged(inference, atoms, geometry, chi, features, first, positions, pbc, sites)
 
     def __call__(
         self,
@@ -190,6 +202,8 @@ class Evaluator:
         compute_forces: bool = True,
         compute_stress: bool = False,
         point_charge_coulomb: PointChargeCoulomb | None = None,
+        observables: Sequence[Observable] = (),
+        coulomb_scale: float = 1.0,
         surroundings: Surroundings | None = None,
     ) -> Evaluation:
         """Evaluate one structure.
@@ -202,6 +216,11 @@ class Evaluator:
         point_charge_coulomb : callable, optional
             Takes over the point-charge sums (see :data:`PointChargeCoulomb`); without it they are
             done here. It gives no stress.
+        observables : sequence of GroupCharge or GroupDipole
+            Of the charges, see :meth:`observe`; they come with the evaluation.
+        coulomb_scale : float
+            Factor of the electrostatic energy. Charges are those of the whole functional, so the
+            energy is a linear function of it.
         surroundings : Surroundings, optional
             Charges outside, which the charges of the model feel and act on. They give no stress.
 
@@ -215,7 +234,13 @@ class Evaluator:
         """
         with self._forgetting():
             evaluation = self._evaluate(
-                graph, compute_forces, compute_stress, point_charge_coulomb, surroundings
+                graph,
+                compute_forces,
+                compute_stress,
+                point_charge_coulomb,
+                tuple(observables),
+                coulomb_scale,
+                surroundings,
             )
             _check_finite(evaluation)
         return evaluation
@@ -226,38 +251,44 @@ class Evaluator:
         compute_forces: bool,
         compute_stress: bool,
         point_charge_coulomb: PointChargeCoulomb | None,
+        observables: Sequence[Observable],
+        scale: float,
         surroundings: Surroundings | None,
     ) -> Evaluation:
-        graph, memory = self._prepare(graph)
+        graph, _ = self._prepare(graph)
+        if len(observables) or scale != 1.0:
+            self._check_response(graph)
         config = self.model.config
         if surroundings is not None:
             check_surrounded(config, graph.periodic[0], graph.pbc[0] == SLAB)
             if compute_stress:
                 raise InputError(describe("compute_stress", True, "False with charges outside"))
-            sites = surroundings.positions.detach().clone().requires_grad_()
-            surroundings = replace(surroundings, positions=sites)
         if not config.equilibration or (config.legacy_periodic and graph.periodic[0]):
             return self._differentiated(graph, compute_forces, compute_stress, point_charge_coulomb)
         if compute_stress and point_charge_coulomb is not None:
             raise InputError(
                 describe("compute_stress", True, "False when point_charge_coulomb is given")
             )
-        positions = graph.positions.detach().clone().requires_grad_()
-        strain = torch.zeros_like(graph.cell).requires_grad_(compute_stress)
-        moved, cell = positions, graph.cell
-        roots = [positions] if compute_forces or compute_stress else []
+        strain = torch.zeros_like(graph.cell).requires_grad_() if compute_stress else None
         with torch.enable_grad():
-            if compute_stress:
-                moved, cell = strained(positions, graph.cell, strain, graph.batch)
+            charged = self._charged(graph, strain, point_charge_coulomb, surroundings)
+            observed = observations(charged, observables)
+            roots = [charged.positions] if compute_forces or compute_stress else []
+            if strain is not None:
                 roots.append(strain)
-            elif compute_forces and surroundings is not None:
-                roots.append(surroundings.positions)
-            inference, geometry = self._inference(graph, moved, cell, memory, surroundings)
-            if point_charge_coulomb is not None:
-                _delegate(inference, graph, point_charge_coulomb)
-            atoms = self._atoms(graph)
-            results = inference(atoms, geometry, roots)
-        return self._evaluation(graph, atoms, geometry, results, compute_forces, compute_stress)
+            elif compute_forces and charged.sites is not None:
+                roots.append(charged.sites)
+            inference = charged.inference
+            inference.scale = scale
+            results = inference.complete(
+                charged.atoms,
+                charged.geometry,
+                roots,
+                charged.chi,
+                charged.features,
+                charged.first,
+            )
+        return self._evaluation(graph, charged, results, compute_forces, compute_stress, observed)
 
     def _inference(
         self,
@@ -308,20 +339,21 @@ class Evaluator:
     def _evaluation(
         self,
         graph: AtomicGraph,
-        atoms: Atoms,
-        geometry: Geometry,
+        charged: Charged,
         results: Results,
         compute_forces: bool,
         compute_stress: bool,
+        observed: tuple[Observation, ...],
     ) -> Evaluation:
-        model, charges = self.model, results.charges
+        model, charges, scale = self.model, results.charges, charged.inference.scale
+        atoms, geometry = charged.atoms, charged.geometry
         sums = {"short_range": results.short_range}
         if model.config.electrostatic_energy == "qeq":
-            sums["electronegativity"] = (charges * results.chi).sum()
-            sums["hardness"] = (0.5 * atoms.hardness * charges * charges).sum()
+            sums["electronegativity"] = scale * (charges * results.chi).sum()
+            sums["hardness"] = scale * (0.5 * atoms.hardness * charges * charges).sum()
         if geometry.outside is not None:
             seen = seen_charges(charges, atoms.offsets)
-            sums["outside"] = (seen * geometry.outside.detach()).sum()
+            sums["outside"] = scale * (seen * geometry.outside.detach()).sum()
         arrays = {"charges": charges, "adjoint": results.adjoint, "electronegativity": results.chi}
         arrays["dipole"] = charges @ graph.positions
         if compute_forces:
@@ -336,9 +368,12 @@ class Evaluator:
             arrays["stress"] = stress_from_strain(slope, graph.cell, graph.periodic)[0]
         reference = model.reference_energy(graph)[0]
         numbers, *found = to_arrays(
-            [torch.stack([results.energy, reference, *sums.values()]), *arrays.values()]
+            [
+                torch.stack([results.energy, reference, results.electrostatic, *sums.values()]),
+                *arrays.values(),
+            ]
         )
-        total, constant, *each = numbers.tolist()
+        total, constant, electrostatic, *each = numbers.tolist()
         parts = dict(zip(sums, each, strict=True))
         parts["coulomb"] = total - sum(parts.values())
         parts["short_range"] += constant
@@ -349,6 +384,8 @@ class Evaluator:
             parts=parts,
             residual=results.residual,
             iterations=results.iterations,
+            electrostatic=electrostatic,
+            observed=observed,
             **fields,
         )
 
@@ -377,6 +414,7 @@ class Evaluator:
             electronegativity=to_numpy(output.electronegativity),
             dipole=to_numpy(output.dipole[0]),
             parts={"short_range": float(short), "coulomb": float(electrostatic)},
+            electrostatic=float(electrostatic),
         )
 
 

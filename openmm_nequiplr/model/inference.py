@@ -66,7 +66,8 @@ class Results(NamedTuple):
 
     Parameters
     ----------
-    energy, short_range : torch.Tensor, float64, scalars, eV
+    energy, short_range, electrostatic : torch.Tensor, float64, scalars, eV
+        The last, that of what is outside included, without the factor that the energy has it with.
     gradients : list of torch.Tensor or None
         Of the energy by each of the roots, as far as this package sums it.
     external_forces : torch.Tensor, float64, shape (N, 3), eV/Å
@@ -79,6 +80,7 @@ class Results(NamedTuple):
 
     energy: torch.Tensor
     short_range: torch.Tensor
+    electrostatic: torch.Tensor
     gradients: list[torch.Tensor | None]
     external_forces: torch.Tensor
     charges: torch.Tensor
@@ -141,6 +143,8 @@ class Inference(torch.nn.Module):
         self.model = model
         self.solver: Any = solver
         self.full = config.electrostatic_energy == "qeq"
+        #: Factor s of the electrostatic energy, that of what is outside included.
+        self.scale = 1.0
         self.ratio = config.coulomb_constant / COULOMB_CONSTANT
         # what does not depend on the geometry has no gradient to ask for
         self.first_sees_edges = config.num_layers > 0
@@ -174,40 +178,78 @@ class Inference(torch.nn.Module):
         """
         chi, features = self.electronegativities(atoms, geometry)
         first = self.equilibrate(atoms, geometry, chi)
+        return self.complete(atoms, geometry, roots, chi, features, first)
+
+    def complete(
+        self,
+        atoms: Atoms,
+        geometry: Geometry,
+        roots: list[torch.Tensor],
+        chi: torch.Tensor,
+        features: torch.Tensor,
+        first: Equilibration,
+    ) -> Results:
+        """What is left once the charges are known; arguments as those of the parts above."""
         short, slopes = self.energy_stage(atoms, geometry, first.charges, features)
         second = self.adjoint(atoms, chi, first, slopes[0])
-        adjoint = second.charges
+        adjoint, scale = second.charges, self.scale
+        # s e(U) − w·K U = e(q) − e(p) with these; U − w and w at s = 1
+        plus, minus = 0.5 * (1.0 + scale), 0.5 * (1.0 - scale)
         with torch.no_grad():
-            lagrangian_charges = seen_charges(first.charges, atoms.offsets) - adjoint
-        more, forces = self.external_sum(geometry, lagrangian_charges, adjoint)
+            seen = seen_charges(first.charges, atoms.offsets)
+            lagrangian_charges, subtracted = plus * seen - adjoint, adjoint + minus * seen
+            felt = scale * seen - adjoint
+        more, forces = self.external_sum(geometry, lagrangian_charges, subtracted)
         fields: list[torch.Tensor] | None = None
         if atoms.offsets is None:
-            fields = [first.field - second.field, second.field]
-        coulomb = self.coulomb(lagrangian_charges, adjoint, fields)
+            fields = [plus * first.field - second.field, second.field + minus * first.field]
+        coulomb = self.coulomb(lagrangian_charges, subtracted, fields)
         with torch.no_grad():
-            weights = lagrangian_weights(first.charges, adjoint, self.full)
+            weights = lagrangian_weights(scale * first.charges, adjoint, self.full)
         linear = (weights * chi).sum()
         outside = geometry.outside
         if outside is not None:
-            coulomb = coulomb + (lagrangian_charges * outside).sum()
+            coulomb = coulomb + (felt * outside).sum()
         gradients = self.gradient(linear, coulomb, geometry, features, slopes, roots)
         with torch.no_grad():
-            squares = (first.charges - adjoint) ** 2 - adjoint * adjoint
+            squares = (plus * first.charges - adjoint) ** 2
+            squares = squares - (adjoint + minus * first.charges) ** 2
             if not self.full:
-                squares = squares - first.charges * first.charges
+                squares = squares - scale * first.charges * first.charges
             energy = short + linear + coulomb + 0.5 * (atoms.hardness * squares).sum() + more
+            electrostatic = self.electrostatic(atoms, geometry, chi, first)
             chi = chi * 1.0
         residual = max(first.residual, second.residual)
         iterations = first.iterations, second.iterations
         return Results(
-            energy, short, gradients, forces, first.charges, adjoint, chi, residual, iterations
+            energy,
+            short,
+            electrostatic,
+            gradients,
+            forces,
+            first.charges,
+            adjoint,
+            chi,
+            residual,
+            iterations,
         )
 
-    @torch.jit.unused
-    def charges(self, atoms: Atoms, geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
-        """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
-        chi, _ = self.electronegativities(atoms, geometry)
-        return self.equilibrate(atoms, geometry, chi).charges, chi
+    def electrostatic(
+        self, atoms: Atoms, geometry: Geometry, chi: torch.Tensor, first: Equilibration
+    ) -> torch.Tensor:
+        """The electrostatic energy before it is scaled, eV, out of the solve for the charges."""
+        charges = first.charges
+        seen = seen_charges(charges, atoms.offsets)
+        # K U + φ; the energy is stationary in the charges, so the residual hardly matters
+        potential = first.gradient - chi - atoms.hardness * charges
+        energy = 0.5 * (seen * potential).sum()
+        outside = geometry.outside
+        if outside is not None:
+            energy = energy + 0.5 * (seen * outside).sum()
+        if self.full:
+            energy = energy + (charges * chi).sum()
+            energy = energy + 0.5 * (atoms.hardness * charges * charges).sum()
+        return energy
 
     def electronegativities(
         self, atoms: Atoms, geometry: Geometry
@@ -262,7 +304,7 @@ class Inference(torch.nn.Module):
             if not self.full:
                 # K (Q + Z) + φ, out of the solve
                 known = first.gradient - chi - atoms.hardness * first.charges
-                gradient = gradient + known
+                gradient = gradient + self.scale * known
             second = self.solver.adjoint(gradient)
             self.solver.finish(first.charges, second.charges)
         return second

@@ -1,10 +1,13 @@
-"""What the potential returns."""
+"""What the potential and its evaluation return."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+
+from .observables import Observation
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,50 @@ class PotentialOutput:
     energy_short_range: torch.Tensor
     energy_electrostatic: torch.Tensor
     dipole: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results for one structure of N atoms, as float64 NumPy arrays.
+
+    Parameters
+    ----------
+    energy : float, eV
+    forces : numpy.ndarray or None, shape (N, 3), eV/Å
+    outside_forces : numpy.ndarray or None, shape (M, 3), eV/Å
+        On the charges outside, if there are some.
+    stress : numpy.ndarray or None, shape (3, 3), eV/Å³
+        dE/dε / V.
+    charges : numpy.ndarray, shape (N,), e
+    adjoint : numpy.ndarray, shape (N,), e
+        The adjoint charges w.
+    electronegativity : numpy.ndarray, shape (N,), eV/e
+    dipole : numpy.ndarray, shape (3,), e Å
+        Σ q r with the positions as given; in a cell it depends on which images they are.
+    parts : dict
+        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²), "outside" (in a field or with
+        charges outside) and "coulomb", eV, with their scale; they sum to the energy.
+    electrostatic : float, eV
+        All parts but the short-range one before they are scaled: the derivative of the energy by
+        ``coulomb_scale``.
+    residual : float, eV/e
+        Largest residual of the two solves.
+    iterations : tuple of 2 int
+        Of the solves for the charges and for the adjoint charges; 0 where they are dense.
+    observed : tuple of Observation
+        Of the observables that were asked for.
+    """
+
+    energy: float
+    forces: np.ndarray | None
+    stress: np.ndarray | None
+    charges: np.ndarray
+    adjoint: np.ndarray
+    electronegativity: np.ndarray
+    dipole: np.ndarray
+    parts: dict[str, float] = field(default_factory=dict)
+    residual: float = 0.0
+    iterations: tuple[int, int] = (0, 0)
+    outside_forces: np.ndarray | None = None
+    electrostatic: float = 0.0
+    observed: tuple[Observation, ...] = ()

@@ -5,22 +5,29 @@ charges that sum to zero, solve A w = P ∂O/∂Q. Then, Q and w held fixed,
 
     dO/dR = ∂/∂R [ O(Q, R) − w·(χ + J Q + K U + φ) ],
 
-one solve and one pass backwards for each observable. Those here are the components of the dipole
-Σ q r; in a cell, where these depend on the images that are counted, their place is taken by
-Im Σ q exp(i k·r) at the reciprocal lattice vectors k, with the phase of each atom taken off again.
-Along the normal of a slab the dipole has a meaning, and is what counts.
+one solve and one pass backwards for each observable. The bracket is the value with an error of
+second order in the residuals of the solves, and what has exactly this gradient.
+
+Born charges are gradients of the components of the dipole Σ q r. In a cell, where these depend on
+the images that are counted, their place is taken by Im Σ q exp(i k·r) at the reciprocal lattice
+vectors k, with the phase of each atom taken off again. Along the normal of
+a slab the dipole has a meaning, and is what counts.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..boundaries import SLAB, Pbc
+from ..equilibration import Equilibration
 from .inference import Atoms, Geometry, Inference, seen_charges
+from .observables import Observable, Observation, check_observable
 
 
 @dataclass(frozen=True)
@@ -47,58 +54,41 @@ class Response:
     dipole: np.ndarray
 
 
-def charge_response(
-    inference: Inference, atoms: Atoms, geometry: Geometry, positions: torch.Tensor, pbc: Pbc
-) -> Response:
-    """Response of one structure.
+class Charged(NamedTuple):
+    """A structure whose charges are known, and its solver with the operator at the geometry.
 
     Parameters
     ----------
     inference : Inference
-        With a solver whose operator is at the geometry.
     atoms : Atoms
     geometry : Geometry
+    chi, features : torch.Tensor
+        Of :meth:`.inference.Inference.electronegativities`, with gradients.
+    first : Equilibration
     positions : torch.Tensor, float64, shape (N, 3), Å
         What the geometry is a function of, with gradient.
     pbc : Pbc
+    sites : torch.Tensor or None, float64, shape (M, 3), Å
+        Of charges outside, with gradient.
     """
-    chi, _ = inference.electronegativities(atoms, geometry)
-    charges = inference.equilibrate(atoms, geometry, chi).charges
-    potential = _Potential(inference, atoms, geometry, chi, charges)
-    if pbc:
-        born = _in_a_cell(potential, positions, geometry.cell, pbc == SLAB)
-        polarizability = None
-    else:
-        born, polarizability = _isolated(potential, positions)
-    return Response(
-        born_charges=born.cpu().numpy(),
-        polarizability=None if polarizability is None else polarizability.cpu().numpy(),
-        charges=charges.cpu().numpy(),
-        dipole=(charges @ positions.detach()).cpu().numpy(),
-    )
 
-
-class _Potential:
-    """χ + J Q + K U + φ of one structure, solved for and differentiated along charges w."""
-
-    def __init__(
-        self,
-        inference: Inference,
-        atoms: Atoms,
-        geometry: Geometry,
-        chi: torch.Tensor,
-        charges: torch.Tensor,
-    ) -> None:
-        self.inference, self.atoms, self.geometry = inference, atoms, geometry
-        self.chi, self.charges = chi, charges
+    inference: Inference
+    atoms: Atoms
+    geometry: Geometry
+    chi: torch.Tensor
+    features: torch.Tensor
+    first: Equilibration
+    positions: torch.Tensor
+    pbc: Pbc
+    sites: torch.Tensor | None = None
 
     def solve(self, slope: torch.Tensor) -> torch.Tensor:
         """w for ∂O/∂Q, both of shape (N,)."""
         return self.inference.solver.solve(-slope, torch.zeros_like(slope[0])).charges
 
-    def gradient(self, w: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """∂/∂R [w·(χ + K U + φ)] at fixed charges, shape (N, 3)."""
-        seen = seen_charges(self.charges, self.atoms.offsets)
+    def gradient(self, w: torch.Tensor) -> torch.Tensor:
+        """∂/∂R [w·(χ + K U + φ)] at fixed charges, shape (N, 3), or (N + M, 3) with sites."""
+        seen = seen_charges(self.first.charges, self.atoms.offsets)
         operator = self.inference.solver.operator
         # e(U + w) − e(U − w) = 2 w·K U
         total = 0.5 * operator.energy_difference(seen + w, seen - w)
@@ -106,39 +96,73 @@ class _Potential:
             total = total + (w * self.chi).sum()
         if self.geometry.outside is not None:
             total = total + (w * self.geometry.outside).sum()
-        (found,) = torch.autograd.grad([total], [positions], retain_graph=True)
-        return found
+        roots = [self.positions] if self.sites is None else [self.positions, self.sites]
+        return torch.cat(torch.autograd.grad([total], roots, retain_graph=True))
 
 
-def _isolated(potential: _Potential, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    found = [_along(potential, positions, axis) for axis in torch.eye(3).to(positions)]
+def charge_response(charged: Charged) -> Response:
+    """Born effective charges and polarisability of one structure."""
+    charges, points = charged.first.charges, charged.positions.detach()
+    born, polarizability = _in_a_cell(charged) if charged.pbc else _isolated(charged)
+    return Response(
+        born_charges=born.cpu().numpy(),
+        polarizability=None if polarizability is None else polarizability.cpu().numpy(),
+        charges=charges.cpu().numpy(),
+        dipole=(charges @ points).cpu().numpy(),
+    )
+
+
+def observations(charged: Charged, observables: Sequence[Observable]) -> tuple[Observation, ...]:
+    """Observables of one structure, each with one solve and one pass backwards.
+
+    Raises
+    ------
+    InputError
+        If one has atoms that the structure lacks, or no meaning there.
+    """
+    found = []
+    cell = charged.geometry.cell.detach() if charged.pbc else None
+    for observable in observables:
+        check_observable(observable, len(charged.positions))
+        charges = charged.first.charges.detach().clone().requires_grad_()
+        points = charged.positions.detach().clone().requires_grad_()
+        value = observable(charges, points, cell, charged.pbc == SLAB)
+        slope, direct = torch.autograd.grad([value], [charges, points], allow_unused=True)
+        w = charged.solve(slope)
+        gradient = -charged.gradient(w)
+        if direct is not None:
+            gradient[: len(direct)] += direct
+        settled = value.detach() - w @ charged.first.gradient
+        found.append(Observation(float(settled), gradient.cpu().numpy()))
+    return tuple(found)
+
+
+def _isolated(charged: Charged) -> tuple[torch.Tensor, torch.Tensor]:
+    found = [_along(charged, axis) for axis in torch.eye(3).to(charged.positions)]
     rows, weights = ([each[k] for each in found] for k in (0, 1))
-    polarizability = torch.stack(weights) @ positions.detach()
+    polarizability = torch.stack(weights) @ charged.positions.detach()
     return torch.stack(rows, dim=1), 0.5 * (polarizability + polarizability.t())
 
 
-def _along(
-    potential: _Potential, positions: torch.Tensor, axis: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _along(charged: Charged, axis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Derivative of the dipole along an axis, shape (N, 3), and its solution w, shape (N,)."""
-    w = potential.solve(positions.detach() @ axis)
-    return potential.charges[:, None] * axis - potential.gradient(w, positions), w
+    w = charged.solve(charged.positions.detach() @ axis)
+    return charged.first.charges[:, None] * axis - charged.gradient(w), w
 
 
-def _in_a_cell(
-    potential: _Potential, positions: torch.Tensor, cell: torch.Tensor, slab: bool
-) -> torch.Tensor:
-    points = positions.detach()
-    kvectors = 2.0 * math.pi * torch.linalg.inv(cell.detach()).t()
+def _in_a_cell(charged: Charged) -> tuple[torch.Tensor, None]:
+    points = charged.positions.detach()
+    kvectors = 2.0 * math.pi * torch.linalg.inv(charged.geometry.cell.detach()).t()
     rows: list[torch.Tensor] = []
     for k in kvectors:
-        if slab and len(rows) == 2:
-            rows.append(_along(potential, positions, k)[0])
+        if charged.pbc == SLAB and len(rows) == 2:
+            rows.append(_along(charged, k)[0])
             break
         phase = points @ k
         # (1/i) Σ q exp(i k·r): real part Σ q sin, imaginary part −Σ q cos; the phase is taken off
         real, imaginary = torch.sin(phase), -torch.cos(phase)
-        slopes = [potential.gradient(potential.solve(o), positions) for o in (real, imaginary)]
+        slopes = [charged.gradient(charged.solve(o)) for o in (real, imaginary)]
         response = torch.cos(phase)[:, None] * slopes[0] + torch.sin(phase)[:, None] * slopes[1]
-        rows.append(potential.charges[:, None] * k - response)
-    return torch.einsum("ak,kib->iab", torch.linalg.inv(kvectors), torch.stack(rows))
+        rows.append(charged.first.charges[:, None] * k - response)
+    born = torch.einsum("ak,kib->iab", torch.linalg.inv(kvectors), torch.stack(rows))
+    return born, None

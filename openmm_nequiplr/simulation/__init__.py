@@ -1,8 +1,10 @@
 """OpenMM: systems, reporters and a molecular dynamics driver. The only place that knows OpenMM."""
 
 from .backends import describe_backend
+from .collective import charge_variable, dipole_variable
 from .committee import CommitteeReporter, SpreadTrajectory, load_spread
 from .computation import Computation
+from .energies import EnergyReporter
 from .export import export_torch_force
 from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
@@ -20,16 +22,19 @@ __all__ = [
     "ChargeTrajectory",
     "CommitteeReporter",
     "Computation",
+    "EnergyReporter",
     "ForceOptions",
     "PointChargeCoulomb",
     "SimulationStructure",
     "SpreadTrajectory",
     "StabilityReporter",
+    "charge_variable",
     "create_force",
     "create_system",
     "current_evaluation",
     "describe_backend",
     "deserialize_system",
+    "dipole_variable",
     "export_torch_force",
     "from_atoms",
     "from_mdtraj",

@@ -13,7 +13,7 @@ import torch
 from ..devices import resolve_device
 from ..errors import BackendError, InputError, NequIPLRError, describe
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
-from .computation import FIELD_PARAMETERS, FORCE_NAME, Computation
+from .computation import FORCE_NAME, Computation
 from .computation_settings import ComputationSettings
 from .lookup import force_backend, inner_forces
 from .torchforce import compile_settings, load_openmmtorch
@@ -66,6 +66,9 @@ def make_force(settings: ComputationSettings, backend: str) -> openmm.Force:
     if backend != "python" and settings.outside is not None:
         expected = "'python' for charges outside, which a TorchScript graph does not know"
         raise BackendError(describe("backend", backend, expected))
+    if backend != "python" and settings.parameters:
+        expected = "'python' for parameters of a Context, which only a PythonForce has"
+        raise BackendError(describe("backend", backend, expected))
     if backend == "torch":
         force = load_openmmtorch().TorchForce(compile_settings(settings))
         force.setOutputsForces(True)
@@ -78,9 +81,7 @@ def python_force(computation: Computation, backend: str = "python") -> openmm.Fo
     if backend == "python_torch":
         force = load_openmmtorch().PythonTorchForce(TensorCall(computation))
     else:
-        field = computation.settings.electric_field
-        parameters = {} if field is None else dict(zip(FIELD_PARAMETERS, field, strict=True))
-        force = openmm.PythonForce(computation, parameters)
+        force = openmm.PythonForce(computation, computation.settings.context_parameters)
     return _configured(force, computation.settings, backend)
 
 

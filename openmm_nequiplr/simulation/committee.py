@@ -29,6 +29,7 @@ from ..model.io import serialize_model
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..writing import replace_file
 from .computation import Computation
+from .computation_settings import Conditions
 from .lookup import get_computation
 from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
@@ -159,8 +160,8 @@ class CommitteeReporter(RecordReporter):
         file = self._open(simulation)
         driver = self._members[0]
         positions, cell = driver.geometry(state)
-        field = driver.field(state)
-        results = [member.evaluate(positions, cell, field) for member in self._members]
+        conditions = driver.conditions(state)
+        results = [member.evaluate(positions, cell, conditions) for member in self._members]
         spread = Spread.of(results)
         frame = self._frame(file, simulation, state)
         frame["energy"] = spread.energy
@@ -169,7 +170,7 @@ class CommitteeReporter(RecordReporter):
         file.write(frame)
         self.largest = max(self.largest, spread.largest_force)
         if self.threshold is not None and spread.largest_force > self.threshold:
-            self._save(simulation, positions, cell, field, results[0], spread)
+            self._save(simulation, positions, cell, conditions, results[0], spread)
             if self.action == "stop":
                 raise UncertaintyError(_message(driver, simulation, spread, self.threshold))
 
@@ -192,7 +193,7 @@ class CommitteeReporter(RecordReporter):
         simulation: app.Simulation,
         positions: np.ndarray,
         cell: np.ndarray | None,
-        field: np.ndarray | None,
+        conditions: Conditions,
         result: Evaluation,
         spread: Spread,
     ) -> None:
@@ -201,9 +202,9 @@ class CommitteeReporter(RecordReporter):
         own = positions[: len(settings.symbols)]
         atoms = Atoms(settings.symbols, own, cell=cell, pbc=settings.pbc)
         atoms.set_initial_charges(result.charges)
-        atoms.info["total_charge"] = settings.total_charge
-        if field is not None:
-            atoms.info["electric_field"] = field
+        atoms.info["total_charge"] = conditions.total_charge
+        if conditions.field is not None:
+            atoms.info["electric_field"] = np.array(conditions.field)
         tell_groups(atoms, settings.charge_groups, settings.group_charges)
         atoms.info["step"] = simulation.currentStep
         atoms.info["energy_spread"] = spread.energy

@@ -9,7 +9,9 @@ import uuid
 import warnings
 import weakref
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,28 +24,25 @@ from ..electrostatics import OutsideCharges
 from ..electrostatics.splitting import FINEST, mesh_dtype
 from ..errors import InputError, InstabilityError, NequIPLRError
 from ..graph import AtomicGraph
-from ..lattice import displacements
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator, Surroundings
+from ..model.observables import Observable, Observation
 from ..model.options import DTYPES
 from ..pickling import reduction
+from ..total_charge import check_trained
 from ..units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
 from ..whole import WholeMolecules
-from .computation_settings import ComputationSettings, in_volts_per_angstrom
+from .computation_settings import ComputationSettings, Conditions
 from .limits import ChargeLimits
+from .places import Place, Watched
 from .pme import PointChargeCoulomb
-from .serialization import pack, shared_embedded, unpack
+from .serialization import pack, shared_embedded
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
-#: Parameters of a Context that hold the components of a uniform field, V/nm.
-FIELD_PARAMETERS = ("electric_field_x", "electric_field_y", "electric_field_z")
-
 # Enough for a rejected Monte Carlo move to find the state before it.
 _REMEMBERED = 3
 _SOLVES_KEPT = 10000
-# Positions this close (Å, modulo lattice vectors) are the same frame.
-_SAME_POSITION = 1e-5
 
 # OpenMM never frees what it unpickles. So many unpickled computations may be warm at a time.
 _MOST_WARM = 16
@@ -55,10 +54,11 @@ _warm: OrderedDict[str, None] = OrderedDict()
 class Computation:
     """Maps an OpenMM State to energy and forces; the callable of a ``PythonForce``.
 
-    It knows no Context: the result depends on positions and box alone (where charges are solved for
-    iteratively, to within their tolerance), and any number of Contexts may share one instance
-    (calls take turns; taking turns at every step costs iterative solves their good guesses). The
-    last few results are remembered, which makes reports and rejected Monte Carlo moves free.
+    It knows no Context: the result depends on positions, box and :class:`.Conditions` alone (where
+    charges are solved for iteratively, to within their tolerance), and any number of Contexts may
+    share one instance (calls take turns; taking turns at every step costs iterative solves their
+    good guesses). The last few results are remembered, which makes reports and rejected Monte Carlo
+    moves free.
 
     A pickled computation carries the model with it, or the path of its file. Unpickled in the
     process where it still lives, it is the same object again; anywhere else it is built anew.
@@ -73,7 +73,7 @@ class Computation:
         self._setup(uuid.uuid4().hex)
 
     def _setup(self, token: str, unpickled: bool = False) -> None:
-        self._token, self._unpickled = token, unpickled
+        self.token, self._unpickled = token, unpickled
         self._lock = threading.RLock()
         self._evaluator: Evaluator | None = None
         self._graphs: GraphBuilder | None = None
@@ -81,12 +81,13 @@ class Computation:
         self._coulomb: PointChargeCoulomb | None = None
         self._outside: OutsideCharges | None = None
         self._whole = WholeMolecules()
-        self._recent: deque[tuple[_Place, Evaluation]] = deque(maxlen=_REMEMBERED)
+        self._recent: deque[tuple[Place, Evaluation]] = deque(maxlen=_REMEMBERED)
+        self._watched, self._uncalled = Watched(_REMEMBERED), _REMEMBERED
         self.evaluations = 0
         #: What an evaluation does when charges are far outside the training data: ``"stop"`` with
         #: an :class:`InstabilityError`, ``"warn"`` (once) or ``"ignore"``.
         self.on_unstable = "stop"
-        self._warned = False
+        self._warned = self._charge_checked = False
         #: Error of the last call that failed; OpenMM passes on no more than its message.
         self.failure: NequIPLRError | None = None
         #: Iterations for charges and adjoint charges, and residual (eV/e), of the last evaluations.
@@ -100,7 +101,7 @@ class Computation:
             self._evaluator.memory.reset()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return reduction(pack(self._token, self.settings))
+        return reduction(pack(self.token, self.settings))
 
     @property
     def num_atoms(self) -> int:
@@ -112,22 +113,32 @@ class Computation:
 
         The State holds the particles that the force acts on, as a ``PythonForce`` passes it.
         """
-        try:
+        with self.telling():
             positions, cell = state_geometry(state, self.settings.boxed)
-            result = self.evaluate(self.joined(positions, state), cell, self.field(state))
+            parameters = self.parameters(state)
+            conditions = self.settings.conditions(parameters)
+            result = self.evaluate(self.joined(positions, state), cell, conditions)
+            self._uncalled = 0
+        forces = np.asarray(result.forces)
+        if result.outside_forces is not None:
+            forces = np.concatenate((forces, result.outside_forces))
+        scale = parameters.get("model_scale", 1.0) * EV_TO_KJ_PER_MOL
+        return result.energy * scale, forces * (scale * ANGSTROM_PER_NM)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Make of every failure an error with a message; OpenMM passes on no more than that."""
+        try:
+            yield
         except NequIPLRError as error:
             self.failure = error
             raise
         except KeyboardInterrupt:  # OpenMM would make an exception without message of it
             self.failure = NequIPLRError("interrupted during an evaluation")
             raise self.failure from None
-        except Exception as error:  # only the message survives the way through OpenMM
+        except Exception as error:
             self.failure = NequIPLRError(f"{type(error).__name__}: {error}")
             raise self.failure from error
-        forces = np.asarray(result.forces)
-        if result.outside_forces is not None:
-            forces = np.concatenate((forces, result.outside_forces))
-        return result.energy * EV_TO_KJ_PER_MOL, forces * (EV_TO_KJ_PER_MOL * ANGSTROM_PER_NM)
 
     def geometry(self, state: openmm.State) -> tuple[np.ndarray, np.ndarray | None]:
         """Positions and box vectors, Å, in a State of the whole System.
@@ -139,16 +150,20 @@ class Computation:
             positions = positions[list(self.settings.particles)]
         return self.joined(positions, state), cell
 
-    def field(self, state: openmm.State) -> np.ndarray | None:
-        """The uniform field of a State with parameters, shape (3,), V/Å; else that at the start."""
-        if self.settings.electric_field is None:
-            return None
+    def parameters(self, state: openmm.State) -> dict[str, float]:
+        """The parameters of a State that are ours; none if they are fixed, or it is without."""
+        names = self.settings.context_parameters
+        if not names:
+            return {}
         try:
-            parameters = state.getParameters()
-            values = [parameters[name] for name in FIELD_PARAMETERS]
-        except (openmm.OpenMMException, KeyError):  # a State without, or the field is fixed
-            return self.settings.field_at_start
-        return in_volts_per_angstrom(values)
+            values = state.getParameters()
+            return {name: values[name] for name in names}
+        except (openmm.OpenMMException, KeyError):
+            return {}
+
+    def conditions(self, state: openmm.State) -> Conditions:
+        """The conditions of a State with parameters; else those at the start."""
+        return self.settings.conditions(self.parameters(state))
 
     def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
         """Positions, those of the model's atoms at the images that it takes them at, Å."""
@@ -169,7 +184,7 @@ class Computation:
         self,
         positions: np.ndarray,
         cell: np.ndarray | None = None,
-        field: np.ndarray | None = None,
+        conditions: Conditions | None = None,
     ) -> Evaluation:
         """Evaluate the model, or return the remembered result for exactly this geometry.
 
@@ -179,8 +194,8 @@ class Computation:
             Of the atoms, and after them of M charges outside, if there are some.
         cell : numpy.ndarray, shape (3, 3), Å, optional
             Rows are box vectors; needed when periodic.
-        field : numpy.ndarray, shape (3,), V/Å, optional
-            Of :meth:`field`; by default that of the settings.
+        conditions : Conditions, optional
+            Of :meth:`conditions`; by default those of the settings.
 
         Returns
         -------
@@ -188,20 +203,55 @@ class Computation:
             Energy (eV), forces (eV/Å), charges (e), dipole (e Å) and energies per part (eV).
         """
         with self._lock:
-            place = _Place(positions, cell, self._field_or_first(field))
+            place = self._place(positions, cell, conditions)
             for seen, result in self._recent:
-                if place.same_surroundings(seen) and np.array_equal(positions, seen.positions):
+                if place.same(seen):
                     return result
-            graph = self._graph(positions, cell, place.field)
-            surroundings = self._surroundings(positions, cell)
+            observables = self._watched.current()
             result = self._ready()(
-                graph, point_charge_coulomb=self._coulomb, surroundings=surroundings
+                self._graph(place),
+                point_charge_coulomb=self._coulomb,
+                observables=observables,
+                coulomb_scale=place.conditions.coulomb_scale,
+                surroundings=self._surroundings(place),
             )
             self._check(result)
             self.evaluations += 1
             self.solves.append((*result.iterations, result.residual))
-            self._recent.append((place.copied(), result))
+            place = place.copied()
+            self._recent.append((place, result))
+            self._watched.keep(place, dict(zip(observables, result.observed, strict=True)))
             return result
+
+    def observe(
+        self,
+        observable: Observable,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        conditions: Conditions | None = None,
+    ) -> Observation:
+        """An observable of the charges with its gradient; other arguments of :meth:`evaluate`.
+
+        It is part of the evaluation while the model's own force is evaluated at the same places,
+        and costs one more solve and pass backwards there. Alone it costs half an evaluation.
+        """
+        with self._lock:
+            place = self._place(positions, cell, conditions)
+            self._watched.ask(observable)
+            found = self._watched.find(place, observable)
+            known = any(place.same(seen) for seen, _ in self._recent)
+            if found is None and not known and self._uncalled < _REMEMBERED:
+                self._uncalled += 1  # its force is likely to be next
+                self.evaluate(positions, cell, conditions)
+                found = self._watched.find(place, observable)
+            if found is None:
+                observables = self._watched.current()
+                graph, outside = self._graph(place), self._surroundings(place)
+                values = self._ready().observe(graph, observables, outside)
+                together = dict(zip(observables, values, strict=True))
+                self._watched.keep(place.copied(), together)
+                found = together[observable]
+            return found
 
     def _check(self, result: Evaluation) -> None:
         """See that a result is finite, and that its charges are near those of the training."""
@@ -230,6 +280,13 @@ class Computation:
             warnings.warn(trouble, RuntimeWarning, stacklevel=2)
 
     @property
+    def has_response(self) -> bool:
+        """Whether charges respond to what the atoms do."""
+        model = self._ready().model
+        legacy = model.config.legacy_periodic and self.settings.periodic
+        return bool(model.config.equilibration and not legacy)
+
+    @property
     def charge_limits(self) -> ChargeLimits | None:
         """Charges that the training of the model covers, if its file states them."""
         self._ready()
@@ -239,10 +296,10 @@ class Computation:
         self,
         positions: np.ndarray,
         cell: np.ndarray | None = None,
-        field: np.ndarray | None = None,
+        conditions: Conditions | None = None,
     ) -> str:
         """Size and atom of the largest force, in words; arguments of :meth:`evaluate`."""
-        forces = self.evaluate(positions, cell, field).forces
+        forces = self.evaluate(positions, cell, conditions).forces
         sizes = np.linalg.norm(np.asarray(forces), axis=1)
         worst = int(sizes.argmax())
         return f"{sizes[worst]:.3g} eV/Å on atom {self._name(worst)}"
@@ -256,22 +313,24 @@ class Computation:
         self,
         positions: np.ndarray,
         cell: np.ndarray | None = None,
-        field: np.ndarray | None = None,
+        conditions: Conditions | None = None,
     ) -> np.ndarray:
         """Charges of a frame, shape (N,), e; images of atoms in other boxes are the same atoms.
 
         Costs nothing right after an evaluation of the same frame, else the first half of one.
         """
         with self._lock:
-            place = _Place(positions, cell, self._field_or_first(field))
+            place = self._place(positions, cell, conditions)
             for seen, result in reversed(self._recent):
-                if place.same_surroundings(seen) and _same_frame(positions, seen.positions, cell):
+                if place.same_frame(seen):
                     return result.charges
-            graph = self._graph(positions, cell, place.field)
-            return self._ready().charges(graph, self._surroundings(positions, cell))[0]
+            found = self._ready().charges(self._graph(place), self._surroundings(place))
+            return found[0]
 
-    def _field_or_first(self, field: np.ndarray | None) -> np.ndarray | None:
-        return self.settings.field_at_start if field is None else field
+    def _place(
+        self, positions: np.ndarray, cell: np.ndarray | None, conditions: Conditions | None
+    ) -> Place:
+        return Place(positions, cell, conditions or self.settings.conditions({}))
 
     def _ready(self) -> Evaluator:
         """Load the model on first use."""
@@ -291,8 +350,8 @@ class Computation:
 
     def _stay_warm(self) -> None:
         """Keep what is heavy, and let the unpickled computation go cold that waited longest."""
-        _warm[self._token] = None
-        _warm.move_to_end(self._token)
+        _warm[self.token] = None
+        _warm.move_to_end(self.token)
         while len(_warm) > _MOST_WARM:
             other = _live.get(_warm.popitem(last=False)[0])
             if other is not None and other._lock.acquire(blocking=False):
@@ -302,9 +361,8 @@ class Computation:
                 finally:
                     other._lock.release()
 
-    def _graph(
-        self, positions: np.ndarray, cell: np.ndarray | None, field: np.ndarray | None = None
-    ) -> AtomicGraph:
+    def _graph(self, place: Place) -> AtomicGraph:
+        positions = place.positions
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         if bad.size:
             chosen = self.settings.particles
@@ -328,10 +386,18 @@ class Computation:
                 charge_groups=settings.charge_groups,
                 group_charges=settings.group_charges,
             )
-        own = positions[: self.num_atoms]
-        return self._graphs(own, cell if self.settings.periodic else None, field)
+        own, cell = positions[: self.num_atoms], place.cell if self.settings.periodic else None
+        graph = self._graphs(own, cell, place.conditions.field)
+        charge = place.conditions.total_charge
+        if charge == self.settings.total_charge:
+            return graph
+        if not self._charge_checked:
+            self._charge_checked = True
+            check_trained(self._ready().model.metadata, charge)
+        changed = torch.full_like(graph.total_charge, charge)
+        return replace(graph, total_charge=changed, host=None)
 
-    def _surroundings(self, positions: np.ndarray, cell: np.ndarray | None) -> Surroundings | None:
+    def _surroundings(self, place: Place) -> Surroundings | None:
         """The charges outside, if there are some."""
         settings = self.settings
         if settings.outside_charges is None:
@@ -345,8 +411,10 @@ class Computation:
                 accuracy,
                 mesh_dtype(DTYPES[settings.precision], accuracy),
             )
-        sites = torch.from_numpy(np.array(positions[self.num_atoms :], dtype=np.float64))
-        box = None if cell is None else torch.from_numpy(np.array(cell)).to(model.device)
+        sites = torch.from_numpy(np.array(place.positions[self.num_atoms :], dtype=np.float64))
+        box = (
+            None if place.cell is None else torch.from_numpy(np.array(place.cell)).to(model.device)
+        )
         return Surroundings(self._outside, sites.to(model.device), box)
 
 
@@ -367,20 +435,8 @@ def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.
     return positions, state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
 
 
-def restore_computation(payload: dict[str, Any]) -> Computation:
-    """Unpickle: the object itself where it lives, a new one elsewhere.
-
-    Raises
-    ------
-    InputError
-        If the payload was written by a newer version of the package.
-    """
-    values = unpack(payload, ComputationSettings)
-    return _restore(payload["token"], ComputationSettings.of_plain(values))
-
-
-def _restore(token: str, settings: ComputationSettings) -> Computation:
-    """As version 0.1.0 pickled it."""
+def restored(token: str, settings: ComputationSettings) -> Computation:
+    """The computation itself where it lives, a new one elsewhere; version 0.1.0 pickled this."""
     computation = _live.get(token)
     if computation is None:
         computation = Computation.__new__(Computation)
@@ -389,31 +445,5 @@ def _restore(token: str, settings: ComputationSettings) -> Computation:
     return computation
 
 
-@dataclass(frozen=True)
-class _Place:
-    """What an evaluation depends on: positions, cell and field."""
-
-    positions: np.ndarray
-    cell: np.ndarray | None
-    field: np.ndarray | None
-
-    def same_surroundings(self, other: _Place) -> bool:
-        """Whether cell and field are the same."""
-        return _equal(self.cell, other.cell) and _equal(self.field, other.field)
-
-    def copied(self) -> _Place:
-        """The same with its own float64 arrays."""
-        cell = None if self.cell is None else np.array(self.cell, dtype=np.float64)
-        field = None if self.field is None else np.array(self.field, dtype=np.float64)
-        return _Place(np.array(self.positions, dtype=np.float64), cell, field)
-
-
-def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    return np.array_equal(first, second)
-
-
-def _same_frame(positions: np.ndarray, other: np.ndarray, cell: np.ndarray | None) -> bool:
-    moved = positions - other if cell is None else displacements(positions, other, cell)[0]
-    return bool((np.abs(moved) < _SAME_POSITION).all())
+#: As version 0.1.0 pickled it.
+_restore = restored

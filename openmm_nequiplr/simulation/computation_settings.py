@@ -25,6 +25,37 @@ def in_volts_per_angstrom(field: Sequence[float]) -> np.ndarray:
     return np.array(field, dtype=np.float64) / ANGSTROM_PER_NM
 
 
+#: Parameters of a Context that hold the components of a uniform field, V/nm.
+FIELD_PARAMETERS = ("electric_field_x", "electric_field_y", "electric_field_z")
+#: Parameters that a Context may have besides: charge of the model's atoms (e), factor of the
+#: electrostatic energy, and factor of the whole energy of the model.
+CONTEXT_PARAMETERS = ("total_charge", "coulomb_scale", "model_scale")
+
+
+_TUPLES = (
+    "symbols", "atoms", "electric_field", "charge_groups", "group_charges", "outside",
+    "outside_charges", "parameters",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What an evaluation depends on besides the geometry; a Context may change it during a run.
+
+    Parameters
+    ----------
+    field : tuple of 3 float, V/Å, or None
+        Uniform field.
+    total_charge : float, e
+    coulomb_scale : float
+        Factor of the electrostatic energy.
+    """
+
+    field: tuple[float, ...] | None = None
+    total_charge: float = 0.0
+    coulomb_scale: float = 1.0
+
+
 @dataclass(frozen=True)
 class ComputationSettings:
     """Everything that defines a :class:`Computation`; plain values, so that it can be pickled.
@@ -68,6 +99,8 @@ class ComputationSettings:
         Gaussian width of these charges.
     slab : bool
         Whether the box is that of a slab, whose normal is z.
+    parameters : tuple of str
+        Which of :data:`CONTEXT_PARAMETERS` the Context has.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -92,6 +125,7 @@ class ComputationSettings:
     outside_charges: tuple[float, ...] | None = field(default=None, repr=False)
     outside_width: float = 0.0
     slab: bool = False
+    parameters: tuple[str, ...] = ()
 
     @property
     def particles(self) -> tuple[int, ...] | None:
@@ -109,6 +143,28 @@ class ComputationSettings:
         if self.slab:
             return SLAB
         return BULK if self.periodic else FREE
+
+    @property
+    def context_parameters(self) -> dict[str, float]:
+        """Parameters of a Context and their values at the start."""
+        values = (
+            {}
+            if self.electric_field is None
+            else dict(zip(FIELD_PARAMETERS, self.electric_field, strict=True))
+        )
+        start = {"total_charge": self.total_charge, "coulomb_scale": 1.0, "model_scale": 1.0}
+        return {**values, **{name: start[name] for name in self.parameters}}
+
+    def conditions(self, values: Mapping[str, float]) -> Conditions:
+        """The conditions that parameters of a Context set; those not given are as at the start."""
+        given = {**self.context_parameters, **values}
+        field = None
+        if self.electric_field is not None:
+            field = tuple(
+                in_volts_per_angstrom([given[name] for name in FIELD_PARAMETERS]).tolist()
+            )
+        charge = given.get("total_charge", self.total_charge)
+        return Conditions(field, charge, given.get("coulomb_scale", 1.0))
 
     @property
     def field_at_start(self) -> np.ndarray | None:
@@ -152,10 +208,7 @@ class ComputationSettings:
         """
         values = {**values, **more}
         values.pop("cutoff", None)  # of earlier versions
-        for name in (
-            "symbols", "atoms", "electric_field", "charge_groups", "group_charges", "outside",
-            "outside_charges",
-        ):  # fmt: skip
+        for name in _TUPLES:
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         return cls(**values)

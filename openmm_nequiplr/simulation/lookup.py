@@ -80,9 +80,10 @@ def _payload(force: openmm.Force) -> dict[str, Any] | None:
     if not found:
         return None
     try:
-        return read_pickled(bytes.fromhex(found.group(1)))
+        payload = read_pickled(bytes.fromhex(found.group(1)))
     except InputError:  # of someone else
         return None
+    return None if "observable" in payload else payload
 
 
 def current_evaluation(context: openmm.Context) -> Evaluation:
@@ -92,4 +93,4 @@ def current_evaluation(context: openmm.Context) -> Evaluation:
     """
     computation = get_computation(context.getSystem())
     state = context.getState(positions=True, parameters=True)
-    return computation.evaluate(*computation.geometry(state), computation.field(state))
+    return computation.evaluate(*computation.geometry(state), computation.conditions(state))

@@ -28,6 +28,7 @@ FORCE_OPTIONS = (
     *(each.name for each in dataclasses.fields(ForceOptions)),
     "embed_model",
     "outside_width",
+    "parameters",
 )
 
 
@@ -39,10 +40,10 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
 
     ``createSystem`` and ``createMixedSystem`` take, besides their own arguments, ``totalCharge``
     (or ``charge``; e, of the atoms that the model acts on; if it is left out and neither a force
-    field nor ``group_charges`` tell it, 0 is assumed with a warning) and the fields of
-    :class:`.settings.ForceOptions`. ``createMixedSystem`` with
-    ``embedding="electrostatic"`` takes ``outside_width`` (Å or a Quantity) of the force field's
-    charges.
+    field nor ``group_charges`` tell it, 0 is assumed with a warning), ``embed_model`` and
+    ``parameters`` of :func:`.create_system`, and the fields of :class:`.settings.ForceOptions`.
+    ``createMixedSystem`` with ``embedding="electrostatic"`` takes ``outside_width`` (Å or a
+    Quantity) of the force field's charges.
 
     Parameters
     ----------

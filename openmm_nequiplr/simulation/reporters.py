@@ -168,7 +168,7 @@ class ChargeReporter(RecordReporter):
         """Write one frame."""
         file, computation = self._open(simulation), self._own(simulation)
         positions, cell = computation.geometry(state)
-        charges = computation.charges(positions, cell, computation.field(state))
+        charges = computation.charges(positions, cell, computation.conditions(state))
         frame = self._frame(file, simulation, state)
         frame["dipole"] = charges @ self._followed(positions[: len(charges)], cell)
         frame["charges"] = charges

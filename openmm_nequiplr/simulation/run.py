@@ -23,6 +23,7 @@ from ..units import ANGSTROM_PER_NM
 from ..writing import replace_file
 from .checkpoint import Checkpoint, RandomState
 from .committee import CommitteeReporter
+from .energies import EnergyReporter
 from .failures import cause_of, described
 from .limits import HalfBonds, deepest_fall
 from .lookup import get_computation
@@ -107,6 +108,7 @@ class Run:
         self._first_step = 0
         self._saved_step = 0
         self._marks: dict[str, FileMark] = {}
+        self.energies: EnergyReporter | None = None
         self.committee: CommitteeReporter | None = None
 
     def say(self, text: str) -> None:
@@ -213,7 +215,12 @@ class Run:
             str(files.trajectory), interval, append=trajectory, enforcePeriodicBox=False
         )
         # the guard first: a frame that it refuses is not written
-        self.simulation.reporters.extend([self.guard, self.trajectory, self.log, self.charges])
+        self.simulation.reporters.extend([self.guard, self.trajectory, self.log])
+        if self.options.backend in ("auto", "python"):  # else it would cost evaluations
+            more = files.energies.name in self._marks
+            self.energies = EnergyReporter(files.energies, interval, append=more)
+            self.simulation.reporters.append(self.energies)
+        self.simulation.reporters.append(self.charges)
         if self.others:  # the last reporter: it may end the run
             self.committee = CommitteeReporter(
                 files.spread,
@@ -295,7 +302,7 @@ class Run:
 
     def _close(self) -> None:
         # OpenMM closes the trajectory when its reporter goes, and would not suppress an error
-        handles = [self.log, self.charges, self.trajectory._out, self.committee]
+        handles = [self.log, self.energies, self.charges, self.trajectory._out, self.committee]
         for handle in handles:
             if handle is not None:
                 with suppress(OSError):  # a full disk: what was written before is cut at a restart

@@ -45,6 +45,7 @@ class RunFiles:
     trajectory = _file("trajectory.dcd", "Positions and boxes (DCD).")
     log = _file("log.csv", "Energies, temperature, volume and speed (CSV).")
     charges = _file("charges.npy", "Charges and dipoles (NumPy records), see ``load_charges``.")
+    energies = _file("energies.csv", "Parts of the energy (CSV), see ``EnergyReporter``.")
     spread = _file("spread.npy", "Spread of a committee (NumPy records), see ``load_spread``.")
     uncertain = _file("uncertain.extxyz", "Frames with too large a spread (extended XYZ).")
     checkpoint = _file("checkpoint.xml", "State to continue from, see :mod:`.checkpoint`.")
@@ -56,7 +57,14 @@ class RunFiles:
     @property
     def growing(self) -> tuple[Path, ...]:
         """Files that grow during the run."""
-        return (self.log, self.charges, self.trajectory, self.spread, self.uncertain)
+        return (
+            self.log,
+            self.energies,
+            self.charges,
+            self.trajectory,
+            self.spread,
+            self.uncertain,
+        )
 
     @property
     def fixed(self) -> tuple[Path, ...]:

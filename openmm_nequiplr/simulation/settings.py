@@ -21,7 +21,7 @@ from ..pretrained import model_path
 from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
 from .charge_groups import plain_charges, plain_groups, topology_groups
-from .computation_settings import WIDEST, ComputationSettings
+from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
 from .serialization import ModelFile
@@ -61,9 +61,9 @@ class ForceOptions(EvaluationOptions):
     electric_field : sequence of 3 float (V/nm) or Quantity, optional
         Uniform field that acts on the charges and that they respond to, of isolated structures, and
         along z of slabs.
-        The Context has its components as parameters :data:`.computation.FIELD_PARAMETERS`, in V/nm,
-        which may change during a run (not those of backend ``"torch"``); for a field that is
-        switched on later, start with (0, 0, 0).
+        The Context has its components as parameters
+        :data:`.computation_settings.FIELD_PARAMETERS`, in V/nm, which may change during a run (not
+        those of backend ``"torch"``); for a field that is switched on later, start with (0, 0, 0).
     charge_groups : "molecules", sequence of sequences of int, or sequence of int, optional
         Groups of atoms whose charges are held: the molecules that bonds of the topology join, lists
         of the indices of atoms (those in no list are one more group), or a label for each atom.
@@ -119,6 +119,7 @@ def computation_settings(
     embed_model: bool = True,
     outside_charges: Mapping[int, Any] | None = None,
     outside_width: Any = 0.0,
+    parameters: Sequence[str] = (),
 ) -> ComputationSettings:
     """Check what a force is made of.
 
@@ -173,6 +174,7 @@ def computation_settings(
         outside_charges=tuple(charges.values()) or None,
         outside_width=width,
         slab=options.slab,
+        parameters=_check_parameters(parameters, model, box is not None, several),
     )
     if settings.field_at_start is not None:
         normal = (0.0, 0.0, 1.0) if settings.slab else None
@@ -331,6 +333,24 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
         )
     check_trained(model.metadata, value)
     return value
+
+
+def _check_parameters(
+    names: Sequence[str], model: NequIPLRPotential, periodic: bool, groups: bool
+) -> tuple[str, ...]:
+    """Names of parameters that a Context is to have, each of which does something."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InputError(describe("parameters", names, "a list of names"))
+    chosen = tuple(names)
+    for name in chosen:
+        check_choice("parameters", name, CONTEXT_PARAMETERS)
+        if name != "model_scale" and not has_coulomb_sum(model, periodic):
+            expected = "no more than 'model_scale' for a model without Coulomb sum"
+            raise InputError(describe("parameters", name, expected))
+        if name == "total_charge" and groups:
+            expected = "none of that name where the charges of groups are held"
+            raise InputError(describe("parameters", name, expected))
+    return tuple(name for name in CONTEXT_PARAMETERS if name in chosen)
 
 
 def _plain_field(value: Any) -> tuple[float, ...]:

@@ -123,18 +123,18 @@ class StabilityReporter(Reporter):
         if not math.isfinite(energy):
             return {"energy": f"the potential energy is {energy}"}
         positions, cell = computation.geometry(state)
-        field = computation.field(state)
+        conditions = computation.conditions(state)
         found = {"distance": self._bonds.trouble(positions[: computation.num_atoms], cell, indices)}
         limits = computation.charge_limits
         if limits is not None:
-            charges = computation.charges(positions, cell, field)
+            charges = computation.charges(positions, cell, conditions)
             found["charge"] = limits.trouble(charges, indices)
         found["temperature"] = self._heat(state)
         if self._reference is None:
             self._reference = energy
         fall, allowed = self._reference - energy, deepest_fall(computation.num_atoms)
         if fall > allowed:
-            strongest = computation.strongest(positions, cell, field)
+            strongest = computation.strongest(positions, cell, conditions)
             found["energy"] = (
                 f"the potential energy has fallen by {fall:.4g} eV (allowed: {allowed:.4g} eV) to "
                 f"{energy:.6g} eV; the largest force is {strongest}"

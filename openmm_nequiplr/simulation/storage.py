@@ -24,8 +24,9 @@ from ..model.options import DTYPES
 from ..pickling import read_pickled, restore
 from ..writing import replace_file
 from .backends import BACKENDS, make_force, python_force, resolve_backend
+from .collective import Variable, observable_of, variable_force
 from .computation import FORCE_NAME, Computation
-from .computation_settings import WIDEST, ComputationSettings
+from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSettings
 from .lookup import force_backend, force_computation
 from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
 from .torchforce import restored_graph
@@ -61,7 +62,8 @@ def save_system(system: openmm.System, path: str | os.PathLike) -> None:
         if element.get("type") in _CALLS_PYTHON:  # inside another force
             payload = read_pickled(bytes.fromhex(element.get("function", "")))
             backend = "python_torch" if "graph" in payload else "python"
-            _make_plain(element, _settings(unpack(payload, ComputationSettings)), backend)
+            settings = _settings(unpack(payload, ComputationSettings))
+            _make_plain(element, settings, backend, payload.get("observable"))
         _refuse_foreign(element)
     text = ElementTree.tostring(root, encoding="unicode")
     replace_file(path, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
@@ -122,7 +124,12 @@ def deserialize_system(xml: str) -> openmm.System:
 # ------------------------------------------------------------------------------------- writing
 
 
-def _make_plain(element: ElementTree.Element, settings: ComputationSettings, backend: str) -> None:
+def _make_plain(
+    element: ElementTree.Element,
+    settings: ComputationSettings,
+    backend: str,
+    observable: dict[str, Any] | None = None,
+) -> None:
     """Put settings in the place of what a force would call."""
     kept = {name: element.get(name, "0") for name in ("forceGroup", "usesPeriodic")}
     tag, tail = element.tag, element.tail
@@ -136,6 +143,8 @@ def _make_plain(element: ElementTree.Element, settings: ComputationSettings, bac
     else:
         child.text = base64.b64encode(model).decode("ascii")
     plain = {"format": FORMAT_VERSION, "version": __version__, "settings": settings.plain()}
+    if observable is not None:
+        plain["observable"] = observable
     ElementTree.SubElement(element, "Settings").text = json.dumps(plain)
 
 
@@ -161,6 +170,7 @@ def _built(root: ElementTree.Element, folder: Path, plain: bool) -> openmm.Syste
     """The System of an XML tree; its forces keep their order."""
     forces = root.find("Forces")
     elements = [] if forces is None else list(forces)
+    known: dict[Any, Computation] = {}
     for element in elements:
         forces.remove(element)  # type: ignore[union-attr]
     system = _by_openmm(root)
@@ -171,12 +181,12 @@ def _built(root: ElementTree.Element, folder: Path, plain: bool) -> openmm.Syste
         if kind == "TorchForce" and not plain:
             force = restored_graph(element)
         elif kind == _PLAIN_TYPE or (kind in _CALLS_PYTHON and not plain):
-            force = _own_force(element, folder)
+            force = _own_force(element, folder, known)
         else:
             for inner in element.iter():
                 if inner.get("type") == _PLAIN_TYPE or inner.get("type") in _CALLS_PYTHON:
                     if plain or inner.get("type") == _PLAIN_TYPE:
-                        _pickled_again(inner, folder)
+                        _pickled_again(inner, folder, known)
                     else:
                         read_pickled(_function(inner))  # raises if it is not ours
                 elif plain:
@@ -219,16 +229,19 @@ def _function(element: ElementTree.Element) -> bytes:
         raise InputError(describe("system", "other text", expected)) from error
 
 
-def _own_force(element: ElementTree.Element, folder: Path) -> openmm.Force:
+def _own_force(
+    element: ElementTree.Element, folder: Path, known: dict[Any, Computation]
+) -> openmm.Force:
     """The force of an element that is ours: plain, or with a pickle of ours."""
     if element.get("type") == _PLAIN_TYPE:
-        backend, settings = _read_plain(element, folder)
-        force = make_force(settings, resolve_backend(backend, settings.device))
+        force = _plain_force(element, folder, known)
     else:
         payload = read_pickled(_function(element))
         backend = "python_torch" if "graph" in payload else "python"
         computation = restore(payload)
-        if isinstance(computation, Computation):
+        if isinstance(computation, Variable):
+            force = variable_force(computation)
+        elif isinstance(computation, Computation):
             force = python_force(computation, backend)
         else:  # says why when it is called
             force = openmm.PythonForce(computation)
@@ -244,13 +257,29 @@ def _group(element: ElementTree.Element) -> int:
     return int(text)
 
 
-def _pickled_again(element: ElementTree.Element, folder: Path) -> None:
+def _plain_force(
+    element: ElementTree.Element, folder: Path, known: dict[Any, Computation]
+) -> openmm.Force:
+    """The force of an element in plain form; equal settings share one of the known computations."""
+    backend, settings, values = _read_plain(element, folder)
+    backend = resolve_backend(backend, settings.device)
+    if backend != "python":
+        return make_force(settings, backend)
+    key = settings.model, json.dumps(settings.plain())
+    computation = known.setdefault(key, Computation(settings))
+    if values is None:
+        return python_force(computation)
+    return variable_force(Variable(computation, observable_of(values, settings)))
+
+
+def _pickled_again(
+    element: ElementTree.Element, folder: Path, known: dict[Any, Computation]
+) -> None:
     """Give a plain force inside another one a pickle of our own making, for OpenMM to read."""
     _refuse_foreign(element)
-    _, settings = _read_plain(element, folder)
     kept = {name: element.get(name, "0") for name in ("forceGroup", "usesPeriodic")}
     tag, tail = element.tag, element.tail
-    force = openmm.XmlSerializer.serialize(python_force(Computation(settings)))
+    force = openmm.XmlSerializer.serialize(_plain_force(element, folder, known))
     made = ElementTree.fromstring(force)
     element.clear()
     element.tag, element.tail = tag, tail
@@ -258,7 +287,8 @@ def _pickled_again(element: ElementTree.Element, folder: Path) -> None:
     element.extend(made)
 
 
-def _read_plain(element: ElementTree.Element, folder: Path) -> tuple[str, ComputationSettings]:
+def _read_plain(element: ElementTree.Element, folder: Path) -> tuple[str, ComputationSettings, Any]:
+    """Backend, settings, and the observable of a collective variable or nothing."""
     backend = element.get("backend", "")
     if backend not in BACKENDS:
         raise InputError(describe("system: backend", backend, " or ".join(map(repr, BACKENDS))))
@@ -270,7 +300,8 @@ def _read_plain(element: ElementTree.Element, folder: Path) -> tuple[str, Comput
         raise InputError(describe("system: Settings", payload, "names and values"))
     payload = {"format": 1, "version": "of an unknown version", **payload}
     payload["settings"]["model"] = _read_model(element.find("Model"), folder)
-    return backend, _settings(unpack(payload, ComputationSettings))
+    settings = _settings(unpack(payload, ComputationSettings))
+    return backend, settings, payload.get("observable")
 
 
 def _read_model(element: ElementTree.Element | None, folder: Path) -> bytes | ModelFile:
@@ -308,6 +339,10 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
         "tolerance": (is_number(settings.tolerance), "a number"),
         "coulomb_platform": (isinstance(settings.coulomb_platform, str | None), "a name"),
         "skin": (is_number(settings.skin) and 0 <= settings.skin <= 10, "a number from 0 to 10"),
+        "parameters": (
+            set(settings.parameters) <= set(CONTEXT_PARAMETERS),
+            "some of " + ", ".join(CONTEXT_PARAMETERS),
+        ),
         "atoms": (
             atoms is None
             or (_all(atoms, int) and min(atoms) >= 0 and len(set(atoms)) == len(symbols)),

@@ -49,6 +49,7 @@ def create_system(
     hydrogenMass: Any = None,
     remove_cm_motion: bool = True,
     embed_model: bool = True,
+    parameters: Sequence[str] = (),
     **options: Any,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
@@ -86,6 +87,11 @@ def create_system(
         Whether a serialised System contains the model. Otherwise it holds the path of the model
         file (or the name of a shipped or downloaded model) and its digest, and reads it when it is
         first evaluated; a file that is missing or has changed is then an error.
+    parameters : sequence of str
+        What a Context can change during a run, through parameters of these names:
+        ``"total_charge"`` (e), ``"coulomb_scale"`` (factor of the electrostatic energy, at charges
+        that stay what they are) and ``"model_scale"`` (factor of the energy of the model). The last
+        two are 1 at the start. They need backend ``"python"``.
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``electric_field``, ``charge_groups``,
@@ -110,7 +116,12 @@ def create_system(
     """
     topology = openmm_topology(topology)
     force, settings = _force(
-        topology, model, options, total_charge=total_charge, embed_model=embed_model
+        topology,
+        model,
+        options,
+        total_charge=total_charge,
+        embed_model=embed_model,
+        parameters=parameters,
     )
     if settings.whole is not None:  # nothing in this System has images
         force.setUsesPeriodicBoundaryConditions(False)
@@ -194,6 +205,7 @@ def create_force(
     embed_model: bool = True,
     outside_charges: Mapping[int, Any] | None = None,
     outside_width: Any = 0.0,
+    parameters: Sequence[str] = (),
     **options: Any,
 ) -> openmm.Force:
     """Make the force of :func:`create_system`, for your own System.
@@ -212,7 +224,7 @@ def create_force(
         In a box all images are summed. It needs ``atoms``, and backend ``"python"``.
     outside_width : float (Å) or Quantity
         Width σ of Gaussians in place of points for these charges, against overpolarisation.
-    topology, model, embed_model, **options
+    topology, model, embed_model, parameters, **options
         As for :func:`create_system`.
 
     Returns
@@ -234,6 +246,7 @@ def create_force(
         embed_model=embed_model,
         outside_charges=outside_charges,
         outside_width=outside_width,
+        parameters=parameters,
     )[0]
 
 
@@ -249,7 +262,7 @@ def _force(
             raise InputError(describe("charge", "it and total_charge", "one of the two names"))
         others["total_charge"] = options.pop("charge")
     known = [each.name for each in dataclasses.fields(ForceOptions)]
-    known += ["total_charge", "charge", "hydrogenMass", "masses", "embed_model"]
+    known += ["total_charge", "charge", "hydrogenMass", "masses", "embed_model", "parameters"]
     check_names(options, known, _NOT_HERE)
     chosen = ForceOptions(**options)
     backend = resolve_backend(chosen.backend, chosen.device)

@@ -176,6 +176,6 @@ class _Watch:
             return describe_contact(self.symbols, contact)
         if temperature > hottest(self.target, self.freedom, strained=time <= self.warm_up):
             return f"{temperature:.0f} K"
-        field = self.computation.field(state)
-        self.charges.look(self.computation.charges(positions, cell, field))
+        conditions = self.computation.conditions(state)
+        self.charges.look(self.computation.charges(positions, cell, conditions))
         return ""

@@ -1,11 +1,11 @@
-"""Infrared spectra of known motions."""
+"""Infrared and Raman spectra of known motions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from openmm_nequiplr.analysis import infrared_spectrum
+from openmm_nequiplr.analysis import infrared_spectrum, raman_spectrum
 from openmm_nequiplr.analysis.spectra import LIGHT
 from openmm_nequiplr.errors import InputError
 
@@ -58,3 +58,37 @@ def test_resolution_of_short_runs():
 def test_bad_input(dipoles, interval, name):
     with pytest.raises(InputError, match=f"^{name}: "):
         infrared_spectrum(dipoles, interval)
+
+
+AXIAL = np.diag([1.0, 1.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("slope", "depolarization"),
+    [
+        (np.eye(3), 0.0),
+        (AXIAL, 3 * 9 / (45 * 4 + 4 * 9)),
+        (np.diag([1.0, -1.0, 0.0]), 0.75),
+        (np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0.0]]), 0.75),
+    ],
+)
+def test_raman_line_of_an_oscillator(slope, depolarization):
+    """Place, size 45 a'² + 7 γ'², and the depolarisation ratio, in any orientation."""
+    amplitude, wavenumber = 0.3, 1100.0
+    coordinate = oscillation(wavenumber, amplitude)[:, 0]
+    turned = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    alpha = 5.0 * np.eye(3) + coordinate[:, None, None] * (turned @ slope @ turned.T)
+    found = raman_spectrum(alpha, 0.001)
+    peak = found.intensity.argmax()
+    assert abs(found.wavenumbers[peak] - wavenumber) < 20
+    assert found.depolarization[peak] == pytest.approx(depolarization, abs=1e-9)
+    mean = np.trace(slope) / 3
+    anisotropy = 1.5 * ((slope - mean * np.eye(3)) ** 2).sum()
+    power = 0.5 * (amplitude * 2 * np.pi * LIGHT * wavenumber) ** 2
+    area = np.trapezoid(found.intensity, found.wavenumbers)
+    assert area == pytest.approx(power * (45 * mean**2 + 7 * anisotropy), rel=0.02)
+
+
+def test_polarizabilities_are_checked():
+    with pytest.raises(InputError, match="^polarizabilities: "):
+        raman_spectrum(np.zeros((100, 3)), 0.001)

@@ -22,7 +22,7 @@ from openmm_nequiplr import (
 )
 from openmm_nequiplr.electrostatics import OutsideCharges
 from openmm_nequiplr.errors import NequIPLRError
-from openmm_nequiplr.model import Evaluator, Surroundings
+from openmm_nequiplr.model import Evaluator, GroupCharge, Surroundings
 from openmm_nequiplr.simulation import create_force, current_evaluation, from_atoms
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
@@ -139,6 +139,37 @@ class Trial:
         expected = float(model(graph).energy)
         assert abs(found - expected) < 1e-6
         assert abs(found - energy(self.door, model, atoms, folder=self.folder)) > 1e-3
+
+    def variables(self) -> None:
+        model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
+        if self.door == "ase":
+            raise (
+                Refused("observe") if not hasattr(NequIPLRCalculator, "observe") else AssertionError
+            )
+        if self.door == "evaluator":
+            graph = model.build_graph(atoms.numbers, atoms.positions)
+            assert Evaluator(model).observe(graph, [GroupCharge((0,))])[0].gradient.any()
+            return
+        if self.door == "export":
+            energy("export", model, atoms, folder=self.folder)
+            simulation.charge_variable(self.folder / "model.pt", [0])
+        system, start = system_of(self.door, model, atoms, 0.0), from_atoms(atoms)
+        system.addForce(simulation.charge_variable(system, [0]))
+        system.getForce(system.getNumForces() - 1).setForceGroup(5)
+        context = context_of(system, start.positions)
+        found = context.getState(energy=True, groups={5}).getPotentialEnergy()._value
+        assert abs(found - current_evaluation(context).charges[0]) < 1e-6
+
+    def parameters(self) -> None:
+        model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
+        start, names = from_atoms(atoms), ["model_scale"]
+        if self.door == "export":
+            energy("export", model, atoms, folder=self.folder, parameters=names)
+        context = context_of(
+            system_of(self.door, model, atoms, 0.0, parameters=names), start.positions
+        )
+        context.setParameter("model_scale", 0.0)
+        assert context.getState(energy=True).getPotentialEnergy()._value == 0.0
 
     def effective(self) -> None:
         self.same(self.fixture("make_model")(effective_charges=True), self.fixture("cluster"))

@@ -212,7 +212,7 @@ def test_guard_and_committee_see_the_field_of_the_context(tiny_model, cluster, t
     guard.sound_step = -1
     guard.check(simulation)
     for place, _ in computation._recent:
-        np.testing.assert_allclose(place.field, 0.1 * np.array(FIELD))
+        np.testing.assert_allclose(place.conditions.field, 0.1 * np.array(FIELD))
     other = copy.deepcopy(tiny_model)
     with torch.no_grad():
         next(other.parameters()).mul_(1.1)

@@ -21,7 +21,8 @@ from openmm_nequiplr.simulation.restart import compare_settings, find_checkpoint
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log, read_settings
 
 NAMES = (
-    "run.json", "topology.pdb", "trajectory.dcd", "log.csv", "charges.npy", "checkpoint.xml",
+    "run.json", "topology.pdb", "trajectory.dcd", "log.csv", "energies.csv", "charges.npy",
+    "checkpoint.xml",
 )  # fmt: skip
 DAMAGES = ("empty", "deleted", "half", "end off", "flipped", "twice", "other run", "longer")
 

@@ -1,0 +1,88 @@
+"""Parts of the energy along a simulation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+import openmm
+from openmm import app, unit
+
+from ..errors import InputError, describe
+from .computation import Computation
+from .lookup import get_computation
+from .reporters import Reporter
+
+PARTS = ("short_range", "electronegativity", "hardness", "coulomb", "outside")
+COLUMNS = ("step", "time_ps", *(f"{part}_eV" for part in PARTS), "model_eV")
+
+
+class EnergyReporter(Reporter):
+    """Writes the parts of the model's energy of every reported frame as a CSV table.
+
+    Columns are step, time (ps) and, in eV, the short-range energy, the parts of the electrostatic
+    energy (χ·Q and ½JQ², zero in a model whose electrostatic energy is the Coulomb part alone;
+    Coulomb; interaction with a field outside), and their sum: the energy of the model before
+    ``model_scale``, without other forces of the System.
+
+    With a ``PythonForce`` a report costs no evaluation where another reporter asks for the energy,
+    as ``StateDataReporter`` does; with a TorchForce it costs one.
+
+    Parameters
+    ----------
+    file : str or path
+    reportInterval : int
+        Steps between rows.
+    append : bool
+        Continue an existing file, without rows of steps that the simulation has not reached.
+
+    Raises
+    ------
+    InputError
+        If the interval is not positive, or the file to append to is another one.
+    """
+
+    def __init__(self, file: str | Path, reportInterval: int, append: bool = False) -> None:
+        super().__init__(reportInterval)
+        if not isinstance(file, str | os.PathLike):
+            raise InputError(describe("file", file, "a path"))
+        self._path, self._append = Path(file), append
+        self._file: TextIO | None = None
+        self._computation: Computation | None = None
+
+    def report(self, simulation: app.Simulation, state: openmm.State) -> None:
+        """Write one row."""
+        if self._computation is None:
+            self._computation = get_computation(simulation.system)
+        if self._file is None:
+            self._file = self._opened(simulation.currentStep)
+        computation = self._computation
+        conditions = computation.conditions(state)
+        evaluation = computation.evaluate(*computation.geometry(state), conditions)
+        values = [evaluation.parts.get(part, 0.0) for part in PARTS]
+        time = state.getTime().value_in_unit(unit.picosecond)
+        numbers = ",".join(f"{value:.8f}" for value in (*values, evaluation.energy))
+        self._file.write(f"{simulation.currentStep},{time:.6f},{numbers}\n")
+        self._file.flush()
+
+    def _opened(self, step: int) -> TextIO:
+        """The file, with a header and the rows before a step."""
+        header = ",".join(COLUMNS)
+        rows: list[str] = []
+        if self._append and self._path.exists():
+            found, *rows = self._path.read_text(encoding="utf-8").splitlines() or [""]
+            if found != header:
+                expected = f"a table with the columns {header}"
+                raise InputError(describe("file", str(self._path), expected))
+        complete = [row for row in rows if row.count(",") == len(COLUMNS) - 1]
+        kept = [row for row in complete if int(row.split(",")[0]) < step]
+        handle = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
+        handle.write("\n".join([header, *kept]) + "\n")
+        return handle
+
+    def close(self) -> None:
+        """Close the file; a later report opens it again to append."""
+        if self._file is not None:
+            self._file.close()
+            self._file, self._append = None, True
