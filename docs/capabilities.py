@@ -64,7 +64,8 @@ FEATURES: dict[str, Feature] = {
     "field": Feature(
         "Uniform electric field (`electric_field`)",
         {},
-        note="of isolated structures, and along the normal of slabs; it can be switched through "
+        note="of isolated structures, along the normal of slabs, and on whole groups of atoms with "
+        "charges that are held (not in TorchForces and exported files); it can be switched through "
         "parameters of the Context with a PythonForce, and is fixed in TorchForces and exported "
         "files",
     ),

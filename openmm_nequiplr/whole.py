@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .errors import InputError, describe
+
 
 class WholeMolecules:
     """Moves atoms by lattice vectors so that what is near in the lattice is near in space.
@@ -41,6 +43,55 @@ class WholeMolecules:
         return _joined(positions, cell, self._tree)[0]
 
 
+class WholeGroups:
+    """Moves atoms by lattice vectors so that each group of atoms is in one piece.
+
+    Atoms are joined along the minimum spanning tree of the shortest distances in their group. The
+    trees of a first structure are kept, so that along a trajectory every group stays what it was,
+    also where it stretches; they are found anew once an edge is longer than half the cell.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (N,)
+        Group of each atom.
+    """
+
+    def __init__(self, groups: np.ndarray) -> None:
+        self._members = [np.flatnonzero(groups == k) for k in np.unique(groups)]
+        self._tree: list[tuple[int, int]] | None = None
+
+    def __call__(self, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
+        """Positions at the images that belong together, with that of the first atom of each group.
+
+        Parameters
+        ----------
+        positions : numpy.ndarray, shape (N, 3), Å
+        cell : numpy.ndarray, shape (3, 3), Å
+            Rows are lattice vectors.
+
+        Raises
+        ------
+        InputError
+            If a group reaches its own images, or nearly so.
+        """
+        cell = _reduced(cell)
+        if self._tree is not None:
+            joined, longest = _joined(positions, cell, self._tree)
+            if longest < 0.5 / np.linalg.norm(np.linalg.inv(cell), axis=0).max():
+                return joined
+        self._tree = []
+        for number, members in enumerate(self._members):
+            own = positions[members]
+            tree = _spanning_tree(own, cell)
+            joined, longest = _joined(own, cell, tree)
+            if not _unambiguous(joined, cell, longest):
+                got = f"group {number} of {len(members)} atoms, which reaches its own images"
+                expected = "groups of atoms that are in one piece, for a field in a cell"
+                raise InputError(describe("charge_groups", got, expected))
+            self._tree += [(int(members[a]), int(members[b])) for a, b in tree]
+        return _joined(positions, cell, self._tree)[0]
+
+
 def _reduced(cell: np.ndarray) -> np.ndarray:
     """Short vectors of the same lattice, for which rounding finds the shortest images."""
     products = np.abs(cell @ cell.T)
@@ -63,6 +114,8 @@ def _joined(
     positions: np.ndarray, cell: np.ndarray, tree: list[tuple[int, int]]
 ) -> tuple[np.ndarray, float]:
     """Positions along the edges (parent, child) of a tree, and its longest edge, Å."""
+    if not tree:
+        return positions, 0.0
     parents, children = np.array(tree).T
     steps = _nearest(positions[children] - positions[parents], cell)
     joined = positions.copy()

@@ -19,7 +19,7 @@ from ..graph import AtomicGraph
 from ..lattice import reduced
 from ..neighbors import cell_heights
 from ..verlet import VerletList
-from ..whole import WholeMolecules
+from ..whole import WholeGroups, WholeMolecules
 from .config import ModelConfig
 
 #: Atoms that are nearer (Å) stand for a mistake, not for a structure.
@@ -103,7 +103,8 @@ def build_graph(
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
     electric_field : sequence of 3 float, optional, V/Å
-        Uniform field outside; of isolated structures, and along the normal of slabs.
+        Uniform field outside; of isolated structures, along the normal of slabs, and where the
+        charges of groups are held, which are then made whole.
     charge_groups : sequence of N int, or sequence of sequences of int, optional
         Groups of atoms whose charges are held: a label for each atom, or lists of the indices of
         atoms, where those in no list form one more group.
@@ -219,9 +220,11 @@ class GraphBuilder:
         if held is not None and not config.equilibration:
             got = f"{len(held.charges)} groups"
             raise InputError(describe("charge_groups", got, "None for a model without charges"))
+        self._whole_groups: WholeGroups | None = None
         self._groups: torch.Tensor | None = None
         self._group_charges: torch.Tensor | None = None
         if held is not None:
+            self._whole_groups = WholeGroups(held.groups)
             self._groups, self._group_charges = (torch.from_numpy(x) for x in held)
             self._groups = self._groups.to(device)
         self._moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -255,9 +258,10 @@ class GraphBuilder:
         slab = self.pbc == SLAB
         field = None
         if electric_field is not None:
-            field = check_field(
-                self.config, self.periodic, electric_field, box[2] if slab else None
-            )
+            between = self.periodic and self._whole_groups is None
+            field = check_field(self.config, between, electric_field, box[2] if slab else None)
+            if self.periodic and self._whole_groups is not None and field.any():
+                points = self._whole_groups(points, box)
         points = self._slab(points, box) if slab else points
         searches = self.neighbors.searches
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
@@ -353,6 +357,8 @@ def check_field(
     ----------
     config : ModelConfig
     periodic : bool
+        Whether charge flows across the faces of a cell: there is one, and no groups of atoms whose
+        charges are held.
     field : sequence of 3 float, V/Å
     normal : sequence of 3 float, optional
         Normal of a slab, of any length; no charge crosses the faces of the cell along it.
@@ -375,8 +381,9 @@ def check_field(
         across = values - (values @ unit) * unit
     if periodic and (np.abs(across) > 1e-9 * np.abs(values).max()).any():
         expected = (
-            "None for a periodic structure: charge flows across the faces of its cell, and has no "
-            "energy in a uniform field there"
+            "None for a periodic structure, unless the charges of groups are held and this is no "
+            "TorchScript graph: charge flows across the faces of its cell, and has no energy in a "
+            "uniform field there"
         )
         if normal is not None:
             expected = (

@@ -178,7 +178,8 @@ def computation_settings(
     )
     if settings.field_at_start is not None:
         normal = (0.0, 0.0, 1.0) if settings.slab else None
-        check_field(model.config, settings.periodic, settings.field_at_start, normal)
+        between = settings.periodic and settings.charge_groups is None
+        check_field(model.config, between, settings.field_at_start, normal)
     if settings.long_range == "openmm":  # fail now rather than at the first step
         settings.delegated_sum()
         if box is not None:

@@ -189,3 +189,69 @@ def test_atoms_in_no_list_are_one_more_group(make_model, molecule):
     assert same.group_charges.tolist() == [-0.5, 1.5]
     whole = model.build_graph(molecule.numbers, molecule.positions, charge_groups=[range(7)])
     assert whole.charge_groups is None
+
+
+POINTS = np.array([[0, 0, 0], [2.3, 0, 0], [6.5, 0.2, 0], [8.3, 0, 0.3], [8.3, 2.0, 0]])
+
+
+def in_a_box(edge=12.0):
+    """NaCl and NaOCl in a triclinic cell, atoms of both at other images."""
+    cell = edge * np.array([[1.0, 0.0, 0.0], [0.2, 1.0, 0.0], [-0.1, 0.15, 1.0]])
+    atoms = Atoms("NaClNaOCl", POINTS, cell=cell, pbc=True)
+    atoms.positions[[1, 3]] += [cell[0] - cell[2], -cell[1]]
+    return atoms
+
+
+PAIR = {"groups": [0, 0, 1, 1, 1], "charges": [0.0, 0.0]}
+
+
+@pytest.mark.parametrize("solver", ["dense", "iterative"])
+def test_field_on_whole_groups_in_a_cell(model, solver):
+    """Forces and stress; images do not matter to neutral groups."""
+    atoms, exact = in_a_box(), {"solver": solver, "charge_tolerance": 1e-10}
+    evaluator = Evaluator(copy.deepcopy(model), **exact)
+    found = evaluator(graph_of(model, atoms, None, FIELD, **PAIR), compute_stress=True)
+    other = atoms.copy()
+    other.positions[[0, 4]] += atoms.cell.array[[1, 2]]
+    again = Evaluator(copy.deepcopy(model), **exact)(graph_of(model, other, None, FIELD, **PAIR))
+    assert again.energy == pytest.approx(found.energy, abs=1e-9)
+    np.testing.assert_allclose(again.forces, found.forces, atol=1e-7)
+    rng, step = np.random.default_rng(1), 1e-4
+    for _ in range(3):
+        direction, strain = rng.normal(size=atoms.positions.shape), rng.normal(size=(3, 3))
+        strain = 0.5 * (strain + strain.T)
+        moved, strained = [], []
+        for sign in (1.0, -1.0):
+            points = atoms.positions + sign * step * direction
+            moved.append(evaluator(graph_of(model, atoms, points, FIELD, **PAIR), False).energy)
+            cell = atoms.copy()
+            cell.set_cell(atoms.cell.array @ (np.eye(3) + sign * step * strain), scale_atoms=True)
+            strained.append(evaluator(graph_of(model, cell, None, FIELD, **PAIR), False).energy)
+        slope = np.vdot(found.forces, direction)
+        assert (moved[1] - moved[0]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+        slope = np.vdot(found.stress, strain) * atoms.get_volume()
+        assert (strained[0] - strained[1]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+def test_field_in_a_large_cell_is_that_of_free_space(make_model):
+    """But for the field of the images, which falls off with the volume."""
+    model = make_model()
+    free = in_a_box()
+    free.positions, free.pbc = POINTS, False
+    expected = Evaluator(model)(graph_of(model, free, None, FIELD, **PAIR)).charges
+    errors = []
+    for edge in (60.0, 120.0):
+        graph = graph_of(model, in_a_box(edge), None, FIELD, **PAIR)
+        errors.append(np.abs(Evaluator(model)(graph).charges - expected).max())
+    assert errors[0] < 1e-3
+    assert errors[0] / errors[1] == pytest.approx(8.0, rel=0.05)
+    without = Evaluator(model)(graph_of(model, free, **PAIR)).charges
+    assert np.abs(expected - without).max() > 0.02
+
+
+def test_field_on_groups_that_reach_their_images(make_model, crystal):
+    model = make_model()
+    with pytest.raises(InputError, match="charge_groups: .*group 0 of 5 atoms, which reaches its"):
+        graph_of(model, crystal, None, FIELD, [0, 0, 0, 0, 0, 1], [0.0, 0.0])
+    with pytest.raises(InputError, match="electric_field: .*unless the charges of groups"):
+        graph_of(model, crystal, None, FIELD, None, 0.0)

@@ -12,20 +12,28 @@ from ase import Atoms
 from ase.io import read
 from openmm import app, unit
 
-from openmm_nequiplr import NequIPLRCalculator, create_system
+from openmm_nequiplr import NequIPLRCalculator, create_system, export_torch_force
 from openmm_nequiplr.analysis import recompute
 from openmm_nequiplr.cli import main
 from openmm_nequiplr.errors import InputError, NequIPLRWarning
 from openmm_nequiplr.simulation import (
     create_force,
     current_evaluation,
+    from_atoms,
     get_computation,
     load_charges,
     load_system,
     save_system,
 )
 
-from .twins import context_of, copy_of, energy_of, evaluate_eagerly
+from .twins import (
+    context_of,
+    copy_of,
+    energy_and_forces,
+    energy_of,
+    evaluate_eagerly,
+    relative,
+)
 
 BONDS = [(4, 1), (1, 6), (0, 5), (5, 3)]  # Cl₂ and two more, NaOCl; the Na with index 2 is alone
 SYMBOLS = ["Na", "Cl", "Na", "Cl", "O", "O", "Cl"]
@@ -220,3 +228,27 @@ def test_export_command(tiny_model, tmp_path, capsys):
     assert "in 2 groups" in capsys.readouterr().err
     charges = torch.jit.load(output).evaluate(torch.from_numpy(atoms.positions), None)[2]
     np.testing.assert_allclose([charges[:2].sum(), charges[2:].sum()], 0.0, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")
+def test_field_on_molecules_in_a_box(tiny_model, rng):
+    """A PythonForce makes them whole; forces are those of the energy, with OpenMM's mesh too."""
+    atoms, given = two_molecules(12.0), {"charge_groups": ((0, 1),), "group_charges": (0, 0)}
+    start = from_atoms(atoms)
+    options = {"electric_field": (2.0, -1.0, 3.0), "total_charge": 0, **given}
+    for long_range, limit in (("graph", 1e-6), ("openmm", 1e-4)):
+        system = create_system(start.topology, tiny_model, long_range=long_range, **options)
+        context = context_of(system, start.positions)
+        forces = energy_and_forces(context)[1]
+        found, expected = [], []
+        for _ in range(4):
+            direction = rng.normal(size=forces.shape)
+            energies = []
+            for sign in (-1.0, 1.0):
+                context.setPositions(start.positions + sign * 5e-6 * direction)
+                energies.append(energy_and_forces(context)[0])
+            found.append(np.vdot(forces, direction))
+            expected.append((energies[0] - energies[1]) / 1e-5)
+        assert relative(np.array(found), np.array(expected)) < limit
+    with pytest.raises(InputError, match="electric_field: .*TorchScript"):
+        export_torch_force(tiny_model, start.topology, "none.pt", **options)
