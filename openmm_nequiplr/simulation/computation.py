@@ -158,7 +158,7 @@ class Computation:
         try:
             values = state.getParameters()
             return {name: values[name] for name in names}
-        except (openmm.OpenMMException, KeyError):
+        except (openmm.OpenMMException, LookupError):
             return {}
 
     def conditions(self, state: openmm.State) -> Conditions:
