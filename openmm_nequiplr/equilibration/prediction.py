@@ -40,8 +40,8 @@ class ChargePredictor(torch.nn.Module):
         super().__init__()
         if degree < 0:
             raise InputError(describe("degree", degree, "at least 0"))
-        #: Number of solutions at hand; of iterations that the next one may take, and the last took.
-        self.solutions, self.expected, self.iterations = 0, 0, 0
+        #: Number of solutions at hand, and of iterations that the next one may take.
+        self.solutions, self.expected = 0, 0
         self.degree, self.prior = degree, _PRIOR
         # x, and ∇x to ∇^degree x there and at the solution before, shape (degree, N)
         nothing = torch.zeros(0, dtype=torch.float64)
@@ -95,7 +95,7 @@ class ChargePredictor(torch.nn.Module):
 
     def report(self, iterations: int) -> None:
         """Tell how many iterations a solve took from the guess."""
-        self.expected, self.iterations = max(iterations, self.iterations), iterations
+        self.expected = max(iterations, 1)
 
     def reset(self) -> None:
         """Forget all solutions."""

@@ -122,6 +122,24 @@ def test_residual_and_multiplier_are_those_of_the_dense_solver(rng):
     assert 0 < result.residual < 1e-8
 
 
+@pytest.mark.parametrize("unwatched", [1, 4, 30])
+def test_iterations_that_are_not_watched_do_no_harm(rng, unwatched):
+    """As on a GPU: the same number is needed, also where the residual vanishes on the way."""
+    crystal = RockSalt(rng, (2, 2, 3))
+    operator, total = crystal.mesh()[0], torch.tensor(0.0, dtype=torch.float64)
+    solver = crystal.solver(operator, tolerance=1e-6)
+    watched = solver.solve(crystal.chi, total)
+    solver.unwatched = unwatched
+    result = solver.solve(crystal.chi, total)
+    assert result.iterations == watched.iterations
+    torch.testing.assert_close(result.charges, watched.charges, rtol=0, atol=1e-5)
+    product = operator.potential(result.charges) + crystal.hardness * result.charges
+    torch.testing.assert_close(result.gradient, product + crystal.chi, rtol=0, atol=1e-9)
+    nothing = solver.solve(0.0 * crystal.chi, total)
+    assert nothing.iterations == 0
+    assert not nothing.charges.any()
+
+
 @pytest.mark.parametrize("total", [0.0, 2.0])
 def test_gradient_and_field_are_those_of_the_charges(rng, total):
     """They are combined out of those of the iterations; also without any."""

@@ -119,3 +119,11 @@ def test_scripted_predictor_is_the_same():
     for step in range(8):
         charges = trajectory(0.3 * step)
         assert torch.equal(scripted(charges), eager(charges))
+
+
+def test_as_many_iterations_are_expected_as_there_were():
+    predictor = ChargePredictor()
+    assert predictor.expected == 0
+    for done, expected in ((5, 5), (1, 1), (0, 1)):  # one costs less than another look
+        predictor.report(done)
+        assert predictor.expected == expected
