@@ -175,14 +175,11 @@ class Stored(Sequence[Structure]):
         elements = shard["elements"][begin:end].tolist()
         values: dict[str, Any] = {"symbols": tuple([names[k] for k in elements])}
         for name, per_atom, tail in _LAYOUT:
-            value: Any = None
+            values[name] = None
             if name in shard and name not in self.unknown:
-                value = np.array(shard[name][begin:end] if per_atom else shard[name][row])
-                if np.isnan(value).any():
-                    value = None
-                elif not (per_atom or tail):
-                    value = float(value)
-            values[name] = value
+                value = shard[name][begin:end] if per_atom else shard[name][row]
+                if value.item(0) == value.item(0):  # all are NaN where one is
+                    values[name] = np.array(value) if per_atom or tail else value.item()
         values |= {"pbc": as_pbc(values["pbc"]), "synthetic": bool(values["synthetic"])}
         if values["charge_groups"] is not None:
             _, first = np.unique(values["charge_groups"], return_index=True)
