@@ -26,6 +26,8 @@ INDEX, _VERSION = "index.json", 1
 #: Structures of fewer bytes stay in memory; more of them fill shards of about so many.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
+# The system maps 64 kB of each array about what is read; few of them are large.
+_AROUND = 2.5e5
 #: Types of numbers by the names that safetensors has for them.
 _KINDS = {"F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
 #: Name, whether it has one row per atom (otherwise per structure), shape of a row; NaN is unknown.
@@ -186,7 +188,7 @@ class Stored(Sequence[Structure]):
             values["charge_groups"] = values["charge_groups"].astype(np.int64)
             values["group_charges"] = values["group_charges"][first]
         values["origin"] = shard["origin"][row].tobytes().rstrip(b"\0").decode()
-        self._touched += _BYTES_OF_ATOM * (end - begin)
+        self._touched += _AROUND + _BYTES_OF_ATOM * (end - begin)
         if self._touched > SHARD:  # pages that were read count as memory of the process
             self._open, self._touched = {}, 0.0
         structure = Structure.__new__(Structure)  # it was checked before it was written
