@@ -26,6 +26,8 @@ INDEX, _VERSION = "index.json", 1
 #: Structures of fewer bytes stay in memory; more of them fill shards of about so many.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
+# The system maps 64 kB of each array about what is read; few of them are large.
+_AROUND = 2.5e5
 #: Types of numbers by the names that safetensors has for them.
 _KINDS = {"F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
 #: Name, whether it has one row per atom (otherwise per structure), shape of a row; NaN is unknown.
@@ -175,21 +177,18 @@ class Stored(Sequence[Structure]):
         elements = shard["elements"][begin:end].tolist()
         values: dict[str, Any] = {"symbols": tuple([names[k] for k in elements])}
         for name, per_atom, tail in _LAYOUT:
-            value: Any = None
+            values[name] = None
             if name in shard and name not in self.unknown:
-                value = np.array(shard[name][begin:end] if per_atom else shard[name][row])
-                if np.isnan(value).any():
-                    value = None
-                elif not (per_atom or tail):
-                    value = float(value)
-            values[name] = value
+                value = shard[name][begin:end] if per_atom else shard[name][row]
+                if value.item(0) == value.item(0):  # all are NaN where one is
+                    values[name] = np.array(value) if per_atom or tail else value.item()
         values |= {"pbc": as_pbc(values["pbc"]), "synthetic": bool(values["synthetic"])}
         if values["charge_groups"] is not None:
             _, first = np.unique(values["charge_groups"], return_index=True)
             values["charge_groups"] = values["charge_groups"].astype(np.int64)
             values["group_charges"] = values["group_charges"][first]
         values["origin"] = shard["origin"][row].tobytes().rstrip(b"\0").decode()
-        self._touched += _BYTES_OF_ATOM * (end - begin)
+        self._touched += _AROUND + _BYTES_OF_ATOM * (end - begin)
         if self._touched > SHARD:  # pages that were read count as memory of the process
             self._open, self._touched = {}, 0.0
         structure = Structure.__new__(Structure)  # it was checked before it was written

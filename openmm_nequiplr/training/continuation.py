@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,12 @@ _FREE = frozenset(
 _DATA = ("energy_shifts", "per_species_scales")
 
 
-def digest(structure: Structure) -> str:
-    """A fingerprint of atoms and labels of one structure."""
+def digest(structure: Structure, left_out: Collection[str] = ()) -> str:
+    """A fingerprint of atoms and labels of one structure, without those that are left out."""
     found = hashlib.sha256(" ".join(structure.symbols).encode())
     for each in dataclasses.fields(Structure):
         value = getattr(structure, each.name)
-        if value is not None and each.name not in ("symbols", "origin"):
+        if value is not None and each.name not in ("symbols", "origin", *left_out):
             if each.name == "pbc" and value != SLAB:  # as it was written before there were slabs
                 value = bool(value)
             numbers = np.ascontiguousarray(np.asarray(value, dtype=np.float64))

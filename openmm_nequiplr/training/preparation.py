@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -150,7 +150,7 @@ def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
 
 def place_of(structure: Structure) -> str:
     """What makes two structures the same: atoms, positions, cell and charge."""
-    return digest(replace(structure.without(*LABELS), weight=1.0, synthetic=False))
+    return digest(structure, (*LABELS, "weight", "synthetic"))
 
 
 def has_label(structure: Structure, name: str) -> bool:
