@@ -156,3 +156,24 @@ def test_refusals(make_model, molecule, crystal):
     for arguments in ({"observables": OBSERVABLES}, {"coulomb_scale": 0.5}):
         with pytest.raises(InputError, match="expected one with equilibration"):
             Evaluator(bare)(graph, **arguments)
+
+
+def test_in_a_slab(make_model, molecule):
+    """Images count in the plane, and not along the normal."""
+    model, cell = make_model(), np.diag([9.0, 9.5, 30.0])
+    observables = (GroupCharge((0, 2)), GroupDipole((0.3, 0.0, 1.0), (0, 1, 3)))
+
+    def observed(moved):
+        points = molecule.positions + moved
+        graph = model.build_graph(molecule.numbers, points, cell, (True, True, False))
+        return Evaluator(model).observe(graph, observables)
+
+    found = observed(0.0)
+    for i, b, moved in displacements(len(molecule)):
+        for each, plus, minus in zip(found, observed(moved), observed(-moved), strict=True):
+            slope = (plus.value - minus.value) / (2 * STEP)
+            assert each.gradient[i, b] == pytest.approx(slope, abs=1e-6)
+    image = np.zeros((len(molecule), 3))
+    image[1] = cell[0]
+    for one, other in zip(found, observed(image), strict=True):
+        assert one.value == pytest.approx(other.value, abs=1e-9)
