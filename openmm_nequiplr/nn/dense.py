@@ -103,7 +103,7 @@ class Mixing(torch.nn.Module):
     def _matrices(self) -> list[torch.Tensor]:
         """Of each irrep of the result: rows are channels of the input."""
         if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript passes over this alone)
-            if not self.weight.requires_grad:
+            if not (self.weight.requires_grad or torch.compiler.is_compiling()):
                 return self._frozen_matrices()
         return self._arranged()
 

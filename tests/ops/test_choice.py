@@ -69,3 +69,15 @@ def test_a_convolution_works_without_numba():
     fast, loaded = run(WITHOUT_NUMBA.replace('sys.modules["numba"] = None', ""))
     assert loaded
     assert plain == pytest.approx(fast, rel=1e-12)
+
+
+def test_torch_compile_traces_the_references(make_model):
+    stage = make_model().electronegativity_stage
+    types, ends = torch.arange(3), torch.tensor([[0, 1, 2, 1], [1, 0, 1, 2]])
+    inputs = types, ends, torch.full((4,), 2.0).double(), torch.rand(4, 4).double()
+    try:
+        traced = torch.compile(stage, fullgraph=True, backend="eager")(*inputs)
+    finally:
+        torch._dynamo.reset()
+    for one, other in zip(traced, stage(*inputs), strict=True):
+        torch.testing.assert_close(one, other)
