@@ -10,7 +10,8 @@ from .checking import Say
 from .extxyz import read_extxyz
 from .keys import DataKeys, FoundKeys
 from .runner import read_runner
-from .store import Keep, chained, store_of
+from .sequences import chained
+from .store import Keep, store_of
 from .structure import Structure
 from .units import DataUnits
 

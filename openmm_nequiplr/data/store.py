@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.numpy import save
 
 from ..boundaries import as_pbc
 from ..writing import replace_file
+from .sequences import Selection, selected
 from .structure import Structure
 
 #: Makes a sequence of structures that come one after another: ``list``, or one on disk.
@@ -47,90 +47,6 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("charge_groups", True, ()),
     ("group_charges", True, ()),
 )
-
-
-class Selection(Sequence[Structure]):
-    """Some structures of a longer sequence; none is made before it is asked for.
-
-    Parameters
-    ----------
-    source : sequence of Structure
-    indices : sequence of int
-    change : callable, optional
-        Applied to each structure.
-    """
-
-    def __init__(
-        self,
-        source: Sequence[Structure],
-        indices: Sequence[int] | None = None,
-        change: Callable[[Structure], Structure] | None = None,
-    ) -> None:
-        self._source, self._change = source, change
-        self._indices = np.arange(len(source)) if indices is None else np.array(indices, int)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-    @overload
-    def __getitem__(self, index: slice) -> Selection: ...
-    def __getitem__(self, index: int | slice) -> Structure | Selection:
-        if isinstance(index, slice):
-            return Selection(self._source, self._indices[index].tolist(), self._change)
-        structure = self._source[int(self._indices[index])]
-        return structure if self._change is None else self._change(structure)
-
-
-class Chain(Sequence[Structure]):
-    """Several sequences as one.
-
-    Parameters
-    ----------
-    parts : sequence of sequences of Structure
-    """
-
-    def __init__(self, parts: Iterable[Sequence[Structure]]) -> None:
-        self._parts = [part for part in parts if len(part)]
-        self._starts = np.cumsum([0, *map(len, self._parts)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-    @overload
-    def __getitem__(self, index: slice) -> Selection: ...
-    def __getitem__(self, index: int | slice) -> Structure | Selection:
-        if isinstance(index, slice):
-            return Selection(self, range(len(self))[index])
-        place = range(len(self))[index]
-        part = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return self._parts[part][place - int(self._starts[part])]
-
-
-def selected(
-    structures: Sequence[Structure], change: Callable[[Structure], Structure]
-) -> Sequence[Structure]:
-    """All structures, changed: a list of a list, else when they are asked for."""
-    if isinstance(structures, list):
-        return [change(each) for each in structures]
-    return Selection(structures, change=change)
-
-
-def chosen(structures: Sequence[Structure], indices: Sequence[int]) -> Sequence[Structure]:
-    """Some of the structures: a list of a list, else when they are asked for."""
-    if isinstance(structures, list):
-        return [structures[index] for index in indices]
-    return Selection(structures, indices)
-
-
-def chained(parts: Sequence[Sequence[Structure]]) -> Sequence[Structure]:
-    """All structures of several sequences: a list of lists, else when they are asked for."""
-    if all(isinstance(part, list) for part in parts):
-        return list(itertools.chain(*parts))
-    return Chain(parts)
 
 
 class Stored(Sequence[Structure]):

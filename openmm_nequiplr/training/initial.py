@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..console import say
-from ..data.store import chained
+from ..data.sequences import chained
 from ..data.structure import Structure
 from ..errors import InputError, describe, unknown
 from ..model import ModelConfig, NequIPLRPotential, load_model

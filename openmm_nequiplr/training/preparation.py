@@ -13,8 +13,8 @@ import torch
 from ..data.checking import Say
 from ..data.dataset import GraphDataset
 from ..data.reading import read_structures, unsaid
+from ..data.sequences import chained, chosen, selected
 from ..data.split import Split, random_split
-from ..data.store import chained, chosen, selected
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..data.dataset import GraphDataset
-from ..data.store import chosen
+from ..data.sequences import chosen
 from ..data.structure import Structure
 from ..model import NequIPLRPotential
 from .statistics import fit_energy_shifts

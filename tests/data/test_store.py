@@ -12,7 +12,7 @@ import pytest
 from openmm_nequiplr.data import store
 from openmm_nequiplr.data.keys import DataKeys
 from openmm_nequiplr.data.reading import read_structures
-from openmm_nequiplr.data.store import Selection, Stored, chained, chosen, store_of
+from openmm_nequiplr.data.store import Stored, store_of
 from openmm_nequiplr.data.structure import Structure
 
 FRAMES = 11
@@ -174,19 +174,3 @@ def test_pages_that_were_read_are_given_back(data_file, tmp_path, small_shards):
     for structure in found:
         assert structure.num_atoms
         assert not found._open
-
-
-def test_selections_and_chains(data_file, tmp_path, small_shards):
-    found, _ = read(data_file, tmp_path / "store")
-    listed = list(found)
-    assert isinstance(chosen(found, [4, 1]), Selection)
-    assert_same(chosen(found, [4, 1]), [listed[4], listed[1]])
-    assert chosen(listed, [4, 1]) == [listed[4], listed[1]]
-    both = chained([found, [], listed[:2]])
-    assert_same(both, [*listed, *listed[:2]])
-    assert both[-1].origin == listed[1].origin
-    assert_same(both[FRAMES - 1 :], [listed[-1], *listed[:2]])
-    with pytest.raises(IndexError):
-        both[FRAMES + 2]
-    free = store.selected(found, lambda structure: structure.in_free_space())
-    assert not any(structure.pbc for structure in free)
