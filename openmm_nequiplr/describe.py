@@ -18,6 +18,7 @@ def describe_atoms(
     box: np.ndarray | None,
     assumed: bool = False,
     frozen: int = 0,
+    slab: bool = False,
 ) -> str:
     """Atoms, charge and box, as in ``64 atoms Na32Cl32, charge 0, box 11.3 × 11.3 × 11.3 Å``.
 
@@ -31,6 +32,8 @@ def describe_atoms(
         Whether nothing tells the charge.
     frozen : int
         Number of atoms that are held fixed.
+    slab : bool
+        Whether the box is that of a slab.
     """
     style = "hill" if "C" in symbols else "metal"
     formula = Formula.from_list(list(symbols)).format(style)
@@ -38,7 +41,7 @@ def describe_atoms(
     held = f" ({frozen} held fixed)" if frozen else ""
     sign = f"{charge:+g}" if charge else "0"
     parts = [count + held, f"charge {sign}" + (" (assumed)" if assumed else ""), _box(box)]
-    return ", ".join(parts)
+    return ", ".join(parts) + (" of a slab" if slab else "")
 
 
 def _box(box: np.ndarray | None) -> str:

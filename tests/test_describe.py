@@ -16,6 +16,7 @@ def test_atoms_charge_and_box():
     assert describe_atoms(salt, 0.0, box) == "64 atoms Na32Cl32, charge 0, box 11.3 × 11.3 × 11.3 Å"
     found = describe_atoms(["C", "H", "H"], -1.0, None, assumed=True, frozen=2)
     assert found == "3 atoms CH2 (2 held fixed), charge -1 (assumed), no box"
+    assert describe_atoms(["O"], 0.0, box, slab=True).endswith("11.3 Å of a slab")
     box[1, 0] = 2.0
     assert describe_atoms(["O"], 1.0, box).endswith("11.3 × 11.5 × 11.3 Å (90.0°, 90.0°, 79.9°)")
 

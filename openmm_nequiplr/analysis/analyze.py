@@ -169,7 +169,8 @@ def _headline(
     first = next(source.frames(), None)
     box = None if first is None else first.cell
     told = source.total_charge if total_charge is None else total_charge
-    atoms = describe_atoms(source.symbols, told or 0.0, box, told is None)
+    slab = first is not None and first.slab
+    atoms = describe_atoms(source.symbols, told or 0.0, box, told is None, slab=slab)
     if first is not None and first.electric_field is not None:
         atoms += describe_field(ANGSTROM_PER_NM * first.electric_field)
     atoms += describe_groups(source.group_charges)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import openmm
 from openmm import app, unit
 
+from ..describe import counted
 from ..errors import InputError, describe, notify
 from ..fragments import (
     MOLECULES,
@@ -31,10 +34,13 @@ def plain_groups(groups: Any) -> Any:
     """
     if groups is None or (isinstance(groups, str) and groups == MOLECULES):
         return groups
+    expected = f"{MOLECULES!r}, a label for each atom, or lists of the indices of atoms"
     if isinstance(groups, str | bytes) or not isinstance(groups, Iterable):
-        expected = f"{MOLECULES!r}, a label for each atom, or lists of the indices of atoms"
         raise InputError(describe("charge_groups", groups, expected))
-    return tuple(tuple(g) if isinstance(g, Iterable) else _plain(g) for g in groups)
+    found = tuple(tuple(g) if isinstance(g, Iterable) else _plain(g) for g in groups)
+    if len({isinstance(each, tuple) for each in found}) > 1:
+        raise InputError(describe("charge_groups", found, expected))
+    return found
 
 
 def plain_charges(charges: Any) -> Any:
@@ -131,20 +137,65 @@ def _bonded(topology: app.Topology, place: dict[int, int]) -> np.ndarray:
     return joined_by_bonds(len(place), first, second)
 
 
+def join_links(
+    topology: app.Topology, system: openmm.System, chosen: Sequence[int], groups: Any
+) -> tuple[app.Topology, Any]:
+    """Let link atoms be in the charge groups of the atoms that they cap.
+
+    Returns
+    -------
+    topology : openmm.app.Topology
+        With bonds between them, for groups that are molecules.
+    groups
+        With the link atoms, where these are labels or lists of atoms.
+
+    Raises
+    ------
+    InputError
+        If these are no groups.
+    """
+    among, hosts, groups = set(chosen), {}, plain_groups(groups)
+    for index in filter(system.isVirtualSite, chosen):
+        site = system.getVirtualSite(index)
+        particles = map(site.getParticle, range(site.getNumParticles()))
+        hosts[index] = next(particle for particle in particles if particle in among)
+    if not hosts:
+        return topology, groups
+    if isinstance(groups, str):
+        topology = copy.deepcopy(topology)
+        atoms = list(topology.atoms())
+        for link, host in hosts.items():
+            topology.addBond(atoms[link], atoms[host])
+        return topology, groups
+    if groups and not isinstance(groups[0], tuple):
+        own = [index for index in chosen if index not in hosts]
+        if len(groups) != len(own):
+            expected = f"a label for each of {len(own)} atoms, or lists of their indices"
+            raise InputError(describe("charge_groups", f"{len(groups)} labels", expected))
+        labels = dict(zip(own, groups, strict=True))
+        return topology, [labels[hosts.get(index, index)] for index in chosen]
+    joined = [[*each, *(a for a, host in hosts.items() if host in each)] for each in groups]
+    return topology, joined
+
+
 def structure_groups(
     structure: SimulationStructure, groups: Any, charges: Any, total_charge: float | None
 ) -> Fragments | None:
-    """:func:`topology_groups` of a structure; where it has no bonds, these are found by distance.
+    """:func:`topology_groups` of a structure, by default of the groups that it tells.
 
-    What was found is said.
+    Where it has no bonds, these are found by distance, and what was found is said.
     """
     topology = structure.topology
+    if groups is None and structure.charge_groups is not None:
+        groups = structure.charge_groups
+        charges = structure.group_charges if charges is None else charges
     if isinstance(groups, str) and topology.getNumBonds() == 0:
         numbers = np.array([atom.element.atomic_number for atom in topology.atoms()])
         box = None if structure.box is None else structure.box * ANGSTROM_PER_NM
         groups = nearby_molecules(numbers, structure.positions * ANGSTROM_PER_NM, box)
+        count = counted(int(groups.max()) + 1, "molecule")
         notify(
-            f"charge_groups: {int(groups.max()) + 1} molecules, found by the distances of atoms, "
+            f"charge_groups: {count}, found by the distances of atoms, "
             "as the structure has no bonds"
         )
     return topology_groups(topology, None, groups, charges, total_charge)

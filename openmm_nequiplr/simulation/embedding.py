@@ -203,35 +203,6 @@ def with_box(topology: app.Topology, system: openmm.System) -> app.Topology:
     return periodic
 
 
-def join_links(
-    topology: app.Topology, system: openmm.System, chosen: Sequence[int], groups: Any
-) -> tuple[app.Topology, Any]:
-    """Let link atoms be in the charge groups of the atoms that they cap.
-
-    Returns
-    -------
-    topology : openmm.app.Topology
-        With bonds between them, for groups that are molecules.
-    groups
-        With the link atoms, where these are lists of atoms.
-    """
-    among, hosts = set(chosen), {}
-    for index in filter(system.isVirtualSite, chosen):
-        site = system.getVirtualSite(index)
-        particles = map(site.getParticle, range(site.getNumParticles()))
-        hosts[index] = next(particle for particle in particles if particle in among)
-    if not hosts:
-        return topology, groups
-    if isinstance(groups, str):
-        topology = copy.deepcopy(topology)
-        atoms = list(topology.atoms())
-        for link, host in hosts.items():
-            topology.addBond(atoms[link], atoms[host])
-        return topology, groups
-    joined = [[*each, *(a for a, host in hosts.items() if host in each)] for each in groups]
-    return topology, joined
-
-
 def _checked_box(topology: app.Topology, system: openmm.System) -> app.Topology:
     nonbonded = (openmm.NonbondedForce, openmm.CustomNonbondedForce)
     if (

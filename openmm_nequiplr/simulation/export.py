@@ -153,7 +153,8 @@ def export_structure(
     )
     box = None if start.box is None else start.box * ANGSTROM_PER_NM
     periodic = loaded.config.sees_images(box is not None)
-    atoms = describe_atoms(element_symbols(start.topology), total_charge, box, assumed)
+    symbols, slab = element_symbols(start.topology), options["slab"]
+    atoms = describe_atoms(symbols, total_charge, box, assumed, slab=slab)
     charges = describe_charges(loaded.config, start.num_atoms, periodic, SolverOptions(solver))
     atoms += describe_groups(None if held is None else held.charges)
     return f"{atoms}, {charges}"

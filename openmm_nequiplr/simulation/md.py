@@ -205,6 +205,7 @@ def _headline(
         None if structure.box is None else structure.box * ANGSTROM_PER_NM,
         assumed,
         int(structure.frozen.sum()),
+        settings.slab,
     )
     charges = describe_charges(
         model.config,

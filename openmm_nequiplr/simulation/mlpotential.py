@@ -17,7 +17,8 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from ..errors import InputError, describe, unknown
 from ..model import NequIPLRPotential
-from .embedding import EMBEDDING_OPTIONS, EMBEDDINGS, create_mixed_system, join_links, with_box
+from .charge_groups import join_links
+from .embedding import EMBEDDING_OPTIONS, EMBEDDINGS, create_mixed_system, with_box
 from .settings import ForceOptions, as_model
 from .system import create_force
 

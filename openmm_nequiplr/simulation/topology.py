@@ -10,6 +10,7 @@ from openmm import app, unit
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab
 from ..errors import InputError, describe, notify
+from ..fragments import Fragments, read_groups, told_groups
 from ..total_charge import told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
@@ -44,6 +45,10 @@ class SimulationStructure:
     slab : bool
         Whether the structure is a slab; hand it over as the argument of
         :func:`~openmm_nequiplr.create_system` of that name.
+    charge_groups : numpy.ndarray, int64, shape (N,), optional
+    group_charges : numpy.ndarray, shape (F,), e, optional
+        Groups of atoms whose charges are held, as far as the structure tells them; hand them over
+        under the same names.
     """
 
     topology: app.Topology
@@ -55,6 +60,8 @@ class SimulationStructure:
     charge_given: bool = False
     constraints: tuple[str, ...] = ()
     slab: bool = False
+    charge_groups: np.ndarray | None = None
+    group_charges: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.masses is None:
@@ -129,6 +136,7 @@ def from_atoms(atoms: Any) -> SimulationStructure:
         topology.setPeriodicBoxVectors(unit.Quantity(box, unit.nanometer))
         say_turned(np.array(atoms.cell), rotation)
     charge = told_charge(atoms)
+    held = _told_groups(atoms, charge)
     masses, constraints = _masses(atoms, element_masses(topology))
     return SimulationStructure(
         topology,
@@ -140,7 +148,20 @@ def from_atoms(atoms: Any) -> SimulationStructure:
         charge is not None,
         constraints,
         pbc == SLAB,
+        *(held or (None, None)),
     )
+
+
+def _told_groups(atoms: Any, charge: float | None) -> Fragments | None:
+    """Charge groups that a structure tells."""
+    groups, charges = told_groups(atoms)
+    if groups is None:
+        return None
+    notify(
+        "structure: it has charge groups; nequiplr md and nequiplr export go by them, "
+        "create_system and create_force take charge_groups and group_charges"
+    )
+    return read_groups(len(atoms.symbols), groups, charges, charge)
 
 
 def say_turned(cell: np.ndarray, rotation: np.ndarray) -> None:

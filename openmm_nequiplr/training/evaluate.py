@@ -249,7 +249,7 @@ def _reference_values(name: str, data: Sequence[Structure], model: NequIPLRPoten
         return np.array([(s.energy - sum(own[e] for e in s.symbols)) / s.num_atoms for s in known])
     # dipoles are compared where there is no cell, stress where there is one
     unlike = {"dipole": True, "stress": False}.get(name)
-    labels = [getattr(s, name) for s in data if s.pbc != unlike]
+    labels = [getattr(s, name) for s in data if bool(s.pbc) != unlike]
     return np.concatenate([np.ravel(values) for values in labels if values is not None])
 
 

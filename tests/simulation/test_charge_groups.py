@@ -106,6 +106,7 @@ def test_what_is_refused(tiny_model, make_model, topology):
     refused = [
         ({"charge_groups": "residues"}, "'molecules', a label"),
         ({"charge_groups": 3}, "'molecules', a label"),
+        ({"charge_groups": [[0, 1], 2]}, "'molecules', a label"),
         ({"charge_groups": [[0, 9]]}, "indices of atoms that the model acts on"),
         ({"charge_groups": [[0, 1]], "group_charges": {"Xe": 1}}, formula),
         ({"charge_groups": [[0, 1]], "group_charges": [1.0, 0.0, 0.0]}, "one for each of 2 groups"),
@@ -208,6 +209,10 @@ def test_md_command_its_restart_and_the_analysis(inputs, tiny_model, tmp_path, c
     last = read(output / "final.extxyz")
     found = recompute(model, [last]).charges[0]
     np.testing.assert_allclose(np.bincount([0, 0, 1, 1, 1], found), [0.5, 0.0], atol=1e-10)
+    further = ["--steps", "1", "--output", str(tmp_path / "further")]
+    assert main(["md", model, str(output / "final.extxyz"), *further]) == 0
+    assert "in 2 groups" in capsys.readouterr().out  # as the file tells
+    assert json.loads((tmp_path / "further/run.json").read_text())["group_charges"] == [0.5, 0.0]
     with pytest.raises(SystemExit):
         main([*arguments[:-1], "ClNa"])
     assert "--group-charges: expected NAME=E, got ClNa" in capsys.readouterr().err

@@ -296,7 +296,11 @@ def test_a_barostat_changes_the_box(simulated):
     assert state.getPotentialEnergy()._value == pytest.approx(energy, abs=1e-4)
 
 
-@pytest.mark.parametrize("groups", ["molecules", [[0, 1, 2], [3, 4, 5]]], ids=["bonds", "lists"])
+@pytest.mark.parametrize(
+    "groups",
+    ["molecules", [[0, 1, 2], [3, 4, 5]], [0, 0, 0, 1, 1, 1]],
+    ids=["bonds", "lists", "labels"],
+)
 def test_link_atoms_are_in_the_charge_groups_of_what_they_cap(make_model, groups):
     mixed = chain_of(["C"] * 7, 0.14, EDGE * np.eye(3))
     topology = mixed.topology()
