@@ -26,8 +26,8 @@ INDEX, _VERSION = "index.json", 1
 #: Structures of fewer bytes stay in memory; more of them fill shards of about so many.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
-# The system maps 64 kB of each array about what is read; few of them are large.
-_AROUND = 2.5e5
+# What comes into memory with a structure: the system maps much around what is read of each array.
+_AROUND = 2e6
 #: Types of numbers by the names that safetensors has for them.
 _KINDS = {"F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
 #: Name, whether it has one row per atom (otherwise per structure), shape of a row; NaN is unknown.
