@@ -213,6 +213,8 @@ def test_bad_structures(make_model, molecule, crystal):
     with pytest.raises(InputError, match="positions: expected finite"):
         model.build_graph(["Na"], np.full((1, 3), np.nan))
     with pytest.raises(InputError, match="pbc: expected periodic in all"):
+        model.build_graph(crystal.numbers, crystal.positions, crystal.cell, (True, False, False))
+    with pytest.raises(BoxError, match="cell of a slab: expected a third vector perpendicular"):
         model.build_graph(crystal.numbers, crystal.positions, crystal.cell, (True, True, False))
     with pytest.raises(InputError, match="cell"):
         model.build_graph(["Na"], np.zeros((1, 3)), None, True)
