@@ -61,7 +61,8 @@ def describe_field(field: Sequence[float] | np.ndarray) -> str:
 
 def describe_groups(charges: Sequence[float] | np.ndarray | None) -> str:
     """Charges of groups that are held, behind the words of :func:`describe_atoms`."""
-    return "" if charges is None else f" in {len(charges)} groups with charges of their own"
+    several = charges is not None and len(charges) > 1
+    return f" in {len(charges)} groups with charges of their own" if several else ""
 
 
 def describe_charges(

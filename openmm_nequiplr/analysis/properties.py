@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ..boundaries import BULK, FREE, SLAB
+from ..boundaries import BULK, FREE, SLAB, whole_slab
 from ..errors import InputError, NequIPLRError, describe
 from ..lattice import continued
 from ..model import NequIPLRPotential, load_model
@@ -179,9 +180,9 @@ def recompute(
     Cells that differ by the choice of the basis (a flexible box that was reduced) are one lattice.
     Other images in the first frame shift the dipole by lattice vectors times charges, and since
     charges vary in time, the changes of the dipole depend on that choice as well. Free of it are
-    isolated molecules, if the first frame holds them whole and neutral, and the component across
-    the vacuum of a slab, if the first frame has all of the slab on one side. For a charged system
-    the dipole depends on the origin.
+    isolated molecules, if the first frame holds them whole and neutral, and the component along
+    the normal of a slab, which is taken in one piece. For a charged system the dipole depends on
+    the origin.
 
     Raises
     ------
@@ -325,9 +326,13 @@ class _Results:
     def _followed(self, frame: Frame) -> np.ndarray:
         """Positions at the images that continue those of the frame before, shape (N, 3), Å."""
         last, last_cell = self._last or (None, None)
+        positions = frame.positions
+        if frame.slab and frame.cell is not None:
+            points, cell = map(torch.from_numpy, (positions, frame.cell))
+            positions = whole_slab(points.double(), cell.double())[0].numpy()
         if last is None or last_cell is None or frame.cell is None:
-            return frame.positions
-        return continued(frame.positions, frame.cell, last, last_cell)
+            return positions
+        return continued(positions, frame.cell, last, last_cell)
 
     def add(self, frame: Frame, evaluation: Evaluation, response: Response | None) -> None:
         """Append one frame."""

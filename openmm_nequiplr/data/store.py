@@ -22,7 +22,7 @@ Keep = Callable[[Iterable[Structure]], Sequence[Structure]]
 #: Takes a line.
 Say = Callable[[str], None]
 
-INDEX, _VERSION = "index.json", 1
+INDEX, _VERSION = "index.json", 2
 #: Structures of fewer bytes stay in memory; more of them fill shards of about so many.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
@@ -254,7 +254,8 @@ def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
                 else np.asarray(value, dtype=np.float64).reshape(-1, *tail)
                 for value, count in zip(values, counts, strict=True)
             ]
-            arrays[name] = np.concatenate(rows)
+            # safetensors writes the memory as it lies, and files of ASE give transposed arrays
+            arrays[name] = np.ascontiguousarray(np.concatenate(rows))
     return arrays
 
 

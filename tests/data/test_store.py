@@ -84,6 +84,26 @@ def test_many_structures_are_kept_on_disk_and_are_the_same(data_file, tmp_path, 
     assert_same(pickle.loads(pickle.dumps(found)), expected)
 
 
+def test_forces_that_ase_hands_over_transposed(tmp_path, rng, small_shards):
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    sites = 2.0 * np.eye(4, 3)
+    frames = [Atoms("OHHNa", sites + 0.1 * rng.random((4, 3))) for _ in range(FRAMES)]
+    for atoms in frames:
+        forces = rng.normal(size=(4, 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=forces)
+    write(tmp_path / "data.extxyz", frames)
+    expected = read_structures(tmp_path / "data.extxyz", say=str)
+    found, _ = read(tmp_path / "data.extxyz", tmp_path / "store")
+    assert isinstance(found, Stored)
+    assert_same(found, expected)
+    transposed = dataclasses.replace(expected[0], forces=np.asfortranarray(expected[0].forces))
+    stored = store._arrays([transposed])
+    assert all(values.flags.c_contiguous for values in stored.values())
+
+
 def test_all_of_a_structure_is_kept():
     names = {each.name for each in dataclasses.fields(Structure)}
     assert names == {name for name, _, _ in store._LAYOUT} | {"symbols", "origin"}
