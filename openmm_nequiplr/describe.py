@@ -61,8 +61,9 @@ def describe_field(field: Sequence[float] | np.ndarray) -> str:
 
 def describe_groups(charges: Sequence[float] | np.ndarray | None) -> str:
     """Charges of groups that are held, behind the words of :func:`describe_atoms`."""
-    several = charges is not None and len(charges) > 1
-    return f" in {len(charges)} groups with charges of their own" if several else ""
+    if charges is None or len(charges) == 1:
+        return ""
+    return f" in {len(charges)} groups with charges of their own"
 
 
 def describe_charges(
