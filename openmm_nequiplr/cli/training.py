@@ -28,7 +28,10 @@ _TRAIN_CONFIG = (
 )
 
 
-_KEYS = ("energy", "forces", "charges", "dipole", "stress", "total-charge", "electric-field")
+_KEYS = (
+    "energy", "forces", "charges", "dipole", "stress", "total-charge", "electric-field",
+    "charge-groups", "group-charges",
+)  # fmt: skip
 
 
 def init_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,21 @@ from .e3 import Activation, o3
 from .tensor_product import channels
 
 
+class _FrozenMatrices:
+    """Matrices of weights that ask for no gradient; it knows when they change."""
+
+    def __init__(self, weight: torch.Tensor, matrices: list[torch.Tensor]) -> None:
+        self._weight, self._version, self.matrices = weight, weight._version, matrices
+
+    def of(self, weight: torch.Tensor) -> bool:
+        """Whether they are those of these weights as they are now."""
+        return self._weight is weight and self._version == weight._version
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A copy of the layer makes matrices of its own: versions of its weights begin anew."""
+        return type(None), ()
+
+
 class Mixing(torch.nn.Module):
     """Mixes the channels of each irrep by a matrix, linear in attributes."""
 
@@ -111,10 +126,10 @@ class Mixing(torch.nn.Module):
     def _frozen_matrices(self) -> list[torch.Tensor]:
         """The same, kept as long as the weights stay what they are."""
         known = self._frozen
-        if known is None or known[0] is not self.weight or known[1] != self.weight._version:
+        if known is None or not known.of(self.weight):
             with torch.inference_mode(False):
-                self._frozen = known = self.weight, self.weight._version, self._arranged()
-        return known[2]
+                self._frozen = known = _FrozenMatrices(self.weight, self._arranged())
+        return known.matrices
 
     def _arranged(self) -> list[torch.Tensor]:
         weight = self.weight if self._in_order else self.weight.index_select(0, self.order)

@@ -80,7 +80,8 @@ def test_energy_and_forces_along_a_run(request, ionic_model, name, long_range):
     assert last[0] < first[0]
     assert last[2] < 1e-4
     # the whole Coulomb matrix is not made on the way
-    assert computation._graph(10.0 * structure.positions, 10.0 * structure.box).ewald == (None,)
+    place = computation._place(10.0 * structure.positions, 10.0 * structure.box, None)
+    assert computation._graph(place).ewald == (None,)
 
 
 def test_atoms_that_are_wrapped(ionic_model, rock_salt):
