@@ -208,7 +208,8 @@ class GraphDataset(Dataset):
     """Structures that become graphs when they are asked for, and stay so while memory lasts.
 
     A graph has neighbour lists and a lattice sum; where structures are small enough, also the
-    Coulomb matrix and its slope. Graphs beyond the memory are made anew every time.
+    Coulomb matrix and its slope. Graphs beyond the memory are made anew every time. The item at an
+    index below 0 is the first one without its labels.
 
     Parameters
     ----------
@@ -217,8 +218,6 @@ class GraphDataset(Dataset):
         Its ``build_graph`` makes the graphs.
     memory : float, bytes
         Of graphs that are kept.
-
-    The item at an index below 0 is the first one without its labels.
 
     Raises
     ------
