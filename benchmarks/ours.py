@@ -16,7 +16,6 @@ import openmm
 import torch
 from openmm import app, unit
 from parts import collect, measure, part
-from pretended_cuda import pretended_cuda
 
 from openmm_nequiplr import create_system
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
@@ -78,6 +77,8 @@ def simulation_step(options: dict) -> Callable[[], tuple[int, int]]:
 
 def pretended_steps(options: dict, steps: int) -> list[dict[str, int]]:
     """What a GPU would do in each of some evaluations between which atoms move a little."""
+    from pretended_cuda import pretended_cuda  # needs more than older versions have
+
     positions, cell = np.array(options["positions"]), np.array(options["cell"])
     velocities = 0.005 * np.random.default_rng(0).normal(size=positions.shape)
     found = []
