@@ -25,8 +25,8 @@ from .fragments import (
     told_groups,
 )
 from .model import NequIPLRPotential, load_model
-from .model.building import check_field
 from .model.evaluation import Evaluator
+from .model.geometry_checks import check_field
 from .model.options import EvaluationOptions
 from .model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS
 from .total_charge import assume_neutral, check_trained, told_charge, total_charge_of

@@ -11,7 +11,23 @@ import numpy as np
 from .structure import Structure
 
 
-class Selection(Sequence[Structure]):
+class LazySequence(Sequence[Structure]):
+    """Makes its structures when they are asked for; slices are selections."""
+
+    def _at(self, place: int) -> Structure:
+        """The structure at a place from 0 on."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Structure: ...
+    @overload
+    def __getitem__(self, index: slice) -> Selection: ...
+    def __getitem__(self, index: int | slice) -> Structure | Selection:
+        places = range(len(self))[index]
+        return self._at(places) if isinstance(places, int) else Selection(self, places)
+
+
+class Selection(LazySequence):
     """Some structures of a longer sequence; none is made before it is asked for.
 
     Parameters
@@ -34,18 +50,12 @@ class Selection(Sequence[Structure]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-    @overload
-    def __getitem__(self, index: slice) -> Selection: ...
-    def __getitem__(self, index: int | slice) -> Structure | Selection:
-        if isinstance(index, slice):
-            return Selection(self._source, self._indices[index].tolist(), self._change)
-        structure = self._source[int(self._indices[index])]
+    def _at(self, place: int) -> Structure:
+        structure = self._source[int(self._indices[place])]
         return structure if self._change is None else self._change(structure)
 
 
-class Chain(Sequence[Structure]):
+class Chain(LazySequence):
     """Several sequences as one.
 
     Parameters
@@ -60,14 +70,7 @@ class Chain(Sequence[Structure]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-    @overload
-    def __getitem__(self, index: slice) -> Selection: ...
-    def __getitem__(self, index: int | slice) -> Structure | Selection:
-        if isinstance(index, slice):
-            return Selection(self, range(len(self))[index])
-        place = range(len(self))[index]
+    def _at(self, place: int) -> Structure:
         part = int(np.searchsorted(self._starts, place, side="right")) - 1
         return self._parts[part][place - int(self._starts[part])]
 

@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
 from ..boundaries import as_pbc
 from ..writing import replace_file
-from .sequences import Selection, selected
+from .sequences import LazySequence, selected
 from .structure import Structure
 
 #: Makes a sequence of structures that come one after another: ``list``, or one on disk.
@@ -49,7 +49,7 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
 )
 
 
-class Stored(Sequence[Structure]):
+class Stored(LazySequence):
     """Structures in the shards of a directory.
 
     Parameters
@@ -78,14 +78,7 @@ class Stored(Sequence[Structure]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-    @overload
-    def __getitem__(self, index: slice) -> Selection: ...
-    def __getitem__(self, index: int | slice) -> Structure | Selection:
-        if isinstance(index, slice):
-            return Selection(self, range(len(self))[index])
-        place = range(len(self))[index]
+    def _at(self, place: int) -> Structure:
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         row = place - int(self._starts[number])
         begin, end = map(int, self._atoms[number][row : row + 2])

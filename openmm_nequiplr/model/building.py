@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,13 +20,16 @@ from ..neighbors import cell_heights
 from ..verlet import VerletList
 from ..whole import WholeGroups, WholeMolecules
 from .config import ModelConfig
+from .geometry_checks import (
+    as_numbers,
+    check_charge,
+    check_distances,
+    check_field,
+    check_positions,
+)
 
-#: Atoms that are nearer (Å) stand for a mistake, not for a structure.
-CLOSEST = 1e-3
-# Å; beyond it a double cannot hold a position to a thousandth of an Å.
-_FARTHEST = 1e12
-# The highest oxidation state that is known, e.
-_MOST_CHARGE = 9.0
+#: Fraction of a slab's cell below which its vacuum is said to be thin.
+THINNEST = 1.0 / 3.0
 
 
 def type_indices(
@@ -212,7 +214,7 @@ class GraphBuilder:
         self._cutoff = max(config.r_max, config.charge_cutoff)
         self._widest = max((config.widths[k] for k in set(types.tolist())), default=0.0)
         self._given: np.ndarray | None = None
-        _check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
+        check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
         self._types, self._charge = torch.from_numpy(types).to(device), charge
         self._batch = torch.zeros_like(self._types)
@@ -250,18 +252,19 @@ class GraphBuilder:
             If an argument is of the wrong shape or not finite, or the cell flat, or a field was
             asked for where it has no meaning.
         """
-        points = _as_numbers("positions", positions)
-        _check_positions(self._count, points)
+        points = as_numbers("positions", positions)
+        check_positions(self._count, points)
         if self._whole is not None and cell is not None:
-            points = self._whole(points, _as_numbers("cell", cell))
+            points = self._whole(points, as_numbers("cell", cell))
         box = self._reduced(cell) if self.periodic else np.zeros((3, 3))
         slab = self.pbc == SLAB
         field = None
         if electric_field is not None:
-            between = self.periodic and self._whole_groups is None
-            field = check_field(self.config, between, electric_field, box[2] if slab else None)
-            if self.periodic and self._whole_groups is not None and field.any():
-                points = self._whole_groups(points, box)
+            groups, normal = self._whole_groups, box[2] if slab else None
+            across = self.periodic and groups is None
+            field = check_field(self.config, across, electric_field, normal)
+            if self.periodic and groups is not None and field.any():
+                points = groups(points, box)
         points = self._slab(points, box) if slab else points
         searches = self.neighbors.searches
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
@@ -269,7 +272,7 @@ class GraphBuilder:
             inside = edge_shift[:, 2] == 0.0
             edge_index, edge_shift = edge_index[:, inside], edge_shift[inside]
         if self.neighbors.searches != searches:
-            _check_distances(points, box, edge_index, edge_shift)
+            check_distances(points, box, edge_index, edge_shift)
         graph = AtomicGraph(
             positions=torch.from_numpy(points.copy()),
             types=self._types,
@@ -304,7 +307,7 @@ class GraphBuilder:
 
     def _reduced(self, cell: np.ndarray | None) -> np.ndarray:
         """The lattice in a basis of short vectors; that of the cell before is kept."""
-        box = _as_numbers("cell", cell)
+        box = as_numbers("cell", cell)
         if self._given is None or not np.array_equal(box, self._given):
             if box.shape != (3, 3):
                 got = None if cell is None else box.shape
@@ -337,118 +340,3 @@ class GraphBuilder:
         if self.config.legacy_ewald_cutoff:
             return published_geometry(points, box)
         return ewald_geometry(points, box, self._widest, search=self.pairs)
-
-
-#: Fraction of a slab's cell below which its vacuum is said to be thin.
-THINNEST = 1.0 / 3.0
-#: Largest component of a field, V/Å: that of a proton at half a bond.
-STRONGEST_FIELD = 50.0
-
-
-def check_field(
-    config: ModelConfig,
-    periodic: bool,
-    field: Sequence[float] | np.ndarray,
-    normal: Sequence[float] | np.ndarray | None = None,
-) -> np.ndarray:
-    """A uniform field, shape (3,), V/Å.
-
-    Parameters
-    ----------
-    config : ModelConfig
-    periodic : bool
-        Whether charge flows across the faces of a cell: there is one, and no groups of atoms whose
-        charges are held.
-    field : sequence of 3 float, V/Å
-    normal : sequence of 3 float, optional
-        Normal of a slab, of any length; no charge crosses the faces of the cell along it.
-
-    Raises
-    ------
-    InputError
-        If it is no field, or acts on a model without charges or along what is periodic.
-    """
-    values = _as_numbers("electric_field", field)
-    if values.shape != (3,) or not (np.abs(values) <= STRONGEST_FIELD).all():
-        expected = f"three finite numbers in V/Å of at most {STRONGEST_FIELD:g}"
-        raise InputError(describe("electric_field", field, expected))
-    if not config.equilibration:
-        expected = "None for a model without charges, on which a field does not act"
-        raise InputError(describe("electric_field", values.tolist(), expected))
-    across = values
-    if normal is not None:
-        unit = np.asarray(normal) / np.linalg.norm(normal)
-        across = values - (values @ unit) * unit
-    if periodic and (np.abs(across) > 1e-9 * np.abs(values).max()).any():
-        expected = (
-            "None for a periodic structure, unless the charges of groups are held and this is no "
-            "TorchScript graph: charge flows across the faces of its cell, and has no energy in a "
-            "uniform field there"
-        )
-        if normal is not None:
-            expected = (
-                "one along the normal of the slab: in its plane charge flows across the faces of "
-                "the cell, and has no energy in a uniform field there"
-            )
-        raise InputError(describe("electric_field", values.tolist(), expected))
-    return values.copy()
-
-
-def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:
-    """Refuse charges outside of a model that has none itself, and of slabs.
-
-    Raises
-    ------
-    InputError
-        Also for the published periodic code, whose charges do not interact.
-    """
-    if not config.equilibration or (config.legacy_periodic and periodic):
-        expected = "a model whose charges interact, for charges outside to act on"
-        raise InputError(describe("model", "one without", expected))
-    if slab:
-        expected = "None for a slab, as their sum is over bulk images"
-        raise InputError(describe("outside_charges", "some", expected))
-
-
-def _as_numbers(name: str, values: object) -> np.ndarray:
-    """Values as float64."""
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(describe(name, type(values).__name__, f"numbers ({error})")) from error
-
-
-def _check_charge(charge: float, numbers: Sequence[int]) -> None:
-    if not math.isfinite(charge):
-        raise InputError(describe("total_charge", charge, "a finite number"))
-    most = min(_MOST_CHARGE * len(numbers), float(sum(numbers)))
-    if abs(charge) > most:
-        expected = f"at most {most:g} e of either sign for {len(numbers)} atoms"
-        raise InputError(describe("total_charge", charge, expected))
-
-
-def _check_positions(count: int, positions: np.ndarray) -> None:
-    if positions.shape != (count, 3) or count == 0:
-        expected = f"shape ({count}, 3) with at least one atom"
-        raise InputError(describe("positions", positions.shape, expected))
-    good = np.abs(positions) < _FARTHEST
-    if not good.all():
-        row = int(np.argwhere(~good)[0, 0])
-        expected = f"finite numbers below {_FARTHEST:g} Å"
-        raise InputError(describe("positions", f"{positions[row]} of atom {row}", expected))
-
-
-def _check_distances(
-    points: np.ndarray, box: np.ndarray, index: torch.Tensor, shift: torch.Tensor
-) -> None:
-    """Refuse atoms on top of one another."""
-    if index.shape[1] == 0:
-        return
-    first, second = index.cpu().numpy()
-    vectors = points[second] - points[first] + shift.cpu().numpy() @ box
-    squares = np.einsum("ij,ij->i", vectors, vectors)
-    nearest = int(squares.argmin())
-    if squares[nearest] < CLOSEST * CLOSEST:
-        got = f"atoms {first[nearest]} and {second[nearest]} at {squares[nearest] ** 0.5:.3g} Å"
-        expected = f"atoms at least {CLOSEST:g} Å apart, not on top of one another"
-        raise InputError(describe("positions", got, expected))

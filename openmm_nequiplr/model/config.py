@@ -341,6 +341,10 @@ class ModelConfig:
         """Whether a structure that is periodic, or not, is so to the model."""
         return periodic and not self.isolated
 
+    def has_coulomb_sum(self, periodic: bool) -> bool:
+        """Whether charges interact and respond; those of the published periodic code do not."""
+        return self.equilibration and not (self.legacy_periodic and periodic)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values (JSON and YAML can hold them)."""
         fields = dataclasses.asdict(self)

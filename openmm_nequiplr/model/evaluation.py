@@ -24,7 +24,8 @@ from ..electrostatics.slab import bounded
 from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
-from .building import check_surrounded, with_lattice_sum
+from .building import with_lattice_sum
+from .geometry_checks import check_surrounded
 from .inference import Atoms, Geometry, Inference, Results, seen_charges
 from .memory import ChargeMemory
 from .observables import Observable, Observation
@@ -165,8 +166,7 @@ class Evaluator:
             return observations(self._charged(graph, surroundings=surroundings), observables)
 
     def _check_response(self, graph: AtomicGraph) -> None:
-        config = self.model.config
-        if not config.equilibration or (config.legacy_periodic and graph.pbc[0]):
+        if not self.model.config.has_coulomb_sum(graph.periodic[0]):
             raise InputError(describe("model", "one without response", "one with equilibration"))
 
     def _charged(
@@ -255,7 +255,7 @@ class Evaluator:
         scale: float,
         surroundings: Surroundings | None,
     ) -> Evaluation:
-        graph, _ = self._prepare(graph)
+        _check_single(graph)
         if len(observables) or scale != 1.0:
             self._check_response(graph)
         config = self.model.config
@@ -263,7 +263,7 @@ class Evaluator:
             check_surrounded(config, graph.periodic[0], graph.pbc[0] == SLAB)
             if compute_stress:
                 raise InputError(describe("compute_stress", True, "False with charges outside"))
-        if not config.equilibration or (config.legacy_periodic and graph.periodic[0]):
+        if not config.has_coulomb_sum(graph.periodic[0]):
             return self._differentiated(graph, compute_forces, compute_stress, point_charge_coulomb)
         if compute_stress and point_charge_coulomb is not None:
             raise InputError(
@@ -403,6 +403,7 @@ class Evaluator:
         if point_charge_coulomb is not None:
             expected = "None: this model has no Coulomb sum to hand over"
             raise InputError(describe("point_charge_coulomb", "a callable", expected))
+        graph, _ = self._prepare(graph)
         output = self.model(graph, compute_forces, compute_stress)
         short, electrostatic = output.energy_short_range, output.energy_electrostatic
         return Evaluation(

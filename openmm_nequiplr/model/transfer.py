@@ -44,8 +44,8 @@ def with_elements(
     new = NequIPLRPotential(config).to(dtype=model.dtype)
     before, count = len(old.type_names), len(config.type_names)
     charges = old.num_charge_basis if old.equilibration else 0
-    theirs = dict(model.named_modules())
-    vectors = dict([*model.named_parameters(), *model.named_buffers()])
+    theirs, taken = dict(model.named_modules()), set[str]()
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     with torch.no_grad():
         for name, module in new.named_modules():
             if not isinstance(module, Mixing):
@@ -54,22 +54,18 @@ def with_elements(
             # attributes are the elements, and in the energy stage the encoded charges after them
             encoded = charges if name.startswith("energy_stage.") else 0
             known = [*range(before), *range(count, count + encoded)]
-            attributes = None if same else (known, count + encoded)
-            module.take_over(theirs[name], attributes)
+            module.take_over(theirs[name], None if same else (known, count + encoded))
+            taken.add(f"{name}.weight")
         for name, value in [*new.named_parameters(), *new.named_buffers()]:
-            if name not in vectors or (name.endswith(".weight") and _mixes(new, name)):
+            own = tensors.get(name)
+            if own is None or name in taken:
                 continue
-            own = vectors[name]
             if own.shape == value.shape:
                 value.copy_(own)
             elif own.shape == (before,) and value.shape == (count,) and name != "widths":
                 value.copy_(torch.cat([own, own.mean().expand(count - before)]))
     new.metadata = dict(model.metadata)
     return new
-
-
-def _mixes(model: NequIPLRPotential, name: str) -> bool:
-    return isinstance(model.get_submodule(name.removesuffix(".weight")), Mixing)
 
 
 def _extended(

@@ -13,22 +13,16 @@ import torch
 
 from ..ops import Channels
 from .e3 import Activation, o3
+from .frozen import Frozen
 from .tensor_product import channels
 
 
-class _FrozenMatrices:
-    """Matrices of weights that ask for no gradient; it knows when they change."""
+class _FrozenMatrices(Frozen):
+    """Matrices of weights."""
 
     def __init__(self, weight: torch.Tensor, matrices: list[torch.Tensor]) -> None:
-        self._weight, self._version, self.matrices = weight, weight._version, matrices
-
-    def of(self, weight: torch.Tensor) -> bool:
-        """Whether they are those of these weights as they are now."""
-        return self._weight is weight and self._version == weight._version
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """A copy of the layer makes matrices of its own: versions of its weights begin anew."""
-        return type(None), ()
+        super().__init__([weight])
+        self.matrices = matrices
 
 
 class Mixing(torch.nn.Module):
@@ -126,7 +120,7 @@ class Mixing(torch.nn.Module):
     def _frozen_matrices(self) -> list[torch.Tensor]:
         """The same, kept as long as the weights stay what they are."""
         known = self._frozen
-        if known is None or not known.of(self.weight):
+        if known is None or not known.made_of([self.weight]):
             with torch.inference_mode(False):
                 self._frozen = known = _FrozenMatrices(self.weight, self._arranged())
         return known.matrices

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..ops import RadialTable
+from .frozen import Frozen
 from .radial import RadialBasis
 
 Weights = Callable[[torch.Tensor], torch.Tensor]
@@ -21,8 +22,8 @@ _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
 _DEGREE = 5
 
 
-class FrozenWeights:
-    """Table of a radial network whose parameters ask for no gradient; it knows when they change.
+class FrozenWeights(Frozen):
+    """Table of a radial network whose parameters ask for no gradient.
 
     Parameters
     ----------
@@ -41,22 +42,14 @@ class FrozenWeights:
     def __init__(
         self, basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
     ) -> None:
-        self._made_of = basis, network, dtype
-        self._versions = _versions(basis, network)
+        super().__init__(_parameters(basis, network))
+        self._made_for = basis, network, dtype
         self.table = build_table(basis, network, norm, dtype)
 
     def holds(self, basis: RadialBasis, network: torch.nn.Module, dtype: torch.dtype) -> bool:
         """Whether the table is that of these modules as they are now."""
-        now = _versions(basis, network)
-        return (
-            self._made_of == (basis, network, dtype)
-            and len(now) == len(self._versions)
-            and all(a is b and n == m for (a, n), (b, m) in zip(now, self._versions, strict=True))
-        )
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """A copy of the layer makes a table of its own."""
-        return type(None), ()
+        same = self._made_for == (basis, network, dtype)
+        return same and self.made_of(_parameters(basis, network))
 
 
 def parameters_of(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
@@ -67,8 +60,8 @@ def parameters_of(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
             yield from parameters_of(child)
 
 
-def _versions(*modules: torch.nn.Module) -> list[tuple[torch.nn.Parameter, int]]:
-    return [(p, p._version) for module in modules for p in parameters_of(module)]
+def _parameters(*modules: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
+    return (parameter for module in modules for parameter in parameters_of(module))
 
 
 def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from ..fragments import (
     read_groups,
 )
 from ..units import ANGSTROM_PER_NM
+from .quantities import without_unit
 from .topology import SimulationStructure, element_symbols
 
 
@@ -47,18 +48,20 @@ def plain_charges(charges: Any) -> Any:
     """Charges of groups without a unit: a tuple, a mapping by formula, or ``None``."""
     if charges is None or isinstance(charges, str):
         return charges
-    if unit.is_quantity(charges):
-        charges = charges.value_in_unit(unit.elementary_charge)
+    charges = _in_charges(charges)
     if isinstance(charges, Mapping):
-        return {str(name): _plain(charge) for name, charge in charges.items()}
+        return {str(name): _plain(_in_charges(charge)) for name, charge in charges.items()}
     if not isinstance(charges, Iterable):
         raise InputError(describe("group_charges", charges, "a charge for each group (e)"))
-    return tuple(map(_plain, charges))
+    return tuple(_plain(_in_charges(charge)) for charge in charges)
+
+
+def _in_charges(value: Any) -> Any:
+    expected = "charges in units of elementary charge"
+    return without_unit("group_charges", value, unit.elementary_charge, expected)
 
 
 def _plain(value: Any) -> Any:
-    if unit.is_quantity(value):
-        value = value.value_in_unit(unit.elementary_charge)
     return value.item() if isinstance(value, np.generic) else value
 
 

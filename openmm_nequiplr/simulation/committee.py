@@ -33,7 +33,6 @@ from .computation_settings import Conditions
 from .lookup import get_computation
 from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
-from .settings import has_coulomb_sum
 
 _FORCE = unit.kilojoule_per_mole / unit.nanometer
 #: Reactions to a spread beyond the threshold.
@@ -274,7 +273,7 @@ def _computations(driver: Computation, models: Sequence[NequIPLRPotential]) -> l
     members = [driver]
     for model in models:
         type_indices(model.config, settings.symbols)
-        sums = settings.long_range if has_coulomb_sum(model, settings.periodic) else "graph"
+        sums = settings.long_range if model.config.has_coulomb_sum(settings.periodic) else "graph"
         members.append(
             Computation(replace(settings, model=serialize_model(model), long_range=sums))
         )

@@ -282,9 +282,7 @@ class Computation:
     @property
     def has_response(self) -> bool:
         """Whether charges respond to what the atoms do."""
-        model = self._ready().model
-        legacy = model.config.legacy_periodic and self.settings.periodic
-        return bool(model.config.equilibration and not legacy)
+        return self._ready().model.config.has_coulomb_sum(self.settings.periodic)
 
     @property
     def charge_limits(self) -> ChargeLimits | None:

@@ -11,10 +11,10 @@ import numpy as np
 from openmm import app, unit
 
 from ..boundaries import check_slab
-from ..checks import check_choice, is_number
+from ..checks import check_choice
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..model import NequIPLRPotential
-from ..model.building import check_field, check_surrounded
+from ..model.geometry_checks import check_field, check_surrounded
 from ..model.io import read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
 from ..pretrained import model_path
@@ -24,12 +24,12 @@ from .charge_groups import plain_charges, plain_groups, topology_groups
 from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
+from .quantities import plain_charge, plain_field, plain_length
 from .serialization import ModelFile
 
 if TYPE_CHECKING:
     import mdtraj
 
-_FIELD_UNIT = unit.volt / unit.nanometer
 LONG_RANGE = ("auto", "openmm", "graph")
 
 
@@ -100,7 +100,7 @@ class ForceOptions(EvaluationOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.electric_field is not None:
-            object.__setattr__(self, "electric_field", _plain_field(self.electric_field))
+            object.__setattr__(self, "electric_field", plain_field(self.electric_field))
         object.__setattr__(self, "charge_groups", plain_groups(self.charge_groups))
         object.__setattr__(self, "group_charges", plain_charges(self.group_charges))
         if not isinstance(self.slab, bool):
@@ -139,7 +139,7 @@ def computation_settings(
     if options.slab:
         _check_slab(box, model)
     own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
-    told = None if total_charge is None else _plain_charge(total_charge)
+    told = None if total_charge is None else plain_charge(total_charge)
     groups = options.charge_groups, options.group_charges
     held = topology_groups(topology, chosen, *groups, told)
     if held is not None:
@@ -148,7 +148,7 @@ def computation_settings(
             expected = "None for a model without charges"
             raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
     several = held is not None and len(held.charges) > 1
-    width = _length("outside_width", outside_width)
+    width = plain_length("outside_width", outside_width, WIDEST)
     charges = _check_outside(outside_charges, width, chosen)
     if charges:
         check_surrounded(model.config, box is not None, options.slab)
@@ -190,16 +190,11 @@ def computation_settings(
 def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:
     """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
     iterative = options.iterative(model.config, count, periodic)
-    if not has_coulomb_sum(model, periodic):
+    if not model.config.has_coulomb_sum(periodic):
         return "graph"
     if options.long_range != "auto":
         return options.long_range
     return "graph" if iterative and periodic else "openmm"
-
-
-def has_coulomb_sum(model: NequIPLRPotential, periodic: bool) -> bool:
-    """Whether there is a Coulomb sum to delegate; in the published periodic code there is none."""
-    return model.config.equilibration and not (model.config.legacy_periodic and periodic)
 
 
 def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:
@@ -325,7 +320,7 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
     if value is None:
         where = "total_charge (openmm-ml: totalCharge) is not given"
         return assume_neutral(model.metadata, where)
-    value = _plain_charge(value)
+    value = plain_charge(value)
     config = model.config
     limit = len(symbols) * max(1.0, abs(config.charge_min), abs(config.charge_max))
     if abs(value) > limit:
@@ -345,40 +340,13 @@ def _check_parameters(
     chosen = tuple(names)
     for name in chosen:
         check_choice("parameters", name, CONTEXT_PARAMETERS)
-        if name != "model_scale" and not has_coulomb_sum(model, periodic):
+        if name != "model_scale" and not model.config.has_coulomb_sum(periodic):
             expected = "no more than 'model_scale' for a model without Coulomb sum"
             raise InputError(describe("parameters", name, expected))
         if name == "total_charge" and groups:
             expected = "none of that name where the charges of groups are held"
             raise InputError(describe("parameters", name, expected))
     return tuple(name for name in CONTEXT_PARAMETERS if name in chosen)
-
-
-def _plain_field(value: Any) -> tuple[float, ...]:
-    """Three finite numbers, or a Quantity of them; in V/nm."""
-    expected = "three finite numbers in V/nm, or a Quantity of them"
-    number = value
-    try:
-        if not unit.is_quantity(value) and any(unit.is_quantity(each) for each in value):
-            number = unit.Quantity([each.value_in_unit(_FIELD_UNIT) for each in value], _FIELD_UNIT)
-        if unit.is_quantity(number):
-            number = number.value_in_unit(_FIELD_UNIT)
-        values = tuple(number)
-    except (TypeError, AttributeError) as error:
-        raise InputError(describe("electric_field", value, expected)) from error
-    if len(values) != 3 or not all(map(is_number, values)):
-        raise InputError(describe("electric_field", value, expected))
-    return tuple(map(float, values))
-
-
-def _length(name: str, value: Any) -> float:
-    """A length of at least 0, or a Quantity; in Å."""
-    number = value
-    if unit.is_quantity(value) and value.unit.is_compatible(unit.angstrom):
-        number = value.value_in_unit(unit.angstrom)
-    if not is_number(number) or not 0.0 <= number < WIDEST:
-        raise InputError(describe(name, value, f"a length in Å from 0 to {WIDEST:g}"))
-    return float(number)
 
 
 def _check_outside(
@@ -398,23 +366,9 @@ def _check_outside(
     for index, value in charges.items():
         if isinstance(index, bool) or not isinstance(index, int | np.integer) or index < 0:
             raise InputError(describe("outside_charges", index, "indices of particles"))
-        found[int(index)] = _plain_charge(value, f"outside_charges[{index}]")
+        found[int(index)] = plain_charge(value, f"outside_charges[{index}]")
     twice = sorted(found.keys() & set(atoms))
     if twice:
         expected = "particles that the model does not act on"
         raise InputError(describe("outside_charges", f"its atom {twice[0]}", expected))
     return {index: value for index, value in found.items() if value != 0.0}
-
-
-def _plain_charge(value: Any, name: str = "total_charge") -> float:
-    """A finite number, or a Quantity; in e."""
-    expected = "a number in units of elementary charge, finite"
-    number = value
-    if unit.is_quantity(value):
-        try:
-            number = value.value_in_unit(unit.elementary_charge)
-        except (TypeError, AttributeError) as error:
-            raise InputError(describe(name, value, expected)) from error
-    if not is_number(number):
-        raise InputError(describe(name, value, expected))
-    return float(number)

@@ -22,6 +22,7 @@ from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput, load_model
 from ..total_charge import check_trained
 from .loss import QUANTITIES, Errors, ErrorSums, residuals
+from .preparation import has_label
 from .report import LABELS, UNITS, scaled
 from .splits import recorded_part
 
@@ -135,7 +136,7 @@ def evaluate_model(
         check_trained(model.metadata, charge)
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
-    wants_stress = any(s.stress is not None and s.pbc for s in data)
+    wants_stress = any(has_label(s, "stress") for s in data)
     for batch in GraphDataset(data, model, memory=0).batches(batch_size):
         batch = batch.to(model.device)
         result = model(batch.graph, compute_forces=True, compute_stress=wants_stress)
@@ -247,10 +248,7 @@ def _reference_values(name: str, data: Sequence[Structure], model: NequIPLRPoten
         own = dict(zip(model.config.type_names, shifts, strict=True))
         known = [s for s in data if s.energy is not None]
         return np.array([(s.energy - sum(own[e] for e in s.symbols)) / s.num_atoms for s in known])
-    # dipoles are compared where there is no cell, stress where there is one
-    unlike = {"dipole": True, "stress": False}.get(name)
-    labels = [getattr(s, name) for s in data if bool(s.pbc) != unlike]
-    return np.concatenate([np.ravel(values) for values in labels if values is not None])
+    return np.concatenate([np.ravel(getattr(s, name)) for s in data if has_label(s, name)])
 
 
 def _collect(

@@ -19,6 +19,7 @@ from ..model import NequIPLRPotential, PotentialOutput
 from ..model.committee import deviation, graph_key, load_members, member_sources
 from .evaluate import Metrics, data_of, format_table, prepared
 from .loss import ErrorSums, residuals
+from .preparation import has_label
 from .report import LABELS, UNITS, scaled
 
 #: The quantities whose spread is reported.
@@ -123,7 +124,7 @@ def evaluate_committee(
     members = [prepared(model, device, precision) for model in load_members(models)]
     sums = [ErrorSums() for _ in range(len(members) + 1)]
     values = _Values()
-    stress = any(s.stress is not None and s.pbc for s in data)
+    stress = any(has_label(s, "stress") for s in data)
     for batches in _shared_batches(members, data, batch_size):
         outputs = [
             _on_cpu(model(batch.to(model.device).graph, compute_stress=stress))

@@ -112,6 +112,7 @@ def test_what_is_refused(tiny_model, make_model, topology):
         ({"charge_groups": [[0, 1]], "group_charges": [1.0, 0.0, 0.0]}, "one for each of 2 groups"),
         ({"charge_groups": "molecules", "total_charge": 1}, "sum to the total charge"),
         ({"group_charges": [1.0]}, "None without charge_groups"),
+        ({"charge_groups": [[0, 1]], "group_charges": 1 * unit.meter}, "elementary charge"),
     ]
     for options, message in refused:
         with pytest.raises(InputError, match=message):

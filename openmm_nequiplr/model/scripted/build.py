@@ -12,7 +12,8 @@ from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
 from ...fragments import Groups, held_groups
 from ...nn.e3 import script
-from ..building import check_field, type_indices
+from ..building import type_indices
+from ..geometry_checks import check_field
 from ..potential import NequIPLRPotential
 from ..solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .graph import EvaluationGraph

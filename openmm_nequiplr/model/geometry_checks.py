@@ -1,0 +1,132 @@
+"""Checks of what graphs are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..errors import InputError, describe
+from .config import ModelConfig
+
+#: Atoms that are nearer (Å) stand for a mistake, not for a structure.
+CLOSEST = 1e-3
+# Å; beyond it a double cannot hold a position to a thousandth of an Å.
+_FARTHEST = 1e12
+# The highest oxidation state that is known, e.
+_MOST_CHARGE = 9.0
+#: Largest component of a field, V/Å: that of a proton at half a bond.
+STRONGEST_FIELD = 50.0
+
+
+def check_field(
+    config: ModelConfig,
+    periodic: bool,
+    field: Sequence[float] | np.ndarray,
+    normal: Sequence[float] | np.ndarray | None = None,
+) -> np.ndarray:
+    """A uniform field, shape (3,), V/Å.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    periodic : bool
+        Whether charge flows across the faces of a cell: there is one, and no groups of atoms whose
+        charges are held.
+    field : sequence of 3 float, V/Å
+    normal : sequence of 3 float, optional
+        Normal of a slab, of any length; no charge crosses the faces of the cell along it.
+
+    Raises
+    ------
+    InputError
+        If it is no field, or acts on a model without charges or along what is periodic.
+    """
+    values = as_numbers("electric_field", field)
+    if values.shape != (3,) or not (np.abs(values) <= STRONGEST_FIELD).all():
+        expected = f"three finite numbers in V/Å of at most {STRONGEST_FIELD:g}"
+        raise InputError(describe("electric_field", field, expected))
+    if not config.equilibration:
+        expected = "None for a model without charges, on which a field does not act"
+        raise InputError(describe("electric_field", values.tolist(), expected))
+    across = values
+    if normal is not None:
+        unit = np.asarray(normal) / np.linalg.norm(normal)
+        across = values - (values @ unit) * unit
+    if periodic and (np.abs(across) > 1e-9 * np.abs(values).max()).any():
+        expected = (
+            "None for a periodic structure, unless the charges of groups are held and this is no "
+            "TorchScript graph: charge flows across the faces of its cell, and has no energy in a "
+            "uniform field there"
+        )
+        if normal is not None:
+            expected = (
+                "one along the normal of the slab: in its plane charge flows across the faces of "
+                "the cell, and has no energy in a uniform field there"
+            )
+        raise InputError(describe("electric_field", values.tolist(), expected))
+    return values.copy()
+
+
+def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:
+    """Refuse charges outside of a model that has none itself, and of slabs.
+
+    Raises
+    ------
+    InputError
+        Also for the published periodic code, whose charges do not interact.
+    """
+    if not config.has_coulomb_sum(periodic):
+        expected = "a model whose charges interact, for charges outside to act on"
+        raise InputError(describe("model", "one without", expected))
+    if slab:
+        expected = "None for a slab, as their sum is over bulk images"
+        raise InputError(describe("outside_charges", "some", expected))
+
+
+def as_numbers(name: str, values: object) -> np.ndarray:
+    """Values as float64."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(describe(name, type(values).__name__, f"numbers ({error})")) from error
+
+
+def check_charge(charge: float, numbers: Sequence[int]) -> None:
+    """Refuse total charges, e, beyond those of atoms of these atomic numbers."""
+    if not math.isfinite(charge):
+        raise InputError(describe("total_charge", charge, "a finite number"))
+    most = min(_MOST_CHARGE * len(numbers), float(sum(numbers)))
+    if abs(charge) > most:
+        expected = f"at most {most:g} e of either sign for {len(numbers)} atoms"
+        raise InputError(describe("total_charge", charge, expected))
+
+
+def check_positions(count: int, positions: np.ndarray) -> None:
+    """Refuse positions, Å, other than those of so many atoms."""
+    if positions.shape != (count, 3) or count == 0:
+        expected = f"shape ({count}, 3) with at least one atom"
+        raise InputError(describe("positions", positions.shape, expected))
+    good = np.abs(positions) < _FARTHEST
+    if not good.all():
+        row = int(np.argwhere(~good)[0, 0])
+        expected = f"finite numbers below {_FARTHEST:g} Å"
+        raise InputError(describe("positions", f"{positions[row]} of atom {row}", expected))
+
+
+def check_distances(
+    points: np.ndarray, box: np.ndarray, index: torch.Tensor, shift: torch.Tensor
+) -> None:
+    """Refuse atoms on top of one another."""
+    if index.shape[1] == 0:
+        return
+    first, second = index.cpu().numpy()
+    vectors = points[second] - points[first] + shift.cpu().numpy() @ box
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    nearest = int(squares.argmin())
+    if squares[nearest] < CLOSEST * CLOSEST:
+        got = f"atoms {first[nearest]} and {second[nearest]} at {squares[nearest] ** 0.5:.3g} Å"
+        expected = f"atoms at least {CLOSEST:g} Å apart, not on top of one another"
+        raise InputError(describe("positions", got, expected))

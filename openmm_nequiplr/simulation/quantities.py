@@ -1,0 +1,63 @@
+"""Numbers of users, with a unit or without one, as plain numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openmm import unit
+
+from ..checks import is_number
+from ..errors import InputError, describe
+
+FIELD_UNIT = unit.volt / unit.nanometer
+
+
+def without_unit(name: str, value: Any, of: unit.Unit, expected: str) -> Any:
+    """A value in a unit; what is no Quantity stays.
+
+    Raises
+    ------
+    InputError
+        If it is a Quantity of another kind.
+    """
+    if not unit.is_quantity(value):
+        return value
+    try:
+        return value.value_in_unit(of)
+    except (TypeError, AttributeError) as error:
+        raise InputError(describe(name, value, expected)) from error
+
+
+def plain_charge(value: Any, name: str = "total_charge") -> float:
+    """A finite number, or a Quantity; in e."""
+    expected = "a number in units of elementary charge, finite"
+    number = without_unit(name, value, unit.elementary_charge, expected)
+    if not is_number(number):
+        raise InputError(describe(name, value, expected))
+    return float(number)
+
+
+def plain_length(name: str, value: Any, most: float) -> float:
+    """A length from 0 to less than ``most`` (Å), or a Quantity; in Å."""
+    expected = f"a length in Å from 0 to {most:g}"
+    number = without_unit(name, value, unit.angstrom, expected)
+    if not is_number(number) or not 0.0 <= number < most:
+        raise InputError(describe(name, value, expected))
+    return float(number)
+
+
+def plain_field(value: Any) -> tuple[float, ...]:
+    """Three finite numbers, or a Quantity of them; in V/nm."""
+    expected = "three finite numbers in V/nm, or a Quantity of them"
+    number = value
+    try:
+        if not unit.is_quantity(value) and any(unit.is_quantity(each) for each in value):
+            number = unit.Quantity([each.value_in_unit(FIELD_UNIT) for each in value], FIELD_UNIT)
+        if unit.is_quantity(number):
+            number = number.value_in_unit(FIELD_UNIT)
+        values = tuple(number)
+    except (TypeError, AttributeError) as error:
+        raise InputError(describe("electric_field", value, expected)) from error
+    if len(values) != 3 or not all(map(is_number, values)):
+        raise InputError(describe("electric_field", value, expected))
+    return tuple(map(float, values))
