@@ -1,13 +1,13 @@
 """The NequIP-LR potential: electronegativities, charges, energy (arXiv 2503.17949)."""
 
-# TorchScript compiles the networks' part and reads annotations: no postponed ones here
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ..buffers import ExactBuffers
 from ..electrostatics import (
     CoulombOperator,
     EwaldCoulomb,
@@ -21,24 +21,13 @@ from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
 from ..fragments import Groups
 from ..graph import AtomicGraph
-from ..nn import DistanceFloor, ZBLRepulsion, saturate
 from .building import build_graph
-from .config import ModelConfig
+from .networks import Networks
 from .output import PotentialOutput
-from .stages import EdgeHarmonics, ElectronegativityStage, EnergyStage
 from .strain import strained, stress_from_strain
 
-#: Buffers that stay float64 whatever the network is cast to; the first four are in model files.
-_EXACT = (
-    "energy_shifts",
-    "energy_scales",
-    "electronegativity_shifts",
-    "electronegativity_scales",
-    "widths",
-)
 
-
-class NequIPLRPotential(ExactBuffers):
+class NequIPLRPotential(Networks):
     """NequIP network, charge equilibration over the whole system, charge-aware energy.
 
     The network runs in the dtype of its parameters (float32 unless ``.double()`` was called);
@@ -48,65 +37,6 @@ class NequIPLRPotential(ExactBuffers):
     ----------
     config : ModelConfig
     """
-
-    __jit_unused_properties__ = ("dtype", "device")
-
-    energy_shifts: torch.Tensor
-    energy_scales: torch.Tensor
-    electronegativity_shifts: torch.Tensor
-    electronegativity_scales: torch.Tensor
-    widths: torch.Tensor
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        if not isinstance(config, ModelConfig):
-            raise InputError(describe("config", config, "a ModelConfig"))
-        self.config = config
-        #: Free text that is saved with the model (what it was trained on, how good it is).
-        self.metadata: dict[str, str] = {}
-        count = len(config.type_names)
-        self.harmonics = EdgeHarmonics(config)
-        #: None without equilibration.
-        self.electronegativity_stage = (
-            ElectronegativityStage(config) if config.equilibration else None
-        )
-        first = self.electronegativity_stage
-        self.energy_stage = EnergyStage(
-            config,
-            first.convolutions.irreps_out if first and config.shared_features else None,
-        )
-        self.hardness_parameter = torch.nn.Parameter(
-            torch.ones(count), requires_grad=config.equilibration
-        )
-        self.charge_offset = (
-            torch.nn.Parameter(torch.zeros(count)) if config.effective_charges else None
-        )
-        for name in _EXACT[:4]:
-            start = torch.zeros if name.endswith("shifts") else torch.ones
-            self.register_buffer(name, start(count, dtype=torch.float64))
-        self.repulsion = (
-            ZBLRepulsion(config.numbers, config.repulsion_cutoffs) if config.zbl else None
-        )
-        self.bound = config.electronegativity_bound or 0.0
-        self.r_max, self.r_max_charge = config.r_max, config.charge_cutoff
-        self.shared_features = config.equilibration and config.shared_features
-        floors = config.distance_floors
-        self.distance_floor = None if floors is None else DistanceFloor(floors)
-        widths = torch.tensor(config.widths, dtype=torch.float64)
-        self.register_buffer("widths", widths, persistent=False)
-        self.to(torch.float32)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the network."""
-        return self.hardness_parameter.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return self.hardness_parameter.device
-
-    # ---------------------------------------------------------------- graphs
 
     def build_graph(
         self,
@@ -129,13 +59,6 @@ class NequIPLRPotential(ExactBuffers):
         graph = build_graph(self.config, *arguments)
         return graph.to(self.device)
 
-    # ---------------------------------------------------------------- pieces
-
-    def hardness(self, types: torch.Tensor) -> torch.Tensor:
-        """J of each atom, float64, shape (N,), eV/e²."""
-        root = self.hardness_parameter.to(torch.float64)
-        return (self.config.hardness_min + root * root)[types]
-
     def separate_hardness(self, graph: AtomicGraph) -> torch.Tensor:
         """The J that is added to the Coulomb operator's diagonal, float64, shape (N,), eV/e².
 
@@ -146,97 +69,6 @@ class NequIPLRPotential(ExactBuffers):
             return hardness
         periodic = torch.tensor(graph.periodic, device=hardness.device)
         return hardness * periodic[graph.batch]
-
-    def edge_features(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Length, shape (E,), and harmonics, shape (E, (l_max + 1)²), in the network's dtype."""
-        dtype = self.hardness_parameter.dtype
-        length = torch.linalg.vector_norm(vectors, dim=-1).to(dtype)
-        return length, self.harmonics(vectors.to(dtype))
-
-    def _edges_within(
-        self,
-        cutoff: float,
-        types: torch.Tensor,
-        index: torch.Tensor,
-        length: torch.Tensor,
-        harmonics: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Edges of a stage: atoms, lengths as the network sees them, harmonics."""
-        if cutoff < max(self.r_max, self.r_max_charge) and not length.is_cuda:
-            inside = torch.nonzero(length < cutoff).squeeze(-1)
-            index, length = index.index_select(1, inside), length.index_select(0, inside)
-            harmonics = harmonics.index_select(0, inside)
-        if self.distance_floor is not None:
-            length = self.distance_floor(types, index[0], index[1], length)
-        return index, length, harmonics
-
-    def first_stage(
-        self,
-        types: torch.Tensor,
-        edge_index: torch.Tensor,
-        length: torch.Tensor,
-        harmonics: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Electronegativities, and the features that the energy stage shares.
-
-        Parameters
-        ----------
-        types : torch.Tensor, int64, shape (N,)
-        edge_index : torch.Tensor, int64, shape (2, E)
-        length, harmonics : torch.Tensor
-            Of :meth:`edge_features`.
-
-        Returns
-        -------
-        chi : torch.Tensor, float64, shape (N,), eV/e
-            Zero without equilibration.
-        features : torch.Tensor, shape (N, dim)
-            In the network's dtype; of dimension 0 where none are shared.
-        """
-        shifts = self.electronegativity_shifts.index_select(0, types)
-        none = harmonics.new_zeros([types.shape[0], 0])
-        if self.electronegativity_stage is None:
-            return torch.zeros_like(shifts), none
-        edges, length, harmonics = self._edges_within(
-            self.r_max, types, edge_index, length, harmonics
-        )
-        raw, features = self.electronegativity_stage(types, edges, length, harmonics)
-        raw = saturate(raw.to(torch.float64), self.bound)
-        chi = self.electronegativity_scales.index_select(0, types) * raw + shifts
-        return chi, features if self.shared_features else none
-
-    def atomic_energies(
-        self,
-        types: torch.Tensor,
-        charges: torch.Tensor,
-        edge_index: torch.Tensor,
-        length: torch.Tensor,
-        harmonics: torch.Tensor,
-        features: torch.Tensor,
-    ) -> torch.Tensor:
-        """Short-range energy of each atom with its half of the ZBL repulsion, float64, (N,), eV.
-
-        The shifts are left out: see :meth:`reference_energy`.
-
-        Parameters
-        ----------
-        charges : torch.Tensor, float64, shape (N,), e
-        features : torch.Tensor
-            Of :meth:`first_stage`.
-        types, edge_index, length, harmonics
-            As there.
-        """
-        edges, seen, directions = self._edges_within(
-            self.r_max_charge, types, edge_index, length, harmonics
-        )
-        own = charges.to(harmonics.dtype)
-        atomic = self.energy_stage(types, own, edges, seen, directions, features)
-        atomic = self.energy_scales.index_select(0, types) * atomic.to(torch.float64)
-        if self.repulsion is not None:
-            first, second = edge_index[0], edge_index[1]
-            near, pairs = self.repulsion(types, first, second, length.to(torch.float64))
-            atomic = atomic.index_add(0, first.index_select(0, near), 0.5 * pairs)
-        return atomic
 
     def offsets(self, graph: AtomicGraph) -> torch.Tensor:
         """Z of each atom, which the Coulomb sums see on top of its charge, float64, shape (N,), e.
@@ -313,8 +145,6 @@ class NequIPLRPotential(ExactBuffers):
         operator = self.coulomb_operator(graph, 0, graph.positions, graph.cell)
         return replace(graph, linearized=(operator.linearized(graph.positions),))
 
-    # --------------------------------------------------------------- forward
-
     @torch.jit.unused
     def forward(
         self, graph: AtomicGraph, compute_forces: bool = True, compute_stress: bool = False
@@ -355,8 +185,30 @@ class NequIPLRPotential(ExactBuffers):
         length, harmonics = self.edge_features(graph.edge_vectors(positions, cell))
         edges = graph.edge_index, length, harmonics
         chi, features = self.first_stage(graph.types, *edges)
-        if not self.config.equilibration:
-            return self._without_charges(graph, chi, self._short_range(graph, chi, edges, features))
+        charges, electrostatic = chi, chi.new_zeros(graph.num_graphs)  # zero without equilibration
+        if self.config.equilibration:
+            charges, electrostatic = self._equilibrated(graph, positions, cell, chi)
+        atomic = self.atomic_energies(graph.types, charges, *edges, features)
+        short_range = atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch, atomic)
+        reference = self.reference_energy(graph)
+        moment = charges.unsqueeze(-1) * positions
+        dipole = moment.new_zeros(graph.num_graphs, 3).index_add(0, graph.batch, moment)
+        return PotentialOutput(
+            energy=(short_range + electrostatic) + reference,
+            forces=None,
+            stress=None,
+            charges=charges,
+            electronegativity=chi,
+            hardness=self.hardness(graph.types),
+            energy_short_range=short_range + reference,
+            energy_electrostatic=electrostatic,
+            dipole=dipole,
+        )
+
+    def _equilibrated(
+        self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor, chi: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Charges, shape (N,), e, and the electrostatic energy of each structure, (B,), eV."""
         hardness = self.separate_hardness(graph)
         coulomb = self.coulomb_matrices(graph, positions, cell)
         split = list(hardness.split(graph.counts))
@@ -376,49 +228,7 @@ class NequIPLRPotential(ExactBuffers):
         if outside is not None:
             energies = (charges + offsets) * outside
             electrostatic = electrostatic.index_add(0, graph.batch, energies)
-        short_range = self._short_range(graph, charges, edges, features)
-        reference = self.reference_energy(graph)
-        moment = charges.unsqueeze(-1) * positions
-        dipole = moment.new_zeros(graph.num_graphs, 3).index_add(0, graph.batch, moment)
-        return PotentialOutput(
-            energy=(short_range + electrostatic) + reference,
-            forces=None,
-            stress=None,
-            charges=charges,
-            electronegativity=chi,
-            hardness=self.hardness(graph.types),
-            energy_short_range=short_range + reference,
-            energy_electrostatic=electrostatic,
-            dipole=dipole,
-        )
-
-    def _short_range(
-        self,
-        graph: AtomicGraph,
-        charges: torch.Tensor,
-        edges: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        features: torch.Tensor,
-    ) -> torch.Tensor:
-        """Sum of the atomic energies of each structure, float64, shape (B,), eV."""
-        atomic = self.atomic_energies(graph.types, charges, *edges, features)
-        return atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch, atomic)
-
-    def _without_charges(
-        self, graph: AtomicGraph, none: torch.Tensor, short_range: torch.Tensor
-    ) -> PotentialOutput:
-        per_structure = none.new_zeros(graph.num_graphs)
-        energy = short_range + self.reference_energy(graph)
-        return PotentialOutput(
-            energy=energy,
-            forces=None,
-            stress=None,
-            charges=none,
-            electronegativity=none,
-            hardness=self.hardness(graph.types),
-            energy_short_range=energy,
-            energy_electrostatic=per_structure,
-            dipole=per_structure.new_zeros(graph.num_graphs, 3),
-        )
+        return charges, electrostatic
 
     def _electrostatic_energy(
         self,
