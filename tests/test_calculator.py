@@ -14,7 +14,7 @@ from ase.io.trajectory import Trajectory
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from openmm_nequiplr.calculator import NequIPLRCalculator
-from openmm_nequiplr.errors import BoxError, InputError, UnknownElementError
+from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import save_model
 
 
@@ -155,29 +155,9 @@ def test_structures_with_results_can_be_written(model, crystal, tmp_path):
 # --------------------------------------------------------------------------------------- errors
 
 
-def test_what_is_neither_periodic_nor_a_slab_is_refused(model, crystal):
-    crystal.pbc = [True, False, False]
-    with pytest.raises(InputError, match=r"pbc: .*a slab"):
-        attached(crystal, model).get_potential_energy()
-    crystal.pbc = [True, True, False]
-    with pytest.raises(BoxError, match="perpendicular"):
-        attached(crystal, model).get_potential_energy()
-
-
 def test_no_stress_without_a_cell(model, molecule):
     with pytest.raises(PropertyNotImplementedError, match="not periodic"):
         attached(molecule, model).get_stress()
-
-
-@pytest.mark.parametrize("value", ["plus one", float("nan"), [1, 2]])
-def test_total_charge_must_be_a_number(model, molecule, value):
-    with pytest.raises(InputError, match=r"info\['total_charge'\]"):
-        attached(molecule, model, total_charge=value).get_potential_energy()
-
-
-def test_unknown_elements_are_named(model):
-    with pytest.raises(UnknownElementError, match="Xe"):
-        attached(Atoms("NaXe", [[0, 0, 0], [2, 0, 0]]), model).get_potential_energy()
 
 
 def test_nothing_of_a_failed_calculation_is_left(model, crystal):
@@ -208,38 +188,7 @@ def test_fragments_anywhere_are_as_if_alone(model, molecule, apart):
     np.testing.assert_allclose(both.get_forces()[:4], one.get_forces(), rtol=0, atol=1e-3)
 
 
-def test_unknown_precision(model):
-    with pytest.raises(InputError, match=r"precision.*half"):
-        NequIPLRCalculator(model, precision="half")
-
-
 # ---------------------------------------------------------------------------------- derivatives
-
-
-@pytest.mark.parametrize("electrostatic_energy", ["qeq", "coulomb"])
-@pytest.mark.parametrize("num_layers_charge", [0, 1])
-@pytest.mark.parametrize("case", ["molecule", "cation", "crystal", "charged crystal"])
-def test_forces_are_derivatives(
-    make_model, molecule, crystal, case, num_layers_charge, electrostatic_energy, rng
-):
-    model = make_model(
-        num_layers_charge=num_layers_charge, electrostatic_energy=electrostatic_energy
-    )
-    structure = crystal if "crystal" in case else molecule
-    charge = 0 if case in {"molecule", "crystal"} else 1
-    atoms = attached(structure, model, charge=charge)
-    forces = atoms.get_forces()
-    step = 3e-5
-    for _ in range(3):
-        direction = rng.normal(size=forces.shape)
-        energies = []
-        for sign in (1, -1):
-            moved = attached(atoms, atoms.calc)
-            moved.positions += sign * step * direction
-            energies.append(moved.get_potential_energy())
-        slope = (energies[0] - energies[1]) / (2 * step)
-        assert -np.sum(forces * direction) == pytest.approx(slope, abs=1e-6, rel=1e-6)
-    np.testing.assert_allclose(forces.sum(axis=0), 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("charge", [0, 1])

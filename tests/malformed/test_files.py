@@ -37,6 +37,14 @@ ENTRIES: list[tuple[str, Any]] = [
       for value in ("text", [], {}, -1, float("nan")) if (name, value) != ("seed", -1)),
     ("unheard_of", 1), ("optimizer.name", "sgd"), ("schedule.name", 5), ("optimizer", 5),
     ("optimizer.betas", [1]), ("trainer", {"max_epochs": 5}), ("trainer", 5), ("model", 5),
+    ("num_threads", 0), ("num_threads", 1_000_000), ("batch_size", 0), ("batch_size", 1e30),
+    ("batch_size", 2.5), ("validation_batch_size", -1), ("max_epochs", 1e30), ("seed", 2**40),
+    ("data.split_seed", 2**40), ("optimizer.lr", float("inf")), ("optimizer.lr", [0.1]),
+    ("loss.forces", -1.0), ("loss.forces", float("nan")), ("harmonic.copies", 1e9),
+    ("model.r_max", 1e30), ("model.r_max", -3.0), ("model.num_features", 1e6),
+    ("model.num_layers", 2000), ("gradient_clip", 0), ("ema_decay", 1.0), ("schedule.factor", 2.0),
+    ("precision", "half"), ("data.units.length", "furlong"), ("data.units", "bohr"),
+    ("optimiser", {}),
 ]  # fmt: skip
 
 
@@ -49,7 +57,11 @@ def test_training_yaml(tmp_path):
         refused(lambda: load_config(path), text[:40], InputError)
     path.write_text("data: {train: a.xyz}\nmodel: {r_max: 4.0}\n")
     for name, value in ENTRIES:
-        refused(lambda n=name, v=value: load_config(path, {n: v}), f"{name}={value}", InputError)
+        last = name.rpartition(".")[2]  # it names the entry, in one line
+        refused(
+            lambda n=name, v=value: load_config(path, {n: v}), f"{name}={value}", InputError,
+            rf"\A.*{last}.*\Z",
+        )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------- XML of Systems
@@ -156,7 +168,8 @@ def _command_lines(folder: Path) -> list[list[str]]:
     for path in junk.values():
         path.write_text("nothing of the kind\n")
     xyz, model, config = (str(junk[f"junk.{e}"]) for e in ("xyz", "safetensors", "yaml"))
-    out = str(folder / "out")
+    out, taken = str(folder / "out"), folder / "taken"
+    taken.write_text("a file")
     return [
         [], ["unheard-of"], ["info", "absent"], ["info", model], ["info", str(folder)],
         ["md"], ["md", "absent"], ["md", model], ["md", "au2-mgo", str(folder / "absent.xyz")],
@@ -167,6 +180,11 @@ def _command_lines(folder: Path) -> list[list[str]]:
         ["md", "au2-mgo", "--threads", "0", "--output", out],
         ["md", "au2-mgo", "--barostat-axes", "abc", "--output", out],
         ["md", "au2-mgo", "--spread-threshold", "1", "--output", out],
+        ["md", "au2-mgo", "--temperature", "1e30", "--output", out],
+        ["md", "au2-mgo", "--pressure", "nan", "--ensemble", "npt", "--output", out],
+        ["md", "au2-mgo", "--total-charge", "1e6", "--output", out],
+        ["md", "au2-mgo", "--output", "/dev/null/run"], ["md", "au2-mgo", "--output", str(taken)],
+        ["md", "au2-mgo", "--steps", "0", "--device", "abacus", "--output", out],
         ["evaluate", "absent", xyz], ["evaluate", model, xyz], ["evaluate", "au2-mgo"],
         ["evaluate", "au2-mgo", str(folder / "absent.xyz")],
         ["evaluate", "au2-mgo", xyz, "--batch-size", "x"],

@@ -140,7 +140,8 @@ def test_configuration():
     def call(name: str, value: Any) -> None:
         ModelConfig(**{"type_names": list(_SYMBOLS), "r_max": 4.0, name: value})
 
-    assert check_all(configuration_rules(), call, [["H", "O"]]) > 1000
+    lists = [["H", "O"], ["H", "H"], ["Unobtainium"], [1.0], [1.0, 0.0], ["silu"], ["silu", "silu"]]
+    assert check_all(configuration_rules(), call, lists) > 1000
 
 
 def test_configurations_that_no_machine_holds():
@@ -291,28 +292,3 @@ def test_structures(tiny, salt, name, change):
     atoms.calc = NequIPLRCalculator(tiny)
     with pytest.raises(NequIPLRError, match=name):
         atoms.get_potential_energy()
-
-
-GRAPHS: list[tuple[str, dict[str, Any]]] = [
-    ("positions", {"positions": np.zeros((3, 3))}),
-    ("positions", {"positions": np.zeros((4, 2))}),
-    ("positions", {"positions": np.full((4, 3), math.nan)}),
-    ("positions", {"numbers": []}),
-    ("elements", {"numbers": ["Na", "Cl", "Na", "Q"]}),
-    ("elements", {"numbers": [11, 17, 11, 0]}),
-    ("elements", {"numbers": [11, 17, 11, 92]}),
-    ("cell", {"pbc": True}),
-    ("cell", {"pbc": True, "cell": np.zeros((3, 3))}),
-    ("cell", {"pbc": True, "cell": np.eye(2)}),
-    ("pbc", {"pbc": [True, False, True], "cell": 9 * np.eye(3)}),
-    ("total_charge", {"total_charge": math.nan}),
-    ("total_charge", {"total_charge": math.inf}),
-]
-
-
-@pytest.mark.parametrize("case", range(len(GRAPHS)))
-def test_graphs(tiny, salt, case):
-    name, changes = GRAPHS[case]
-    arguments = {"numbers": salt.numbers, "positions": salt.positions, **changes}
-    with pytest.raises(NequIPLRError, match=name):
-        tiny.build_graph(**arguments)

@@ -65,11 +65,15 @@ def test_wrong_arguments(make_model, crystal):
 NONSENSE = {
     "a fraction of a proton": ({"numbers": [8.7, 11, 17]}, "numbers: expected atomic numbers"),
     "no number": ({"numbers": [float("nan"), 11, 17]}, "numbers: expected atomic numbers"),
+    "another element": ({"numbers": [8, 11, 92]}, "elements: expected .*'U'"),
+    "no element": ({"numbers": ["O", "Na", "Q"]}, "elements: expected .*'Q'"),
+    "no atoms": ({"numbers": []}, "positions: expected shape"),
     "beyond the table": ({"numbers": [-3, 11, 17]}, "numbers: expected atomic numbers"),
     "pbc NaN": ({"pbc": float("nan")}, "pbc: expected True or False"),
     "pbc of two": ({"pbc": [True, True]}, "pbc: expected True or False"),
     "a wire": ({"pbc": [False, False, True]}, r"pbc: .*\(a slab, with the third vector"),
     "a charge": ({"total_charge": 1e6}, "total_charge: expected at most 27 e of either sign"),
+    "no charge": ({"total_charge": float("inf")}, "total_charge: expected a finite number"),
     "positions, ragged": ({"positions": [[0, 0, 0], [1, 1]]}, "positions: expected numbers"),
     "positions, infinite": (
         {"positions": [[0, 0, 0], [np.inf, 0, 0], [0, 3, 0]]},

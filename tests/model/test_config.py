@@ -28,43 +28,6 @@ def test_derived_values():
     assert config.receptive_field == pytest.approx(2 * 4.0 + 2 * 3.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("type_names", ["Na", "Na"]),
-        ("type_names", ["Unobtainium"]),
-        ("type_names", []),
-        ("type_names", "NaCl"),
-        ("r_max", 0.0),
-        ("r_max", float("nan")),
-        ("r_max", "4"),
-        ("r_max_charge", -1.0),
-        ("num_layers", -1),
-        ("num_layers", 1.5),
-        ("num_layers_charge", True),
-        ("l_max", -1),
-        ("parity", 1),
-        ("pseudotensors", None),
-        ("num_features", 0),
-        ("avg_num_neighbors", 0.0),
-        ("polynomial_cutoff_p", 1.0),
-        ("num_charge_basis", 0),
-        ("charge_max", -1.0),
-        ("electrostatic_energy", "ewald"),
-        ("gaussian_widths", [1.0]),
-        ("gaussian_widths", [1.0, 0.0]),
-        ("hardness_min", -0.1),
-        ("nonlinearity_scalars", ["silu"]),
-        ("nonlinearity_scalars", ["silu", "silu"]),
-        ("nonlinearity_gates", ["relu", "tanh"]),
-        ("coulomb_constant", 0.0),
-    ],
-)
-def test_bad_values_are_named(name, value):
-    with pytest.raises(InputError, match=f"{name}: expected"):
-        ModelConfig(**{**GOOD, name: value})
-
-
 def test_unknown_and_missing_names():
     with pytest.raises(InputError, match="num_layer"):
         ModelConfig.from_dict({**GOOD, "num_layer": 3})

@@ -7,7 +7,6 @@ import numpy as np
 import openmm
 import pytest
 from ase.calculators.calculator import PropertyNotImplementedError
-from openmm import app, unit
 
 from openmm_nequiplr import NequIPLRCalculator, create_system
 from openmm_nequiplr.data import Structure
@@ -44,26 +43,6 @@ def test_a_calculator_ignores_the_cell(models, ions):
         boxed.get_stress()
 
 
-def test_a_system_is_not_periodic(models, ions):
-    topology = app.Topology()
-    residue = topology.addResidue("ION", topology.addChain())
-    for symbol in ions.symbols:
-        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
-    topology.setPeriodicBoxVectors(np.eye(3) * 0.9 * unit.nanometer)
-    energies = {}
-    for name, model in zip(("plain", "isolated"), models, strict=True):
-        system = create_system(topology, model)
-        assert system.usesPeriodicBoundaryConditions() is (name == "plain")
-        platform = openmm.Platform.getPlatformByName("Reference")
-        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-        context.setPositions(ions.positions / 10)
-        energies[name] = context.getState(energy=True).getPotentialEnergy()._value
-    ions.calc = NequIPLRCalculator(models[0])
-    expected = ions.get_potential_energy() * 96.48533212331
-    assert energies["isolated"] == pytest.approx(expected, abs=1e-6)
-    assert energies["plain"] != pytest.approx(expected, abs=1e-2)
-
-
 def test_labels_of_a_cell_become_those_of_a_molecule(models, ions):
     structure = Structure(
         symbols=tuple(ions.symbols),
@@ -95,6 +74,7 @@ def test_the_image_of_an_atom_does_not_matter(models, ions):
     np.testing.assert_allclose(cut.get_forces(), forces, atol=1e-9)
     structure = from_atoms(cut)
     system = create_system(structure.topology, models[1], total_charge=0)
+    assert not system.usesPeriodicBoundaryConditions()
     platform = openmm.Platform.getPlatformByName("Reference")
     for periodic in (False, True):
         if periodic:  # as in a mixed system: the State tells a box

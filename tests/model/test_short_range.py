@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_nequiplr.calculator import NequIPLRCalculator
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.graph import AtomicGraph
 from openmm_nequiplr.model import (
@@ -107,14 +106,6 @@ def test_batches_and_files(model, molecule, crystal, tmp_path):
     assert again.config == model.config
     assert evaluate(again, crystal).energy == evaluate(model, crystal).energy
     assert "one short-range network, no charges" in describe_model(again)
-
-
-def test_the_calculator_takes_it(model, crystal):
-    atoms = crystal.copy()
-    atoms.calc = NequIPLRCalculator(model)
-    expected = evaluate(model, crystal)
-    assert atoms.get_potential_energy() == pytest.approx(expected.energy, rel=1e-12)
-    np.testing.assert_allclose(atoms.get_forces(), expected.forces, atol=1e-10)
 
 
 def test_a_force_loss_can_be_differentiated(model, crystal):

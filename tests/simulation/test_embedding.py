@@ -117,17 +117,6 @@ def test_forces_are_slopes(make_model, mixture, periodic, rng):
         assert slope == pytest.approx(float((forces * direction).sum()), rel=2e-4, abs=0.05)
 
 
-def test_every_platform(make_model, mixture, platform):
-    mixed = mixture()
-    system = potential_of(make_model()).createMixedSystem(
-        mixed.topology(), mixed.system(), mixed.ml
-    )
-    expected = energy_of(system, mixed.positions)
-    context = context_of(system, mixed.positions, (platform[0].getName(), platform[1]))
-    energy = context.getState(energy=True).getPotentialEnergy()._value
-    assert energy == pytest.approx(expected, rel=1e-5, abs=0.02)
-
-
 @pytest.mark.parametrize("periodic", PERIODIC, ids=names)
 def test_interpolation(make_model, mixture, periodic):
     mixed = mixture(periodic)
@@ -229,16 +218,6 @@ def test_the_box_may_be_that_of_the_system(make_model, mixture, interpolate):
 
 
 # ----------------------------------------------------------------------------------- simulations
-
-
-def test_through_xml(make_model, mixture):
-    mixed = mixture()
-    system = potential_of(make_model()).createMixedSystem(
-        mixed.topology(), mixed.system(), mixed.ml
-    )
-    restored = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
-    expected = energy_of(system, mixed.positions)
-    assert energy_of(restored, mixed.positions) == pytest.approx(expected, rel=1e-12)
 
 
 def total_energy(context):

@@ -88,11 +88,6 @@ def test_what_is_no_field(tiny_model, cluster, given):
         system_of(tiny_model, cluster, given)
 
 
-def test_refused_in_a_box(tiny_model, tiny_salt):
-    with pytest.raises(InputError, match="electric_field: .*faces of its cell"):
-        system_of(tiny_model, tiny_salt)
-
-
 def test_two_contexts_with_different_fields(tiny_model, cluster):
     """They share one computation, which must not mix them up."""
     system = system_of(tiny_model, cluster)

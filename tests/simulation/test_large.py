@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 
 import numpy as np
 import openmm
@@ -12,7 +11,6 @@ from openmm import app
 
 from openmm_nequiplr import create_system
 from openmm_nequiplr.calculator import NequIPLRCalculator
-from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import Evaluator
 from openmm_nequiplr.simulation import current_evaluation, from_atoms, get_computation
 from openmm_nequiplr.simulation.pme import PointChargeCoulomb
@@ -94,12 +92,6 @@ def test_atoms_that_are_wrapped(ionic_model, rock_salt):
     assert get_computation(simulation.system)._evaluator.memory.geometries == 1
 
 
-def test_in_free_space(ionic_model, cluster):
-    simulation, _ = simulation_of(cluster, ionic_model)
-    found = current_evaluation(simulation.context)
-    assert relative(found.forces, dense(ionic_model, cluster).forces) < 1e-5
-
-
 def test_positions_that_jump(ionic_model, rock_salt, tmp_path):
     simulation, structure = simulation_of(rock_salt, ionic_model)
     simulation.step(3)
@@ -119,21 +111,6 @@ def test_a_solver_made_to_fail_stops_the_simulation(ionic_model, rock_salt):
     message = r"charge equilibration failed.*raise max_iterations \(now 1\).*charge_tolerance"
     with pytest.raises(openmm.OpenMMException, match=message):
         simulation.step(1)
-
-
-def test_arguments_are_checked_at_once(ionic_model, rock_salt):
-    structure = from_atoms(rock_salt)
-    for options in ({"solver": "fast"}, {"charge_tolerance": 1.0}, {"max_iterations": 0}):
-        with pytest.raises(InputError, match=next(iter(options))):
-            create_system(structure.topology, ionic_model, **options)
-
-
-def test_settings_travel(ionic_model, rock_salt):
-    structure = from_atoms(rock_salt)
-    system = create_system(structure.topology, ionic_model, max_iterations=7, **ITERATIVE)
-    settings = pickle.loads(pickle.dumps(get_computation(system).settings))
-    assert (settings.solver, settings.charge_tolerance) == ("iterative", 1e-6)
-    assert settings.max_iterations == 7
 
 
 def test_the_smooth_part_of_a_point_charge_sum(rock_salt, rng):

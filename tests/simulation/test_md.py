@@ -11,7 +11,6 @@ import numpy as np
 import openmm
 import pytest
 from ase.io import read
-from openmm import app
 
 from openmm_nequiplr.errors import BackendError, InputError, ModelFileError
 from openmm_nequiplr.simulation import load_charges, md
@@ -254,12 +253,3 @@ def test_inputs_that_do_not_fit(options, tmp_path):
     with pytest.raises(InputError, match="charge_of: expected an element of the structure"):
         run_md(dataclasses.replace(options, charge_of="Au"))
     assert not Path(options.output).exists()
-
-
-def test_the_trajectory_is_an_ordinary_dcd_file(options):
-    files = run_md(options).files
-    frames = mdtraj.load_dcd(str(files.trajectory), top=str(files.topology))
-    assert [atom.element.symbol for atom in frames.topology.atoms] == list(
-        read(files.final).symbols
-    )
-    assert app.PDBFile(str(files.topology)).topology.getNumAtoms() == frames.n_atoms

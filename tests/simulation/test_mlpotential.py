@@ -21,15 +21,12 @@ from openmmml.mlpotential import MLPotentialImpl
 import openmm_nequiplr
 from openmm_nequiplr import create_system, save_model, shipped_models, shipped_structure
 from openmm_nequiplr.errors import (
-    BackendError,
     InputError,
     ModelFileError,
-    UnknownElementError,
 )
 from openmm_nequiplr.openmm_ml import NequIPLRPotentialImplFactory
 from openmm_nequiplr.simulation import (
     create_force,
-    current_evaluation,
     from_atoms,
     get_computation,
     read_structure,
@@ -199,14 +196,6 @@ def test_some_atoms_in_a_group(make_model, molecule):
     np.testing.assert_allclose(found[1], expected[1])
 
 
-def test_reports_work(make_model, rock_salt):
-    structure = from_atoms(rock_salt)
-    system = MLPotential("nequiplr", modelPath=make_model()).createSystem(structure.topology)
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), REFERENCE)
-    context.setPositions(structure.positions)
-    assert current_evaluation(context).charges.shape == (64,)
-
-
 def test_whether_images_are_the_models(make_model):
     for legacy in (False, True):
         model = make_model(legacy_periodic=legacy)
@@ -228,31 +217,3 @@ def test_wrong_models(tmp_path):
         MLPotential("nequiplr", modelPath="carbon-chain", lengthScale=0.1)
     with pytest.raises(InputError, match="model: expected a NequIPLRPotential"):
         MLPotential("nequiplr", modelPath=3)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "match"),
-    [
-        (
-            {"longRange": "graph"},
-            InputError,
-            "unknown option 'longRange': did you mean 'long_range'",
-        ),
-        ({"multiplicity": 1}, InputError, "unknown option 'multiplicity': expected one of"),
-        ({"totalCharge": "one"}, InputError, "total_charge: expected a number"),
-        ({"precision": "half"}, InputError, "precision: expected one of"),
-        ({"device": "abacus"}, BackendError, "device: expected one that torch can use"),
-    ],
-)
-def test_wrong_options(make_model, molecule, options, error, match):
-    potential = MLPotential("nequiplr", modelPath=make_model())
-    topology = from_atoms(molecule).topology
-    with pytest.raises(error, match=match):
-        potential.createSystem(topology, **options)
-
-
-def test_unknown_elements(make_model, molecule):
-    molecule.symbols[2] = "Xe"
-    potential = MLPotential("nequiplr", modelPath=make_model())
-    with pytest.raises(UnknownElementError, match=r"Xe \(1 atoms, first index 2\)"):
-        potential.createSystem(from_atoms(molecule).topology)

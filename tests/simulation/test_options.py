@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from openmm_nequiplr import cli
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.simulation.options import MDOptions
 
@@ -53,27 +52,3 @@ def test_values_at_the_limits_are_taken():
         temperature=np.float32(0.5),
     )
     assert options.steps == 5
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--temperature", "1e30"),
-        ("--timestep", "0"),
-        ("--threads", "1000000"),
-        ("--pressure", "nan", "--ensemble", "npt"),
-        ("--barostat-axes", "zzz"),
-        ("--total-charge", "1e6"),
-        ("--output", "/dev/null/run"),
-        ("--output", "taken"),
-        ("--steps", "0", "--device", "abacus"),
-    ],
-)
-def test_errors_of_the_command_are_one_line(arguments, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "taken").write_text("a file")
-    assert cli.main(["md", "carbon-chain", "--steps", "1", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("nequiplr: error: ")
-    assert captured.err.count("\n") == 1
-    assert (tmp_path / "taken").read_text() == "a file"

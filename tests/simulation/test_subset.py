@@ -6,7 +6,7 @@ import numpy as np
 import openmm
 import pytest
 
-from openmm_nequiplr import ChargeReporter, create_system
+from openmm_nequiplr import ChargeReporter
 from openmm_nequiplr.errors import UnknownElementError
 from openmm_nequiplr.simulation import (
     create_force,
@@ -43,25 +43,6 @@ def part_of(structure, force):
         system.setDefaultPeriodicBoxVectors(*structure.box)
     system.addForce(force)
     return system
-
-
-def test_the_chosen_atoms_are_as_if_alone(make_model, molecule, platform):
-    """Without a box; conformance.py has a periodic one."""
-    alone, among = from_atoms(molecule), from_atoms(with_others(molecule))
-    expected = context_of(
-        create_system(alone.topology, make_model(), total_charge=1), alone.positions
-    ).getState(energy=True, forces=True)
-    force = create_force(among.topology, make_model(), atoms=CHOSEN, total_charge=1)
-    context = context_of(part_of(among, force), among.positions, platform[0].getName())
-    state = context.getState(energy=True, forces=True)
-    rough = {"rtol": 2e-4, "atol": 2e-2} if platform[0].getName() != "Reference" else {}
-    np.testing.assert_allclose(
-        state.getPotentialEnergy()._value, expected.getPotentialEnergy()._value, rtol=1e-6
-    )
-    found, forces = (s.getForces(asNumpy=True)._value for s in (state, expected))
-    np.testing.assert_allclose(found[CHOSEN], forces, **({"rtol": 1e-6, "atol": 1e-6} | rough))
-    others = np.setdiff1d(np.arange(10), CHOSEN)
-    assert not found[others].any()
 
 
 def test_charges_are_those_of_the_chosen_atoms(tmp_path, make_model, molecule):

@@ -11,10 +11,8 @@ from openmm import app, unit
 
 from openmm_nequiplr import create_system, save_model
 from openmm_nequiplr.errors import (
-    BackendError,
     BoxError,
     InputError,
-    ModelFileError,
     UnknownElementError,
 )
 from openmm_nequiplr.model import Evaluator
@@ -86,29 +84,6 @@ def test_energy_and_forces(request, ionic_model, name, total_charge, long_range)
     assert charges.sum() == pytest.approx(total_charge, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["rock_salt", "cluster"])
-def test_forces_against_finite_differences(request, ionic_model, name, rng):
-    """With the mesh as it is by default; conformance.py has a finer one."""
-    atoms = request.getfixturevalue(name)
-    context, structure = make_context(atoms, ionic_model, total_charge=1)
-    _, forces = energy_and_forces(context)
-    step = 2e-5  # nm
-
-    def energy(positions):
-        context.setPositions(positions)
-        return energy_and_forces(context)[0]
-
-    slopes, found = [], []
-    for atom, axis in zip(rng.integers(len(atoms), size=8), rng.integers(3, size=8), strict=True):
-        shift = np.zeros_like(structure.positions)
-        shift[atom, axis] = step
-        ahead = energy(structure.positions + shift)
-        slopes.append((energy(structure.positions - shift) - ahead) / (20.0 * step))
-        found.append(forces[atom, axis])
-    limit = 1e-4 if name == "rock_salt" else 1e-6
-    assert relative(np.array(found), np.array(slopes)) < limit
-
-
 @pytest.mark.parametrize("options", [{"num_layers_charge": 0}, {"electrostatic_energy": "coulomb"}])
 def test_other_kinds_of_models(make_model, rock_salt, options):
     model = make_model(**options)
@@ -116,20 +91,6 @@ def test_other_kinds_of_models(make_model, rock_salt, options):
     context, _ = make_context(rock_salt, model)
     energy, forces = energy_and_forces(context)
     assert energy == pytest.approx(expected.energy, abs=1e-5)
-    assert relative(forces, expected.forces) < 1e-3
-
-
-def test_the_published_periodic_code_works_too(make_model, rock_salt):
-    model = make_model(legacy_periodic=True)
-    energy, _ = energy_and_forces(make_context(rock_salt, model)[0])
-    assert energy == pytest.approx(expected_evaluation(rock_salt, model).energy, rel=1e-9)
-
-
-def test_single_precision_is_close(ionic_model, rock_salt):
-    context, _ = make_context(rock_salt, ionic_model, precision="single")
-    expected = expected_evaluation(rock_salt, ionic_model)
-    energy, forces = energy_and_forces(context)
-    assert energy == pytest.approx(expected.energy, abs=1e-3)
     assert relative(forces, expected.forces) < 1e-3
 
 
@@ -288,57 +249,6 @@ def test_a_box_as_a_system_returns_it(ionic_model, rock_salt):
     assert again.getDefaultPeriodicBoxVectors() == system.getDefaultPeriodicBoxVectors()
 
 
-@pytest.mark.parametrize("charge", ["plus one", True, float("nan"), float("inf"), 1000, -1000])
-def test_a_wrong_total_charge(ionic_model, charge):
-    with pytest.raises(InputError, match="total_charge: expected"):
-        create_system(topology_of(["Na", "Cl"]), ionic_model, total_charge=charge)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "match"),
-    [
-        (
-            {"long_range": "pme"},
-            InputError,
-            "long_range: expected one of 'auto', 'openmm', 'graph'",
-        ),
-        ({"precision": "half"}, InputError, "precision: expected one of 'single', 'double'"),
-        ({"backend": "abacus"}, BackendError, "backend: expected 'auto' or 'python' or 'torch'"),
-        ({"device": "abacus"}, BackendError, "device: expected one that torch can use"),
-        ({"ewald_tolerance": -1.0}, InputError, "ewald_tolerance: expected"),
-        ({"coulomb_platform": "Abacus"}, BackendError, "coulomb_platform: expected one of"),
-    ],
-)
-def test_wrong_options(ionic_model, rock_salt, options, error, match):
-    with pytest.raises(error, match=match):
-        create_system(from_atoms(rock_salt).topology, ionic_model, **options)
-
-
-def test_wrong_models(rock_salt):
-    topology = from_atoms(rock_salt).topology
-    with pytest.raises(InputError, match="model: expected a NequIPLRPotential"):
-        create_system(topology, 3)
-    message = r"model: expected a model file or a shipped model \[.*\], got 'absent.safetensors'"
-    with pytest.raises(ModelFileError, match=message):
-        create_system(topology, "absent.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("atoms", "match"),
-    [
-        ([], "atoms: expected the index of at least one atom"),
-        ([0, 64], r"atoms: expected indices from 0 to 63, got 64"),
-        ([-1], r"atoms: expected indices from 0 to 63, got -1"),
-        ([3, 1, 3], "atoms: expected each index once, got '3 more than once'"),
-        ([0.5], "atoms: expected indices from 0 to 63, got 0.5"),
-        ([True, False], "atoms: expected indices from 0 to 63, got True"),
-    ],
-)
-def test_wrong_subsets(ionic_model, rock_salt, atoms, match):
-    with pytest.raises(InputError, match=match):
-        create_force(from_atoms(rock_salt).topology, ionic_model, atoms=atoms)
-
-
 def test_elements_of_other_atoms_do_not_matter(ionic_model):
     topology = topology_of(["Xe", "Na", None, "Cl"])
     assert list(create_force(topology, ionic_model, atoms=[3, 1]).getParticles()) == [3, 1]
@@ -346,11 +256,6 @@ def test_elements_of_other_atoms_do_not_matter(ionic_model):
         create_force(topology, ionic_model, atoms=[1, 0])
     with pytest.raises(InputError, match=r"got none for 1 of 2 atoms.*index 2"):
         create_force(topology, ionic_model, atoms=[2, 3])
-
-
-def test_a_system_without_the_force():
-    with pytest.raises(InputError, match="made by create_system"):
-        get_computation(openmm.System())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -13,18 +12,15 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from openmm import app
 
 import openmm_nequiplr
-from openmm_nequiplr import ChargeReporter, create_system, export_torch_force
+from openmm_nequiplr import create_system, export_torch_force
 from openmm_nequiplr.errors import BackendError
 from openmm_nequiplr.simulation import (
     current_evaluation,
     describe_backend,
     deserialize_system,
     from_atoms,
-    get_computation,
-    load_charges,
 )
 from openmm_nequiplr.simulation.torchforce import load_openmmtorch
 
@@ -41,35 +37,6 @@ ROOT = Path(openmm_nequiplr.__file__).parents[1]
 
 def scale_of(context):
     return 96.485 * sum(abs(part) for part in current_evaluation(context).parts.values())
-
-
-def test_charges_can_be_looked_at(tmp_path, ionic_model, cluster):
-    structure = from_atoms(cluster)
-    systems = [
-        create_system(structure.topology, ionic_model, backend=backend, total_charge=1)
-        for backend in ("torch", "python")
-    ]
-    computation = get_computation(systems[0])
-    assert get_computation(systems[0]) is computation
-    # the bytes of a model file hold its entries in any order
-    ours, theirs = (
-        dataclasses.replace(get_computation(system).settings, model=b"") for system in systems
-    )
-    assert ours == theirs
-    found, expected = (
-        current_evaluation(context_of(system, structure.positions)) for system in systems
-    )
-    np.testing.assert_allclose(found.charges, expected.charges, atol=1e-6)
-    simulation = app.Simulation(
-        structure.topology, systems[0], openmm.VerletIntegrator(0.001), REFERENCE
-    )
-    simulation.context.setPositions(structure.positions)
-    simulation.reporters.append(ChargeReporter(tmp_path / "charges.npy", 1))
-    simulation.step(2)
-    charges = load_charges(tmp_path / "charges.npy").charges
-    assert charges.shape == (2, len(cluster))
-    now = current_evaluation(simulation.context).charges
-    np.testing.assert_allclose(charges[-1], now, atol=1e-9)
 
 
 def test_which_backend(ionic_model, cluster):
@@ -91,12 +58,6 @@ def test_errors_come_out_complete(ionic_model, rock_salt):
     context = context_of(system, structure.positions)
     with pytest.raises(openmm.OpenMMException, match=r"raise max_iterations \(now 1\)"):
         energy_and_forces(context)
-
-
-def test_published_sums_are_refused(make_model, rock_salt):
-    model = make_model(legacy_periodic=True)
-    with pytest.raises(BackendError, match="expected 'python'"):
-        create_system(from_atoms(rock_salt).topology, model, backend="torch")
 
 
 # -------------------------------------------------------------------------- through files

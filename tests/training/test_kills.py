@@ -17,7 +17,7 @@ from openmm_nequiplr.model import load_model
 from .log import epochs
 
 #: More for a thorough run, for example NEQUIPLR_KILLS=30.
-KILLS = int(os.environ.get("NEQUIPLR_KILLS", "3"))
+KILLS = int(os.environ.get("NEQUIPLR_KILLS", "2"))
 
 
 def _settings(config_file: Path, output: Path, max_epochs: int) -> Path:
