@@ -1,14 +1,7 @@
-"""Our side of ``step_time.py``: one OpenMM step, or the two networks alone, at a time.
-
-Reads one JSON object a line and answers each with one.
-"""
+"""Our side of ``step_time.py``: one OpenMM step, or the two networks alone, at a time."""
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +9,7 @@ import openmm
 import torch
 from openmm import app, unit
 from parts import collect, measure, part
+from workers import serve
 
 from openmm_nequiplr import create_system
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
@@ -119,26 +113,19 @@ def network_step(options: dict) -> Callable[[], object]:
     return step
 
 
-def main() -> None:
-    """Serve requests until the input ends."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    measure()
-    step: Callable[[], object] | None = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer: dict = {}
-        if request["do"] == "build":
-            torch.set_num_threads(request["threads"])
-            step = (network_step if request["network"] else simulation_step)(request)
-        elif step is not None:
-            with collect() as parts:
-                begin = time.perf_counter()
-                answer["iterations"] = step()
-                answer["seconds"] = time.perf_counter() - begin
-            answer["parts"] = parts
-        answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
-        print(json.dumps(answer), file=answers, flush=True)
+def build(request: dict) -> Callable[[], dict]:
+    """The step that is asked for, with the times of its parts."""
+    torch.set_num_threads(request["threads"])
+    step = (network_step if request["network"] else simulation_step)(request)
+
+    def timed() -> dict:
+        with collect() as parts:
+            iterations = step()
+        return {"iterations": iterations, "parts": parts}
+
+    return timed
 
 
 if __name__ == "__main__":
-    main()
+    measure()
+    serve(build)

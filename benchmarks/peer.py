@@ -1,22 +1,19 @@
 """The peer: openmm-ml with an untrained NequIP model, one OpenMM step at a time.
 
 Started by ``step_time.py`` with the Python of the environment that holds nequip and openmm-ml.
-Reads one JSON object a line and answers each with one.
 """
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import openmm
 import torch
 from openmm import app, unit
+from workers import serve
 
 
 def build_model(options: dict):
@@ -93,23 +90,17 @@ def simulation(options: dict) -> app.Simulation:
     return made
 
 
-def main() -> None:
-    """Serve requests until the input ends."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    current = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request["do"] == "build":
-            torch.set_num_threads(request["threads"])
-            current = simulation(request)
-            answer = {}
-        else:
-            begin = time.perf_counter()
-            current.step(1)
-            answer = {"seconds": time.perf_counter() - begin, "parts": {}}
-        answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
-        print(json.dumps(answer), file=answers, flush=True)
+def build(request: dict) -> Callable[[], dict]:
+    """A step of the simulation that is asked for."""
+    torch.set_num_threads(request["threads"])
+    current = simulation(request)
+
+    def step() -> dict:
+        current.step(1)
+        return {"parts": {}}
+
+    return step
 
 
 if __name__ == "__main__":
-    main()
+    serve(build)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -15,6 +13,7 @@ import matplotlib
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from workers import add_sides, interleaved, ratios
 
 HERE = Path(__file__).parent
 SLAB = HERE.parent / "openmm_nequiplr" / "pretrained" / "au2-mgo.extxyz"
@@ -23,34 +22,6 @@ SLAB = HERE.parent / "openmm_nequiplr" / "pretrained" / "au2-mgo.extxyz"
 CHARGES = ("Coulomb operator", "equilibration", "adjoint", "Coulomb")
 #: Steps before the clock starts: they compile and allocate, and fill the history of charges.
 WARM_UP = {"ours": 6, "peer": 2}
-
-
-class Worker:
-    """A process that builds a simulation and steps it when told to."""
-
-    def __init__(self, python: str, side: str, *options: str) -> None:
-        self.side = side
-        command = [python, "-W", "ignore", str(HERE / f"{side}.py"), *options]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, **request) -> dict:
-        """Send a request and wait for its answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a worker has ended; its message is above")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def salt(count: int) -> Atoms:
@@ -106,39 +77,11 @@ def count(name: str, atoms: Atoms, arguments: argparse.Namespace) -> None:
 
 def measure(atoms: Atoms, arguments: argparse.Namespace) -> dict:
     """Medians over interleaved steps of every worker, for one structure."""
-    options = {"do": "build", **build_options(atoms, arguments)}
-    workers = {"ours": Worker(sys.executable, "ours")}
-    if arguments.peer_python:
-        workers["peer"] = Worker(arguments.peer_python, "peer")
-    if arguments.against:
-        workers["against"] = Worker(arguments.against, "ours")
-    answers: dict[str, list[dict]] = {name: [] for name in workers}
-    for worker in workers.values():
-        worker.ask(**options)
-    for worker in workers.values():
-        for _ in range(WARM_UP[worker.side]):
-            worker.ask(do="step")
-    for _ in range(arguments.steps):
-        for name, worker in workers.items():
-            answers[name].append(worker.ask(do="step"))
-    for worker in workers.values():
-        worker.close()
+    scripts = {"ours": ("ours.py",), "peer": ("peer.py",)}
+    answers = interleaved(arguments, scripts, build_options(atoms, arguments), WARM_UP)
     found = {name: summary(results) for name, results in answers.items()}
-    found["ours"]["ratios"] = {
-        name: {
-            "median": ratio(answers, name, statistics.median),
-            "least": ratio(answers, name, min),
-        }
-        for name in answers
-        if name != "ours"
-    }
+    found["ours"]["ratios"] = ratios(answers)
     return found
-
-
-def ratio(answers: dict[str, list[dict]], other: str, kind: Callable[..., float]) -> float:
-    """Our seconds over those of another worker, a median or the least of all steps."""
-    ours, theirs = (kind(a["seconds"] for a in answers[name]) for name in ("ours", other))
-    return ours / theirs
 
 
 def summary(answers: list[dict]) -> dict:
@@ -156,6 +99,7 @@ def summary(answers: list[dict]) -> dict:
         "charges": charges / statistics.median(seconds),
         "median": statistics.median(seconds),
         "least": min(seconds),
+        "cpu": min(a["cpu"] for a in answers),
         "parts": parts,
         "memory": answers[-1]["memory"],
     }
@@ -179,10 +123,10 @@ def report(name: str, count: int, result: dict) -> None:
                     *numbers["iterations"]
                 )
             )
-    for other, ratios in result["ours"]["ratios"].items():
+    for other, times in result["ours"]["ratios"].items():
         print(
-            f"        ours / {other} = {ratios['median']:.3f} "
-            f"(of the least times {ratios['least']:.3f})"
+            f"        ours / {other} = {times['median']:.3f} "
+            f"(of the least times {times['least']:.3f})"
         )
     sys.stdout.flush()
 
@@ -206,8 +150,7 @@ def draw(results: dict[str, dict[int, dict]], path: Path) -> None:
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer-python", help="Python of an environment with nequip and openmmml")
-    parser.add_argument("--against", help="Python of an environment with another version of ours")
+    add_sides(parser)
     parser.add_argument("--compile-peer", action="store_true", help="AOTInductor (minutes)")
     parser.add_argument("--network", action="store_true", help="ours without equilibration")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Time of a training step, ours and others', interleaved: ``python benchmarks/train_time.py``.
 
-Workers read one JSON object a line and answer each with one; ``--side`` starts one.
+``--side`` starts a worker.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from step_time import Worker, ratio
+from workers import add_sides, interleaved, ratios, serve
 
 #: Steps before the clock starts.
 WARM_UP = 3
@@ -95,72 +94,32 @@ def peer_step(options: dict) -> Callable[[], float]:
     return step
 
 
-class Side(Worker):
-    """This script as one of the sides, with the Python of some environment."""
+def serve_side(side: str) -> None:
+    """Time steps of one side."""
 
-    def __init__(self, python: str, side: str) -> None:
-        super().__init__(python, "train_time", "--side", side)
+    def build(request: dict) -> Callable[[], dict]:
+        torch.set_num_threads(request["threads"])
+        step = (our_step if side == "ours" else peer_step)(request)
+        return lambda: {"loss": step()}
 
-
-def serve(side: str) -> None:
-    """Answer requests until the input ends."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    step: Callable[[], float] | None = None
-    for line in sys.stdin:
-        request, answer = json.loads(line), {}
-        if request["do"] == "build":
-            torch.set_num_threads(request["threads"])
-            step = (our_step if side == "ours" else peer_step)(request)
-        elif step is not None:
-            begin, used = time.perf_counter(), time.process_time()
-            answer["loss"] = step()
-            answer["cpu"] = time.process_time() - used
-            answer["seconds"] = time.perf_counter() - begin
-        print(json.dumps(answer), file=answers, flush=True)
+    serve(build)
 
 
 def measure(arguments: argparse.Namespace) -> dict:
     """Seconds of interleaved steps of every side, their ratios, and the losses."""
     names = ("threads", "cutoff", "l_max", "features", "layers", "batch")
-    options = {"do": "build", **{name: getattr(arguments, name) for name in names}}
+    options = {name: getattr(arguments, name) for name in names}
     options |= {"data": str(arguments.data.resolve())}
-    workers = {"ours": Side(sys.executable, "ours")}
-    if arguments.peer_python:
-        workers["peer"] = Side(arguments.peer_python, "peer")
-    if arguments.against:
-        workers["against"] = Side(arguments.against, "ours")
-    answers: dict[str, list[dict]] = {name: [] for name in workers}
-    for worker in workers.values():
-        worker.ask(**options)
-    for number in range(WARM_UP + arguments.steps):
-        for name, worker in workers.items():
-            answer = worker.ask(do="step")
-            if number >= WARM_UP:
-                answers[name].append(answer)
-    for worker in workers.values():
-        worker.close()
-    others = [name for name in workers if name != "ours"]
+    scripts = {side: ("train_time.py", "--side", side) for side in ("ours", "peer")}
+    answers = interleaved(arguments, scripts, options, dict.fromkeys(scripts, WARM_UP))
     return {
         "milliseconds": {
             name: 1e3 * statistics.median(a["seconds"] for a in own) / arguments.batch
             for name, own in answers.items()
         },
         "losses": {name: [a["loss"] for a in own] for name, own in answers.items()},
-        "ratios": {
-            name: {
-                "median": ratio(answers, name, statistics.median),
-                "least": ratio(answers, name, min),
-                "cpu": min(a["cpu"] for a in answers["ours"])
-                / min(a["cpu"] for a in answers[name]),
-            }
-            for name in others
-        },
+        "ratios": ratios(answers),
     }
-
-
-def least_cpu(answers: list[dict]) -> float:
-    """Least processor time of a step, s."""
-    return min(answer["cpu"] for answer in answers)
 
 
 def processes(arguments: argparse.Namespace) -> dict:
@@ -205,8 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, nargs="?", help="extended XYZ file with REF_forces")
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--peer-python", help="Python of an environment with nequip")
-    parser.add_argument("--against", help="Python of an environment with another version of ours")
+    add_sides(parser)
     parser.add_argument("--processes", action="store_true", help="one process against two instead")
     parser.add_argument("--batch", type=int, default=2, help="frames of a step")
     parser.add_argument("--steps", type=int, default=15)
@@ -217,7 +175,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     arguments = parser.parse_args()
     if arguments.side:
-        serve(arguments.side)
+        serve_side(arguments.side)
         return
     result = (processes if arguments.processes else measure)(arguments)
     print(json.dumps(result, indent=1))
