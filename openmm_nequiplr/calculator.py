@@ -211,16 +211,16 @@ class NequIPLRCalculator(Calculator):
         groups, charges = told_groups(atoms)
         charges = self.group_charges if charges is None else charges
         groups = self.charge_groups if groups is None else groups
+        sides = read_electrodes(len(atoms), self._electrodes_of(atoms)[0])
         if isinstance(groups, str) and groups == MOLECULES:
             key = atoms.numbers.tobytes()
             if self._molecules is None or self._molecules[0] != key:
                 cell = atoms.cell.array if atoms.pbc.any() else None
-                sides = read_electrodes(len(atoms), self._electrodes_of(atoms)[0])
                 found = nearby_molecules(atoms.numbers, atoms.positions, cell, sides)
                 self._molecules = key, found
             groups = self._molecules[1]
         if isinstance(charges, Mapping):
-            charges = by_formula(atoms.get_chemical_symbols(), groups, charges)
+            charges = by_formula(atoms.get_chemical_symbols(), groups, charges, sides)
         return read_groups(len(atoms), groups, charges, told_charge(atoms))
 
     def _charge_of(self, atoms: Atoms) -> float:

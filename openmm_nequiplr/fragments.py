@@ -269,14 +269,19 @@ def nearby_molecules(
     from ase.data import covalent_radii
 
     radii = _BOND * covalent_radii[numbers]
-    if sides is not None:
-        radii[sides != 0] = 0.0
     first, second, vectors = pairs_within(positions, cell, 2.0 * float(radii.max()))
     bonded = np.linalg.norm(vectors, axis=1) < radii[first] + radii[second]
+    if sides is not None:
+        bonded &= (sides[first] == 0) & (sides[second] == 0)
     return joined_by_bonds(len(numbers), first[bonded], second[bonded])
 
 
-def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any]) -> list[Any]:
+def by_formula(
+    symbols: Sequence[str],
+    groups: Groups,
+    charges: Mapping[str, Any],
+    sides: np.ndarray | None = None,
+) -> list[Any]:
     """Charges of groups, e, that are given by formulas; those of others are 0.
 
     Parameters
@@ -286,6 +291,8 @@ def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any
         As for :func:`read_groups`.
     charges : mapping of str to float, e
         Formulas are such as ``"Na"`` or ``"H3O"``, in any order of the elements.
+    sides : numpy.ndarray, shape (N,), optional
+        Of :func:`read_electrodes`; groups that hold atoms of electrodes have no formula.
 
     Raises
     ------
@@ -298,6 +305,8 @@ def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any
     members: list[list[str]] = [[] for _ in found.charges]
     for symbol, group in zip(symbols, found.groups, strict=True):
         members[group].append(symbol)
+    for group in () if sides is None else set(found.groups[sides != 0].tolist()):
+        members[group] = []
     formulas = [tuple(sorted(each)) for each in members]
     value_of = {}
     for name, value in charges.items():
@@ -305,8 +314,9 @@ def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any
             key = tuple(sorted(Formula(name, strict=True)))
         except ValueError:
             key = ()
-        if key not in formulas:
-            known = sorted({Formula.from_list(list(each)).format("hill") for each in formulas})
+        if not key or key not in formulas:
+            names = {Formula.from_list(list(each)).format("hill") for each in formulas if each}
+            known = sorted(names)
             expected = f"formulas of groups, which are {', '.join(known[:8])}"
             raise InputError(describe("group_charges", name, expected))
         value_of[key] = value

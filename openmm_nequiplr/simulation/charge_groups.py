@@ -72,6 +72,7 @@ def topology_groups(
     groups: Any,
     charges: Any,
     total_charge: float | None,
+    electrodes: Any = None,
 ) -> Fragments | None:
     """Groups of the atoms of a topology that a model acts on.
 
@@ -87,6 +88,8 @@ def topology_groups(
         knows none, which is said.
     total_charge : float, optional, e
         By default the sum.
+    electrodes : optional
+        Of :func:`topology_electrodes`; formulas are not those of their groups.
 
     Raises
     ------
@@ -103,7 +106,8 @@ def topology_groups(
         groups = [[_placed(index, place) for index in each] for each in groups]
     if isinstance(charges, Mapping):
         symbols = element_symbols(topology)
-        charges = by_formula([symbols[index] for index in chosen], groups, charges)
+        sides = read_electrodes(len(chosen), electrodes)
+        charges = by_formula([symbols[index] for index in chosen], groups, charges, sides)
     found = read_groups(len(chosen), groups, charges, None if charges is None else total_charge)
     if found is None or charges is not None:
         return found
@@ -255,4 +259,4 @@ def structure_groups(
             f"charge_groups: {count}, found by the distances of atoms, "
             "as the structure has no bonds"
         )
-    return topology_groups(topology, None, groups, charges, total_charge)
+    return topology_groups(topology, None, groups, charges, total_charge, electrodes)

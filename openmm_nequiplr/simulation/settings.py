@@ -163,7 +163,7 @@ def computation_settings(
     groups = options.charge_groups, options.group_charges
     electrodes = topology_electrodes(topology, chosen, options.electrodes)
     sides = check_electrodes(model.config, len(symbols), electrodes)
-    held = with_electrodes(topology_groups(topology, chosen, *groups, told), sides)
+    held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
     if held is not None:
         total_charge = told = float(held.charges.sum()) if told is None else told
         if not model.config.equilibration:
