@@ -75,6 +75,12 @@ FEATURES: dict[str, Feature] = {
         note="bonded molecules or lists of atoms; the ASE calculator finds molecules by distances, "
         "an Evaluator takes lists of atoms",
     ),
+    "electrodes": Feature(
+        "Electrodes at constant potential (`electrodes`)",
+        {},
+        note="the voltage can change through a parameter of the Context with a PythonForce, and is "
+        "fixed in TorchForces and exported files; [how](../guides/electrodes.md)",
+    ),
     "variables": Feature(
         "Charges and dipoles as collective variables",
         {

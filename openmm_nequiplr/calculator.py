@@ -17,11 +17,15 @@ from .checks import check_names
 from .errors import InputError, describe, notify
 from .fragments import (
     MOLECULES,
+    VOLTAGE,
     Fragments,
     Groups,
     by_formula,
     nearby_molecules,
+    plain_electrodes,
+    read_electrodes,
     read_groups,
+    told_electrodes,
     told_groups,
 )
 from .model import NequIPLRPotential, load_model
@@ -33,7 +37,7 @@ from .total_charge import assume_neutral, check_trained, told_charge, total_char
 
 _OWN_OPTIONS = (
     *("device", "precision", "solver", "charge_tolerance", "max_iterations", "electric_field"),
-    *("charge_groups", "group_charges"),
+    *("charge_groups", "group_charges", "electrodes", "electrode_voltage"),
 )
 # Arguments of ASE's calculators that have a meaning for one without files.
 _ASE_OPTIONS = ("atoms", "label", "directory")
@@ -84,6 +88,13 @@ class NequIPLRCalculator(Calculator):
         Charges of the groups in their order (molecules by their first atoms), or by formula, as in
         ``{"Na": 1, "Cl": -1}`` with 0 for others; by default 0. They sum to the total charge.
         ``atoms.info["group_charges"]`` wins over it.
+    electrodes : sequence of 2 sequences of int, optional
+        Indices of the atoms of two electrodes at constant potential. Charge flows between them;
+        groups that hold such atoms are one group, with the sum of their charges.
+        ``atoms.arrays["electrode"]`` (1 and 2 on their atoms, 0 elsewhere) wins over it.
+    electrode_voltage : float, V
+        Potential of the first electrode less that of the second.
+        ``atoms.info["electrode_voltage"]`` wins over it.
     **kwargs
         ``atoms``, ``label`` and ``directory`` of ASE's calculators.
 
@@ -140,6 +151,8 @@ class NequIPLRCalculator(Calculator):
         electric_field: Sequence[float] | np.ndarray | None = None,
         charge_groups: Groups | str = None,
         group_charges: Sequence[float] | Mapping[str, float] | None = None,
+        electrodes: Sequence[Sequence[int]] | None = None,
+        electrode_voltage: float = 0.0,
         **kwargs: Any,
     ) -> None:
         check_names(kwargs, [*_ASE_OPTIONS, *_OWN_OPTIONS], _ELSEWHERE)
@@ -158,10 +171,12 @@ class NequIPLRCalculator(Calculator):
         if electric_field is not None:
             self.electric_field = check_field(self.model.config, False, electric_field)
         self.charge_groups, self.group_charges = charge_groups, group_charges
+        self.electrodes, self.electrode_voltage = plain_electrodes(electrodes), electrode_voltage
         self._molecules: tuple[bytes, np.ndarray] | None = None
         self._computed_groups: Fragments | None = None
         self._computed_charge: float | None = None
         self._computed_field: np.ndarray | None = None
+        self._computed_electrodes: tuple[Any, float] = (None, 0.0)
         self._spin_seen = False
         self._charges_seen: set[float | None] = set()
 
@@ -175,6 +190,8 @@ class NequIPLRCalculator(Calculator):
             same = np.array_equal(field, before)
         if same and self._computed_charge is not None:
             same = _equal(self._groups_of(atoms), self._computed_groups)
+        if same and self._computed_charge is not None:
+            same = self._electrodes_of(atoms) == self._computed_electrodes
         if not same and "initial_charges" not in changes:
             changes.append("initial_charges")
         return changes
@@ -184,19 +201,26 @@ class NequIPLRCalculator(Calculator):
         told = atoms.info.get("electric_field", self.electric_field)
         return np.zeros(3) if told is None else np.asarray(told)
 
+    def _electrodes_of(self, atoms: Atoms) -> tuple[Any, float]:
+        """Electrodes and the voltage (V) between them."""
+        told = told_electrodes(atoms)[0] or self.electrodes
+        return told, atoms.info.get(VOLTAGE, self.electrode_voltage)
+
     def _groups_of(self, atoms: Atoms) -> Fragments | None:
         """Groups of atoms whose charges are held."""
         groups, charges = told_groups(atoms)
         charges = self.group_charges if charges is None else charges
         groups = self.charge_groups if groups is None else groups
+        sides = read_electrodes(len(atoms), self._electrodes_of(atoms)[0])
         if isinstance(groups, str) and groups == MOLECULES:
             key = atoms.numbers.tobytes()
             if self._molecules is None or self._molecules[0] != key:
                 cell = atoms.cell.array if atoms.pbc.any() else None
-                self._molecules = key, nearby_molecules(atoms.numbers, atoms.positions, cell)
+                found = nearby_molecules(atoms.numbers, atoms.positions, cell, sides)
+                self._molecules = key, found
             groups = self._molecules[1]
         if isinstance(charges, Mapping):
-            charges = by_formula(atoms.get_chemical_symbols(), groups, charges)
+            charges = by_formula(atoms.get_chemical_symbols(), groups, charges, sides)
         return read_groups(len(atoms), groups, charges, told_charge(atoms))
 
     def _charge_of(self, atoms: Atoms) -> float:
@@ -247,6 +271,7 @@ class NequIPLRCalculator(Calculator):
             self._computed_groups = self._groups_of(self.atoms)
             self._computed_charge = self._charge_of(self.atoms)
             self._computed_field = self._field_of(self.atoms)
+            self._computed_electrodes = self._electrodes_of(self.atoms)
             self._look_at_spin(self.atoms)
             self.results = self._evaluate(
                 self.atoms, self._computed_charge, periodic, set(properties)
@@ -260,6 +285,7 @@ class NequIPLRCalculator(Calculator):
     ) -> dict[str, Any]:
         """The results for a structure."""
         field, held = self._field_of(atoms), self._computed_groups
+        electrodes, voltage = self._computed_electrodes
         graph = self.model.build_graph(
             atoms.numbers,
             atoms.positions,
@@ -270,6 +296,8 @@ class NequIPLRCalculator(Calculator):
             electric_field=field if field.any() else None,
             charge_groups=None if held is None else held.groups,
             group_charges=None if held is None else held.charges,
+            electrodes=electrodes,
+            electrode_voltage=voltage,
         )
         with_forces = not {"forces", "stress"}.isdisjoint(properties)
         # The stress comes almost free with the forces, and relaxations of cells ask for both.

@@ -66,6 +66,14 @@ def describe_groups(charges: Sequence[float] | np.ndarray | None) -> str:
     return f" in {len(charges)} groups with charges of their own"
 
 
+def describe_electrodes(electrodes: Sequence[Sequence[int]] | None, voltage: float) -> str:
+    """Two electrodes and the voltage (V), behind the words of :func:`describe_atoms`."""
+    if electrodes is None:
+        return ""
+    first, second = map(len, electrodes)
+    return f", electrodes of {first} and {second} atoms at {voltage:g} V"
+
+
 def describe_charges(
     config: ModelConfig,
     count: int,

@@ -1,13 +1,15 @@
-"""Groups of atoms whose charges are held: read, checked, found along bonds, told by structures."""
+"""Groups of atoms whose charges are held, and electrodes: read, checked, told by structures."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from ase.formula import Formula
 
+from .checks import is_number
 from .errors import InputError, describe
 from .neighbors import pairs_within
 from .total_charge import GROUP_CHARGES
@@ -18,6 +20,10 @@ Groups: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None
 MOLECULES = "molecules"
 #: Column of ``atoms.arrays`` and entry of ``atoms.info`` that tell groups and their charges.
 COLUMN, ENTRY = "charge_group", GROUP_CHARGES
+#: The same for electrodes: 1 on atoms of the first one, 2 on those of the second, and the voltage.
+ELECTRODE, VOLTAGE = "electrode", "electrode_voltage"
+#: Largest voltage, V.
+HIGHEST_VOLTAGE = 100.0
 # Charges (e) that differ by less are the same.
 _SAME = 1e-6
 # Atoms nearer than the sum of their covalent radii times this are bonded.
@@ -92,38 +98,122 @@ def read_groups(
 
 
 def held_groups(
-    count: int, groups: Groups, charges: Any = None, total_charge: float | None = None
+    count: int,
+    groups: Groups,
+    charges: Any = None,
+    total_charge: float | None = None,
+    sides: np.ndarray | None = None,
 ) -> Fragments | None:
-    """:func:`read_groups`, but ``None`` for a single group: its charge is the total charge."""
-    found = read_groups(count, groups, charges, total_charge)
+    """:func:`read_groups`, those of electrodes joined; ``None`` for a single group.
+
+    The charge of a single group is the total charge.
+    """
+    found = with_electrodes(read_groups(count, groups, charges, total_charge), sides)
     return None if found is None or len(found.charges) == 1 else found
 
 
-def _labels(count: int, groups: list[Any]) -> tuple[np.ndarray, int, int]:
+def with_electrodes(held: Fragments | None, sides: np.ndarray | None) -> Fragments | None:
+    """Groups in which all that hold atoms of electrodes are one, with the sum of their charges.
+
+    Parameters
+    ----------
+    held : Fragments or None
+    sides : numpy.ndarray or None, shape (N,)
+        Of :func:`read_electrodes`.
+    """
+    if held is None or sides is None:
+        return held
+    names, touched = np.arange(len(held.charges)), np.unique(held.groups[sides != 0])
+    names[touched] = touched[0]
+    numbers = np.unique(names, return_inverse=True)[1].reshape(-1)
+    return Fragments(numbers[held.groups], np.bincount(numbers, held.charges))
+
+
+def plain_electrodes(electrodes: Any) -> tuple[Any, ...] | None:
+    """Two electrodes as tuples of the indices of their atoms, or as names; ``None`` stays.
+
+    Raises
+    ------
+    InputError
+        If they are something else.
+    """
+    if electrodes is None:
+        return None
+    try:
+        found = [e if isinstance(e, str) else tuple(map(operator.index, e)) for e in electrodes]
+    except TypeError:
+        found = []
+    if len(found) != 2 or isinstance(electrodes, str):
+        expected = "two of them, each a list of the indices of atoms"
+        raise InputError(describe("electrodes", electrodes, expected))
+    return tuple(found)
+
+
+def read_electrodes(count: int, electrodes: Any) -> np.ndarray | None:
+    """Side of each of ``count`` atoms, int64, shape (N,): 1 and −1 on two electrodes, 0 elsewhere.
+
+    Parameters
+    ----------
+    count : int
+        Number N of atoms.
+    electrodes : sequence of 2 sequences of int, optional
+        Indices of the atoms of the first and of the second electrode.
+
+    Raises
+    ------
+    InputError
+        If these are not two lists of different atoms.
+    """
+    lists = plain_electrodes(electrodes)
+    if lists is None:
+        return None
+    labels, _, _ = _labels(count, list(lists), "electrodes", "lists of the indices of atoms")
+    return np.array([1, -1, 0])[labels]
+
+
+def check_voltage(value: Any, electrodes: Any) -> float:
+    """A voltage between electrodes, V.
+
+    Raises
+    ------
+    InputError
+        If it is no number or too large, or there are no electrodes.
+    """
+    if not is_number(value) or abs(value) > HIGHEST_VOLTAGE:
+        expected = f"a number of at most {HIGHEST_VOLTAGE:g} V in size"
+        raise InputError(describe("electrode_voltage", value, expected))
+    if value and electrodes is None:
+        raise InputError(describe("electrode_voltage", value, "0 without electrodes"))
+    return float(value)
+
+
+def _labels(
+    count: int, groups: list[Any], name: str = "charge_groups", expected: str = _EXPECTED
+) -> tuple[np.ndarray, int, int]:
     """Group of each atom, from 0 on, the number of groups, and of those that are given."""
-    expected = _EXPECTED.format(count)
+    expected = expected.format(count)
     if not any(np.ndim(each) for each in groups):
-        labels = _whole(groups, expected)
+        labels = _whole(groups, name, expected)
         if labels.shape != (count,):
-            raise InputError(describe("charge_groups", f"{len(labels)} labels", expected))
+            raise InputError(describe(name, f"{len(labels)} labels", expected))
         names, numbers = np.unique(labels, return_inverse=True)
         return numbers.astype(np.int64).reshape(count), len(names), len(names)
-    lists = [_whole(each, expected) for each in groups]
+    lists = [_whole(each, name, expected) for each in groups]
     labels = np.full(count, len(lists), dtype=np.int64)
     for number, atoms in enumerate(lists):
         if not len(atoms) or atoms.min() < 0 or atoms.max() >= count:
             got, inside = f"group {number}: {atoms.tolist()}", f"indices from 0 to {count - 1}"
-            raise InputError(describe("charge_groups", got, inside))
+            raise InputError(describe(name, got, inside))
         labels[atoms] = number
     every = np.concatenate(lists)
     if len(np.unique(every)) < len(every):
         twice = int(np.argmax(np.bincount(every) > 1))
         got = f"atom {twice} more than once"
-        raise InputError(describe("charge_groups", got, "each atom in one group"))
+        raise InputError(describe(name, got, "each atom in one group"))
     return labels, int(labels.max()) + 1, len(lists)
 
 
-def _whole(values: Any, expected: str) -> np.ndarray:
+def _whole(values: Any, name: str, expected: str) -> np.ndarray:
     """Whole numbers, int64."""
     try:
         array = np.asarray(list(values))
@@ -132,7 +222,7 @@ def _whole(values: Any, expected: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         good = False
     if not good:
-        raise InputError(describe("charge_groups", values, expected))
+        raise InputError(describe(name, values, expected))
     return numbers
 
 
@@ -157,11 +247,15 @@ def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> 
 
 
 def nearby_molecules(
-    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None,
+    sides: np.ndarray | None = None,
 ) -> np.ndarray:
     """Molecule of each atom of a structure that knows no bonds, int64, shape (N,).
 
-    Bonded are atoms nearer than 1.25 times the sum of their covalent radii.
+    Bonded are atoms nearer than 1.25 times the sum of their covalent radii, those of electrodes
+    to nothing.
 
     Parameters
     ----------
@@ -169,16 +263,25 @@ def nearby_molecules(
         Atomic numbers.
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å, or None
+    sides : numpy.ndarray, shape (N,), optional
+        Of :func:`read_electrodes`.
     """
     from ase.data import covalent_radii
 
     radii = _BOND * covalent_radii[numbers]
     first, second, vectors = pairs_within(positions, cell, 2.0 * float(radii.max()))
     bonded = np.linalg.norm(vectors, axis=1) < radii[first] + radii[second]
+    if sides is not None:
+        bonded &= (sides[first] == 0) & (sides[second] == 0)
     return joined_by_bonds(len(numbers), first[bonded], second[bonded])
 
 
-def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any]) -> list[Any]:
+def by_formula(
+    symbols: Sequence[str],
+    groups: Groups,
+    charges: Mapping[str, Any],
+    sides: np.ndarray | None = None,
+) -> list[Any]:
     """Charges of groups, e, that are given by formulas; those of others are 0.
 
     Parameters
@@ -188,6 +291,8 @@ def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any
         As for :func:`read_groups`.
     charges : mapping of str to float, e
         Formulas are such as ``"Na"`` or ``"H3O"``, in any order of the elements.
+    sides : numpy.ndarray, shape (N,), optional
+        Of :func:`read_electrodes`; groups that hold atoms of electrodes have no formula.
 
     Raises
     ------
@@ -200,6 +305,8 @@ def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any
     members: list[list[str]] = [[] for _ in found.charges]
     for symbol, group in zip(symbols, found.groups, strict=True):
         members[group].append(symbol)
+    for group in () if sides is None else set(found.groups[sides != 0].tolist()):
+        members[group] = []
     formulas = [tuple(sorted(each)) for each in members]
     value_of = {}
     for name, value in charges.items():
@@ -207,8 +314,9 @@ def by_formula(symbols: Sequence[str], groups: Groups, charges: Mapping[str, Any
             key = tuple(sorted(Formula(name, strict=True)))
         except ValueError:
             key = ()
-        if key not in formulas:
-            known = sorted({Formula.from_list(list(each)).format("hill") for each in formulas})
+        if not key or key not in formulas:
+            names = {Formula.from_list(list(each)).format("hill") for each in formulas if each}
+            known = sorted(names)
             expected = f"formulas of groups, which are {', '.join(known[:8])}"
             raise InputError(describe("group_charges", name, expected))
         value_of[key] = value
@@ -234,3 +342,20 @@ def tell_groups(atoms: Any, groups: Any, charges: Any) -> None:
     if groups is not None:
         atoms.arrays[COLUMN] = np.asarray(groups, dtype=np.int64)
         atoms.info[ENTRY] = np.asarray(charges, dtype=np.float64)
+
+
+def told_electrodes(atoms: Any) -> tuple[tuple[tuple[int, ...], ...] | None, float]:
+    """Electrodes and their voltage (V) as an ``ase.Atoms`` tells them; see :data:`ELECTRODE`."""
+    side = getattr(atoms, "arrays", {}).get(ELECTRODE)
+    if side is None or not np.any(side):
+        return None, 0.0
+    electrodes = tuple(tuple(np.flatnonzero(side == k).tolist()) for k in (1, 2))
+    return electrodes, atoms.info.get(VOLTAGE, 0.0)
+
+
+def tell_electrodes(atoms: Any, electrodes: Any, voltage: float) -> None:
+    """Let an ``ase.Atoms`` tell its electrodes, if there are any; see :func:`told_electrodes`."""
+    if electrodes is not None:
+        side = np.array(read_electrodes(len(atoms), electrodes))
+        atoms.arrays[ELECTRODE] = np.where(side < 0, 2, side)
+        atoms.info[VOLTAGE] = voltage

@@ -9,6 +9,7 @@ import torch
 
 from .boundaries import Pbc
 from .electrostatics.ewald import EwaldGeometry
+from .electrostatics.external import field_potential
 from .electrostatics.linearized import LinearizedCoulomb
 
 
@@ -48,6 +49,8 @@ class AtomicGraph:
         F − 1 through all structures.
     group_charges : torch.Tensor, optional, float64, shape (F,), e
         Charges of these groups.
+    applied_potential : torch.Tensor, optional, float64, shape (N,), eV/e
+        Of a voltage source between electrodes.
     host : AtomicGraph, optional
         Of a graph on a GPU: positions, cell and charge as they are on the CPU.
     """
@@ -66,6 +69,7 @@ class AtomicGraph:
     electric_field: torch.Tensor | None = None
     charge_groups: torch.Tensor | None = None
     group_charges: torch.Tensor | None = None
+    applied_potential: torch.Tensor | None = None
     host: AtomicGraph | None = None
 
     def __post_init__(self) -> None:
@@ -119,11 +123,19 @@ class AtomicGraph:
         }  # fmt: skip
         ewald = tuple(None if g is None else g.to(device) for g in self.ewald)
         linearized = tuple(None if t is None else t.to(device) for t in self.linearized)
-        for name in ("electric_field", "charge_groups", "group_charges"):
+        for name in ("electric_field", "charge_groups", "group_charges", "applied_potential"):
             value = getattr(self, name)
             if value is not None:
                 moved[name] = value.to(device)
         return replace(self, ewald=ewald, linearized=linearized, **moved)
+
+    def outside(self, positions: torch.Tensor) -> torch.Tensor | None:
+        """Potential of field and voltage source at positions, shape (N,), eV/e; or ``None``."""
+        if self.electric_field is None:
+            return self.applied_potential
+        batch = self.batch if self.num_graphs > 1 else None
+        found = field_potential(positions, self.electric_field, batch)
+        return found if self.applied_potential is None else found + self.applied_potential
 
     def edge_vectors(
         self, positions: torch.Tensor | None = None, cell: torch.Tensor | None = None
@@ -160,7 +172,7 @@ class AtomicGraph:
             return graphs[0]
         atoms, structures = 0, 0
         batch, fields, ends, shifts = [], [], [], []
-        groups, held = [], 0
+        groups, held, applied = [], 0, []
         for graph in graphs:
             batch.append(graph.batch + structures)
             ends.append((graph.edge_index + atoms).tensor_split(2, dim=1))
@@ -168,15 +180,19 @@ class AtomicGraph:
             none = graph.positions.new_zeros(graph.num_graphs, 3)
             fields.append(none if graph.electric_field is None else graph.electric_field)
             groups.append(graph.holders + held)
+            source = graph.applied_potential
+            applied.append(torch.zeros_like(graph.positions[:, 0]) if source is None else source)
             held += len(graph.held_charges)
             atoms += graph.num_atoms
             structures += graph.num_graphs
         outside = any(graph.electric_field is not None for graph in graphs)
+        driven = any(graph.applied_potential is not None for graph in graphs)
         grouped = any(graph.charge_groups is not None for graph in graphs)
         return AtomicGraph(
             charge_groups=torch.cat(groups) if grouped else None,
             group_charges=torch.cat([g.held_charges for g in graphs]) if grouped else None,
             electric_field=torch.cat(fields) if outside else None,
+            applied_potential=torch.cat(applied) if driven else None,
             positions=torch.cat([g.positions for g in graphs]),
             types=torch.cat([g.types for g in graphs]),
             batch=torch.cat(batch),

@@ -14,6 +14,7 @@ from ..console import say
 from ..describe import (
     describe_atoms,
     describe_charges,
+    describe_electrodes,
     describe_field,
     describe_groups,
     describe_threads,
@@ -174,6 +175,7 @@ def _headline(
     if first is not None and first.electric_field is not None:
         atoms += describe_field(ANGSTROM_PER_NM * first.electric_field)
     atoms += describe_groups(source.group_charges)
+    atoms += describe_electrodes(source.electrodes, source.electrode_voltage)
     periodic = model.config.sees_images(box is not None)
     charges = describe_charges(model.config, source.num_atoms, periodic, solver)
     return f"{atoms}, {describe_threads(threads)}, {charges}"

@@ -140,7 +140,8 @@ def recompute(
     Frames that a trajectory says to be in a field (``electric_field`` in the comment of extended
     XYZ, V/Å; the directory of a run in a field) are evaluated in it, and those with charge groups
     (column ``charge_group`` and entry ``group_charges``; the directory of a run with them) with the
-    charges of these held.
+    charges of these held. The same goes for electrodes (column ``electrode``, entry
+    ``electrode_voltage``).
 
     A few frames are in memory at a time, and the results of all. Neighbour lists, and what an
     iterative solver knows, are kept from frame to frame. Coulomb sums are done in torch: they are
@@ -248,9 +249,11 @@ def _evaluate(
                     lattice_sum=not evaluator.iterative(source.num_atoms, periodic),
                     charge_groups=source.charge_groups,
                     group_charges=source.group_charges,
+                    electrodes=source.electrodes,
                 )
             try:
-                graph = graphs(frame.positions, frame.cell, frame.electric_field)
+                places = frame.positions, frame.cell, frame.electric_field
+                graph = graphs(*places, source.electrode_voltage)
                 evaluation = evaluator(graph, results.with_forces)
                 response = evaluator.response(graph) if results.with_response else None
                 results.add(frame, evaluation, response)

@@ -65,6 +65,9 @@ class StoredTrajectory:
         Charges that were recorded during the run, frame by frame.
     charge_groups, group_charges : optional, shapes (N,) and (F,)
         Group of each atom and their charges, e, where the source tells that these are held.
+    electrodes : optional
+        Indices of the atoms of two electrodes, where the source tells of some.
+    electrode_voltage : float, V
     """
 
     source: str
@@ -75,6 +78,8 @@ class StoredTrajectory:
     _read: Callable[[], Iterable[Frame]] = field(default=tuple, repr=False)
     charge_groups: Groups = None
     group_charges: Sequence[float] | np.ndarray | None = None
+    electrodes: Sequence[Sequence[int]] | None = None
+    electrode_voltage: float = 0.0
 
     @property
     def num_atoms(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from ..boundaries import SLAB, as_pbc
 from ..errors import InputError, describe
 from ..files.content import say_sites
-from ..fragments import told_groups
+from ..fragments import told_electrodes, told_groups
 from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
 from .mdtraj_files import RECORDS, from_mdtraj, in_memory, is_for_mdtraj
@@ -120,7 +120,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
         got = f"no {'frames' if first is None else 'atoms'} in {source}"
         raise InputError(describe("trajectory", got, "at least one"))
     symbols, told = tuple(str(s) for s in first.symbols), told_charge(first)
-    groups = told_groups(first)
+    groups, electrodes = told_groups(first), told_electrodes(first)
     charge = told or 0.0
 
     def frames() -> Iterator[Frame]:
@@ -131,6 +131,9 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
                 raise InputError(describe(where, atoms.get_chemical_formula(), expected))
             if not all(map(np.array_equal, told_groups(atoms), groups)):
                 expected = "the charge groups of the first frame"
+                raise InputError(describe(where, "others", expected))
+            if told_electrodes(atoms) != electrodes:
+                expected = "the electrodes and the voltage of the first frame"
                 raise InputError(describe(where, "others", expected))
             if total_charge_of(atoms) != charge:
                 expected = f"the total charge {charge:g} e of the first frame"
@@ -145,7 +148,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             positions = np.array(atoms.positions, dtype=np.float64)
             yield Frame(index, time, positions, cell, field, pbc == SLAB)
 
-    return StoredTrajectory(source, symbols, told, stride, None, frames, *groups)
+    return StoredTrajectory(source, symbols, told, stride, None, frames, *groups, *electrodes)
 
 
 def _field(value: Any, where: str) -> np.ndarray | None:
@@ -187,8 +190,9 @@ def _run_directory(path: Path, stride: int) -> StoredTrajectory:
             yield replace(frame, electric_field=field, slab=bool(told.get("slab")))
 
     groups = told.get("charge_groups"), told.get("group_charges")
-    charge = told.get("total_charge")
-    return StoredTrajectory(str(path), found.symbols, charge, stride, recorded, read, *groups)
+    charge, voltage = told.get("total_charge"), told.get("electrode_voltage", 0.0)
+    held = *groups, told.get("electrodes"), voltage
+    return StoredTrajectory(str(path), found.symbols, charge, stride, recorded, read, *held)
 
 
 def recorded_charges(path: str | Path) -> np.ndarray:

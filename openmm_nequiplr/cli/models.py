@@ -13,6 +13,7 @@ from .arguments import (
     EXIT_UNFIT,
     charge_groups_arguments,
     device_arguments,
+    electrodes_arguments,
     flag,
     given,
     model_argument,
@@ -67,6 +68,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     total_charge_argument(parser, "structure")
     charge_groups_arguments(parser)
+    electrodes_arguments(parser)
     slab_argument(parser)
     solver_argument(parser)
     device_arguments(parser)

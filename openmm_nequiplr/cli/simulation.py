@@ -13,6 +13,7 @@ from ..errors import Interrupted
 from .arguments import (
     charge_groups_arguments,
     choice,
+    electrodes_arguments,
     evaluation_arguments,
     flag,
     given,
@@ -47,6 +48,7 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     field = "uniform field on an isolated structure, or along z on a slab; three components in V/nm"
     option(run, "--electric-field", "V_PER_NM", field, nargs=3, type=float)
     charge_groups_arguments(run)
+    electrodes_arguments(run)
     slab_argument(run)
     flag(run, "--minimize", "minimise the energy before the run")
     option(

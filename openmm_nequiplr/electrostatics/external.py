@@ -45,6 +45,22 @@ def field_potential(
     return -(positions * field.index_select(0, batch)).sum(dim=-1)
 
 
+def applied_potential(sides: np.ndarray, voltage: float) -> torch.Tensor:
+    """Potential −ψ of a voltage source at the atoms, float64, shape (N,), eV/e.
+
+    The source holds electrodes at ψ = ±½ voltage. Its work ψ q on the charge q of an electrode
+    comes off the energy (Siepmann and Sprik 1995, doi:10.1063/1.469429).
+
+    Parameters
+    ----------
+    sides : numpy.ndarray, int64, shape (N,)
+        1 on atoms of the first electrode, −1 on those of the second, 0 elsewhere.
+    voltage : float, V
+        Potential of the first electrode less that of the second.
+    """
+    return torch.from_numpy(-0.5 * voltage * sides)
+
+
 class OutsideCharges:
     """Potential of M given charges at the atoms of a model; both feel its exact forces.
 

@@ -12,8 +12,9 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab, whole_slab
 from ..electrostatics import EwaldGeometry, ewald_geometry, published_geometry
+from ..electrostatics.external import applied_potential
 from ..errors import BoxError, InputError, UnknownElementError, describe, notify
-from ..fragments import Groups, held_groups
+from ..fragments import Groups, check_voltage, held_groups
 from ..graph import AtomicGraph
 from ..lattice import reduced
 from ..neighbors import cell_heights
@@ -24,10 +25,13 @@ from .geometry_checks import (
     as_numbers,
     check_charge,
     check_distances,
+    check_electrodes,
     check_field,
     check_positions,
 )
 
+# What of a graph rarely changes.
+_CONSTANTS = ("cell", "total_charge", "electric_field", "group_charges", "applied_potential")
 #: Fraction of a slab's cell below which its vacuum is said to be thin.
 THINNEST = 1.0 / 3.0
 
@@ -88,6 +92,8 @@ def build_graph(
     electric_field: Sequence[float] | np.ndarray | None = None,
     charge_groups: Groups = None,
     group_charges: Sequence[float] | np.ndarray | None = None,
+    electrodes: Any = None,
+    electrode_voltage: float = 0.0,
 ) -> AtomicGraph:
     """Make the graph of one structure, on the CPU.
 
@@ -112,6 +118,11 @@ def build_graph(
         atoms, where those in no list form one more group.
     group_charges : sequence of float, optional, e
         Charges of the groups, by default 0; they sum to the total charge.
+    electrodes : sequence of 2 sequences of int, optional
+        Indices of the atoms of two electrodes. Groups that hold such atoms are one group, with the
+        sum of their charges.
+    electrode_voltage : float, V
+        Potential of the first electrode less that of the second.
 
     Raises
     ------
@@ -127,8 +138,9 @@ def build_graph(
         lattice_sum=lattice_sum,
         charge_groups=charge_groups,
         group_charges=group_charges,
+        electrodes=electrodes,
     )
-    return builder(positions, cell, electric_field)
+    return builder(positions, cell, electric_field, electrode_voltage)
 
 
 def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
@@ -171,7 +183,7 @@ class GraphBuilder:
         Where the graphs will be.
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
-    charge_groups, group_charges
+    charge_groups, group_charges, electrodes
         As for :func:`build_graph`.
 
     Raises
@@ -192,6 +204,7 @@ class GraphBuilder:
         lattice_sum: bool = True,
         charge_groups: Groups = None,
         group_charges: Sequence[float] | np.ndarray | None = None,
+        electrodes: Any = None,
     ) -> None:
         self.config = config
         self.lattice_sum = lattice_sum
@@ -218,7 +231,9 @@ class GraphBuilder:
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
         self._types, self._charge = torch.from_numpy(types).to(device), charge
         self._batch = torch.zeros_like(self._types)
-        held = held_groups(self._count, charge_groups, group_charges, total_charge)
+        self._sides = check_electrodes(config, self._count, electrodes)
+        given_groups = charge_groups, group_charges, total_charge
+        held = held_groups(self._count, *given_groups, self._sides)
         if held is not None and not config.equilibration:
             got = f"{len(held.charges)} groups"
             raise InputError(describe("charge_groups", got, "None for a model without charges"))
@@ -236,6 +251,7 @@ class GraphBuilder:
         positions: np.ndarray,
         cell: np.ndarray | None = None,
         electric_field: Sequence[float] | np.ndarray | None = None,
+        electrode_voltage: float = 0.0,
     ) -> AtomicGraph:
         """The graph of one geometry.
 
@@ -245,6 +261,7 @@ class GraphBuilder:
         cell : array, shape (3, 3), optional, Å
             Rows are lattice vectors; needed when periodic.
         electric_field : sequence of 3 float, optional, V/Å
+        electrode_voltage : float, V
 
         Raises
         ------
@@ -256,6 +273,9 @@ class GraphBuilder:
         check_positions(self._count, points)
         if self._whole is not None and cell is not None:
             points = self._whole(points, as_numbers("cell", cell))
+        voltage, applied = check_voltage(electrode_voltage, self._sides), None
+        if self._sides is not None:
+            applied = applied_potential(self._sides, voltage)
         box = self._reduced(cell) if self.periodic else np.zeros((3, 3))
         slab = self.pbc == SLAB
         field = None
@@ -287,12 +307,12 @@ class GraphBuilder:
             electric_field=None if field is None else torch.from_numpy(field).unsqueeze(0),
             charge_groups=self._groups,
             group_charges=self._group_charges,
+            applied_potential=applied,
         )
         if torch.device(self.device).type == "cpu":
             return graph
         constants: dict[str, Any] = {
-            name: self._on_device(name, getattr(graph, name))
-            for name in ("cell", "total_charge", "electric_field", "group_charges")
+            name: self._on_device(name, getattr(graph, name)) for name in _CONSTANTS
         }
         return replace(graph, host=graph, **constants).to(self.device)
 

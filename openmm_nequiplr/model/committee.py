@@ -133,6 +133,8 @@ class Committee:
         electric_field: Sequence[float] | np.ndarray | None = None,
         charge_groups: Groups = None,
         group_charges: Sequence[float] | np.ndarray | None = None,
+        electrodes: Any = None,
+        electrode_voltage: float = 0.0,
     ) -> CommitteeEvaluation:
         """Evaluate all models on one structure.
 
@@ -156,6 +158,8 @@ class Committee:
                     electric_field,
                     charge_groups,
                     group_charges,
+                    electrodes,
+                    electrode_voltage,
                 )
             results.append(evaluator(graphs[key].to(evaluator.model.device)))
         return CommitteeEvaluation(tuple(results), Spread.of(results))

@@ -19,7 +19,7 @@ import torch
 from ..boundaries import SLAB
 from ..devices import resolve_device
 from ..electrostatics import CoulombOperator
-from ..electrostatics.external import OutsideCharges, field_potential
+from ..electrostatics.external import OutsideCharges
 from ..electrostatics.slab import bounded
 from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
@@ -306,9 +306,7 @@ class Evaluator:
             operator = bounded(graph.pbc[0], mesh, positions, cell[0], constant)
         else:
             operator = model.coulomb_operator(graph, 0, positions, cell)
-        outside = None
-        if graph.electric_field is not None:
-            outside = field_potential(positions, graph.electric_field)
+        outside = graph.outside(positions)
         if surroundings is not None:
             box = cell[0] if graph.periodic[0] else surroundings.cell
             widths, sites = model.widths[graph.types], surroundings.positions

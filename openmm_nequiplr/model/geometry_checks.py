@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError, describe
+from ..fragments import read_electrodes
 from .config import ModelConfig
 
 #: Atoms that are nearer (Å) stand for a mistake, not for a structure.
@@ -68,6 +70,20 @@ def check_field(
             )
         raise InputError(describe("electric_field", values.tolist(), expected))
     return values.copy()
+
+
+def check_electrodes(config: ModelConfig, count: int, electrodes: Any) -> np.ndarray | None:
+    """Side of each of ``count`` atoms, see :func:`openmm_nequiplr.fragments.read_electrodes`.
+
+    Raises
+    ------
+    InputError
+        Also for a model without charges.
+    """
+    if electrodes is not None and not config.equilibration:
+        expected = "None for a model without charges, on which a voltage does not act"
+        raise InputError(describe("electrodes", "some", expected))
+    return read_electrodes(count, electrodes)
 
 
 def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from ..electrostatics import (
     LegacyFreeCoulomb,
     LegacyPeriodicCoulomb,
 )
-from ..electrostatics.external import field_potential
 from ..electrostatics.slab import bounded
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
@@ -49,12 +49,14 @@ class NequIPLRPotential(Networks):
         electric_field: Sequence[float] | np.ndarray | None = None,
         charge_groups: Groups = None,
         group_charges: Sequence[float] | np.ndarray | None = None,
+        electrodes: Any = None,
+        electrode_voltage: float = 0.0,
     ) -> AtomicGraph:
         """Make the graph of one structure, on the model's device.
 
         Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
-        held = charge_groups, group_charges
+        held = charge_groups, group_charges, electrodes, electrode_voltage
         arguments = numbers, positions, cell, pbc, total_charge, lattice_sum, electric_field, *held
         graph = build_graph(self.config, *arguments)
         return graph.to(self.device)
@@ -218,9 +220,7 @@ class NequIPLRPotential(Networks):
         if self.charge_offset is not None:
             parts = zip(coulomb, offsets.split(graph.counts), strict=True)
             known = torch.cat([k @ z for k, z in parts])
-        outside = None
-        if graph.electric_field is not None:
-            outside = field_potential(positions, graph.electric_field, graph.batch)
+        outside = graph.outside(positions)
         pushed = effective_chi(chi, known, outside)
         held, groups = graph.held_charges, graph.charge_groups
         charges = solve_batch(matrices, pushed, held, graph.counts, groups).charges

@@ -1,4 +1,4 @@
-"""Groups of atoms whose charges are held, of topologies: bonded molecules, or lists of atoms."""
+"""Groups of atoms of topologies: those whose charges are held, and electrodes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..fragments import (
     by_formula,
     joined_by_bonds,
     nearby_molecules,
+    read_electrodes,
     read_groups,
 )
 from ..units import ANGSTROM_PER_NM
@@ -71,6 +72,7 @@ def topology_groups(
     groups: Any,
     charges: Any,
     total_charge: float | None,
+    electrodes: Any = None,
 ) -> Fragments | None:
     """Groups of the atoms of a topology that a model acts on.
 
@@ -86,6 +88,8 @@ def topology_groups(
         knows none, which is said.
     total_charge : float, optional, e
         By default the sum.
+    electrodes : optional
+        Of :func:`topology_electrodes`; formulas are not those of their groups.
 
     Raises
     ------
@@ -102,7 +106,8 @@ def topology_groups(
         groups = [[_placed(index, place) for index in each] for each in groups]
     if isinstance(charges, Mapping):
         symbols = element_symbols(topology)
-        charges = by_formula([symbols[index] for index in chosen], groups, charges)
+        sides = read_electrodes(len(chosen), electrodes)
+        charges = by_formula([symbols[index] for index in chosen], groups, charges, sides)
     found = read_groups(len(chosen), groups, charges, None if charges is None else total_charge)
     if found is None or charges is not None:
         return found
@@ -119,11 +124,59 @@ def topology_groups(
     return read_groups(len(chosen), found.groups, values, total_charge)
 
 
-def _placed(index: int, place: dict[int, int]) -> int:
+def _placed(index: int, place: dict[int, int], name: str = "charge_groups") -> int:
     if index not in place:
         got, expected = f"atom {index}", "indices of atoms that the model acts on"
-        raise InputError(describe("charge_groups", got, expected))
+        raise InputError(describe(name, got, expected))
     return place[index]
+
+
+def topology_electrodes(
+    topology: app.Topology, atoms: Sequence[int] | None, electrodes: Any
+) -> tuple[tuple[int, ...], ...] | None:
+    """Which of the atoms that a model acts on are those of two electrodes.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    atoms : sequence of int, length N, optional
+        Which of its atoms the model acts on; by default all.
+    electrodes : sequence of 2, optional
+        Indices of the topology; or a text: the identifier of a chain, the name of residues, or
+        indices such as ``"0-31,40"``.
+
+    Returns
+    -------
+    tuple of 2 tuple of int, or None
+        Indices from 0 to N − 1.
+
+    Raises
+    ------
+    InputError
+        If there are no such atoms, or some are in both electrodes.
+    """
+    if electrodes is None:
+        return None
+    every = list(topology.atoms())
+    chosen = range(len(every)) if atoms is None else atoms
+    place = {index: k for k, index in enumerate(chosen)}
+    lists = [_named(each, every) if isinstance(each, str) else each for each in electrodes]
+    found = tuple(tuple(_placed(index, place, "electrodes") for index in each) for each in lists)
+    read_electrodes(len(place), found)
+    return found
+
+
+def _named(name: str, atoms: Sequence[app.topology.Atom]) -> list[int]:
+    """Indices of atoms by the name of a chain or of residues, or by their ranges."""
+    found = [a.index for a in atoms if name in (a.residue.chain.id, a.residue.name)]
+    try:
+        spans = [] if found else [tuple(map(int, span.split("-"))) for span in name.split(",")]
+    except ValueError:
+        spans = [(len(atoms),)]
+    if any(len(span) > 2 or not 0 <= span[0] <= span[-1] < len(atoms) for span in spans):
+        expected = f"a chain, residues, or indices to {len(atoms) - 1} such as '0-31,40'"
+        raise InputError(describe("electrodes", name, expected))
+    return found + [index for span in spans for index in range(span[0], span[-1] + 1)]
 
 
 def _bonded(topology: app.Topology, place: dict[int, int]) -> np.ndarray:
@@ -182,7 +235,11 @@ def join_links(
 
 
 def structure_groups(
-    structure: SimulationStructure, groups: Any, charges: Any, total_charge: float | None
+    structure: SimulationStructure,
+    groups: Any,
+    charges: Any,
+    total_charge: float | None,
+    electrodes: Any = None,
 ) -> Fragments | None:
     """:func:`topology_groups` of a structure, by default of the groups that it tells.
 
@@ -195,10 +252,11 @@ def structure_groups(
     if isinstance(groups, str) and topology.getNumBonds() == 0:
         numbers = np.array([atom.element.atomic_number for atom in topology.atoms()])
         box = None if structure.box is None else structure.box * ANGSTROM_PER_NM
-        groups = nearby_molecules(numbers, structure.positions * ANGSTROM_PER_NM, box)
+        sides = read_electrodes(len(numbers), electrodes)
+        groups = nearby_molecules(numbers, structure.positions * ANGSTROM_PER_NM, box, sides)
         count = counted(int(groups.max()) + 1, "molecule")
         notify(
             f"charge_groups: {count}, found by the distances of atoms, "
             "as the structure has no bonds"
         )
-    return topology_groups(topology, None, groups, charges, total_charge)
+    return topology_groups(topology, None, groups, charges, total_charge, electrodes)

@@ -20,7 +20,7 @@ from openmm import app, unit
 
 from ..checks import check_choice, check_positive
 from ..errors import InputError, UncertaintyError, describe
-from ..fragments import tell_groups
+from ..fragments import tell_electrodes, tell_groups
 from ..model import NequIPLRPotential, load_model
 from ..model.building import type_indices
 from ..model.committee import Spread, check_alike, member_sources
@@ -205,6 +205,7 @@ class CommitteeReporter(RecordReporter):
         if conditions.field is not None:
             atoms.info["electric_field"] = np.array(conditions.field)
         tell_groups(atoms, settings.charge_groups, settings.group_charges)
+        tell_electrodes(atoms, settings.electrodes, conditions.voltage)
         atoms.info["step"] = simulation.currentStep
         atoms.info["energy_spread"] = spread.energy
         atoms.info["largest_force_spread"] = spread.largest_force

@@ -383,9 +383,10 @@ class Computation:
                 lattice_sum=not evaluator.iterative(self.num_atoms, settings.periodic),
                 charge_groups=settings.charge_groups,
                 group_charges=settings.group_charges,
+                electrodes=settings.electrodes,
             )
         own, cell = positions[: self.num_atoms], place.cell if self.settings.periodic else None
-        graph = self._graphs(own, cell, place.conditions.field)
+        graph = self._graphs(own, cell, place.conditions.field, place.conditions.voltage)
         charge = place.conditions.total_charge
         if charge == self.settings.total_charge:
             return graph

@@ -27,6 +27,8 @@ def in_volts_per_angstrom(field: Sequence[float]) -> np.ndarray:
 
 #: Parameters of a Context that hold the components of a uniform field, V/nm.
 FIELD_PARAMETERS = ("electric_field_x", "electric_field_y", "electric_field_z")
+#: Parameter of a Context that holds the voltage between electrodes, V.
+VOLTAGE_PARAMETER = "electrode_voltage"
 #: Parameters that a Context may have besides: charge of the model's atoms (e), factor of the
 #: electrostatic energy, and factor of the whole energy of the model.
 CONTEXT_PARAMETERS = ("total_charge", "coulomb_scale", "model_scale")
@@ -34,7 +36,7 @@ CONTEXT_PARAMETERS = ("total_charge", "coulomb_scale", "model_scale")
 
 _TUPLES = (
     "symbols", "atoms", "electric_field", "charge_groups", "group_charges", "outside",
-    "outside_charges", "parameters",
+    "outside_charges", "parameters", "electrodes",
 )  # fmt: skip
 
 
@@ -49,11 +51,14 @@ class Conditions:
     total_charge : float, e
     coulomb_scale : float
         Factor of the electrostatic energy.
+    voltage : float, V
+        Between electrodes.
     """
 
     field: tuple[float, ...] | None = None
     total_charge: float = 0.0
     coulomb_scale: float = 1.0
+    voltage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,10 @@ class ComputationSettings:
         Whether the box is that of a slab, whose normal is z.
     parameters : tuple of str
         Which of :data:`CONTEXT_PARAMETERS` the Context has.
+    electrodes : tuple of 2 tuple of int, or None
+        Which of the N atoms are those of the first and of the second electrode.
+    electrode_voltage : float, V
+        Potential of the first one less that of the second, at the start.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -126,6 +135,8 @@ class ComputationSettings:
     outside_width: float = 0.0
     slab: bool = False
     parameters: tuple[str, ...] = ()
+    electrodes: tuple[tuple[int, ...], ...] | None = None
+    electrode_voltage: float = 0.0
 
     @property
     def particles(self) -> tuple[int, ...] | None:
@@ -152,6 +163,8 @@ class ComputationSettings:
             if self.electric_field is None
             else dict(zip(FIELD_PARAMETERS, self.electric_field, strict=True))
         )
+        if self.electrodes is not None:
+            values[VOLTAGE_PARAMETER] = self.electrode_voltage
         start = {"total_charge": self.total_charge, "coulomb_scale": 1.0, "model_scale": 1.0}
         return {**values, **{name: start[name] for name in self.parameters}}
 
@@ -164,7 +177,8 @@ class ComputationSettings:
                 in_volts_per_angstrom([given[name] for name in FIELD_PARAMETERS]).tolist()
             )
         charge = given.get("total_charge", self.total_charge)
-        return Conditions(field, charge, given.get("coulomb_scale", 1.0))
+        scale, voltage = given.get("coulomb_scale", 1.0), given.get(VOLTAGE_PARAMETER, 0.0)
+        return Conditions(field, charge, scale, voltage)
 
     @property
     def field_at_start(self) -> np.ndarray | None:
@@ -210,5 +224,7 @@ class ComputationSettings:
         values.pop("cutoff", None)  # of earlier versions
         for name in _TUPLES:
             if isinstance(values.get(name), list):
-                values[name] = tuple(values[name])
+                values[name] = tuple(
+                    tuple(each) if isinstance(each, list) else each for each in values[name]
+                )
         return cls(**values)

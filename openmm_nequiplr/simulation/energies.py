@@ -16,6 +16,7 @@ from .reporters import Reporter
 
 PARTS = ("short_range", "electronegativity", "hardness", "coulomb", "outside")
 COLUMNS = ("step", "time_ps", *(f"{part}_eV" for part in PARTS), "model_eV")
+ELECTRODES = ("first_electrode_e", "second_electrode_e")
 
 
 class EnergyReporter(Reporter):
@@ -23,8 +24,9 @@ class EnergyReporter(Reporter):
 
     Columns are step, time (ps) and, in eV, the short-range energy, the parts of the electrostatic
     energy (χ·Q and ½JQ², zero in a model whose electrostatic energy is the Coulomb part alone;
-    Coulomb; interaction with a field outside), and their sum: the energy of the model before
-    ``model_scale``, without other forces of the System.
+    Coulomb; interaction with a field or charges outside, less the work of a voltage source), and
+    their sum: the energy of the model before ``model_scale``, without other forces of the System.
+    With electrodes there are two more columns, their charges (e).
 
     With a ``PythonForce`` a report costs no evaluation where another reporter asks for the energy,
     as ``StateDataReporter`` does; with a TorchForce it costs one.
@@ -55,27 +57,31 @@ class EnergyReporter(Reporter):
         """Write one row."""
         if self._computation is None:
             self._computation = get_computation(simulation.system)
-        if self._file is None:
-            self._file = self._opened(simulation.currentStep)
         computation = self._computation
+        if self._file is None:
+            more = () if computation.settings.electrodes is None else ELECTRODES
+            self._file = self._opened(simulation.currentStep, (*COLUMNS, *more))
         conditions = computation.conditions(state)
         evaluation = computation.evaluate(*computation.geometry(state), conditions)
         values = [evaluation.parts.get(part, 0.0) for part in PARTS]
         time = state.getTime().value_in_unit(unit.picosecond)
-        numbers = ",".join(f"{value:.8f}" for value in (*values, evaluation.energy))
+        charges = [
+            evaluation.charges[list(atoms)].sum() for atoms in computation.settings.electrodes or ()
+        ]
+        numbers = ",".join(f"{value:.8f}" for value in (*values, evaluation.energy, *charges))
         self._file.write(f"{simulation.currentStep},{time:.6f},{numbers}\n")
         self._file.flush()
 
-    def _opened(self, step: int) -> TextIO:
+    def _opened(self, step: int, columns: tuple[str, ...]) -> TextIO:
         """The file, with a header and the rows before a step."""
-        header = ",".join(COLUMNS)
+        header = ",".join(columns)
         rows: list[str] = []
         if self._append and self._path.exists():
             found, *rows = self._path.read_text(encoding="utf-8").splitlines() or [""]
             if found != header:
                 expected = f"a table with the columns {header}"
                 raise InputError(describe("file", str(self._path), expected))
-        complete = [row for row in rows if row.count(",") == len(COLUMNS) - 1]
+        complete = [row for row in rows if row.count(",") == len(columns) - 1]
         kept = [row for row in complete if int(row.split(",")[0]) < step]
         handle = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
         handle.write("\n".join([header, *kept]) + "\n")

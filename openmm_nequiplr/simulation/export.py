@@ -13,7 +13,7 @@ import torch
 from openmm import app
 
 from ..checks import check_names
-from ..describe import describe_atoms, describe_charges, describe_groups
+from ..describe import describe_atoms, describe_charges, describe_electrodes, describe_groups
 from ..model import NequIPLRPotential, load_model
 from ..model.options import DTYPES
 from ..model.scripted import script_model
@@ -21,7 +21,7 @@ from ..model.solving import SolverOptions
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
 from ..writing import replace_file
-from .charge_groups import structure_groups
+from .charge_groups import structure_groups, topology_electrodes
 from .serialization import load_embedded
 from .settings import ForceOptions, computation_settings
 from .structure_files import read_structure
@@ -67,7 +67,8 @@ def export_torch_force(
         If it is not given, 0 is assumed with a warning.
     **options
         ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations``, ``electric_field``,
-        ``charge_groups``, ``group_charges`` and ``slab`` as for
+        ``charge_groups``, ``group_charges``, ``electrodes``, ``electrode_voltage`` and ``slab`` as
+        for
         :func:`~openmm_nequiplr.create_system`, and ``device``: where the module lives; by default
         the CPU, from where openmm-torch moves it to the GPU on platform CUDA.
 
@@ -95,6 +96,8 @@ def export_torch_force(
         electric_field=settings.field_at_start,
         charge_groups=settings.charge_groups,
         group_charges=settings.group_charges,
+        electrodes=settings.electrodes,
+        electrode_voltage=settings.electrode_voltage,
         notes={
             "symbols": " ".join(settings.symbols),
             "periodic": str(settings.periodic),
@@ -144,7 +147,8 @@ def export_structure(
     elif total_charge is None:
         total_charge = start.total_charge
     groups, charges = options.pop("charge_groups", None), options.pop("group_charges", None)
-    held = structure_groups(start, groups, charges, total_charge)
+    electrodes = topology_electrodes(start.topology, None, options.get("electrodes"))
+    held = structure_groups(start, groups, charges, total_charge, electrodes)
     if held is not None:
         options |= {"charge_groups": held.groups, "group_charges": held.charges}
     options["slab"] = options.get("slab", False) or start.slab
@@ -157,4 +161,5 @@ def export_structure(
     atoms = describe_atoms(symbols, total_charge, box, assumed, slab=slab)
     charges = describe_charges(loaded.config, start.num_atoms, periodic, SolverOptions(solver))
     atoms += describe_groups(None if held is None else held.charges)
+    atoms += describe_electrodes(electrodes, options.get("electrode_voltage", 0.0))
     return f"{atoms}, {charges}"

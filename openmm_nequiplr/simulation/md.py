@@ -17,6 +17,7 @@ from openmm import app, unit
 from ..describe import (
     describe_atoms,
     describe_charges,
+    describe_electrodes,
     describe_field,
     describe_groups,
     describe_threads,
@@ -29,7 +30,7 @@ from ..pretrained import shipped_models, shipped_structure
 from ..threads import SMALL, limited_threads
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
-from .charge_groups import structure_groups
+from .charge_groups import structure_groups, topology_electrodes
 from .checkpoint import Checkpoint
 from .committee import load_others
 from .lookup import get_computation
@@ -168,10 +169,11 @@ def _settle_charge(
 
 
 def _settle_groups(options: MDOptions, structure: SimulationStructure) -> MDOptions:
-    """Charge groups as a label for each atom, which settings keep, and their charges."""
-    held = structure_groups(
-        structure, options.charge_groups, options.group_charges, options.total_charge
-    )
+    """Electrodes as indices, and charge groups as a label for each atom, which settings keep."""
+    electrodes = topology_electrodes(structure.topology, None, options.electrodes)
+    options = dataclasses.replace(options, electrodes=electrodes)
+    given = options.charge_groups, options.group_charges, options.total_charge
+    held = structure_groups(structure, *given, electrodes)
     if held is None:
         return options
     groups, charges = (tuple(each.tolist()) for each in held)
@@ -218,6 +220,7 @@ def _headline(
     if settings.electric_field is not None:
         atoms += describe_field(settings.electric_field)
     atoms += describe_groups(settings.group_charges)
+    atoms += describe_electrodes(settings.electrodes, settings.electrode_voltage)
     return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
 
 

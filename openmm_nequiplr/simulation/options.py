@@ -67,8 +67,9 @@ class MDOptions(ForceOptions):
         Of velocities, thermostat and barostat.
     platform : str, optional
         OpenMM platform; by default CUDA where torch has it too, else CPU.
-    electric_field, slab, charge_groups, group_charges, long_range, ewald_tolerance, device, \
-    precision, solver, charge_tolerance, max_iterations, backend, coulomb_platform
+    electric_field, slab, charge_groups, group_charges, electrodes, electrode_voltage, \
+    long_range, ewald_tolerance, device, precision, solver, charge_tolerance, max_iterations, \
+    backend, coulomb_platform
         See :class:`.settings.ForceOptions`.
     output : str or path
         Directory for the results.

@@ -8,6 +8,7 @@ from openmm import unit
 
 from ..checks import is_number
 from ..errors import InputError, describe
+from ..fragments import check_voltage
 
 FIELD_UNIT = unit.volt / unit.nanometer
 
@@ -44,6 +45,12 @@ def plain_length(name: str, value: Any, most: float) -> float:
     if not is_number(number) or not 0.0 <= number < most:
         raise InputError(describe(name, value, expected))
     return float(number)
+
+
+def plain_voltage(value: Any, electrodes: Any) -> float:
+    """A number, or a Quantity; in V. See :func:`openmm_nequiplr.fragments.check_voltage`."""
+    expected = "a number in V, or a Quantity"
+    return check_voltage(without_unit("electrode_voltage", value, unit.volt, expected), electrodes)
 
 
 def plain_field(value: Any) -> tuple[float, ...]:

@@ -20,7 +20,10 @@ _PHYSICAL = (
     "barostat_axes", "long_range", "ewald_tolerance", "precision", "solver", "charge_tolerance",
 )  # fmt: skip
 #: Settings that hold for every frame of a run, because its files are read with one value.
-_FIXED = ("total_charge", "electric_field", "slab", "charge_groups", "group_charges")
+_FIXED = (
+    "total_charge", "electric_field", "slab", "charge_groups", "group_charges", "electrodes",
+    "electrode_voltage",
+)  # fmt: skip
 _DIGEST = "model_sha256"
 _NEW_RUN = "to go on with another one, begin a run from the last structure (final.extxyz)"
 #: Options of one call and not of the run that a restart continues.

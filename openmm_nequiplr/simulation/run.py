@@ -17,7 +17,7 @@ from openmm import app, unit
 
 from ..console import say
 from ..errors import InstabilityError, Interrupted, NequIPLRError, UncertaintyError
-from ..fragments import tell_groups
+from ..fragments import tell_electrodes, tell_groups
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from ..writing import replace_file
@@ -385,6 +385,7 @@ class Run:
         if settings.field_at_start is not None:
             atoms.info["electric_field"] = settings.field_at_start
         tell_groups(atoms, settings.charge_groups, settings.group_charges)
+        tell_electrodes(atoms, settings.electrodes, settings.electrode_voltage)
         return atoms
 
 

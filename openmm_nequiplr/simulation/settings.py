@@ -13,18 +13,24 @@ from openmm import app, unit
 from ..boundaries import check_slab
 from ..checks import check_choice
 from ..errors import BoxError, InputError, UnknownElementError, describe
+from ..fragments import plain_electrodes, with_electrodes
 from ..model import NequIPLRPotential
-from ..model.geometry_checks import check_field, check_surrounded
+from ..model.geometry_checks import check_electrodes, check_field, check_surrounded
 from ..model.io import read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
 from ..pretrained import model_path
 from ..total_charge import assume_neutral, check_trained
 from .box import ReducedBox, check_cell, compact_box, reduce_box
-from .charge_groups import plain_charges, plain_groups, topology_groups
+from .charge_groups import (
+    plain_charges,
+    plain_groups,
+    topology_electrodes,
+    topology_groups,
+)
 from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
-from .quantities import plain_charge, plain_field, plain_length
+from .quantities import plain_charge, plain_field, plain_length, plain_voltage
 from .serialization import ModelFile
 
 if TYPE_CHECKING:
@@ -71,6 +77,15 @@ class ForceOptions(EvaluationOptions):
         Charges of the groups in their order (molecules by their first atoms), or by formula, as in
         ``{"Na": 1, "Cl": -1}`` with 0 for others. By default formal charges of the topology, or 0.
         They sum to the total charge.
+    electrodes : sequence of 2, optional
+        The atoms of two electrodes at constant potential: their indices, the identifier of a chain,
+        the name of residues, or a text such as ``"0-31,40"``. Charge flows between them through the
+        voltage source; groups of ``charge_groups`` that hold such atoms are one group, with the sum
+        of their charges.
+    electrode_voltage : float (V) or Quantity
+        Potential of the first electrode less that of the second. The Context has it as parameter
+        :data:`.computation_settings.VOLTAGE_PARAMETER`, which may change during a run (not with
+        backend ``"torch"``).
     slab : bool
         Whether the box is that of a slab: periodic along its first two vectors, with vacuum along
         the third one, which is its normal z. Charges interact as in a single layer then (Yeh and
@@ -95,6 +110,8 @@ class ForceOptions(EvaluationOptions):
     electric_field: Any = None
     charge_groups: Any = None
     group_charges: Any = None
+    electrodes: Any = None
+    electrode_voltage: Any = 0.0
     slab: bool = False
 
     def __post_init__(self) -> None:
@@ -103,6 +120,9 @@ class ForceOptions(EvaluationOptions):
             object.__setattr__(self, "electric_field", plain_field(self.electric_field))
         object.__setattr__(self, "charge_groups", plain_groups(self.charge_groups))
         object.__setattr__(self, "group_charges", plain_charges(self.group_charges))
+        object.__setattr__(self, "electrodes", plain_electrodes(self.electrodes))
+        voltage = plain_voltage(self.electrode_voltage, self.electrodes)
+        object.__setattr__(self, "electrode_voltage", voltage)
         if not isinstance(self.slab, bool):
             raise InputError(describe("slab", self.slab, "True or False"))
         check_choice("long_range", self.long_range, LONG_RANGE)
@@ -141,7 +161,9 @@ def computation_settings(
     own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
     told = None if total_charge is None else plain_charge(total_charge)
     groups = options.charge_groups, options.group_charges
-    held = topology_groups(topology, chosen, *groups, told)
+    electrodes = topology_electrodes(topology, chosen, options.electrodes)
+    sides = check_electrodes(model.config, len(symbols), electrodes)
+    held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
     if held is not None:
         total_charge = told = float(held.charges.sum()) if told is None else told
         if not model.config.equilibration:
@@ -175,6 +197,8 @@ def computation_settings(
         outside_width=width,
         slab=options.slab,
         parameters=_check_parameters(parameters, model, box is not None, several),
+        electrodes=electrodes,
+        electrode_voltage=options.electrode_voltage,
     )
     if settings.field_at_start is not None:
         normal = (0.0, 0.0, 1.0) if settings.slab else None

@@ -14,6 +14,7 @@ from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notif
 from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
 from ..files.gro import read_gro
 from ..files.pdb import read_pdb
+from ..fragments import told_electrodes
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 from .mmcif_file import check_crystal, read_mmcif
@@ -177,6 +178,11 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
         notify(
             f"structure: the electric_field in {path} is not taken over: --electric-field, or "
             "electric_field of create_system, sets one (V/nm)"
+        )
+    if told_electrodes(atoms)[0] is not None:
+        notify(
+            f"structure: the electrodes in {path} are not taken over: --electrodes, or electrodes "
+            "of create_system, names them"
         )
     return atoms
 

@@ -95,9 +95,9 @@ def create_system(
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``electric_field``, ``charge_groups``,
-        ``group_charges``, ``slab``, ``device``, ``precision``, ``solver``, ``charge_tolerance``,
-        ``max_iterations``. There is no ``constraints``: a model knows no
-        equilibrium lengths.
+        ``group_charges``, ``electrodes``, ``electrode_voltage``, ``slab``, ``device``,
+        ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations``. There is no
+        ``constraints``: a model knows no equilibrium lengths.
 
     Returns
     -------

@@ -163,6 +163,8 @@ def compile_settings(
         electric_field=settings.field_at_start,
         charge_groups=settings.charge_groups,
         group_charges=settings.group_charges,
+        electrodes=settings.electrodes,
+        electrode_voltage=settings.electrode_voltage,
     )
 
 

@@ -9,7 +9,6 @@ import torch
 
 from ..console import say
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
-from ..electrostatics.external import field_potential
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -92,7 +91,7 @@ def _fit_electronegativity(
             continue
         kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
         chi = -(kernel @ (charges + model.offsets(graph)) + model.hardness(graph.types) * charges)
-        outside = _outside(graph)
+        outside = graph.outside(graph.positions)
         if outside is not None:
             # where the origin is does not matter
             chi = chi - (outside - group_means(outside, graph.holders, group_sizes(graph.holders)))
@@ -107,13 +106,6 @@ def _fit_electronegativity(
             model.electronegativity_shifts[index] = values.mean()
             least = charge_spread * float(model.hardness(torch.tensor(index)))
             model.electronegativity_scales[index] = max(float(values.std()), least)
-
-
-def _outside(graph: AtomicGraph) -> torch.Tensor | None:
-    """Potential φ of the field that a structure is in, shape (N,), eV/e."""
-    if graph.electric_field is None:
-        return None
-    return field_potential(graph.positions, graph.electric_field)
 
 
 def learn_charges_first(
@@ -160,7 +152,7 @@ class _Fixed:
             self.edges = graph.edge_index, *model.edge_features(graph.edge_vectors())
             kernel = model.coulomb_matrices(graph, graph.positions, graph.cell)[0]
             self.offset_potential = kernel @ model.offsets(graph)
-            self.outside = _outside(graph)
+            self.outside = graph.outside(graph.positions)
             self.matrix = kernel + torch.diag(model.separate_hardness(graph))
 
     def loss(

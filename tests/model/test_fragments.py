@@ -26,7 +26,7 @@ def model(request, make_model):
     return make_model(**KINDS[request.param])
 
 
-def graph_of(model, atoms, positions=None, field=None, groups=GROUPS, charges=CHARGES):
+def graph_of(model, atoms, positions=None, field=None, groups=GROUPS, charges=CHARGES, **more):
     cell = atoms.cell.array if atoms.pbc.any() else None
     return model.build_graph(
         atoms.numbers,
@@ -37,6 +37,7 @@ def graph_of(model, atoms, positions=None, field=None, groups=GROUPS, charges=CH
         electric_field=field,
         charge_groups=groups,
         group_charges=None if groups is None else charges,
+        **more,
     )
 
 
@@ -114,14 +115,15 @@ def test_far_fragments_are_separate_molecules(model, molecule):
 
 
 def test_batches_are_their_structures(model, molecule, crystal):
-    """With and without groups side by side."""
+    """With and without groups and electrodes side by side."""
     graphs = [
         graph_of(model, molecule),
         graph_of(model, crystal, groups=None, charges=0.0),
         graph_of(model, crystal, groups=[[5, 1], [0, 3]], charges=[0.5, -1.0, 0.5]),
+        graph_of(model, molecule, field=FIELD, electrodes=([1], [6, 3]), electrode_voltage=2.0),
     ]
     batch = AtomicGraph.collate(graphs)
-    assert batch.held_charges.tolist() == [*CHARGES, 0.0, 0.5, -1.0, 0.5]
+    assert batch.held_charges.tolist() == [*CHARGES, 0.0, 0.5, -1.0, 0.5, 0.5, 0.5]
     together = model(batch)
     for index, graph in enumerate(graphs):
         alone = model(graph)

@@ -54,6 +54,8 @@ HELD: dict[str, Any] = {
     "charge_groups": (0, 1, 2, 3) * 3 + (0, 0, 1, 3),
     "group_charges": (1.0, 0.0, 0.5, -0.5),
 }
+#: Electrodes in it and in the cluster; with the groups, their atoms are all but three ones.
+ELECTRODES: dict[str, Any] = {"electrodes": ((0, 1), (5, 4)), "electrode_voltage": 3.0}
 # How a run is carried into another process: a State as XML, or a checkpoint with the noise in it.
 CONTINUED = [("dense", "state.xml"), ("dense", "state.chk"), ("iterative", "state.xml")]
 
@@ -164,6 +166,17 @@ class Conformance:
         context = make.context(cluster, total_charge=0, **held, **field)
         make.assert_like_the_twin(context, cluster, electric_field=(0.2, -0.1, 0.3), **held)
 
+    @pytest.mark.parametrize("held", [{}, HELD], ids=["", "groups"])
+    def test_electrodes(self, make, tiny_salt, solver, held):
+        context = make.context(tiny_salt, total_charge=1, **held, **ELECTRODES, **solver)
+        make.assert_like_the_twin(context, tiny_salt, 1.0, **held, **ELECTRODES)
+        charges = current_evaluation(context).charges
+        voltage = ELECTRODES | {"electrode_voltage": 0.0}
+        other = make.context(tiny_salt, total_charge=1, **held, **voltage, **solver)
+        moved = charges - current_evaluation(other).charges
+        assert moved[[0, 1]].sum() > 0.1
+        assert moved[[4, 5]].sum() < -0.1
+
     @pytest.mark.parametrize(("charge", "precision"), [(1, "double"), (0, "single")])
     def test_a_slab(self, make, tiny_slab, charge, precision, solver):
         """At the start, after a few steps, and where atoms are wrapped on the way."""
@@ -178,7 +191,11 @@ class Conformance:
         error = 1e-6 if precision == "double" else 1e-4
         assert energy_of(context) == pytest.approx(before, abs=error)
 
-    @pytest.mark.parametrize("options", [{}, HELD, {"slab": True}], ids=["", "groups", "slab"])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, HELD, {"slab": True}, HELD | ELECTRODES | {"slab": True}],
+        ids=["", "groups", "slab", "electrodes"],
+    )
     def test_forces_are_finite_differences_of_energies(
         self, make, tiny_salt, tiny_slab, rng, options
     ):

@@ -26,6 +26,7 @@ from openmm_nequiplr.model import Evaluator, GroupCharge, Surroundings
 from openmm_nequiplr.simulation import create_force, current_evaluation, from_atoms
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
+from .conformance import ELECTRODES
 from .twins import evaluate_eagerly, missing_backend
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def energy(
         atoms.calc = NequIPLRCalculator(model, **options)
         return atoms.get_potential_energy()
     if door == "evaluator":
-        names = ("electric_field", "charge_groups", "group_charges")
+        names = ("electric_field", "charge_groups", "group_charges", *ELECTRODES)
         given = {name: options.pop(name) for name in names if name in options}
         if "precision" in options:
             options = {"dtype": getattr(torch, {"single": "float32"}[options["precision"]])}
@@ -138,6 +139,13 @@ class Trial:
         found = energy(self.door, model, atoms, folder=self.folder, **held)
         expected = float(model(graph).energy)
         assert abs(found - expected) < 1e-6
+        assert abs(found - energy(self.door, model, atoms, folder=self.folder)) > 1e-3
+
+    def electrodes(self) -> None:
+        model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
+        graph = model.build_graph(atoms.numbers, atoms.positions, **ELECTRODES)
+        found = energy(self.door, model, atoms, folder=self.folder, **ELECTRODES)
+        assert abs(found - float(model(graph).energy)) < 1e-6
         assert abs(found - energy(self.door, model, atoms, folder=self.folder)) > 1e-3
 
     def variables(self) -> None:

@@ -3,17 +3,19 @@
 import copy
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...boundaries import SLAB, as_pbc
+from ...electrostatics.external import applied_potential
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
-from ...fragments import Groups, held_groups
+from ...fragments import Groups, check_voltage, held_groups
 from ...nn.e3 import script
 from ..building import type_indices
-from ..geometry_checks import check_field
+from ..geometry_checks import check_electrodes, check_field
 from ..potential import NequIPLRPotential
 from ..solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .graph import EvaluationGraph
@@ -65,6 +67,8 @@ def script_model(
     electric_field: Sequence[float] | np.ndarray | None = None,
     charge_groups: Groups = None,
     group_charges: Sequence[float] | np.ndarray | None = None,
+    electrodes: Any = None,
+    electrode_voltage: float = 0.0,
 ) -> torch.jit.ScriptModule:
     """Compile network, charge equilibration, energy and forces into one TorchScript module.
 
@@ -98,7 +102,7 @@ def script_model(
         Which of the positions given to ``forward`` are those of the model's atoms; by default all.
     electric_field : sequence of 3 float, optional, V/Å
         Uniform field outside, of isolated structures and along the normal of slabs, which is z.
-    charge_groups, group_charges
+    charge_groups, group_charges, electrodes, electrode_voltage
         As for :func:`openmm_nequiplr.model.building.build_graph`.
 
     Raises
@@ -139,9 +143,12 @@ def script_model(
     field = None
     if electric_field is not None:
         field = check_field(config, periodic, electric_field, (0, 0, 1) if slab else None)
-    held = held_groups(count, charge_groups, group_charges, total_charge)
+    sides = check_electrodes(config, count, electrodes)
+    voltage = check_voltage(electrode_voltage, sides)
+    applied = None if sides is None else applied_potential(sides, voltage)
+    held = held_groups(count, charge_groups, group_charges, total_charge, sides)
     graph = EvaluationGraph(
-        own, types, periodic, total_charge, pairs, solver, external, field, held
+        own, types, periodic, total_charge, pairs, solver, external, field, held, applied
     )
     graph.select(atoms)
     graph.notes = json.dumps(notes or {})

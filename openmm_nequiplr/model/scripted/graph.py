@@ -31,6 +31,8 @@ class EvaluationGraph(torch.nn.Module):
     electric_field : numpy.ndarray, optional, float64, shape (3,), V/Å
     fragments : tuple of 2 numpy.ndarray, optional, shapes (N,) and (F,)
         Group of each atom and charge of each group, where these are held.
+    applied : torch.Tensor, optional, float64, shape (N,), eV/e
+        Potential of a voltage source between electrodes.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class EvaluationGraph(torch.nn.Module):
         external: torch.nn.Module | None = None,
         electric_field: np.ndarray | None = None,
         fragments: tuple[np.ndarray, np.ndarray] | None = None,
+        applied: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.periodic = periodic
@@ -72,6 +75,9 @@ class EvaluationGraph(torch.nn.Module):
         if electric_field is not None:
             field = torch.from_numpy(electric_field).unsqueeze(0)
         self.register_buffer("electric_field", field.to(types.device))
+        self.with_electrodes = applied is not None
+        applied = torch.zeros(0, dtype=torch.float64) if applied is None else applied
+        self.register_buffer("applied", applied.to(types.device))
         self.reference_energy = float(model.energy_shifts[types].sum())
 
     @torch.jit.export
@@ -141,6 +147,8 @@ class EvaluationGraph(torch.nn.Module):
         outside: torch.Tensor | None = None
         if self.with_field:
             outside = field_potential(x, self.electric_field)
+        if self.with_electrodes:
+            outside = self.applied if outside is None else outside + self.applied
         geometry = Geometry(
             x,
             box,
