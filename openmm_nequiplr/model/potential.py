@@ -368,6 +368,8 @@ class NequIPLRPotential(ExactBuffers):
         self, graph: AtomicGraph, positions: torch.Tensor, charges: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Born charges and polarisabilities by differentiating the charges."""
+        field = graph.electric_field
+        assert field is not None
 
         def respond(slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             by_positions, by_field = torch.autograd.grad(
@@ -378,8 +380,6 @@ class NequIPLRPotential(ExactBuffers):
             )
             return by_positions, by_field
 
-        field = graph.electric_field
-        assert field is not None
         born, polarizability = dipole_response(graph, charges, respond)
         return {"born_charges": born, "polarizability": polarizability}
 
