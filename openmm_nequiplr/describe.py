@@ -56,14 +56,14 @@ def _box(box: np.ndarray | None) -> str:
 
 def describe_field(field: Sequence[float] | np.ndarray) -> str:
     """A uniform field, in V/nm, behind the words of :func:`describe_atoms`."""
-    return " in a field of ({:g}, {:g}, {:g}) V/nm".format(*field)
+    return ", field ({:g}, {:g}, {:g}) V/nm".format(*field)
 
 
 def describe_groups(charges: Sequence[float] | np.ndarray | None) -> str:
     """Charges of groups that are held, behind the words of :func:`describe_atoms`."""
     if charges is None or len(charges) == 1:
         return ""
-    return f" in {len(charges)} groups with charges of their own"
+    return f", charges of {len(charges)} groups held"
 
 
 def describe_electrodes(electrodes: Sequence[Sequence[int]] | None, voltage: float) -> str:

@@ -17,6 +17,8 @@ _LABELS = {
     "charges_rmse": "charges RMSE (me)",
     "dipole_rmse": "dipole RMSE (me Å)",
     "stress_rmse": "stress RMSE (meV/Å³)",
+    "born_charges_rmse": "Born charges RMSE (me)",
+    "polarizability_rmse": "polarisability RMSE (me Å²/V)",
 }
 _GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "train": ("training", {"color": BLUE, "lw": 1.0, "ls": "--", "alpha": 0.8}),

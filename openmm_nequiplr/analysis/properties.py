@@ -19,6 +19,7 @@ import torch
 
 from ..boundaries import BULK, FREE, SLAB, whole_slab
 from ..errors import InputError, NequIPLRError, describe
+from ..fragments import read_groups
 from ..lattice import continued
 from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
@@ -69,6 +70,13 @@ class TrajectoryProperties:
         NaN in a cell.
     last_born : numpy.ndarray or None, float64, shape (N, 3, 3), e
         Born charges in the last frame.
+    last_field : numpy.ndarray or None, float64, shape (3,), V/Å
+        Uniform field in the last frame.
+    slab : bool
+        Whether the last frame is one of a slab.
+    charge_groups : numpy.ndarray or None, int64, shape (N,)
+        Group of each atom, where the charges of groups were held.
+    group_charges : numpy.ndarray or None, float64, shape (G,), e
     """
 
     symbols: tuple[str, ...]
@@ -86,6 +94,10 @@ class TrajectoryProperties:
     born_dipoles: np.ndarray | None = None
     polarizabilities: np.ndarray | None = None
     last_born: np.ndarray | None = None
+    last_field: np.ndarray | None = None
+    slab: bool = False
+    charge_groups: np.ndarray | None = None
+    group_charges: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:
@@ -115,6 +127,7 @@ class TrajectoryProperties:
             values["symbols"] = tuple(str(symbol) for symbol in values["symbols"])
             values["total_charge"] = float(values["total_charge"])
             values["model_digest"] = str(values["model_digest"])
+            values["slab"] = bool(values.get("slab", False))
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             expected = "a file written by TrajectoryProperties.save"
@@ -288,6 +301,11 @@ class _Results:
         }
         self._born: np.ndarray | None = None
         self._last: tuple[np.ndarray, np.ndarray | None] | None = None
+        self._field: np.ndarray | None = None
+        self._slab = False
+        groups = source.charge_groups, source.group_charges
+        held = read_groups(source.num_atoms, *groups, total_charge)
+        self._held = (None, None) if held is None else (held.groups, held.charges)
 
     @property
     def count(self) -> int:
@@ -313,6 +331,10 @@ class _Results:
         if np.abs(self._followed(last) - earlier.last_positions).max() > _SAME_POSITION:
             got = f"results of other positions in frame {last.index}"
             raise InputError(describe("resume", got, f"results of {self.source.source}"))
+        field = None if last.electric_field is None else np.asarray(last.electric_field)
+        _check_same("electric field", _same(earlier.last_field, field))
+        _check_same("boundary, slab or bulk", earlier.slab == last.slab)
+        self._field, self._slab = field, last.slab
 
     def _check(self, earlier: TrajectoryProperties) -> None:
         for name, old, new in (
@@ -322,9 +344,10 @@ class _Results:
             ("choice of forces", earlier.forces is not None, self.with_forces),
             ("choice of response", earlier.last_born is not None, self.with_response),
         ):
-            if old != new:
-                expected = "results of the same model, trajectory and options to go on from"
-                raise InputError(describe("resume", f"results of another {name}", expected))
+            _check_same(name, old == new)
+        earlier_groups = earlier.charge_groups, earlier.group_charges
+        same = all(map(_same, earlier_groups, self._held))
+        _check_same("choice of charge groups", same)
 
     def _followed(self, frame: Frame) -> np.ndarray:
         """Positions at the images that continue those of the frame before, shape (N, 3), Å."""
@@ -342,6 +365,7 @@ class _Results:
         positions = self._followed(frame)
         before, self._last = self._last, (positions, frame.cell)
         self.frames.append(frame.index)
+        self._field, self._slab = frame.electric_field, frame.slab
         cell = frame.cell
         row = {
             "times": frame.time,
@@ -387,5 +411,21 @@ class _Results:
             total_charge=self.total_charge,
             model_digest=self.digest,
             last_born=self._born,
+            last_field=self._field,
+            slab=self._slab,
+            charge_groups=self._held[0],
+            group_charges=self._held[1],
             **values,
         )
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and np.allclose(one, other, rtol=0.0, atol=1e-9)
+
+
+def _check_same(name: str, same: bool) -> None:
+    if not same:
+        expected = "results of the same model, trajectory and options to go on from"
+        raise InputError(describe("resume", f"results of another {name}", expected))

@@ -30,7 +30,7 @@ _TRAIN_CONFIG = (
 
 _KEYS = (
     "energy", "forces", "charges", "dipole", "stress", "total-charge", "electric-field",
-    "charge-groups", "group-charges",
+    "charge-groups", "group-charges", "born-charges", "polarizability",
 )  # fmt: skip
 
 

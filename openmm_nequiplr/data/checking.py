@@ -14,7 +14,7 @@ from .structure import Structure
 from .units import DataUnits
 
 #: Labels that mean nothing where they are zero throughout a file.
-_ZERO_IS_UNKNOWN = ("energy", "forces", "charges", "stress")
+_ZERO_IS_UNKNOWN = ("energy", "forces", "charges", "stress", "born_charges", "polarizability")
 #: Debye in e Å.
 _DEBYE = 0.20819434
 
@@ -124,7 +124,7 @@ def contradictions(structures: Sequence[Structure]) -> list[str]:
     structures : sequence of Structure
     """
     lines = [_charges(structures), _zero_forces(structures), _dipoles(structures)]
-    lines += [_stresses(structures), _energies(structures)]
+    lines += [_stresses(structures), _energies(structures), _acoustic_sums(structures)]
     weightless = sum(structure.weight == 0.0 for structure in structures)
     if weightless:
         lines.append(f"{weightless} of {len(structures)} structures have weight 0: not trained on")
@@ -193,6 +193,23 @@ def _stresses(structures: Sequence[Structure]) -> str | None:
     )
 
 
+def _acoustic_sums(structures: Sequence[Structure]) -> str | None:
+    """A translation moves the total charge, so Born charges sum to it."""
+    off = []
+    for index, each in enumerate(structures):
+        if each.born_charges is not None and not each.pbc:
+            wrong = np.abs(each.born_charges.sum(axis=0) - each.total_charge * np.eye(3)).max()
+            if wrong > 0.05 + 1e-3 * each.num_atoms:
+                off.append((float(wrong), index))
+    if not off:
+        return None
+    wrong, index = max(off)
+    return (
+        f"Born charges do not sum to the total charge in {len(off)} of {len(structures)} "
+        f"structures (structure {index}: {wrong:.3g} e off)"
+    )
+
+
 def _energies(structures: Sequence[Structure]) -> str | None:
     """Energies of one composition that fall into two groups far apart."""
     groups: dict[tuple[str, ...], list[tuple[float, int]]] = {}
@@ -229,7 +246,7 @@ def ignored_labels(names: Iterable[str], used: Collection[str]) -> list[str]:
     used : collection of str
         Those that were read.
     """
-    words = ("energy", "force", "charge", "dipole", "stress", "virial")
+    words = ("energy", "force", "charge", "dipole", "stress", "virial", "born", "polari")
     return sorted(
         name for name in set(names) - set(used) if any(word in name.lower() for word in words)
     )

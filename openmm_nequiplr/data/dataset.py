@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -38,6 +38,10 @@ class Labels:
         e Å.
     stress : tensor, float64, shape [B, 3, 3]
         eV/Å³.
+    born_charges : tensor, float64, shape [N, 3, 3]
+        e.
+    polarizability : tensor, float64, shape [B, 3, 3]
+        e Å²/V.
     weight : tensor, float64, shape [B]
         Of each structure in losses.
     synthetic : tensor, float64, shape [B]
@@ -50,8 +54,15 @@ class Labels:
     charges: torch.Tensor | None = None
     dipole: torch.Tensor | None = None
     stress: torch.Tensor | None = None
+    born_charges: torch.Tensor | None = None
+    polarizability: torch.Tensor | None = None
     weight: torch.Tensor | None = None
     synthetic: torch.Tensor | None = None
+
+    @property
+    def has_response(self) -> bool:
+        """Whether Born charges or polarisabilities are known."""
+        return self.born_charges is not None or self.polarizability is not None
 
     def to(self, device: torch.device | str) -> Labels:
         """The same labels on another device."""
@@ -72,6 +83,11 @@ class Labels:
                 known[name] = value.masked_fill(made_up, torch.nan)
         return replace(self, **known)
 
+    def without(self, *names: str) -> Labels:
+        """The same labels but for some of them."""
+        unknown: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, **unknown)
+
     def blank(self) -> Labels:
         """Labels of the same structures, all unknown."""
         return Labels(self.atoms_per_graph)
@@ -80,7 +96,8 @@ class Labels:
     def of(structure: Structure) -> Labels:
         """The labels of one structure, as a batch of one.
 
-        Dipoles of periodic structures depend on the choice of the cell and are left out.
+        Dipoles of periodic structures depend on the choice of the cell and are left out, as are
+        their polarisabilities.
         """
 
         def tensor(value: object, *shape: int) -> torch.Tensor | None:
@@ -95,6 +112,8 @@ class Labels:
             charges=tensor(structure.charges, structure.num_atoms),
             dipole=None if structure.pbc else tensor(structure.dipole, 1, 3),
             stress=tensor(structure.stress, 1, 3, 3) if structure.pbc else None,
+            born_charges=tensor(structure.born_charges, structure.num_atoms, 3, 3),
+            polarizability=None if structure.pbc else tensor(structure.polarizability, 1, 3, 3),
             weight=tensor(structure.weight, 1),
             synthetic=tensor(structure.synthetic, 1),
         )
@@ -129,9 +148,13 @@ _QUANTITIES: tuple[_Row, ...] = (
     ("charges", True, ()),
     ("dipole", False, (3,)),
     ("stress", False, (3, 3)),
+    ("born_charges", True, (3, 3)),
+    ("polarizability", False, (3, 3)),
 )
 
-#: The same, and what the labels are worth.
+#: Quantities that a model without equilibration lacks.
+OF_CHARGES = ("charges", "dipole", "born_charges", "polarizability")
+#: The same as above, and what the labels are worth.
 _LAYOUT: tuple[_Row, ...] = (*_QUANTITIES, ("weight", False, ()), ("synthetic", False, ()))
 
 
@@ -193,8 +216,8 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
     edge_index, edge_shift = two_way(graph.edge_index.cpu(), graph.edge_shift.cpu())
     graph = replace(graph, edge_index=edge_index, edge_shift=edge_shift).to(model.device)
     labels = Labels.of(structure)
-    if not model.config.equilibration:  # it predicts neither
-        labels = replace(labels, charges=None, dipole=None)
+    if not model.config.equilibration:  # it predicts none of these
+        labels = labels.without(*OF_CHARGES)
     return LabelledGraph(graph, labels)
 
 

@@ -22,7 +22,7 @@ from .units import DataUnits
 if TYPE_CHECKING:
     from ase import Atoms
 
-_PER_ATOM = frozenset({"forces", "charges", "charge_groups"})
+_PER_ATOM = frozenset({"forces", "charges", "born_charges", "charge_groups"})
 
 
 def read_extxyz(
@@ -227,16 +227,31 @@ def _lookup(atoms: Atoms, quantity: str, names: tuple[str, ...]) -> tuple[str, A
     return "", None
 
 
-def _full_stress(value: Any) -> np.ndarray:
-    """A [3, 3] tensor out of six (xx yy zz yz xz xy) or nine numbers."""
-    stress = np.asarray(value, dtype=np.float64)
-    if stress.size == 6:
-        xx, yy, zz, yz, xz, xy = stress.ravel()
-        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    if stress.size == 9:
-        return stress.reshape(3, 3)
-    raise InputError(describe("stress", f"{stress.size} numbers", "six or nine numbers"))
+def _full(name: str) -> Callable[[Any], np.ndarray]:
+    """Makes a [3, 3] tensor of six (xx yy zz yz xz xy) or nine numbers."""
+
+    def tensor(value: Any) -> np.ndarray:
+        given = np.asarray(value, dtype=np.float64)
+        if given.size == 6:
+            xx, yy, zz, yz, xz, xy = given.ravel()
+            return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        if given.size == 9:
+            return given.reshape(3, 3)
+        raise InputError(describe(name, f"{given.size} numbers", "six or nine numbers"))
+
+    return tensor
+
+
+def _of_atoms(value: Any) -> np.ndarray:
+    """Tensors of atoms out of nine columns, row by row."""
+    given = np.asarray(value)
+    return given.reshape(-1, 3, 3) if given.shape[1:] == (9,) else given
 
 
 #: What ASE has made of some labels, undone.
-_AS_IS: dict[str, Callable[[Any], Any]] = {"stress": _full_stress, "group_charges": flat}
+_AS_IS: dict[str, Callable[[Any], Any]] = {
+    "stress": _full("stress"),
+    "polarizability": _full("polarizability"),
+    "born_charges": _of_atoms,
+    "group_charges": flat,
+}

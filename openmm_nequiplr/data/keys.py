@@ -14,6 +14,13 @@ DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
     "charges": ("REF_charges", "charges", "REF_charge", "charge"),
     "dipole": ("REF_dipole", "dipole"),
     "stress": ("REF_stress", "stress"),
+    "born_charges": (
+        "REF_born_charges",
+        "born_charges",
+        "REF_born_effective_charges",
+        "born_effective_charges",
+    ),
+    "polarizability": ("REF_polarizability", "polarizability"),
     "total_charge": ("total_charge", "charge", "REF_total_charge"),
     "electric_field": ("electric_field", "REF_electric_field"),
     "charge_groups": ("charge_group", "charge_groups"),
@@ -41,6 +48,12 @@ class DataKeys:
         Key of the dipole, one vector per structure.
     stress : str, optional
         Key of the stress, six or nine values per structure.
+    born_charges : str, optional
+        Column of the Born effective charges, e, nine values per atom: dμ_x/dx, dμ_x/dy, dμ_x/dz,
+        dμ_y/dx, …
+    polarizability : str, optional
+        Key of the polarisability, e Å²/V (an Å³ is 0.0694 of these), six (xx, yy, zz, yz, xz, xy)
+        or nine values per structure.
     total_charge : str, optional
         Key of the total charge, one value per structure.
     electric_field : str, optional
@@ -58,6 +71,8 @@ class DataKeys:
     charges: str | None = None
     dipole: str | None = None
     stress: str | None = None
+    born_charges: str | None = None
+    polarizability: str | None = None
     total_charge: str | None = None
     electric_field: str | None = None
     charge_groups: str | None = None

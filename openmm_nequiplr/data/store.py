@@ -22,7 +22,7 @@ Keep = Callable[[Iterable[Structure]], Sequence[Structure]]
 #: Takes a line.
 Say = Callable[[str], None]
 
-INDEX, _VERSION = "index.json", 2
+INDEX, _VERSION = "index.json", 3
 #: Structures of fewer bytes stay in memory; more of them fill shards of about so many.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
@@ -38,6 +38,8 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("cell", False, (3, 3)),
     ("dipole", False, (3,)),
     ("stress", False, (3, 3)),
+    ("born_charges", True, (3, 3)),
+    ("polarizability", False, (3, 3)),
     ("electric_field", False, (3,)),
     ("energy", False, ()),
     ("total_charge", False, ()),

@@ -44,6 +44,11 @@ class Structure:
         Σ q r, e Å.
     stress : array, shape [3, 3], optional
         dE/dstrain / volume, eV/Å³.
+    born_charges : array, shape [N, 3, 3], optional
+        Born effective charges, e: ``[i, a, b]`` is the derivative of component a of the dipole by
+        coordinate b of atom i.
+    polarizability : array, shape [3, 3], optional
+        At fixed positions, e Å²/V.
     electric_field : array, shape [3], optional
         Uniform field that the structure is in, V/Å; of isolated structures, and along the normal of
         slabs.
@@ -76,6 +81,8 @@ class Structure:
     charges: np.ndarray | None = None
     dipole: np.ndarray | None = None
     stress: np.ndarray | None = None
+    born_charges: np.ndarray | None = None
+    polarizability: np.ndarray | None = None
     electric_field: np.ndarray | None = None
     charge_groups: np.ndarray | None = None
     group_charges: np.ndarray | None = None
@@ -108,6 +115,8 @@ class Structure:
             ("charges", (n,)),
             ("dipole", (3,)),
             ("stress", (3, 3)),
+            ("born_charges", (n, 3, 3)),
+            ("polarizability", (3, 3)),
             ("electric_field", (3,)),
         ):
             value = getattr(self, name)

@@ -136,7 +136,7 @@ class Evaluator:
         """
         self._check_response(graph)
         with self._forgetting(), torch.enable_grad():
-            return charge_response(self._charged(graph))
+            return charge_response(self._charged(graph), graph)
 
     def observe(
         self,

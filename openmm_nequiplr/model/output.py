@@ -26,6 +26,9 @@ class PotentialOutput:
     energy_short_range, energy_electrostatic : torch.Tensor, float64, shape (B,), eV
     dipole : torch.Tensor, float64, shape (B, 3), e Å
         Σ q r with the positions as given.
+    born_charges : torch.Tensor or None, float64, shape (N, 3, 3), e
+    polarizability : torch.Tensor or None, float64, shape (B, 3, 3), e Å²/V
+        NaN for periodic structures. Both as in :class:`.response.Response`.
     """
 
     energy: torch.Tensor
@@ -37,6 +40,8 @@ class PotentialOutput:
     energy_short_range: torch.Tensor
     energy_electrostatic: torch.Tensor
     dipole: torch.Tensor
+    born_charges: torch.Tensor | None = None
+    polarizability: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ..errors import InputError, describe
 from ..fragments import Groups
 from ..graph import AtomicGraph
 from .building import build_graph
+from .dipole_response import differentiable_field, dipole_response
 from .networks import Networks
 from .output import PotentialOutput
 from .strain import strained, stress_from_strain
@@ -149,20 +150,30 @@ class NequIPLRPotential(Networks):
 
     @torch.jit.unused
     def forward(
-        self, graph: AtomicGraph, compute_forces: bool = True, compute_stress: bool = False
+        self,
+        graph: AtomicGraph,
+        compute_forces: bool = True,
+        compute_stress: bool = False,
+        compute_response: bool = False,
     ) -> PotentialOutput:
         """Evaluate a batch by differentiating through the dense solve.
 
-        In training mode the forces carry a graph, so losses on them can be differentiated again.
+        In training mode forces and response carry a graph, so losses on them can be differentiated
+        again.
 
         Parameters
         ----------
         graph : AtomicGraph
         compute_forces, compute_stress : bool
+        compute_response : bool
+            Born charges and polarisabilities, where the model has charges.
         """
-        if not (compute_forces or compute_stress):
+        compute_response &= self.config.equilibration
+        if not (compute_forces or compute_stress or compute_response):
             return self._energies(graph, graph.positions, graph.cell)
         with torch.enable_grad():
+            if compute_response:
+                graph = replace(graph, electric_field=differentiable_field(graph))
             positions = graph.positions.detach().requires_grad_()
             strain = graph.cell.new_zeros(graph.num_graphs, 3, 3).requires_grad_(compute_stress)
             moved, cell = (
@@ -171,15 +182,38 @@ class NequIPLRPotential(Networks):
                 else (positions, graph.cell)
             )
             output = self._energies(graph, moved, cell)
-            wanted = [positions] + ([strain] if compute_stress else [])
-            gradients = torch.autograd.grad(output.energy.sum(), wanted, create_graph=self.training)
-        stress = None
+            results = dict(vars(output))
+            if compute_response:
+                results |= self._response(graph, positions, output.charges)
+            if compute_forces or compute_stress:
+                wanted = [positions] + ([strain] if compute_stress else [])
+                total, again = output.energy.sum(), self.training
+                gradients = torch.autograd.grad(total, wanted, create_graph=again)
+                results["forces"] = -gradients[0]
         if compute_stress:
-            stress = stress_from_strain(gradients[1], graph.cell, graph.periodic)
-        results = {**vars(output), "forces": -gradients[0], "stress": stress}
+            results["stress"] = stress_from_strain(gradients[1], graph.cell, graph.periodic)
         if not self.training:
             results = {k: v.detach() if v is not None else None for k, v in results.items()}
         return PotentialOutput(**results)
+
+    def _response(
+        self, graph: AtomicGraph, positions: torch.Tensor, charges: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Born charges and polarisabilities by differentiating the charges."""
+        field = graph.electric_field
+        assert field is not None
+
+        def respond(slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            by_positions, by_field = torch.autograd.grad(
+                (charges * slope).sum(),
+                [positions, field],
+                retain_graph=True,
+                create_graph=self.training,
+            )
+            return by_positions, by_field
+
+        born, polarizability = dipole_response(graph, charges, respond)
+        return {"born_charges": born, "polarizability": polarizability}
 
     def _energies(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor

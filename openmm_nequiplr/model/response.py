@@ -6,17 +6,12 @@ charges that sum to zero, solve A w = P ∂O/∂Q. Then, Q and w held fixed,
     dO/dR = ∂/∂R [ O(Q, R) − w·(χ + J Q + K U + φ) ],
 
 one solve and one pass backwards for each observable. The bracket is the value with an error of
-second order in the residuals of the solves, and what has exactly this gradient.
-
-Born charges are gradients of the components of the dipole Σ q r. In a cell, where these depend on
-the images that are counted, their place is taken by Im Σ q exp(i k·r) at the reciprocal lattice
-vectors k, with the phase of each atom taken off again. Along the normal of
-a slab the dipole has a meaning, and is what counts.
+second order in the residuals of the solves, and what has exactly this gradient. Which observables
+make Born charges is in :mod:`.dipole_response`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +21,8 @@ import torch
 
 from ..boundaries import SLAB, Pbc
 from ..equilibration import Equilibration
+from ..graph import AtomicGraph
+from .dipole_response import dipole_response
 from .inference import Atoms, Geometry, Inference, seen_charges
 from .observables import Observable, Observation, check_observable
 
@@ -100,13 +97,18 @@ class Charged(NamedTuple):
         return torch.cat(torch.autograd.grad([total], roots, retain_graph=True))
 
 
-def charge_response(charged: Charged) -> Response:
-    """Born effective charges and polarisability of one structure."""
+def charge_response(charged: Charged, graph: AtomicGraph) -> Response:
+    """Born effective charges and polarisability of one structure, and the graph of it."""
     charges, points = charged.first.charges, charged.positions.detach()
-    born, polarizability = _in_a_cell(charged) if charged.pbc else _isolated(charged)
+
+    def respond(slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        w = charged.solve(slope)
+        return -charged.gradient(w), (w @ points)[None]
+
+    born, polarizability = dipole_response(graph, charges, respond)
     return Response(
         born_charges=born.cpu().numpy(),
-        polarizability=None if polarizability is None else polarizability.cpu().numpy(),
+        polarizability=None if charged.pbc else polarizability[0].cpu().numpy(),
         charges=charges.cpu().numpy(),
         dipole=(charges @ points).cpu().numpy(),
     )
@@ -135,34 +137,3 @@ def observations(charged: Charged, observables: Sequence[Observable]) -> tuple[O
         settled = value.detach() - w @ charged.first.gradient
         found.append(Observation(float(settled), gradient.cpu().numpy()))
     return tuple(found)
-
-
-def _isolated(charged: Charged) -> tuple[torch.Tensor, torch.Tensor]:
-    found = [_along(charged, axis) for axis in torch.eye(3).to(charged.positions)]
-    rows, weights = ([each[k] for each in found] for k in (0, 1))
-    polarizability = torch.stack(weights) @ charged.positions.detach()
-    return torch.stack(rows, dim=1), 0.5 * (polarizability + polarizability.t())
-
-
-def _along(charged: Charged, axis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivative of the dipole along an axis, shape (N, 3), and its solution w, shape (N,)."""
-    w = charged.solve(charged.positions.detach() @ axis)
-    return charged.first.charges[:, None] * axis - charged.gradient(w), w
-
-
-def _in_a_cell(charged: Charged) -> tuple[torch.Tensor, None]:
-    points = charged.positions.detach()
-    kvectors = 2.0 * math.pi * torch.linalg.inv(charged.geometry.cell.detach()).t()
-    rows: list[torch.Tensor] = []
-    for k in kvectors:
-        if charged.pbc == SLAB and len(rows) == 2:
-            rows.append(_along(charged, k)[0])
-            break
-        phase = points @ k
-        # (1/i) Σ q exp(i k·r): real part Σ q sin, imaginary part −Σ q cos; the phase is taken off
-        real, imaginary = torch.sin(phase), -torch.cos(phase)
-        slopes = [charged.gradient(charged.solve(o)) for o in (real, imaginary)]
-        response = torch.cos(phase)[:, None] * slopes[0] + torch.sin(phase)[:, None] * slopes[1]
-        rows.append(charged.first.charges[:, None] * k - response)
-    born = torch.einsum("ak,kib->iab", torch.linalg.inv(kvectors), torch.stack(rows))
-    return born, None

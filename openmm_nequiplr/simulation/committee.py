@@ -196,7 +196,10 @@ class CommitteeReporter(RecordReporter):
         result: Evaluation,
         spread: Spread,
     ) -> None:
-        """Append a frame; forces are not written, as labels are to come from elsewhere."""
+        """Append a frame; forces are not written, as labels are to come from elsewhere.
+
+        Charges outside, which these labels are to see, are in its comment.
+        """
         settings = self._members[0].settings
         own = positions[: len(settings.symbols)]
         atoms = Atoms(settings.symbols, own, cell=cell, pbc=settings.pbc)
@@ -204,6 +207,9 @@ class CommitteeReporter(RecordReporter):
         atoms.info["total_charge"] = conditions.total_charge
         if conditions.field is not None:
             atoms.info["electric_field"] = np.array(conditions.field)
+        if settings.outside is not None:
+            atoms.info["outside_charges"] = np.array(settings.outside_charges)
+            atoms.info["outside_positions"] = positions[len(settings.symbols) :]
         tell_groups(atoms, settings.charge_groups, settings.group_charges)
         tell_electrodes(atoms, settings.electrodes, conditions.voltage)
         atoms.info["step"] = simulation.currentStep

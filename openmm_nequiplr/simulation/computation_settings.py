@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..boundaries import BULK, FREE, SLAB, Pbc
+from ..model.config import ModelConfig
+from ..model.geometry_checks import check_field
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
 from ..verlet import DEFAULT_SKIN
@@ -184,6 +186,13 @@ class ComputationSettings:
     def field_at_start(self) -> np.ndarray | None:
         """The uniform field, shape (3,), V/Å."""
         return None if self.electric_field is None else in_volts_per_angstrom(self.electric_field)
+
+    def check_field(self, config: ModelConfig) -> None:
+        """Refuse a field that has no meaning for a model, see :func:`.check_field`."""
+        if self.field_at_start is not None:
+            normal = (0.0, 0.0, 1.0) if self.slab else None
+            between = self.periodic and self.charge_groups is None
+            check_field(config, between, self.field_at_start, normal)
 
     @property
     def solver_options(self) -> SolverOptions:

@@ -15,7 +15,7 @@ from ..checks import check_choice
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..fragments import plain_electrodes, with_electrodes
 from ..model import NequIPLRPotential
-from ..model.geometry_checks import check_electrodes, check_field, check_surrounded
+from ..model.geometry_checks import check_electrodes, check_surrounded
 from ..model.io import read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
 from ..pretrained import model_path
@@ -200,10 +200,7 @@ def computation_settings(
         electrodes=electrodes,
         electrode_voltage=options.electrode_voltage,
     )
-    if settings.field_at_start is not None:
-        normal = (0.0, 0.0, 1.0) if settings.slab else None
-        between = settings.periodic and settings.charge_groups is None
-        check_field(model.config, between, settings.field_at_start, normal)
+    settings.check_field(model.config)
     if settings.long_range == "openmm":  # fail now rather than at the first step
         settings.delegated_sum()
         if box is not None:

@@ -15,11 +15,13 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openmm
 
 from .. import __version__
 from ..checks import is_number
 from ..errors import InputError, UnknownElementError, describe
+from ..fragments import read_groups
 from ..model.options import DTYPES
 from ..pickling import read_pickled, restore
 from ..writing import replace_file
@@ -326,7 +328,7 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
         settings = ComputationSettings.of_plain(values)
     except TypeError as error:
         raise InputError(f"system: its settings are incomplete: {error}") from error
-    symbols, atoms = settings.symbols, settings.atoms
+    symbols, atoms, field = settings.symbols, settings.atoms, settings.electric_field
     outside, charges = settings.outside, settings.outside_charges
     good: dict[str, tuple[bool, str]] = {
         "symbols": (_all(symbols, str), "element symbols"),
@@ -339,6 +341,12 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
         "tolerance": (is_number(settings.tolerance), "a number"),
         "coulomb_platform": (isinstance(settings.coulomb_platform, str | None), "a name"),
         "skin": (is_number(settings.skin) and 0 <= settings.skin <= 10, "a number from 0 to 10"),
+        "electric_field": (
+            field is None
+            or (isinstance(field, tuple) and len(field) == 3 and all(map(is_number, field))),
+            "three numbers (V/nm)",
+        ),
+        "whole": (settings.whole is None or _is_box(settings.whole), "three box vectors (Å)"),
         "parameters": (
             set(settings.parameters) <= set(CONTEXT_PARAMETERS),
             "some of " + ", ".join(CONTEXT_PARAMETERS),
@@ -367,11 +375,27 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
         if not right:
             raise InputError(describe(f"system: {name}", getattr(settings, name), expected))
     _ = settings.solver_options  # checks them
-    known = shared_embedded(settings.model).config.type_names
+    config = shared_embedded(settings.model).config
+    try:
+        settings.check_field(config)
+        groups = settings.charge_groups, settings.group_charges
+        read_groups(len(symbols), *groups, settings.total_charge)
+    except InputError as error:
+        raise InputError(f"system: {error}") from None
+    known = config.type_names
     if set(symbols) - set(known):
         strangers = sorted(set(symbols) - set(known))
         raise UnknownElementError(describe("system: symbols", strangers, f"some of {known}"))
     return settings
+
+
+def _is_box(vectors: Any) -> bool:
+    """Whether these are three independent vectors."""
+    try:
+        box = np.array(vectors, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return box.shape == (3, 3) and bool(np.isfinite(box).all()) and np.linalg.det(box) > 0.0
 
 
 def _all(values: Any, kind: type) -> bool:

@@ -13,6 +13,7 @@ from ..threads import limited_threads
 from .config import EquilibrationConfig, TrainingConfig, load_config
 from .estimate import SECONDS, Estimate, estimate
 from .initial import earlier_configs
+from .loss import label_of
 from .preparation import Parts, has_label, read_parts
 from .recorder import BEST_MODEL, Recorder
 from .run import check_output
@@ -83,7 +84,7 @@ def _labels(config: TrainingConfig, parts: Parts) -> list[str]:
     """How many training structures have what the loss asks for."""
     found = []
     for name, weight in config.loss.weights().items():
-        attribute = "energy" if name == "energy_per_atom" else name
+        attribute = label_of(name)
         if weight > 0:
             count = sum(has_label(each, attribute) for each in parts.train)
             found.append(f"{attribute} of {count} (weight {weight:g})")

@@ -21,7 +21,7 @@ from ..data.units import DataUnits
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput, load_model
 from ..total_charge import check_trained
-from .loss import QUANTITIES, Errors, ErrorSums, residuals
+from .loss import QUANTITIES, Errors, ErrorSums, label_of, residuals
 from .preparation import has_label
 from .report import LABELS, UNITS, scaled
 from .splits import recorded_part
@@ -44,6 +44,10 @@ class Metrics:
         Dipole components, me Å.
     stress : Errors
         Stress components, meV/Å³.
+    born_charges : Errors
+        Components of Born effective charges, me.
+    polarizability : Errors
+        Components of the polarisability, me Å²/V.
     """
 
     num_structures: int
@@ -53,6 +57,8 @@ class Metrics:
     charges: Errors | None = None
     dipole: Errors | None = None
     stress: Errors | None = None
+    born_charges: Errors | None = None
+    polarizability: Errors | None = None
 
     @classmethod
     def of(cls, sums: ErrorSums, data: Sequence[Structure], model: NequIPLRPotential) -> Metrics:
@@ -139,7 +145,8 @@ def evaluate_model(
     wants_stress = any(has_label(s, "stress") for s in data)
     for batch in GraphDataset(data, model, memory=0).batches(batch_size):
         batch = batch.to(model.device)
-        result = model(batch.graph, compute_forces=True, compute_stress=wants_stress)
+        wanted = True, wants_stress, batch.labels.has_response
+        result = model(batch.graph, *wanted)
         errors = residuals(result, batch.labels)
         sums.add({name: value.cpu() for name, value in errors.items()})
         if output is not None:
@@ -263,8 +270,8 @@ def _collect(
     elements, and even between compositions, would hide everything else.
     """
     for name in QUANTITIES:
-        field = "energy" if name == "energy_per_atom" else name
-        reference, predicted = getattr(labels, field), getattr(result, field)
+        label = label_of(name)
+        reference, predicted = getattr(labels, label), getattr(result, label)
         if reference is None or predicted is None:
             continue
         both = torch.stack([reference, predicted.to(reference.dtype)]).detach()

@@ -178,6 +178,8 @@ class _Oscillator:
                     charges=None,
                     dipole=None,
                     stress=None,
+                    born_charges=None,
+                    polarizability=None,
                     weight=config.weight,
                     synthetic=True,
                 )

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from ..model.potential import PotentialOutput
 
 #: The quantities, in the order in which they are reported.
-QUANTITIES = ("energy_per_atom", "forces", "charges", "dipole", "stress")
+QUANTITIES = (
+    "energy_per_atom", "forces", "charges", "dipole", "stress", "born_charges", "polarizability",
+)  # fmt: skip
+
+
+def label_of(quantity: str) -> str:
+    """The label, and the part of an output, that a quantity is computed from."""
+    return "energy" if quantity == "energy_per_atom" else quantity
 
 
 def residuals(output: PotentialOutput, labels: Labels) -> dict[str, torch.Tensor]:
@@ -31,19 +38,16 @@ def residuals(output: PotentialOutput, labels: Labels) -> dict[str, torch.Tensor
     -------
     dict of str to tensor
         Quantity to a one-dimensional float64 tensor: energy per atom (eV/atom, one value per
-        structure), force components (eV/Å), charges (e), dipole (e Å) and stress components
-        (eV/Å³). Values without a reference are left out.
+        structure), force components (eV/Å), charges (e), components of dipole (e Å), stress
+        (eV/Å³), Born charges (e) and polarisability (e Å²/V). Values without a reference are left
+        out.
     """
-    pairs = {
-        "energy_per_atom": (output.energy, labels.energy),
-        "forces": (output.forces, labels.forces),
-        "charges": (output.charges, labels.charges),
-        "dipole": (output.dipole, labels.dipole),
-        "stress": (output.stress, labels.stress),
-    }
     result = {}
-    for name, (predicted, reference) in pairs.items():
-        if predicted is None or reference is None:
+    for name in QUANTITIES:
+        label = label_of(name)
+        reference = getattr(labels, label)
+        predicted = None if reference is None else getattr(output, label)
+        if predicted is None:
             continue
         difference = predicted.to(reference.dtype) - reference
         if name == "energy_per_atom":
@@ -103,8 +107,8 @@ def weigh_structures(errors: dict[str, torch.Tensor], labels: Labels) -> dict[st
     atoms = roots.repeat_interleave(labels.atoms_per_graph.long())
     result = {}
     for name, values in errors.items():
-        reference = getattr(labels, "energy" if name == "energy_per_atom" else name)
-        own = atoms if name in ("forces", "charges") else roots
+        reference = getattr(labels, label_of(name))
+        own = atoms if name in ("forces", "charges", "born_charges") else roots
         own = own.view(-1, *[1] * (reference.ndim - 1)).expand_as(reference)
         result[name] = values * own[torch.isfinite(reference)]
     return result

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
-from ..model.potential import NequIPLRPotential
+from ..model.potential import NequIPLRPotential, PotentialOutput
 from .config import TrainingConfig
 from .loss import (
     Errors,
@@ -69,6 +69,7 @@ class TrainingModule(pl.LightningModule):
         weights = config.loss.weights()
         self._forces = weights["forces"] > 0
         self._stress = weights["stress"] > 0
+        self._response = weights["born_charges"] > 0 or weights["polarizability"] > 0
 
     @property
     def best_model(self) -> NequIPLRPotential:
@@ -125,7 +126,7 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: LabelledGraph, batch_index: int) -> torch.Tensor:
         """Weighted loss of one batch."""
-        output = self.model(batch.graph, compute_forces=self._forces, compute_stress=self._stress)
+        output = self._output(self.model, batch)
         errors = residuals(output, batch.labels)
         reference = batch.labels.of_reference()
         self._sums.add(errors if reference is batch.labels else residuals(output, reference))
@@ -141,6 +142,11 @@ class TrainingModule(pl.LightningModule):
         nothing = 0.0 * output.energy.sum()
         known = any(self._loss.weights()[name] > 0 for name in errors)
         return nothing + weighted_loss(errors, self._loss, counts) if known else nothing
+
+    def _output(self, model: NequIPLRPotential, batch: LabelledGraph) -> PotentialOutput:
+        """What the loss has a weight for; the response only where it is known."""
+        response = self._response and batch.labels.has_response
+        return cast(PotentialOutput, model(batch.graph, self._forces, self._stress, response))
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the weights alone; those of the positions, behind the forces, cost more."""
@@ -188,9 +194,7 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: LabelledGraph, batch_index: int) -> None:
         """Errors of one batch; forces need gradients, which Lightning switches off."""
         with torch.enable_grad():
-            output = self.best_model(
-                batch.graph, compute_forces=self._forces, compute_stress=self._stress
-            )
+            output = self._output(self.best_model, batch)
             self._validation_sums.add(residuals(output, batch.labels))
 
     def on_validation_epoch_end(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..data.checking import Say
-from ..data.dataset import GraphDataset
+from ..data.dataset import OF_CHARGES, GraphDataset
 from ..data.reading import read_structures, unsaid
 from ..data.sequences import chained, chosen, selected
 from ..data.split import Split, random_split
@@ -22,10 +22,11 @@ from .config import EquilibrationConfig, TrainingConfig, resolve
 from .continuation import digest
 from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, freeze, new_model
+from .loss import label_of
 from .start import set_start
 
 #: What structures may be labelled with.
-LABELS = ("energy", "forces", "charges", "dipole", "stress")
+LABELS = ("energy", "forces", "charges", "dipole", "stress", "born_charges", "polarizability")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
         labelled.update(name for name in LABELS if getattr(structure, name) is not None)
         known.add(place_of(structure))
     for name, weight in config.loss.weights().items():
-        attribute = "energy" if name == "energy_per_atom" else name
+        attribute = label_of(name)
         if weight == 0.0 and labelled[attribute]:
             lines.append(
                 f"{attribute}: labels in {labelled[attribute]} of {len(parts.train)} training "
@@ -154,17 +155,19 @@ def place_of(structure: Structure) -> str:
 
 
 def has_label(structure: Structure, name: str) -> bool:
-    """Whether a structure has a label of use: no dipole in a cell, and no stress without one."""
-    usable = {"dipole": not structure.pbc, "stress": bool(structure.pbc)}.get(name, True)
-    return usable and getattr(structure, name) is not None
+    """Whether a structure has a label of use.
+
+    A dipole or polarisability in a cell is of none, nor is a stress without a cell.
+    """
+    if name in ("dipole", "polarizability", "stress") and bool(structure.pbc) != (name == "stress"):
+        return False
+    return getattr(structure, name) is not None
 
 
 def _check_labels(config: TrainingConfig, parts: Parts) -> None:
     """Every weighted quantity has labels somewhere, and every structure has one of them."""
     attributes = {
-        name: "energy" if name == "energy_per_atom" else name
-        for name, weight in config.loss.weights().items()
-        if weight > 0
+        name: label_of(name) for name, weight in config.loss.weights().items() if weight > 0
     }
 
     for name, attribute in attributes.items():
@@ -242,7 +245,7 @@ def _sampled(structures: Sequence[Structure], count: int) -> Sequence[Structure]
 def _check_no_charges(config: TrainingConfig) -> None:
     """A model without equilibration has no charges to train and nothing to start."""
     expected = "0 with model.equilibration: false"
-    for name in ("charges", "dipole"):
+    for name in OF_CHARGES:
         if config.loss.weights()[name] > 0:
             raise InputError(describe(f"loss.{name}", config.loss.weights()[name], expected))
     if config.equilibration != EquilibrationConfig():

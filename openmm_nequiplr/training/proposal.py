@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..data.dataset import LINEARIZED_ATOMS
+from ..data.dataset import LINEARIZED_ATOMS, OF_CHARGES
 from ..describe import counted
 from .inspection import DataSummary
 
@@ -18,9 +18,10 @@ from .inspection import DataSummary
 _CUTOFFS, _MOST_NEIGHBORS = (5.0, 4.5, 4.0, 3.5), 30.0
 #: Atoms in a batch, and optimiser steps of a training.
 _BATCH_ATOMS, _STEPS = 200, 30_000
-#: Weights of the loss: errors of 2 meV/atom, 50 meV/Å, 10 me, 50 me Å and 1 meV/Å³ count about the
-#: same.
-_WEIGHTS = {"energy": 100.0, "forces": 1.0, "charges": 30.0, "dipole": 1.0, "stress": 1000.0}
+#: Weights of the loss: errors of 2 meV/atom, 50 meV/Å, 10 me, 50 me Å, 1 meV/Å³, 50 me and
+#: 20 me Å²/V count about the same.
+_WEIGHTS = {"energy": 100.0, "forces": 1.0, "charges": 30.0, "dipole": 1.0, "stress": 1000.0,
+            "born_charges": 1.0, "polarizability": 5.0}  # fmt: skip
 #: Below this root mean square force, eV/Å, structures are near minima: at 300 K it is about 1.
 _SMALL_FORCES = 0.3
 #: Hardness (eV/e²) of atoms that exchange charge, and of ions in a crystal or liquid that keep it.
@@ -135,7 +136,7 @@ def _hardness(summary: DataSummary) -> dict[str, float]:
     Ions of periodic structures whose charges hardly vary keep them in a field; with hardnesses of a
     few eV/e² they would screen like a metal.
     """
-    if not {"charges", "dipole"} & set(summary.labels):
+    if not set(OF_CHARGES) & set(summary.labels):
         return {}
     found = dict.fromkeys(summary.elements, _SOFT)
     if summary.num_periodic == len(summary.structures):
@@ -205,7 +206,8 @@ def _large(summary: DataSummary) -> str:
 
 def _loss(summary: DataSummary) -> Entries:
     units = {"energy": "(eV/atom)²", "forces": "(eV/Å)²", "charges": "e²", "dipole": "(e Å)²",
-             "stress": "(eV/Å³)²"}  # fmt: skip
+             "stress": "(eV/Å³)²", "born_charges": "e²",
+             "polarizability": "(e Å²/V)²"}  # fmt: skip
     entries: Entries = {}
     for name, weight in _WEIGHTS.items():
         key = "energy_per_atom" if name == "energy" else name

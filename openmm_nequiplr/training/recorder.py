@@ -280,7 +280,8 @@ def _figures(errors: dict[str, Errors]) -> dict[str, dict[str, float]]:
 
 def summary(errors: dict[str, Errors]) -> str:
     """Rms errors in one line."""
-    short = {"energy_per_atom": "E", "forces": "F", "charges": "q", "dipole": "μ", "stress": "σ"}
+    short = {"energy_per_atom": "E", "forces": "F", "charges": "q", "dipole": "μ", "stress": "σ",
+             "born_charges": "Z*", "polarizability": "α"}  # fmt: skip
     return "  ".join(
         f"{short[name]} {scaled(errors[name].rmse):.3g} {UNITS[name]}"
         for name in QUANTITIES

@@ -9,6 +9,8 @@ UNITS = {
     "charges": "me",
     "dipole": "me Å",
     "stress": "meV/Å³",
+    "born_charges": "me",
+    "polarizability": "me Å²/V",
 }
 LABELS = {
     "energy_per_atom": "energy per atom",
@@ -16,6 +18,8 @@ LABELS = {
     "charges": "charges",
     "dipole": "dipole",
     "stress": "stress",
+    "born_charges": "Born charges",
+    "polarizability": "polarisability",
 }
 
 

@@ -15,7 +15,8 @@ class LossConfig:
     """Weights of the mean squared errors, in eV, Å and e.
 
     The loss is Σ weight × mean squared error of: energy per atom (eV/atom), force components
-    (eV/Å), charges (e), dipole components (e Å), stress components (eV/Å³).
+    (eV/Å), charges (e), components of dipole (e Å), stress (eV/Å³), Born charges (e) and
+    polarisability (e Å²/V).
 
     Parameters
     ----------
@@ -29,6 +30,10 @@ class LossConfig:
         Weight of the mean squared error of the dipole components, (e Å)².
     stress : float
         Weight of the mean squared error of the stress components, (eV/Å³)².
+    born_charges : float
+        Weight of the mean squared error of the components of Born effective charges, e².
+    polarizability : float
+        Weight of the mean squared error of the components of the polarisability, (e Å²/V)².
     per_species : list of {"forces", "charges"}
         Quantities for which every element of a batch counts the same, however few atoms it has:
         two gold atoms on a slab as much as the hundred atoms of the slab. Training only.
@@ -42,6 +47,8 @@ class LossConfig:
     charges: float = 0.0
     dipole: float = 0.0
     stress: float = 0.0
+    born_charges: float = 0.0
+    polarizability: float = 0.0
     per_species: tuple[str, ...] = ()
     final: Mapping[str, float] = field(default_factory=dict)
 

@@ -182,6 +182,15 @@ def test_results_are_saved_on_the_way(make_model, walk, tmp_path, monkeypatch):
     assert there == list(range(6))
 
 
+def _told(atoms, info=(), arrays=(), pbc=None):
+    told = atoms.copy()
+    told.info.update(info)
+    for name, values in dict(arrays).items():
+        told.set_array(name, np.array(values))
+    told.pbc = atoms.pbc if pbc is None else pbc
+    return told
+
+
 def test_results_of_something_else_are_not_continued(make_model, walk, tmp_path):
     model, output = make_model(), tmp_path / "p.npz"
     recompute(model, walk[:4], output=output)
@@ -198,6 +207,17 @@ def test_results_of_something_else_are_not_continued(make_model, walk, tmp_path)
         recompute(model, walk[::-1], **go_on)
     with pytest.raises(InputError, match="resume: .*results up to frame 3"):
         recompute(model, walk, stride=2, **go_on)
+    held = [_told(atoms, arrays={"charge_group": [0, 0, 0, 1, 1, 1]}) for atoms in walk]
+    for frames, what in (
+        ([_told(atoms, info={"electric_field": [0.0, 0.1, 0.0]}) for atoms in walk], "field"),
+        ([_told(atoms, pbc=[True, True, False]) for atoms in walk], "boundary"),
+        (held, "groups"),
+    ):
+        with pytest.raises(InputError, match=f"resume: .*results of another .*{what}"):
+            recompute(model, frames, **go_on)
+    recompute(model, held[:4], output=tmp_path / "held.npz")
+    again = recompute(model, held, output=tmp_path / "held.npz", resume=True)
+    np.testing.assert_allclose(again.charges[:, :3].sum(axis=1), 0.0, atol=1e-9)
     with pytest.raises(InputError, match="resume: expected False without an output"):
         recompute(model, walk, resume=True)
     assert TrajectoryProperties.load(output).num_frames == 4

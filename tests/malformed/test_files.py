@@ -132,6 +132,9 @@ PLAIN: list[tuple[str, Any]] = [
     ("precision", "half"), ("device", 5), ("tolerance", []), ("skin", -1),
     ("skin", 1e9), ("solver", "magic"), ("charge_tolerance", 0), ("max_iterations", 0),
     ("atoms", [0]),
+    ("electric_field", [0.0, 0.0]), ("electric_field", 5), ("electric_field", [0.0, 0.0, None]),
+    ("whole", [[1.0, 0.0, 0.0]]), ("whole", [[0.0] * 3] * 3), ("whole", "box"),
+    ("charge_groups", [0]), ("charge_groups", "molecules"), ("group_charges", [0.5, -0.5]),
     ("atoms", [0, 0]), ("atoms", [-1, 0]), ("atoms", "01"), ("unheard_of", 1),
 ]  # fmt: skip
 

@@ -195,7 +195,7 @@ def test_md_command_its_restart_and_the_analysis(inputs, tiny_model, tmp_path, c
     options += ["--charge-groups", "molecules", "--group-charges", "ClNa=0.5"]
     arguments = ["md", model, str(start), *options]
     assert main(arguments) == 0
-    assert "in 2 groups with charges of their own" in capsys.readouterr().out
+    assert "charges of 2 groups held" in capsys.readouterr().out
     settings = json.loads((output / "run.json").read_text())
     assert settings["charge_groups"] == [0, 0, 1, 1, 1]
     charges = load_charges(output / "charges.npy").charges

@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from ase.io import read
 from openmm import app, unit
 
 pytest.importorskip("openmmml", reason="openmm-ml is not installed")
@@ -170,13 +171,20 @@ def test_box_changes_reporters_and_files(make_model, mixture, tmp_path):
     )
     simulation.context.setPositions(mixed.positions)
     simulation.reporters.append(ChargeReporter(tmp_path / "charges.npy", 1))
-    simulation.reporters.append(CommitteeReporter(tmp_path / "spread.npy", 1, [model]))
+    spread = CommitteeReporter(tmp_path / "spread.npy", 1, [model], threshold=1e-12)
+    other = make_model(num_layers=1)
+    uncertain = CommitteeReporter(tmp_path / "other.npy", 5, [other], threshold=1e-12)
+    simulation.reporters += [spread, uncertain]
     simulation.step(5)
     state = simulation.context.getState(energy=True, positions=True)
     assert state.getPeriodicBoxVolume()._value != EDGE**3
     charges = current_evaluation(simulation.context).charges
     np.testing.assert_allclose(load_charges(tmp_path / "charges.npy").charges[-1], charges)
     assert np.load(tmp_path / "spread.npy")["energy"].max() < 1e-9
+    frame = read(tmp_path / "other.extxyz")
+    points = 10.0 * state.getPositions(asNumpy=True)._value
+    np.testing.assert_allclose(frame.info["outside_positions"], points[mixed.mm], atol=1e-6)
+    np.testing.assert_allclose(frame.info["outside_charges"], mixed.charges[mixed.mm])
     save_system(system, tmp_path / "system.xml")
     xml = openmm.XmlSerializer.serialize(system)
     for again in (load_system(tmp_path / "system.xml"), openmm.XmlSerializer.deserialize(xml)):

@@ -169,19 +169,19 @@ def test_md_command_and_its_restart(tmp_path, capsys):
         assert main([*arguments, "--electric-field", field, "0", "0"]) == 0
         energies[field] = float((output / "log.csv").read_text().splitlines()[1].split(",")[2])
     assert abs(energies["0"] - energies["2"]) > 1e-3
-    assert "in a field of (2, 0, 0) V/nm" in capsys.readouterr().out
+    assert "field (2, 0, 0) V/nm" in capsys.readouterr().out
     last = read(tmp_path / "2" / "final.extxyz")
     np.testing.assert_allclose(last.info["electric_field"], [0.2, 0.0, 0.0])
     assert main(["analyze", "carbon-chain", str(tmp_path / "2")]) == 0
     said = capsys.readouterr().out
-    assert "in a field of (2, 0, 0) V/nm" in said
+    assert "field (2, 0, 0) V/nm" in said
     assert float(said.split("recorded in the run: ")[1].split(" e")[0]) < 1e-4
     found = recompute("carbon-chain", [last])
     charges = load_charges(tmp_path / "2" / "charges.npy").charges[-1]
     np.testing.assert_allclose(found.charges[0], charges, atol=1e-6)
     again = ["md", "carbon-chain", "--steps", "4", "--restart", "--output", str(output)]
     assert main(again) == 0
-    assert "in a field of (2, 0, 0) V/nm" in capsys.readouterr().out
+    assert "field (2, 0, 0) V/nm" in capsys.readouterr().out
     assert main([*again, "--electric-field", "0", "1", "0"]) == 2
     said = capsys.readouterr().err
     assert "electric_field: expected [2.0, 0.0, 0.0], as in the run that is continued" in said
