@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..boundaries import SLAB
 from ..buffers import ExactBuffers
 from ..electrostatics import (
     CoulombOperator,
@@ -14,6 +15,9 @@ from ..electrostatics import (
     FreeSpaceCoulomb,
     LegacyFreeCoulomb,
     LegacyPeriodicCoulomb,
+    MatrixCoulomb,
+    SlabCoulomb,
+    linearized_ewald,
 )
 from ..electrostatics.external import field_potential
 from ..electrostatics.slab import bounded
@@ -22,7 +26,7 @@ from ..errors import InputError, describe
 from ..fragments import Groups
 from ..graph import AtomicGraph
 from ..nn import DistanceFloor, ZBLRepulsion, saturate
-from .building import build_graph
+from .building import build_graph, lattice_splitting
 from .config import ModelConfig
 from .output import PotentialOutput
 from .stages import EdgeHarmonics, ElectronegativityStage, EnergyStage
@@ -293,25 +297,32 @@ class NequIPLRPotential(ExactBuffers):
     def coulomb_matrices(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> list[torch.Tensor]:
-        """K of each structure, eV/e²: to first order in the positions where the graph has it so."""
+        """K of each structure, eV/e²: to first order in the geometry where the graph has it so."""
         matrices = []
         for index, own in enumerate(positions.split(graph.counts)):
-            known = graph.linearized[index] if cell is graph.cell else None
-            if known is None:
+            known, box = graph.linearized[index], None if cell is graph.cell else cell[index]
+            if known is None or (box is not None and known.strain is None):
                 matrices.append(self.coulomb_operator(graph, index, positions, cell).matrix())
             else:
-                matrices.append(known.matrix(own))
+                matrices.append(known.matrix(own, box))
         return matrices
 
-    def with_linearized(self, graph: AtomicGraph) -> AtomicGraph:
-        """The graph of one structure with K and its gradient, where it has a lattice sum.
+    def with_linearized(self, graph: AtomicGraph, strain: bool = False) -> AtomicGraph:
+        """The graph of one structure with K and its derivatives, where it is periodic.
 
-        :meth:`forward` then takes both from there instead of computing them at every call.
+        :meth:`forward` then takes them from there instead of computing them at every call; for
+        stresses too with the derivative by the ``strain``. The graph needs no lattice sum.
         """
-        if not self.config.equilibration:
+        if not (self.config.equilibration and graph.periodic[0]) or self.config.legacy_periodic:
             return graph
-        operator = self.coulomb_operator(graph, 0, graph.positions, graph.cell)
-        return replace(graph, linearized=(operator.linearized(graph.positions),))
+        points, box, constant = graph.positions, graph.cell[0], self.config.coulomb_constant
+        splitting = lattice_splitting(self.config, graph.types.tolist(), box.cpu().numpy())
+        widths = self.widths[graph.types]
+        known = linearized_ewald(points, box, widths, splitting, constant, strain)
+        if graph.pbc[0] == SLAB:
+            bulk = MatrixCoulomb(known.constant)
+            known = SlabCoulomb(bulk, points, box, constant).linearized(known)
+        return replace(graph, linearized=(known,))
 
     # --------------------------------------------------------------- forward
 
