@@ -183,7 +183,9 @@ class LabelledGraph:
         )
 
 
-def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) -> LabelledGraph:
+def labelled_graph(
+    structure: Structure, model: NequIPLRPotential, name: str, lattice_sum: bool = True
+) -> LabelledGraph:
     """The graph of a structure as a model sees it, and its labels.
 
     Parameters
@@ -192,6 +194,8 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
     model : NequIPLRPotential
     name : str
         Of the structure, for messages.
+    lattice_sum : bool
+        Whether to collect the pairs of the dense Coulomb sum.
 
     Raises
     ------
@@ -207,6 +211,7 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
             cell=structure.cell,
             pbc=structure.pbc,
             total_charge=structure.total_charge,
+            lattice_sum=lattice_sum,
             electric_field=structure.electric_field,
             charge_groups=structure.charge_groups,
             group_charges=structure.group_charges,
@@ -221,7 +226,8 @@ def labelled_graph(structure: Structure, model: NequIPLRPotential, name: str) ->
     return LabelledGraph(graph, labels)
 
 
-#: Largest structure whose Coulomb matrix and slope are kept (4 N² numbers: 8 MB).
+#: Largest structure whose Coulomb matrix and derivatives are kept (4 N² numbers, 8 MB; 10 N² with
+#: stresses).
 LINEARIZED_ATOMS = 500
 #: Bytes of graphs that a data set keeps unless it is told otherwise.
 KEPT = 0.75e9
@@ -230,9 +236,10 @@ KEPT = 0.75e9
 class GraphDataset(Dataset):
     """Structures that become graphs when they are asked for, and stay so while memory lasts.
 
-    A graph has neighbour lists and a lattice sum; where structures are small enough, also the
-    Coulomb matrix and its slope. Graphs beyond the memory are made anew every time. The item at an
-    index below 0 is the first one without its labels.
+    A graph has neighbour lists and, where structures are small enough, the Coulomb matrix and its
+    derivatives, by the strain too if any structure has a stress; larger ones have a lattice sum.
+    Graphs beyond the memory are made anew every time. The item at an index below 0 is the first one
+    without its labels.
 
     Parameters
     ----------
@@ -255,13 +262,12 @@ class GraphDataset(Dataset):
         if not structures:
             raise InputError(describe("structures", "none", "at least one structure"))
         known = set(model.config.type_names)
-        # the pairs of a lattice sum are needed again for stresses alone
-        self._bare = True
+        self._strain = False
         for index, structure in enumerate(structures):
             special = (structure.electric_field, structure.charge_groups)
             if not known.issuperset(structure.symbols) or any(s is not None for s in special):
                 labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
-            self._bare &= structure.stress is None
+            self._strain |= structure.stress is not None
         self._structures, self._model = structures, model
         #: Bytes that may still be kept.
         self.memory = memory
@@ -287,13 +293,11 @@ class GraphDataset(Dataset):
 
     def _made(self, index: int) -> LabelledGraph:
         structure = self._structures[index]
-        item = labelled_graph(structure, self._model, _name(structure, index))
-        if item.graph.num_atoms > LINEARIZED_ATOMS:
+        large = structure.num_atoms > LINEARIZED_ATOMS
+        item = labelled_graph(structure, self._model, _name(structure, index), large)
+        if large:
             return item
-        graph = self._model.with_linearized(item.graph)
-        if self._bare and graph.linearized[0] is not None:
-            graph = replace(graph, ewald=(None,))
-        return replace(item, graph=graph)
+        return replace(item, graph=self._model.with_linearized(item.graph, self._strain))
 
     def batches(self, batch_size: int) -> Batches:
         """All items in order, in batches of at most `batch_size`, for evaluation."""

@@ -1,6 +1,15 @@
 """Coulomb operators of Gaussian charges: free, Ewald sum, mesh, slab, the published code's."""
 
-from .ewald import EwaldCoulomb, EwaldGeometry, ewald_geometry, published_geometry
+from .ewald import (
+    EwaldCoulomb,
+    EwaldGeometry,
+    EwaldSplitting,
+    ewald_geometry,
+    ewald_splitting,
+    geometry_of,
+    published_splitting,
+)
+from .expansion import linearized_ewald
 from .external import OutsideCharges
 from .gaussian import GaussianScreening, pair_potential, self_coefficient
 from .legacy import LegacyFreeCoulomb, LegacyPeriodicCoulomb
@@ -17,6 +26,7 @@ __all__ = [
     "EnergyFunction",
     "EwaldCoulomb",
     "EwaldGeometry",
+    "EwaldSplitting",
     "FreeSpaceCoulomb",
     "GaussianScreening",
     "LegacyFreeCoulomb",
@@ -30,8 +40,11 @@ __all__ = [
     "SlabCoulomb",
     "choose_parameters",
     "ewald_geometry",
+    "ewald_splitting",
+    "geometry_of",
+    "linearized_ewald",
     "mesh_geometry",
     "pair_potential",
-    "published_geometry",
+    "published_splitting",
     "self_coefficient",
 ]

@@ -11,6 +11,7 @@ needs anyway and the reciprocal list as short as it can be.
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ import torch
 from ..neighbors import PairSearch, neighbor_list
 from ..ops.pair_formulas import pair_width, screening
 from .gaussian import GaussianScreening, pair_energy, pair_potential_of, self_coefficient
-from .linearized import LinearizedCoulomb
 from .operator import CoulombOperator
 from .reciprocal import half_index, reciprocal
 
@@ -27,6 +27,24 @@ half_list: PairSearch = functools.partial(neighbor_list, full=False)
 
 #: Relative size of the first neglected term of the real and the reciprocal sum.
 DEFAULT_ACCURACY = 1e-9
+
+
+class EwaldSplitting(NamedTuple):
+    """Width and cutoffs of a lattice sum.
+
+    Parameters
+    ----------
+    eta : float, Å
+        Width of the Ewald screening charge (α = 1/(√2 η)).
+    cutoff : float, Å
+        Of the real-space pairs.
+    k_cutoff : float, 1/Å
+        Of the reciprocal vectors.
+    """
+
+    eta: float
+    cutoff: float
+    k_cutoff: float
 
 
 @dataclass(frozen=True)
@@ -87,13 +105,37 @@ def ewald_geometry(
     search : callable
         Finds every pair once; :class:`openmm_nequiplr.verlet.VerletList` keeps its findings.
     """
+    splitting = ewald_splitting(cell, len(positions), max_width, accuracy, eta, reach)
+    return geometry_of(splitting, positions, cell, search)
+
+
+def ewald_splitting(
+    cell: np.ndarray,
+    count: int,
+    max_width: float,
+    accuracy: float = DEFAULT_ACCURACY,
+    eta: float | None = None,
+    reach: float | None = None,
+) -> EwaldSplitting:
+    """The splitting that :func:`ewald_geometry` takes for ``count`` atoms; arguments as there."""
     widest = math.sqrt(2.0) * max_width
     if eta is None:
-        eta = max(widest, _balanced(cell, len(positions)))
+        eta = max(widest, _balanced(cell, count))
     decay = math.sqrt(-2.0 * math.log(accuracy))
     cutoff = decay * max(eta, widest) if reach is None else reach
-    index, shift = search(positions, cell, True, cutoff)
-    return EwaldGeometry(float(eta), index, shift, half_index(torch.from_numpy(cell), decay / eta))
+    return EwaldSplitting(float(eta), cutoff, decay / eta)
+
+
+def geometry_of(
+    splitting: EwaldSplitting,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    search: PairSearch = half_list,
+) -> EwaldGeometry:
+    """Pairs and reciprocal vectors of a splitting; arguments as for :func:`ewald_geometry`."""
+    index, shift = search(positions, cell, True, splitting.cutoff)
+    kvectors = half_index(torch.from_numpy(cell), splitting.k_cutoff)
+    return EwaldGeometry(splitting.eta, index, shift, kvectors)
 
 
 def balanced_width(volume: torch.Tensor, count: int) -> torch.Tensor:
@@ -106,18 +148,14 @@ def _balanced(cell: np.ndarray, count: int) -> float:
     return float(balanced_width(volume, count))
 
 
-def published_geometry(positions: np.ndarray, cell: np.ndarray) -> EwaldGeometry:
-    """The sums of the authors' code: balanced splitting, both cut at an accuracy of 1e-8.
+def published_splitting(cell: np.ndarray, count: int) -> EwaldSplitting:
+    """That of the authors' code: balanced, both sums cut at an accuracy of 1e-8.
 
     The Gaussian correction is cut with the real-space sum although it reaches farther for wide
-    atoms, an error of up to 1e-5 e; models converted from that code carry it. Arguments as in
-    :func:`ewald_geometry`.
+    atoms, an error of up to 1e-5 e; models converted from that code carry it.
     """
     accuracy = 1e-8
-    eta = _balanced(cell, len(positions))
-    return ewald_geometry(
-        positions, cell, 0.0, accuracy, eta, reach=math.sqrt(-2.0 * math.log(accuracy)) * eta
-    )
+    return ewald_splitting(cell, count, 0.0, accuracy, _balanced(cell, count))
 
 
 class EwaldCoulomb(CoulombOperator):
@@ -234,32 +272,3 @@ class EwaldCoulomb(CoulombOperator):
     def screening(self) -> GaussianScreening:
         """The part that a point-charge Ewald sum over the same cell lacks."""
         return GaussianScreening(self.pairs, self.distance, self.widths, self.constant)
-
-    @torch.jit.unused
-    def gradient(self) -> torch.Tensor:
-        """dK_ij/dR_i, shape (N, N, 3), eV/e²/Å; without a gradient."""
-        first, second = self.pairs
-        count = len(self.widths)
-        with torch.enable_grad():
-            distance = self.distance.detach().requires_grad_()
-            bare = torch.full_like(self.gamma, self.smoothing_width)
-            pair = screening(distance, bare) - screening(distance, self.gamma.detach())
-            (slope,) = torch.autograd.grad(self.constant * pair.sum(), distance)
-        with torch.no_grad():
-            along = (-slope / distance).unsqueeze(-1) * self.vectors
-            result = along.new_zeros(count * count, 3)
-            result = result.index_add(0, first * count + second, along)
-            result = result.index_add(0, second * count + first, -along)
-            result = result.view(count, count, 3)
-            for axis in range(3):
-                rising = self.influence * self.kvectors[:, axis]
-                result[:, :, axis] -= (self.sin * rising) @ self.cos.T
-                result[:, :, axis] += (self.cos * rising) @ self.sin.T
-            result[torch.arange(count), torch.arange(count)] = 0.0
-        return result
-
-    @torch.jit.unused
-    def linearized(self, positions: torch.Tensor) -> LinearizedCoulomb:
-        """K and its gradient at the positions, shape (N, 3), that this operator was made for."""
-        with torch.no_grad():
-            return LinearizedCoulomb(self.matrix(), self.gradient(), positions.detach().clone())

@@ -1,7 +1,8 @@
-"""The Coulomb matrix near fixed positions, to first order.
+"""The Coulomb matrix near a fixed geometry, to first order.
 
-Training sees the same positions in every epoch. Energies, charges and forces need K and dK/dR
-there and nothing beyond, also for gradients by the weights, so both are computed once.
+Training sees the same positions in every epoch. Energies, charges, forces and stresses need K and
+its derivatives by positions and strain there and nothing beyond, also for gradients by the weights,
+so all are computed once.
 """
 
 from __future__ import annotations
@@ -10,10 +11,18 @@ from dataclasses import dataclass
 
 import torch
 
+#: The six components of a symmetric tensor: xx, yy, zz, yz, xz, xy.
+SIX = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
+
+
+def six(tensor: torch.Tensor) -> torch.Tensor:
+    """The components `SIX` of symmetric tensors, shape (..., 3, 3) to (..., 6)."""
+    return tensor[..., SIX[0], SIX[1]]
+
 
 @dataclass(frozen=True)
 class LinearizedCoulomb:
-    """K(R₀) and its gradient for one structure of N atoms.
+    """K(R₀) and its derivatives for one structure of N atoms.
 
     Parameters
     ----------
@@ -23,30 +32,44 @@ class LinearizedCoulomb:
         dK_ij/dR_i = −dK_ij/dR_j; zero on the diagonal, which translations leave alone.
     origin : torch.Tensor, float64, shape (N, 3), Å
         R₀.
+    cell : torch.Tensor, float64, shape (3, 3), Å
+        That of R₀.
+    strain : torch.Tensor, optional, float64, shape (6, N, N), eV/e²
+        dK/dε of a homogeneous strain that moves cell and positions, by its components `SIX`.
     """
 
     constant: torch.Tensor
     gradient: torch.Tensor
     origin: torch.Tensor
+    cell: torch.Tensor
+    strain: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> LinearizedCoulomb:
         """The same on another device."""
-        return LinearizedCoulomb(
-            self.constant.to(device), self.gradient.to(device), self.origin.to(device)
-        )
+        moved = (t if t is None else t.to(device) for t in vars(self).values())
+        return LinearizedCoulomb(*moved)  # type: ignore[arg-type]
 
-    def matrix(self, positions: torch.Tensor) -> torch.Tensor:
-        """K with the right value and first derivative at R₀.
+    def matrix(self, positions: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
+        """K with the right value and first derivatives at R₀.
 
         Parameters
         ----------
         positions : torch.Tensor, float64, shape (N, 3), Å
+        cell : torch.Tensor, optional, float64, shape (3, 3), Å
+            Where it may differ from that of R₀; needs ``strain``.
 
         Returns
         -------
         torch.Tensor, float64, shape (N, N), eV/e²
         """
-        moved = positions - self.origin
+        moved, constant = positions - self.origin, self.constant
+        if cell is not None:
+            assert self.strain is not None
+            tilt = torch.linalg.solve(self.cell, cell - self.cell)  # atoms go along with the cell
+            moved = moved - self.origin @ tilt
+            double = tilt.new_tensor([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+            strain = double * six(0.5 * (tilt + tilt.t()))
+            constant = constant + torch.einsum("cij,c->ij", self.strain, strain)
         # Σ_c G_ijc (δ_ic − δ_jc), without the N × N × 3 array of differences
         first = torch.einsum("ijc,ic->ij", self.gradient, moved)
-        return self.constant + first + first.T
+        return constant + first + first.T

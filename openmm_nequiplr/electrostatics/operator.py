@@ -5,8 +5,6 @@ from typing import Any, Protocol
 
 import torch
 
-from .linearized import LinearizedCoulomb
-
 
 class EnergyFunction(Protocol):
     """Something that has an energy for charges of shape (N,)."""
@@ -86,11 +84,6 @@ class CoulombOperator(torch.nn.Module):
     def screening(self) -> Any:
         """The energy of K less that of a point-charge sum over the same atoms."""
         raise NotImplementedError
-
-    @torch.jit.unused
-    def linearized(self, positions: torch.Tensor) -> LinearizedCoulomb | None:
-        """K to first order about the positions, shape (N, 3), Å, where that saves time."""
-        return None
 
 
 class MatrixCoulomb(CoulombOperator):

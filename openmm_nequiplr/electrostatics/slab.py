@@ -13,12 +13,13 @@ are those of the slab in one piece (:func:`openmm_nequiplr.boundaries.whole_slab
 
 # TorchScript compiles the operator and reads its annotations: no postponed ones here
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
 from ..boundaries import SLAB, Pbc
-from .linearized import LinearizedCoulomb
+from .linearized import LinearizedCoulomb, six
 from .operator import CoulombOperator, EnergyFunction
 
 
@@ -114,15 +115,25 @@ class SlabCoulomb(CoulombOperator):
         return _Screening(self.periodic.screening(), self)
 
     @torch.jit.unused
-    def linearized(self, positions: torch.Tensor) -> LinearizedCoulomb | None:
-        """K and its gradient at the positions, shape (N, 3), that this operator was made for."""
-        known = self.periodic.linearized(positions)
-        if known is None:
-            return None
+    def linearized(self, periodic: LinearizedCoulomb) -> LinearizedCoulomb:
+        """K to first order, given that of the periodic operator at the same geometry.
+
+        Heights and L_z grow with the strain along the normal, the factor falls with the volume.
+        """
         with torch.no_grad():
             apart = self.height.unsqueeze(1) - self.height
+            term = self.factor * (apart * apart + self.shift)
             slope = (2.0 * self.factor * apart).unsqueeze(-1) * self.normal
-            return LinearizedCoulomb(self.matrix(), known.gradient + slope, known.origin)
+            strain = periodic.strain
+            if strain is not None:
+                along = 2.0 * torch.outer(self.normal, self.normal) - torch.eye(3).to(self.normal)
+                strain = strain + six(along).view(6, 1, 1) * term
+            return replace(
+                periodic,
+                constant=periodic.constant + term,
+                gradient=periodic.gradient + slope,
+                strain=strain,
+            )
 
 
 class _Screening(NamedTuple):

@@ -11,7 +11,13 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab, whole_slab
-from ..electrostatics import EwaldGeometry, ewald_geometry, published_geometry
+from ..electrostatics import (
+    EwaldGeometry,
+    EwaldSplitting,
+    ewald_splitting,
+    geometry_of,
+    published_splitting,
+)
 from ..electrostatics.external import applied_potential
 from ..errors import BoxError, InputError, UnknownElementError, describe, notify
 from ..fragments import Groups, check_voltage, held_groups
@@ -150,12 +156,19 @@ def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
     if not config.equilibration:
         return graph
     points, box = graph.positions.cpu().numpy(), graph.cell[0].cpu().numpy()
-    if config.legacy_ewald_cutoff:
-        geometry = published_geometry(points, box)
-    else:
-        widest = max(config.widths[k] for k in set(graph.types.tolist()))
-        geometry = ewald_geometry(points, box, widest)
+    splitting = lattice_splitting(config, graph.types.tolist(), box)
+    geometry = geometry_of(splitting, points, box)
     return replace(graph, ewald=(geometry.to(graph.positions.device),))
+
+
+def lattice_splitting(
+    config: ModelConfig, types: Sequence[int], cell: np.ndarray
+) -> EwaldSplitting:
+    """Width and cutoffs of the dense Coulomb sum over atoms of N types in a cell, (3, 3), Å."""
+    if config.legacy_ewald_cutoff:
+        return published_splitting(cell, len(types))
+    widest = max(config.widths[k] for k in set(types))
+    return ewald_splitting(cell, len(types), widest)
 
 
 class GraphBuilder:
@@ -223,9 +236,8 @@ class GraphBuilder:
         self.neighbors = VerletList(skin, device=device)
         self.pairs = VerletList(skin, full=False, device=device)
         types = type_indices(config, numbers)
-        self._count = len(types)
+        self._count, self._kinds = len(types), types.tolist()
         self._cutoff = max(config.r_max, config.charge_cutoff)
-        self._widest = max((config.widths[k] for k in set(types.tolist())), default=0.0)
         self._given: np.ndarray | None = None
         check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
@@ -357,6 +369,5 @@ class GraphBuilder:
     def _lattice_sum(self, points: np.ndarray, box: np.ndarray) -> EwaldGeometry | None:
         if self.config.legacy_periodic or not self.config.equilibration or not self.lattice_sum:
             return None
-        if self.config.legacy_ewald_cutoff:
-            return published_geometry(points, box)
-        return ewald_geometry(points, box, self._widest, search=self.pairs)
+        splitting = lattice_splitting(self.config, self._kinds, box)
+        return geometry_of(splitting, points, box, self.pairs)

@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..boundaries import SLAB
 from ..electrostatics import (
     CoulombOperator,
     EwaldCoulomb,
     FreeSpaceCoulomb,
     LegacyFreeCoulomb,
     LegacyPeriodicCoulomb,
+    MatrixCoulomb,
+    SlabCoulomb,
+    linearized_ewald,
 )
 from ..electrostatics.slab import bounded
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
 from ..fragments import Groups
 from ..graph import AtomicGraph
-from .building import build_graph
+from .building import build_graph, lattice_splitting
 from .dipole_response import differentiable_field, dipole_response
 from .networks import Networks
 from .output import PotentialOutput
@@ -128,25 +132,32 @@ class NequIPLRPotential(Networks):
     def coulomb_matrices(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> list[torch.Tensor]:
-        """K of each structure, eV/e²: to first order in the positions where the graph has it so."""
+        """K of each structure, eV/e²: to first order in the geometry where the graph has it so."""
         matrices = []
         for index, own in enumerate(positions.split(graph.counts)):
-            known = graph.linearized[index] if cell is graph.cell else None
-            if known is None:
+            known, box = graph.linearized[index], None if cell is graph.cell else cell[index]
+            if known is None or (box is not None and known.strain is None):
                 matrices.append(self.coulomb_operator(graph, index, positions, cell).matrix())
             else:
-                matrices.append(known.matrix(own))
+                matrices.append(known.matrix(own, box))
         return matrices
 
-    def with_linearized(self, graph: AtomicGraph) -> AtomicGraph:
-        """The graph of one structure with K and its gradient, where it has a lattice sum.
+    def with_linearized(self, graph: AtomicGraph, strain: bool = False) -> AtomicGraph:
+        """The graph of one structure with K and its derivatives, where it is periodic.
 
-        :meth:`forward` then takes both from there instead of computing them at every call.
+        :meth:`forward` then takes them from there instead of computing them at every call; for
+        stresses too with the derivative by the ``strain``. The graph needs no lattice sum.
         """
-        if not self.config.equilibration:
+        if not (self.config.equilibration and graph.periodic[0]) or self.config.legacy_periodic:
             return graph
-        operator = self.coulomb_operator(graph, 0, graph.positions, graph.cell)
-        return replace(graph, linearized=(operator.linearized(graph.positions),))
+        points, box, constant = graph.positions, graph.cell[0], self.config.coulomb_constant
+        splitting = lattice_splitting(self.config, graph.types.tolist(), box.cpu().numpy())
+        widths = self.widths[graph.types]
+        known = linearized_ewald(points, box, widths, splitting, constant, strain)
+        if graph.pbc[0] == SLAB:
+            bulk = MatrixCoulomb(known.constant)
+            known = SlabCoulomb(bulk, points, box, constant).linearized(known)
+        return replace(graph, linearized=(known,))
 
     @torch.jit.unused
     def forward(

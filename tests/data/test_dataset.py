@@ -19,9 +19,10 @@ from openmm_nequiplr.data import (
     Structure,
     structure_from_atoms,
 )
-from openmm_nequiplr.data.dataset import stored_bytes
+from openmm_nequiplr.data.dataset import labelled_graph, stored_bytes
 from openmm_nequiplr.data.reading import read_structures, unsaid
 from openmm_nequiplr.errors import InputError, UnknownElementError
+from openmm_nequiplr.graph import AtomicGraph
 
 
 def test_batch_of_mixed_structures(make_model, molecule, crystal):
@@ -49,9 +50,12 @@ def test_slabs_among_others(make_model, crystal):
     assert both.labels.dipole is None
     assert both.labels.stress.shape == (2, 3, 3)
     assert None not in both.graph.linearized
-    found, exact = model(both.graph).energy, model(replace(both.graph, linearized=())).energy
-    torch.testing.assert_close(found, exact)
-    assert abs(float(found[0] - found[1])) > 1e-4
+    summed = [labelled_graph(each, model, "").graph for each in (one, replace(one, pbc=True))]
+    options = {"compute_stress": True}
+    found, exact = model(both.graph, **options), model(AtomicGraph.collate(summed), **options)
+    for name in ("energy", "forces", "stress"):
+        torch.testing.assert_close(getattr(found, name), getattr(exact, name))
+    assert abs(float(found.energy[0] - found.energy[1])) > 1e-4
 
 
 def test_missing_labels_are_nan_and_absent_ones_none():
@@ -124,12 +128,12 @@ def test_graphs_beyond_the_memory_are_made_anew(make_model, crystal):
 
 
 @pytest.mark.parametrize("stress", [False, True])
-def test_pairs_of_the_lattice_sum_are_kept_for_stresses_alone(make_model, crystal, stress):
+def test_derivatives_by_strain_are_kept_for_stresses_alone(make_model, crystal, stress):
     plain = structure_from_atoms(crystal)
     labelled = replace(plain, stress=np.eye(3)) if stress else plain
     data = GraphDataset([plain, labelled], make_model())
-    assert all((item.graph.ewald[0] is not None) is stress for item in data)
-    assert all(item.graph.linearized[0] is not None for item in data)
+    assert all(item.graph.ewald[0] is None for item in data)
+    assert all((item.graph.linearized[0].strain is not None) is stress for item in data)
 
 
 def test_shares_of_validation_batches(make_model, molecule):

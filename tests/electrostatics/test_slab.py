@@ -148,18 +148,6 @@ def test_gradients_by_positions_and_cell(layer, rng):
     assert torch.autograd.gradcheck(energy, inputs, atol=1e-5)
 
 
-def test_the_linearised_matrix_has_the_slopes(layer):
-    operator = operator_of(layer, 8.0)
-    known = operator.linearized(torch.tensor(layer[0]))
-    step = torch.zeros(7, 3, dtype=torch.float64)
-    step[3, 2] = step[5, 0] = 1e-4
-    moved = [operator_of((layer[0] + sign * step.numpy(), layer[1]), 8.0) for sign in (1, -1)]
-    found = known.matrix(torch.tensor(layer[0]) + step) - known.matrix(torch.tensor(layer[0]))
-    torch.testing.assert_close(
-        2.0 * found, moved[0].matrix() - moved[1].matrix(), rtol=0, atol=1e-9
-    )
-
-
 def test_the_term_comes_with_slabs_alone(layer):
     operator = operator_of(layer, 8.0)
     given = operator.periodic, torch.tensor(layer[0]), torch.tensor(cell_of(8.0)), COULOMB_CONSTANT

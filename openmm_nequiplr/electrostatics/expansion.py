@@ -1,0 +1,123 @@
+"""The Ewald sum of Gaussian charges and its first derivatives as matrices, without a list of pairs.
+
+With r the vectors between atoms and images, c(r) the coefficients of real space and A(k) those of
+reciprocal space (:mod:`.ewald`), a homogeneous strain ε changes K by
+
+    dK/dε_ab = Σ c'(r) r_a r_b/r + Σ_k A(k) [k_a k_b (2/k² + η²) − δ_ab] cos k·r − δ_ab K_background
+
+(Nosé and Klein 1983, doi:10.1080/00268978300102851, without the charges).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..ops.pair_formulas import pair_coefficients, pair_width
+from .ewald import EwaldCoulomb, EwaldGeometry, EwaldSplitting
+from .linearized import SIX, LinearizedCoulomb, six
+from .reciprocal import half_index
+
+#: Distances that are computed at a time.
+_BLOCK = 400_000
+
+
+def linearized_ewald(
+    positions: torch.Tensor,
+    cell: torch.Tensor,
+    widths: torch.Tensor,
+    splitting: EwaldSplitting,
+    coulomb_constant: float,
+    strain: bool = False,
+) -> LinearizedCoulomb:
+    """K of :class:`.ewald.EwaldCoulomb` to first order.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, float64, shape (N, 3), Å
+    cell : torch.Tensor, float64, shape (3, 3), Å
+    widths : torch.Tensor, float64, shape (N,), Å
+    splitting : EwaldSplitting
+    coulomb_constant : float, eV Å/e²
+    strain : bool
+        Whether the derivative by the strain is computed.
+    """
+    with torch.no_grad():
+        none = torch.zeros(2, 0, dtype=torch.int64, device=positions.device)
+        kvectors = half_index(cell, splitting.k_cutoff)
+        smooth = EwaldCoulomb(
+            positions,
+            cell,
+            widths,
+            EwaldGeometry(splitting.eta, none, positions[:0], kvectors),
+            coulomb_constant,
+        )
+        pairs = coulomb_constant * _pair_sums(positions, cell, widths, splitting, strain)
+        waves = _wave_sums(smooth, strain)
+        slopes = pairs[4:] + waves[3:] if strain else None
+        return LinearizedCoulomb(
+            constant=smooth.matrix() + pairs[0],
+            gradient=(pairs[1:4] + waves[:3]).movedim(0, -1).contiguous(),
+            origin=positions.clone(),
+            cell=cell.clone(),
+            strain=slopes,
+        )
+
+
+def _pair_sums(
+    positions: torch.Tensor,
+    cell: torch.Tensor,
+    widths: torch.Tensor,
+    splitting: EwaldSplitting,
+    strain: bool,
+) -> torch.Tensor:
+    """Σ over images of c(r)/k_e, of its gradient and slopes by the strain, (1 + 3 [+ 6], N, N)."""
+    count = len(positions)
+    first, second = torch.triu_indices(count, count, device=positions.device)
+    inverse = torch.linalg.inv(cell)
+    # each pair at its nearest image along every cell vector, then all images within the cutoff
+    apart = (positions[second] - positions[first]) @ inverse
+    apart = (apart - apart.round()) @ cell
+    most = torch.floor(splitting.cutoff * torch.linalg.vector_norm(inverse, dim=0) + 0.5).tolist()
+    steps = [torch.arange(-n, n + 1.0, dtype=cell.dtype, device=cell.device) for n in most]
+    images = torch.cartesian_prod(*steps) @ cell
+    lengths = images.square().sum(-1)
+    width = pair_width(widths[first], widths[second])
+    sums = positions.new_zeros(len(first), 10 if strain else 4)
+    for block in torch.arange(len(first), device=positions.device).split(
+        max(_BLOCK // len(images), 1)
+    ):
+        start = apart[block]
+        square = start.square().sum(-1, keepdim=True) + 2.0 * start @ images.t() + lengths
+        near, image = torch.nonzero((square < splitting.cutoff**2) & (square > 0.0), as_tuple=True)
+        vector, own = start[near] + images[image], block[near]
+        value, slope = pair_coefficients(vector, width[own], splitting.eta, splitting.cutoff)
+        along = slope.unsqueeze(-1) * vector
+        parts = [value.unsqueeze(-1), -along]
+        if strain:
+            parts.append(along[:, SIX[0]] * vector[:, SIX[1]])
+        sums.index_add_(0, own, torch.cat(parts, dim=1))
+    result = sums.new_zeros(sums.shape[1], count, count)
+    sums[:, 1:4] *= (first != second).unsqueeze(-1)
+    result[:, first, second] = sums.t()
+    sums[:, 1:4] *= -1.0
+    result[:, second, first] = sums.t()
+    return result
+
+
+def _wave_sums(smooth: EwaldCoulomb, strain: bool) -> torch.Tensor:
+    """Gradient and slopes by the strain of the reciprocal sum, shape (3 [+ 6], N, N)."""
+    k, count = smooth.kvectors, len(smooth.widths)
+    wave = torch.cat((smooth.cos, smooth.sin), dim=1)
+    turned = torch.cat((-smooth.sin, smooth.cos), dim=1)
+    factors = (smooth.influence.unsqueeze(-1) * k).t().repeat(1, 2)
+    weighed = [turned * factor for factor in factors]
+    if strain:
+        square = k.square().sum(-1)
+        growth = k[:, SIX[0]] * k[:, SIX[1]] * (2.0 / square + smooth.smoothing_width**2)[:, None]
+        growth = growth - six(torch.eye(3).to(k))
+        factors = (smooth.influence.unsqueeze(-1) * growth).t().repeat(1, 2)
+        weighed += [wave * factor for factor in factors]
+    result = (torch.cat(weighed) @ wave.t()).view(-1, count, count)
+    if strain:
+        result[3:6] -= smooth.background
+    return result
