@@ -131,8 +131,7 @@ class MeshCoulomb(CoulombOperator):
         with torch.no_grad():
             self.field = self._field(self._waves(charges))
             smooth = ops.gather(self.state, self.field)
-            pairs = pair_ops.pair_product(self.rows, self.terms, charges)
-            return torch.addcmul(pairs.add_(smooth), self.own, charges)
+            return pair_ops.pair_product(self.rows, self.terms, charges, self.own, smooth)
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e², to the accuracy of the mesh."""
@@ -181,7 +180,7 @@ class MeshCoulomb(CoulombOperator):
             potentials: list[torch.Tensor] = []
             if charges.requires_grad or subtracted.requires_grad:
                 potentials = [pair_ops.pair_product(self.rows, self.terms, each) for each in both]
-        rest = torch.zeros_like(value)
+        rest: torch.Tensor | None = None
         own = self.gaussian_self
         if smooth:
             own = self.own
@@ -189,7 +188,7 @@ class MeshCoulomb(CoulombOperator):
             with torch.no_grad():
                 parts = both[0].unsqueeze(-1) * seen[0]
                 parts = torch.addcmul(parts, both[1].unsqueeze(-1), seen[1], value=-1.0)
-                value, by_place = value + 0.5 * parts[:, 0].sum(), parts[:, 1:]
+                value, by_place = torch.add(value, parts[:, 0].sum(), alpha=0.5), parts[:, 1:]
                 for k in range(len(potentials)):
                     potentials[k] = potentials[k] + seen[k][:, 0]
                 if not virial:
@@ -207,7 +206,8 @@ class MeshCoulomb(CoulombOperator):
             "the energy of a mesh sum has one derivative, and it", value, inputs, slopes
         )
         own_squares = torch.addcmul(charges * charges, subtracted, subtracted, value=-1.0)
-        return energy + rest + 0.5 * (own @ own_squares)
+        energy = torch.add(energy, own @ own_squares, alpha=0.5)
+        return energy if rest is None else energy + rest
 
     def _seen(
         self, both: list[torch.Tensor], fields: list[torch.Tensor] | None

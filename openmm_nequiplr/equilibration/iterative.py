@@ -2,7 +2,7 @@
 
 A = K + diag(J) is positive definite on the charge vectors that sum to zero, but need not be on the
 full space, so the iteration (Hestenes and Stiefel 1952, doi:10.6028/jres.049.044) stays on that
-subspace: P is the projector onto it. A preconditioner M is applied with the same constraint:
+subspace: P is the projector onto it. A preconditioner M is inverted under the same constraint:
 z = M⁻¹(r − μ1) with the μ that makes Σz = 0 (Gould, Hribar, Nocedal 2001,
 doi:10.1137/S1064827598345667). Where charges of groups of atoms are held, P and the constraint of
 the preconditioner are those of the groups (:mod:`.constraints`).
@@ -141,82 +141,78 @@ class IterativeSolver(torch.nn.Module):
         """
         with torch.no_grad():
             chi = electronegativity
-            if self._grouped():
-                charges = self._shifted(torch.zeros_like(chi), total_charge)
-            else:
-                charges = torch.full_like(chi, float(total_charge) / chi.shape[0])
-            gradient = chi
+            # a GPU, which would have to be waited for, takes the guess as it is
+            trusted, held = guess is not None and chi.is_cuda, bool((total_charge != 0.0).any())
+            charges, gradient = chi, chi
             field: torch.Tensor | None = None
-            if bool((total_charge != 0.0).any()):
+            if held or not trusted:
+                charges = self._uniform(chi, total_charge)
+            if held:
                 gradient, field = chi + self._product(charges), self.operator.field
             start = torch.linalg.vector_norm(self._neutral(gradient))
             if guess is not None:
-                shifted = self._shifted(guess, total_charge)
+                shifted = self._shifted(guess, total_charge) if held else self._neutral(guess)
                 guessed = chi + self._product(shifted)
-                # a GPU would have to be waited for
-                if chi.is_cuda or bool(torch.linalg.vector_norm(self._neutral(guessed)) < start):
+                if trusted or bool(torch.linalg.vector_norm(self._neutral(guessed)) < start):
                     charges, gradient, field = shifted, guessed, self.operator.field
-            return self._iterate(charges, gradient, field, self.tolerance * start)
+            return self._iterate(charges, gradient, field, start)
+
+    def _uniform(self, like: torch.Tensor, total_charge: torch.Tensor) -> torch.Tensor:
+        if self._grouped():
+            return self._shifted(torch.zeros_like(like), total_charge)
+        return torch.full_like(like, float(total_charge) / like.shape[0])
 
     def _shifted(self, guess: torch.Tensor, total_charge: torch.Tensor) -> torch.Tensor:
         """A guess, shifted evenly to the charges that are held."""
         if self._grouped():
             missing = (total_charge - group_sums(guess, self.groups, self.sizes)) / self.sizes
             return guess + missing.index_select(0, self.groups)
-        return guess + (total_charge.reshape([]) - guess.sum()) / float(guess.shape[0])
-
-    def _solved(self, residual: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """The preconditioner, with the constraint: its own one, where there are groups."""
-        solved = self.preconditioner(residual)
-        if not self._grouped():
-            solved = torch.addcmul(solved, share, solved.sum(), value=-1.0)
-        return self._neutral(solved)
+        return guess + (total_charge.reshape([]) / float(guess.shape[0]) - guess.mean())
 
     def _iterate(
         self,
         charges: torch.Tensor,
         gradient: torch.Tensor,
         field: torch.Tensor | None,
-        goal: torch.Tensor,
+        start: torch.Tensor,
     ) -> Equilibration:
-        """Conjugate gradients from charges with the gradient A Q + χ until ‖P r‖ ≤ ``goal``.
+        """Conjugate gradients from charges with the gradient A Q + χ.
 
-        ``field`` is that of the charges, None if they are zero. Numbers stay on the device until
-        :func:`_read` asks for them; iterations beyond the last one needed do no harm.
+        ``field`` is that of the charges, None if they are zero; ``start`` is ‖P r‖ of uniform
+        charges, which the tolerance is relative to. Numbers stay on the device until :func:`_read`
+        asks for them; iterations beyond the last one needed do no harm.
         """
-        mean = self._mean(gradient)
-        multiplier, residual = -mean, mean - gradient
-        share = self.preconditioner.ones_solved / self.preconditioner.ones_solved.sum()
-        direction, before = residual, torch.ones_like(goal)
+        multiplier = self._mean(gradient)  # of the gradient: less that of the charges
+        residual = multiplier - gradient
+        direction, before = residual, start
         # of each iteration that was not looked at: r·z, d·A d, and ‖P r‖ after it
-        signs: list[torch.Tensor] = [before, before]
+        signs: list[torch.Tensor] = []
         sizes: list[torch.Tensor] = [torch.linalg.vector_norm(residual)]
         iteration, seen = 0, _Seen(0, True, 0.0, 0.0, 0.0)
         tiny = 1e-300  # nothing is divided by less
         while True:
             if iteration >= min(self.unwatched, self.max_iterations):
-                seen = _read(iteration, goal, residual, signs, sizes)
+                seen = _read(iteration, self.tolerance, start, residual, signs, sizes)
                 good = seen.positive and math.isfinite(seen.size)
                 if not good or seen.size <= seen.goal or iteration >= self.max_iterations:
                     break
                 signs, sizes = signs[:0], sizes[:0]
-            solved = self._solved(residual, share)
+            solved = self._neutral(self.preconditioner(residual))
             product = residual @ solved
             if iteration == 0:
                 direction = solved
             else:
-                direction = torch.addcmul(solved, direction, product / before)
-            before = product.clamp(min=tiny)
+                direction = torch.addcmul(solved, direction, product / before.clamp(min=tiny))
+            before = product
             image = self._product(direction)
             curvature = direction @ image
             length, shift = product / curvature.clamp(min=tiny), self._mean(image)
             charges = torch.addcmul(charges, direction, length)
             more = self.operator.field
             if more.numel() > 0:
-                step = length.to(more.dtype)
-                field = step * more if field is None else torch.addcmul(field, more, step)
+                field = length * more if field is None else torch.addcmul(field, more, length)
             residual = torch.addcmul(residual, image - shift, length, value=-1.0)
-            multiplier = torch.addcmul(multiplier, length, shift, value=-1.0)
+            multiplier = torch.addcmul(multiplier, length, shift)
             signs.extend([product, curvature])
             sizes.append(torch.linalg.vector_norm(residual))
             iteration += 1
@@ -225,12 +221,12 @@ class IterativeSolver(torch.nn.Module):
             failure = self._failure(seen.positive, seen.size, seen.goal, iteration)
         if field is None:
             field = torch.zeros_like(self.operator.field)
-        gradient = -(residual + multiplier)
+        gradient = multiplier - residual
         if self._grouped():
             multiplier = group_sums(multiplier, self.groups, self.sizes) / self.sizes
         return Equilibration(
             charges,
-            multiplier.reshape(-1),
+            -multiplier.reshape(-1),
             seen.iterations,
             seen.largest,
             failure,
@@ -273,21 +269,23 @@ class _Seen(NamedTuple):
 
 def _read(
     iteration: int,
-    goal: torch.Tensor,
+    tolerance: float,
+    start: torch.Tensor,
     residual: torch.Tensor,
     signs: list[torch.Tensor],
     sizes: list[torch.Tensor],
 ) -> _Seen:
     """Look at the iterations since the last time, the last of which was ``iteration``."""
-    both = [goal, torch.linalg.vector_norm(residual, math.inf)] + signs + sizes  # noqa: RUF005 (TorchScript)
+    both = [start, torch.linalg.vector_norm(residual, math.inf)] + signs + sizes  # noqa: RUF005 (TorchScript)
     numbers: list[float] = torch.stack(both).tolist()
-    wanted, largest, count = numbers[0], numbers[1], len(sizes)
+    wanted, largest, count = tolerance * numbers[0], numbers[1], len(sizes)
     ends, begin = numbers[len(numbers) - count :], len(numbers) - count - len(signs)
-    positive = True
+    positive, first = True, count - len(signs) // 2  # 1 where the beginning is among them
     for k in range(count):
         number = iteration + 1 - count + k
-        for sign in numbers[begin + 2 * k : begin + 2 * k + 2]:
-            positive = positive and sign > 0.0
+        if k >= first:
+            at = begin + 2 * (k - first)
+            positive = positive and numbers[at] > 0.0 and numbers[at + 1] > 0.0
         if not positive or ends[k] <= wanted:
             return _Seen(number, positive, ends[k], wanted, largest)
     return _Seen(iteration, positive, ends[count - 1], wanted, largest)

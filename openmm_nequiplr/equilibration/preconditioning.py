@@ -5,11 +5,12 @@ gradients slow. M = D + U Λ Uᵀ, with U the cosines and sines of the lowest k-
 Λ = 8π k_e/(V k²), takes care of them; its inverse follows from the Woodbury identity
 (Woodbury 1950; Hager 1989, doi:10.1137/1031049).
 
-A preconditioner is a module: ``forward`` applies M⁻¹, ``ones_solved`` is M⁻¹ 1, ``fits`` tells
+A preconditioner is a module: ``forward`` applies the inverse of M on charges that sum to zero, in
+every group of atoms where the charges of groups are held, M⁻¹ − M⁻¹C(CᵀM⁻¹C)⁻¹CᵀM⁻¹; ``fits`` tells
 whether what is there serves a structure, ``make`` makes it anew, and ``report`` takes the
-iterations of the solves with it. Where charges of groups of atoms are held, ``forward`` is the
-inverse of M on charges that sum to zero in every group, M⁻¹ − M⁻¹C(CᵀM⁻¹C)⁻¹CᵀM⁻¹: that of D acts
-group by group, and in the Woodbury identity it takes the place of D⁻¹.
+iterations of the solves with it. The inverse of D acts group by group, and in the Woodbury identity
+it takes the place of D⁻¹. A step of the solver costs few operations, each of them a launch on a
+GPU, so products that do not change are formed in ``make``.
 """
 
 # TorchScript compiles these classes and reads their annotations: no postponed ones here
@@ -44,22 +45,17 @@ class _Diagonal(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         nothing = torch.zeros(0, dtype=torch.float64)
-        for name in ("inverse", "weights", "ones_solved"):
+        for name in ("inverse", "weights"):
             self.register_buffer(name, nothing, persistent=False)
         self.register_buffer("groups", nothing.to(torch.int64), persistent=False)
 
     def take(self, diagonal: torch.Tensor, groups: torch.Tensor | None) -> None:
         """Take another diagonal, positive, shape (N,), eV/e², and groups, int64, shape (N,)."""
         self.inverse, self.groups = 1.0 / diagonal, self.groups[:0]
+        self.weights = self.inverse.sum()
         if groups is not None:
             self.groups = groups
             self.weights = group_sums(self.inverse, groups, group_sizes(groups))
-
-    def scaled(self, vector: torch.Tensor) -> torch.Tensor:
-        """D⁻¹ v, shape (N,); with groups the inverse on charges that sum to zero in each."""
-        if self.groups.shape[0] > 0:
-            return held_apart(vector, self.inverse, self.groups, self.weights)
-        return self.inverse * vector
 
 
 class JacobiPreconditioner(_Diagonal):
@@ -81,7 +77,6 @@ class JacobiPreconditioner(_Diagonal):
             if not bool((diagonal > 0).all()):
                 raise InputError(describe("diagonal", float(diagonal.min()), "positive elements"))
             self.take(diagonal.detach(), groups)
-            self.ones_solved = self.inverse
 
     def fits(self, count: int, cell: torch.Tensor) -> bool:
         """Another diagonal is cheap."""
@@ -96,11 +91,13 @@ class JacobiPreconditioner(_Diagonal):
     ) -> None:
         """Take the diagonal of A, positive, shape (N,), eV/e²; groups as for the class."""
         self.take(diagonal, groups)
-        self.ones_solved = self.inverse
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
-        """D⁻¹ r, shape (N,)."""
-        return self.scaled(residual)
+        """The inverse of D on charges that sum to zero, shape (N,)."""
+        if self.groups.shape[0] > 0:
+            return held_apart(residual, self.inverse, self.groups, self.weights)
+        solved = self.inverse * residual
+        return torch.addcmul(solved, self.inverse, solved.sum() / self.weights, value=-1.0)
 
     def report(self, iterations: int) -> None:
         """Nothing follows from it."""
@@ -131,9 +128,9 @@ class WoodburyPreconditioner(_Diagonal):
         self.largest_strain = _LARGEST_STRAIN
         self.kvectors = 0 if kvectors is None else kvectors
         self.first = -1
+        # L with M⁻¹ = D⁻¹ − L Lᵀ on charges that sum to zero, shape (N, 2k) or (N, 2k + 1)
         nothing = torch.zeros(0, dtype=torch.float32)
-        self.register_buffer("waves", nothing, persistent=False)
-        self.register_buffer("middle", nothing, persistent=False)
+        self.register_buffer("lowered", nothing, persistent=False)
         self.register_buffer("cell", torch.eye(3, dtype=torch.float64), persistent=False)
 
     def fits(self, count: int, cell: torch.Tensor) -> bool:
@@ -175,26 +172,30 @@ class WoodburyPreconditioner(_Diagonal):
             root = strength.sqrt()
             waves = torch.cat((torch.cos(phase) * root, torch.sin(phase) * root), dim=1)
             self.take(diagonal, groups)
-            self.waves = waves.to(torch.float32)
-            scaled = self.waves * self.inverse.to(torch.float32).unsqueeze(-1)
-            capacitance = (scaled.t() @ self.waves).to(torch.float64)
+            waves, inverse = waves.to(torch.float32), self.inverse.to(torch.float32)
+            scaled = waves * inverse.unsqueeze(-1)
             if groups is not None:
-                sums = group_sums(scaled, groups, self.weights)
-                over = sums / self.weights.to(torch.float32).unsqueeze(-1)
-                capacitance = capacitance - (sums.t() @ over).to(torch.float64)
+                means = group_sums(scaled, groups, self.weights) / self.weights.unsqueeze(-1)
+                shifts = means.to(torch.float32).index_select(0, groups)
+                scaled = torch.addcmul(scaled, inverse.unsqueeze(-1), shifts, value=-1.0)
             one = torch.eye(2 * number, dtype=torch.float64, device=positions.device)
-            factor = torch.linalg.cholesky(capacitance + one)
-            self.middle = torch.cholesky_inverse(factor).to(torch.float32)
+            factor = torch.linalg.cholesky((scaled.t() @ waves).to(torch.float64) + one)
+            lower = torch.linalg.solve_triangular(factor, one, upper=False)
+            self.lowered = scaled @ lower.t().to(torch.float32)
+            if groups is None:  # the constraint is one more column
+                ones = self.inverse - self.lowered @ self.lowered.sum(dim=0)  # M⁻¹ 1
+                column = (ones / ones.sum().sqrt()).to(torch.float32)
+                self.lowered = torch.cat((self.lowered, column.unsqueeze(-1)), dim=1)
             self.cell, self.first = cell.clone(), -1
-            self.ones_solved = self.forward(torch.ones_like(self.inverse))
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
-        """D⁻¹r − D⁻¹U(Λ⁻¹ + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, shape (N,)."""
-        jacobi = self.scaled(residual)
-        correction = self.waves @ (self.middle @ (self.waves.t() @ jacobi.to(torch.float32)))
+        """D⁻¹r − D⁻¹U(Λ⁻¹ + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, and what makes it sum to zero; shape (N,)."""
+        single = residual.to(torch.float32)
+        seen = self.lowered.t() @ single
+        correction = torch.addmv(single, self.lowered, seen, beta=0.0, alpha=-1.0)
         if self.groups.shape[0] > 0:
-            return jacobi - self.scaled(correction.to(torch.float64))
-        return torch.addcmul(jacobi, self.inverse, correction.to(torch.float64), value=-1.0)
+            return held_apart(residual, self.inverse, self.groups, self.weights) + correction
+        return torch.addcmul(correction, self.inverse, residual)
 
     def report(self, iterations: int) -> None:
         """Tell how many iterations a solve with it took."""

@@ -32,9 +32,8 @@ class ChargePredictor(torch.nn.Module):
         fewer at hand the guess is the polynomial through them.
     """
 
-    last: torch.Tensor
-    differences: torch.Tensor
-    before: torch.Tensor
+    past: torch.Tensor
+    table: torch.Tensor
 
     def __init__(self, degree: int = DEFAULT_DEGREE) -> None:
         super().__init__()
@@ -43,11 +42,16 @@ class ChargePredictor(torch.nn.Module):
         #: Number of solutions at hand, and of iterations that the next one may take.
         self.solutions, self.expected = 0, 0
         self.degree, self.prior = degree, _PRIOR
-        # x, and ∇x to ∇^degree x there and at the solution before, shape (degree, N)
-        nothing = torch.zeros(0, dtype=torch.float64)
-        self.register_buffer("last", nothing, persistent=False)
-        self.register_buffer("differences", nothing, persistent=False)
-        self.register_buffer("before", nothing, persistent=False)
+        # the last solutions, shape (degree + 2, N), the newest first, and what differences are of
+        # them: ∇x to ∇^degree x there and at the solution before, and by how much these missed
+        self.register_buffer("past", torch.zeros(0, 0, dtype=torch.float64), persistent=False)
+        table = torch.zeros(2 * degree + 1, degree + 2, dtype=torch.float64)
+        for k in range(1, degree + 1):
+            for j in range(k + 1):
+                table[k - 1, j] = table[degree + k - 1, j + 1] = (-1) ** j * math.comb(k, j)
+        table[-1, 0], table[-1, 1] = 1.0, -1.0
+        table[-1] -= table[degree:-1].sum(dim=0)
+        self.register_buffer("table", table, persistent=False)
 
     def predict(self, count: int | None = None) -> torch.Tensor | None:
         """The guess for the next step, shape (N,), e, or None when there is nothing to go by.
@@ -58,18 +62,21 @@ class ChargePredictor(torch.nn.Module):
             Number of atoms of the next structure; if it is not that of the history, the history is
             dropped.
         """
-        if count is not None and self.last.shape[0] != count:
+        if count is not None and self.past.shape[1] != count:
             self.reset()
         if self.solutions == 0:
             return None
-        if self.solutions < self.degree + 2 or self.degree == 0:
-            return self.last + self.differences.sum(dim=0)
-        missed = self.differences[0] - self.before.sum(dim=0)
-        gram = self.before @ self.before.t()
-        gram.diagonal().mul_(1.0 + self.prior).add_(1e-300)
-        fitted = 1.0 + torch.linalg.solve_ex(gram, self.before @ missed)[0]
+        last, degree = self.past[0], self.degree
+        if self.solutions < degree + 2 or degree == 0:
+            known = self.table[: min(self.solutions - 1, degree)]
+            return torch.addmv(last, self.past.t(), known.sum(dim=0))
+        found = self.table @ self.past
+        before = found[degree : 2 * degree]
+        products = before @ found[degree:].t()
+        products.diagonal().mul_(1.0 + self.prior).add_(1e-300)
+        fitted = 1.0 + torch.linalg.solve_ex(products[:, :degree], products[:, degree])[0]
         weights = torch.nan_to_num(fitted, nan=0.0, posinf=0.0, neginf=0.0)
-        return torch.addmv(self.last, self.differences.t(), weights)
+        return torch.addmv(last, found[:degree].t(), weights)
 
     def accept(self, solution: torch.Tensor) -> None:
         """Take up the charges of a step, shape (N,), e.
@@ -78,19 +85,13 @@ class ChargePredictor(torch.nn.Module):
         are taken for finite, as those of a solve are that has converged.
         """
         finite = solution.is_cuda or math.isfinite(float(solution.sum()))
-        if not finite or self.last.shape[0] != solution.shape[0]:
+        if not finite or self.solutions == 0 or self.past.shape[1] != solution.shape[0]:
             self.reset()
-        if not finite:
-            return
-        rows = [solution - self.last if self.solutions > 0 else torch.zeros_like(solution)]
-        for k in range(1, self.degree):
-            if k < self.solutions:
-                rows.append(rows[-1] - self.differences[k - 1])
-            else:
-                rows.append(torch.zeros_like(solution))
-        self.before = self.differences
-        self.differences = torch.stack(rows)[: self.degree]
-        self.last = solution.clone()
+            if not finite:
+                return
+            self.table = self.table.to(solution)
+            self.past = solution.new_zeros([self.degree + 2, solution.shape[0]])
+        self.past = torch.cat((solution.unsqueeze(0), self.past[:-1]))
         self.solutions = min(self.solutions + 1, self.degree + 2)
 
     def report(self, iterations: int) -> None:
@@ -99,5 +100,4 @@ class ChargePredictor(torch.nn.Module):
 
     def reset(self) -> None:
         """Forget all solutions."""
-        self.solutions = 0
-        self.last = self.last[:0]
+        self.solutions, self.past = 0, self.past[:, :0]

@@ -347,11 +347,11 @@ class Evaluator:
         atoms, geometry = charged.atoms, charged.geometry
         sums = {"short_range": results.short_range}
         if model.config.electrostatic_energy == "qeq":
-            sums["electronegativity"] = scale * (charges * results.chi).sum()
-            sums["hardness"] = scale * (0.5 * atoms.hardness * charges * charges).sum()
+            sums["electronegativity"] = scale * (charges @ results.chi)
+            sums["hardness"] = 0.5 * scale * ((atoms.hardness * charges) @ charges)
         if geometry.outside is not None:
             seen = seen_charges(charges, atoms.offsets)
-            sums["outside"] = scale * (seen * geometry.outside.detach()).sum()
+            sums["outside"] = scale * (seen @ geometry.outside.detach())
         arrays = {"charges": charges, "adjoint": results.adjoint, "electronegativity": results.chi}
         arrays["dipole"] = charges @ graph.positions
         if compute_forces:

@@ -193,30 +193,30 @@ class Inference(torch.nn.Module):
         short, slopes = self.energy_stage(atoms, geometry, first.charges, features)
         second = self.adjoint(atoms, chi, first, slopes[0])
         adjoint, scale = second.charges, self.scale
-        # s e(U) − w·K U = e(q) − e(p) with these; U − w and w at s = 1
-        plus, minus = 0.5 * (1.0 + scale), 0.5 * (1.0 - scale)
+        # s e(U) − w·K U = e(q) − e(p) with p = w + ½(1−s) U and q = U − p; U − w and w at s = 1
+        shared = 0.5 * (1.0 - scale)
         with torch.no_grad():
             seen = seen_charges(first.charges, atoms.offsets)
-            lagrangian_charges, subtracted = plus * seen - adjoint, adjoint + minus * seen
-            felt = scale * seen - adjoint
+            subtracted = torch.add(adjoint, seen, alpha=shared)
+            lagrangian_charges = seen - subtracted
         more, forces = self.external_sum(geometry, lagrangian_charges, subtracted)
         fields: list[torch.Tensor] | None = None
         if atoms.offsets is None:
-            fields = [plus * first.field - second.field, second.field + minus * first.field]
+            field = torch.add(second.field, first.field, alpha=shared)
+            fields = [first.field - field, field]
         coulomb = self.coulomb(lagrangian_charges, subtracted, fields)
         with torch.no_grad():
             weights = lagrangian_weights(scale * first.charges, adjoint, self.full)
-        linear = (weights * chi).sum()
+        linear = weights @ chi
         outside = geometry.outside
         if outside is not None:
-            coulomb = coulomb + (felt * outside).sum()
+            coulomb = coulomb + (scale * seen - adjoint) @ outside
         gradients = self.gradient(linear, coulomb, geometry, features, slopes, roots)
         with torch.no_grad():
-            squares = (plus * first.charges - adjoint) ** 2
-            squares = squares - (adjoint + minus * first.charges) ** 2
-            if not self.full:
-                squares = squares - scale * first.charges * first.charges
-            energy = short + linear + coulomb + 0.5 * (atoms.hardness * squares).sum() + more
+            own = weights  # ½ J (s Q² − 2 w Q), of which the Coulomb part alone has no s Q²
+            if self.full:
+                own = torch.add(weights, first.charges, alpha=-0.5 * scale)
+            energy = short + linear + coulomb + (atoms.hardness * first.charges) @ own + more
             electrostatic = self.electrostatic(atoms, geometry, chi, first)
             chi = chi * 1.0
         residual = max(first.residual, second.residual)
@@ -241,14 +241,14 @@ class Inference(torch.nn.Module):
         charges = first.charges
         seen = seen_charges(charges, atoms.offsets)
         # K U + φ; the energy is stationary in the charges, so the residual hardly matters
-        potential = first.gradient - chi - atoms.hardness * charges
-        energy = 0.5 * (seen * potential).sum()
+        hard = atoms.hardness * charges
+        potential = first.gradient - chi - hard
         outside = geometry.outside
         if outside is not None:
-            energy = energy + 0.5 * (seen * outside).sum()
+            potential = potential + outside
+        energy = 0.5 * (seen @ potential)
         if self.full:
-            energy = energy + (charges * chi).sum()
-            energy = energy + 0.5 * (atoms.hardness * charges * charges).sum()
+            energy = energy + charges @ torch.add(chi, hard, alpha=0.5)
         return energy
 
     def electronegativities(

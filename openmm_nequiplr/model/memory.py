@@ -185,7 +185,7 @@ class Track:
         if self._moved(graph) <= _LONGEST_STEP:
             for known, new in ((self.charges, other.charges), (self.adjoint, other.adjoint)):
                 if known.solutions:
-                    new.accept(known.last)
+                    new.accept(known.past[0])
         return other
 
     def begin(self, positions: torch.Tensor, cell: torch.Tensor) -> None:

@@ -234,9 +234,13 @@ def terms(
 
 
 def product(
-    rows: list[torch.Tensor], terms: list[torch.Tensor], charges: torch.Tensor
+    rows: list[torch.Tensor],
+    terms: list[torch.Tensor],
+    charges: torch.Tensor,
+    diagonal: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Σ_j c_ij q_j, shape (N,)."""
+    """Σ_j c_ij q_j + d_i q_i + v_i, shape (N,)."""
     lists, values = _lists(rows, rows[0]), terms[0].numpy()
     source = charges.numpy().astype(values.dtype)
 
@@ -249,7 +253,10 @@ def product(
     total = parts[0].astype(np.float64)
     for other in parts[1:]:
         total += other
-    return torch.from_numpy(total)
+    result = torch.from_numpy(total)
+    if diagonal is not None and added is not None:
+        result = torch.addcmul(result.add_(added), diagonal, charges)
+    return result
 
 
 def gradient(

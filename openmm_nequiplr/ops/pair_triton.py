@@ -62,8 +62,11 @@ def pair_coefficients(
 
 
 @triton.jit
-def row_products(pointer, column, values, charges, result, BLOCK: tl.constexpr):
-    """Write the potential of the pairs at an atom into ``result``, float64."""
+def row_products(
+    pointer, column, values, charges, diagonal, added, result,
+    MORE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write the potential of the pairs at an atom, and what is added, into ``result``, float64."""
     i = tl.program_id(0)
     end = tl.load(pointer + i + 1)
     total = tl.full((BLOCK,), 0.0, values.dtype.element_ty)
@@ -73,7 +76,10 @@ def row_products(pointer, column, values, charges, result, BLOCK: tl.constexpr):
         j = tl.load(column + k, mask=live, other=0)
         charge = tl.load(charges + j, mask=live, other=0.0).to(values.dtype.element_ty)
         total += tl.load(values + k, mask=live, other=0.0) * charge
-    tl.store(result + i, tl.sum(total).to(tl.float64))
+    potential = tl.sum(total).to(tl.float64)
+    if MORE:
+        potential += tl.load(diagonal + i) * tl.load(charges + i) + tl.load(added + i)
+    tl.store(result + i, potential)
 
 
 @triton.jit
@@ -148,12 +154,18 @@ def terms(
 
 
 def product(
-    rows: list[torch.Tensor], terms: list[torch.Tensor], charges: torch.Tensor
+    rows: list[torch.Tensor],
+    terms: list[torch.Tensor],
+    charges: torch.Tensor,
+    diagonal: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Σ_j c_ij q_j, shape (N,)."""
+    """Σ_j c_ij q_j + d_i q_i + v_i, shape (N,)."""
     result = torch.empty_like(charges, memory_format=torch.contiguous_format)
-    arguments = rows[2], rows[3], terms[2], charges.contiguous(), result
-    launch(row_products, len(charges), *arguments, BLOCK=_BLOCK)
+    source, more = charges.contiguous(), [diagonal, added]
+    others = [source if each is None else each.contiguous() for each in more]
+    arguments = rows[2], rows[3], terms[2], source, *others, result
+    launch(row_products, len(charges), *arguments, MORE=diagonal is not None, BLOCK=_BLOCK)
     return result
 
 

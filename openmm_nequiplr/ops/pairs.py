@@ -75,17 +75,28 @@ def pair_terms(
 
 
 def pair_product(
-    rows: list[torch.Tensor], terms: list[torch.Tensor], charges: torch.Tensor
+    rows: list[torch.Tensor],
+    terms: list[torch.Tensor],
+    charges: torch.Tensor,
+    diagonal: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Σ_j c_ij q_j, float64, shape (N,), eV/e, of charges, float64, shape (N,)."""
+    """Σ_j c_ij q_j of charges, float64, shape (N,); float64, shape (N,), eV/e.
+
+    With a diagonal d, eV/e², and another potential v, eV/e, both float64, shape (N,), it is
+    Σ_j c_ij q_j + d_i q_i + v_i.
+    """
     if not torch.jit.is_scripting():
         if compiled(charges):
-            return torch.ops.openmm_nequiplr.pair_product(rows, terms, charges)
+            return torch.ops.openmm_nequiplr.pair_product(rows, terms, charges, diagonal, added)
     value, count = terms[2], charges.shape[0]
     matrix = torch.ops.aten._sparse_csr_tensor_unsafe(  # checks take longer than the product
         rows[2], rows[3], value, [count, count], dtype=value.dtype, device=value.device
     )
-    return (matrix @ charges.to(value.dtype).unsqueeze(-1)).squeeze(-1).to(torch.float64)
+    result = (matrix @ charges.to(value.dtype).unsqueeze(-1)).squeeze(-1).to(torch.float64)
+    if diagonal is not None and added is not None:
+        result = torch.addcmul(result + added, diagonal, charges)
+    return result
 
 
 def pair_values(rows: list[torch.Tensor], terms: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -137,7 +148,8 @@ register(
     "terms",
 )
 register(
-    "pair_product(Tensor[] rows, Tensor[] terms, Tensor charges) -> Tensor",
+    "pair_product(Tensor[] rows, Tensor[] terms, Tensor charges, Tensor? diagonal, Tensor? added) "
+    "-> Tensor",
     "pair",
     "product",
 )

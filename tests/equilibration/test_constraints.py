@@ -13,6 +13,7 @@ from openmm_nequiplr.equilibration import (
     WoodburyPreconditioner,
     solve_batch,
 )
+from openmm_nequiplr.equilibration.preconditioning import lowest_kvectors
 from openmm_nequiplr.units import COULOMB_CONSTANT
 
 from .test_equilibration import random_problem
@@ -114,28 +115,31 @@ def test_a_batch_is_its_structures_and_differentiable_twice(rng):
     assert torch.autograd.gradgradcheck(charges, inputs)
 
 
+@pytest.mark.parametrize("held", ["the total", "groups"])
 @pytest.mark.parametrize("kind", ["jacobi", "woodbury"])
-def test_preconditioner_is_the_inverse_on_what_the_groups_allow(rng, kind):
-    """Z(ZᵀMZ)⁻¹Zᵀ, with M out of the unconstrained preconditioner and Z a basis."""
+def test_preconditioner_is_the_inverse_on_what_is_allowed(rng, kind, held):
+    """Z(ZᵀMZ)⁻¹Zᵀ, with a basis Z of the charges that sum to zero where they are held."""
     crystal = RockSalt(rng, (2, 2, 2), shear=True)
     positions, cell, _ = crystal.tensors()
-    groups = torch.from_numpy(rng.integers(0, 9, crystal.count))
-    diagonal = crystal.hardness + 4.0
-
-    def made(groups):
-        if kind == "jacobi":
-            return JacobiPreconditioner(diagonal, groups)
+    diagonal, positions = crystal.hardness + 4.0, positions.detach()
+    groups = torch.from_numpy(rng.integers(0, 9, crystal.count)) if held == "groups" else None
+    matrix = torch.diag(diagonal)
+    if kind == "jacobi":
+        preconditioner = JacobiPreconditioner(diagonal, groups)
+    else:
         preconditioner = WoodburyPreconditioner(COULOMB_CONSTANT, 9)
-        preconditioner.make(diagonal, positions.detach(), cell, groups)
-        return preconditioner
-
-    unit = torch.eye(crystal.count, dtype=torch.float64)
-    free, held = (np.stack([made(g)(row).numpy() for row in unit]) for g in (None, groups))
-    columns = np.eye(9)[groups]
-    basis = np.linalg.svd(columns)[0][:, 9:]
-    expected = basis @ np.linalg.solve(basis.T @ np.linalg.inv(free) @ basis, basis.T)
-    np.testing.assert_allclose(held, expected, atol=2e-6)
-    np.testing.assert_allclose(held @ columns, 0.0, atol=1e-12)
+        preconditioner.make(diagonal, positions, cell, groups)
+        kvectors = lowest_kvectors(cell, 9)
+        phase = positions @ kvectors.T
+        strength = 8 * np.pi * COULOMB_CONSTANT / cell.det().abs() / (kvectors**2).sum(-1)
+        for waves in (phase.cos(), phase.sin()):
+            matrix = matrix + (waves * strength) @ waves.T
+    found = np.stack([preconditioner(row).numpy() for row in torch.eye(crystal.count).double()])
+    columns = np.ones((crystal.count, 1)) if groups is None else np.eye(9)[groups]
+    basis = np.linalg.svd(columns)[0][:, columns.shape[1] :]
+    expected = basis @ np.linalg.solve(basis.T @ matrix.numpy() @ basis, basis.T)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(found @ columns, 0.0, atol=1e-6)
 
 
 def test_mesh_and_iterations_equal_ewald_and_the_bordered_matrix(rng):

@@ -185,23 +185,6 @@ def test_long_waves_need_the_woodbury_preconditioner(rng):
     torch.testing.assert_close(woodbury.charges, plain.charges, rtol=0, atol=1e-4)
 
 
-def test_woodbury_is_the_inverse_of_what_it_says(rng):
-    crystal = RockSalt(rng, (2, 2, 2), shear=True)
-    positions, cell, _ = crystal.tensors()
-    positions = positions.detach()
-    diagonal = crystal.hardness + 4.0
-    preconditioner = woodbury(positions, cell, diagonal, 9)
-    kvectors = lowest_kvectors(cell, 9)
-    phase = positions @ kvectors.T
-    strength = 8 * np.pi * COULOMB_CONSTANT / cell.det().abs() / (kvectors**2).sum(-1)
-    matrix = torch.diag(diagonal) + (phase.cos() * strength) @ phase.cos().T
-    matrix = matrix + (phase.sin() * strength) @ phase.sin().T
-    residual = crystal.chi
-    expected = torch.linalg.solve(matrix, residual)
-    torch.testing.assert_close(preconditioner(residual), expected, rtol=1e-4, atol=1e-5)
-    assert not bool(preconditioner(torch.zeros_like(residual)).any())
-
-
 def test_preconditioner_stays_symmetric(rng):
     crystal = RockSalt(rng, (2, 2, 2), shear=True)
     positions, cell, _ = crystal.tensors()
@@ -209,7 +192,9 @@ def test_preconditioner_stays_symmetric(rng):
     unit = torch.eye(len(crystal.hardness), dtype=torch.float64)
     matrix = torch.stack([made(row) for row in unit])
     torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-6)
-    assert torch.linalg.eigvalsh(matrix)[0] > 0.0
+    lowest = torch.linalg.eigvalsh(matrix)[:2]  # that of ones is zero
+    assert lowest[0].abs() < 1e-6 < lowest[1]
+    assert not bool(made(torch.zeros_like(crystal.chi)).any())
 
 
 def test_preconditioner_is_reused_until_iterations_grow_or_the_cell_changes(rng):
