@@ -32,6 +32,9 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     choice(run, "--ensemble", ("nve", "nvt", "npt"), "statistical ensemble (default: nvt)")
     option(run, "--steps", "N", "number of time steps (default: 1000)")
     option(run, "--timestep", "FS", "time step in fs (default: 1)")
+    inner = "cheap model without charges for steps within a time step (RESPA)"
+    option(run, "--inner", "MODEL", inner)
+    option(run, "--inner-steps", "N", "number of these in a time step (default: 4)")
     option(run, "--temperature", "K", "temperature in K (default: 300)")
     option(run, "--friction", "PER_PS", "friction of the Langevin thermostat in 1/ps (default: 1)")
     option(run, "--pressure", "BAR", "pressure in bar (default: 1)")

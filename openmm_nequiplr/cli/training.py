@@ -40,6 +40,8 @@ def init_arguments(parser: argparse.ArgumentParser) -> None:
     name = "training file to write (default: that of DATA, ending in .yaml)"
     option(parser, "-o", "FILE", name, dest="output", type=Path)
     flag(parser, "--force", "replace FILE where it exists")
+    distill = "for a cheap inner potential that learns the forces of MODEL (nequiplr md --inner)"
+    option(parser, "--distill", "MODEL", distill)
     option(parser, "--max-time", "MIN", "time for the training (default: 60)", type=float)
     timing = "limit for timing steps of the training (default: 20)"
     option(parser, "--timing", "SECONDS", timing, type=float)

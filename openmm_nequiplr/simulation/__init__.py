@@ -8,6 +8,7 @@ from .energies import EnergyReporter
 from .export import export_torch_force
 from .lookup import current_evaluation, get_computation
 from .mdtraj_topology import from_mdtraj, openmm_topology
+from .multistep import add_inner_potential
 from .pme import PointChargeCoulomb
 from .reporters import ChargeReporter, ChargeTrajectory, load_charges
 from .settings import ForceOptions
@@ -28,6 +29,7 @@ __all__ = [
     "SimulationStructure",
     "SpreadTrajectory",
     "StabilityReporter",
+    "add_inner_potential",
     "charge_variable",
     "create_force",
     "create_system",

@@ -34,6 +34,7 @@ from .charge_groups import structure_groups, topology_electrodes
 from .checkpoint import Checkpoint
 from .committee import load_others
 from .lookup import get_computation
+from .multistep import GROUPS
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .pme import platform_names
 from .restart import OF_ONE_CALL, compare_settings, find_checkpoint
@@ -259,21 +260,30 @@ def _make_simulation(
         model,
         total_charge=options.total_charge,
         masses=structure.masses,
+        inner=options.inner,
         **{each.name: getattr(options, each.name) for each in dataclasses.fields(ForceOptions)},
     )
     if options.ensemble == "npt":
         system.addForce(_make_barostat(options, structure))
-    timestep = options.timestep * unit.femtosecond
-    if options.ensemble == "nve":
-        integrator = openmm.VerletIntegrator(timestep)
-    else:
-        integrator = openmm.LangevinMiddleIntegrator(
-            options.temperature, options.friction / unit.picosecond, timestep
-        )
+    integrator = _make_integrator(options)
     state = None if checkpoint is None else checkpoint.state
     _seed(system, integrator, options, state)
     platform, properties = _choose_platform(options)
     return app.Simulation(structure.topology, system, integrator, platform, properties)
+
+
+def _make_integrator(options: MDOptions) -> openmm.Integrator:
+    timestep = options.timestep * unit.femtosecond
+    bath = (options.temperature, options.friction / unit.picosecond)
+    if options.inner is not None:
+        slow, fast = GROUPS
+        steps = [(slow, 1), (fast, options.inner_steps)]
+        if options.ensemble == "nve":
+            return openmm.MTSIntegrator(timestep, steps)
+        return openmm.MTSLangevinIntegrator(*bath, timestep, steps)
+    if options.ensemble == "nve":
+        return openmm.VerletIntegrator(timestep)
+    return openmm.LangevinMiddleIntegrator(*bath, timestep)
 
 
 def _seed(

@@ -20,6 +20,7 @@ BAROSTATS = ("isotropic", "anisotropic", "flexible")
 # Least and largest whole numbers; OpenMM counts in 32 bits where it draws random numbers.
 _WHOLE = (
     ("steps", 0, 10**12),
+    ("inner_steps", 1, 1000),
     ("barostat_interval", 1, 2**31 - 1),
     ("report_interval", 1, 2**31 - 1),
     ("max_iterations", 1, 10**9),
@@ -59,6 +60,11 @@ class MDOptions(ForceOptions):
         Axes that the anisotropic barostat may change, such as ``"xy"`` for a slab.
     barostat_interval : int
         Steps between Monte Carlo moves.
+    inner : str or path, optional
+        A cheap model without charges, for multiple time steps: ``timestep`` is the time between
+        forces of the whole model. See :func:`.multistep.add_inner_potential`.
+    inner_steps : int
+        Steps with the forces of the inner model in each time step.
     total_charge : float, optional, e
         By default that of the structure.
     minimize : bool
@@ -113,6 +119,8 @@ class MDOptions(ForceOptions):
     barostat: str = "isotropic"
     barostat_axes: str = "xyz"
     barostat_interval: int = 25
+    inner: str | Path | None = None
+    inner_steps: int = 4
     total_charge: float | None = None
     minimize: bool = False
     seed: int | None = None

@@ -16,8 +16,9 @@ from .serialization import ModelFile
 
 # Settings whose change in a restart is worth a note.
 _PHYSICAL = (
-    "ensemble", "timestep", "temperature", "friction", "pressure", "barostat",
-    "barostat_axes", "long_range", "ewald_tolerance", "precision", "solver", "charge_tolerance",
+    "ensemble", "timestep", "inner", "inner_steps", "temperature", "friction", "pressure",
+    "barostat", "barostat_axes", "long_range", "ewald_tolerance", "precision", "solver",
+    "charge_tolerance",
 )  # fmt: skip
 #: Settings that hold for every frame of a run, because its files are read with one value.
 _FIXED = (

@@ -130,6 +130,9 @@ class Run:
             self.guard.check(self.simulation)
         except openmm.OpenMMException as error:
             raise self._cause(error) from error
+        if checkpoint is not None and checkpoint.random is not None:
+            # again: a CustomIntegrator draws random numbers for every energy
+            checkpoint.random.restore(self.simulation.context, checkpoint.state)
         if checkpoint is None:
             self._write_start()
         self._open_reporters()

@@ -30,6 +30,7 @@ from .collective import Variable, observable_of, variable_force
 from .computation import FORCE_NAME, Computation
 from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSettings
 from .lookup import force_backend, force_computation
+from .multistep import INNER_NAME
 from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
 from .torchforce import restored_graph
 
@@ -134,10 +135,11 @@ def _make_plain(
 ) -> None:
     """Put settings in the place of what a force would call."""
     kept = {name: element.get(name, "0") for name in ("forceGroup", "usesPeriodic")}
+    kept["name"] = element.get("name", FORCE_NAME)
     tag, tail = element.tag, element.tail
     element.clear()
     element.tag, element.tail = tag, tail
-    element.attrib.update(type=_PLAIN_TYPE, name=FORCE_NAME, version="1", backend=backend, **kept)
+    element.attrib.update(type=_PLAIN_TYPE, version="1", backend=backend, **kept)
     model = settings.model
     child = ElementTree.SubElement(element, "Model")
     if isinstance(model, ModelFile):
@@ -249,6 +251,8 @@ def _own_force(
             force = openmm.PythonForce(computation)
             force.setName(FORCE_NAME)
     force.setForceGroup(_group(element))
+    if element.get("name") == INNER_NAME:  # which is not the model
+        force.setName(INNER_NAME)
     return force
 
 

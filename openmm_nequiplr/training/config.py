@@ -101,6 +101,10 @@ class TrainingConfig:
         anew, so that the data may be of another method than those it has seen. Elements that the
         model lacks are added, with random weights. Another
         configuration (``.yaml``) stands for the model it makes, and is trained first if need be.
+    distill_from : str, optional
+        Model file, relative to the configuration, or name of a shipped model, whose energies and
+        forces are learned in place of the labels in the data, which need none then. Copies of
+        `harmonic` have its forces too, instead of those of springs.
     freeze : list of str
         Parts of the model that are not trained: ``electronegativity_stage``, ``energy_stage``,
         ``hardness_parameter``, ``charge_offset``, or something in them, such as
@@ -141,6 +145,7 @@ class TrainingConfig:
     data: DataConfig
     model: Mapping[str, Any] = field(default_factory=dict)
     start_from: str | None = None
+    distill_from: str | None = None
     freeze: tuple[str, ...] = ()
     output: str = "training"
     loss: LossConfig = field(default_factory=LossConfig)

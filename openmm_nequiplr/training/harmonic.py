@@ -164,7 +164,7 @@ class _Oscillator:
         self, kinds: list, constants: np.ndarray, config: HarmonicConfig, rng: np.random.Generator
     ) -> list[Structure]:
         result = []
-        for index in _copied_indices(len(self.members), config.copies, rng):
+        for index in copied_indices(len(self.members), config.copies, rng):
             member = self.members[index]
             moved = rng.normal(0.0, config.displacement, size=self.mean.shape)
             change = (self.matrix(moved, kinds) @ constants).reshape(moved.shape)
@@ -187,7 +187,7 @@ class _Oscillator:
         return result
 
 
-def _copied_indices(count: int, copies: float, rng: np.random.Generator) -> list[int]:
+def copied_indices(count: int, copies: float, rng: np.random.Generator) -> list[int]:
     """Which of `count` structures to copy, `copies` times each on the average."""
     whole, rest = divmod(copies, 1.0)
     places, number = rng.permutation(count), round(rest * count)

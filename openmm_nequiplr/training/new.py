@@ -16,6 +16,7 @@ from ..data.reading import read_structures
 from ..data.structure import Structure
 from ..data.units import DataUnits
 from ..errors import InputError, describe
+from ..pretrained import model_path, named_models
 from ..writing import replace_file
 from ..yaml_files import parse_yaml
 from .config import TrainingConfig, parse_config
@@ -36,6 +37,7 @@ def new_config(
     force: bool = False,
     max_time: float = MINUTES,
     timing: float = 20.0,
+    distill: str | Path | None = None,
     format: str | None = None,
     length_unit: str | None = None,
     energy_unit: str | None = None,
@@ -57,6 +59,9 @@ def new_config(
         How long the training may take.
     timing : float, s
         Optimiser steps of the training are timed for as long as this; not at all with 0.
+    distill : path, optional
+        A model, or the name of one: the training file is for a cheap inner potential that learns
+        its forces, for multiple time steps. The data need no labels then.
     format, length_unit, energy_unit : str, optional
         Of the data files, see :class:`.config.DataConfig`.
     say : callable
@@ -78,7 +83,8 @@ def new_config(
     if not files:
         raise InputError(describe("data", "no file", "one file or more"))
     check_positive("max_time", max_time, " (min)")
-    target = Path(f"{_stem(files[0])}.yaml") if output is None else Path(output)
+    ending = ".yaml" if distill is None else "-inner.yaml"
+    target = Path(f"{_stem(files[0])}{ending}") if output is None else Path(output)
     if target.exists() and not force:
         raise InputError(describe("output", f"{target}, which exists", "a new file, or --force"))
     if not target.parent.is_dir():
@@ -89,18 +95,22 @@ def new_config(
     lines = summary.lines()
     for line in lines:
         say(line)
-    _check_labelled(summary)
+    if distill is None:
+        _check_labelled(summary)
     entries = _data_entries(files, target, keys, format, units)
     heading = [f"Written by nequiplr init for {', '.join(each.name for each in files)}:", *lines]
     settings = (summary, entries, _stem(target), max_time)
-    config = parse_config(parse_yaml(propose(*settings, "")))
+    teacher = None if distill is None else _named(distill, target.parent)
+    config = parse_config(parse_yaml(propose(*settings, "", teacher)))
     validation = structures if config.data.validation else ()
     parts = divide(config, structures, validation)
+    if "forces" not in summary.labels and distill is not None:
+        timing = 0.0  # there is nothing to learn yet
     durations = _timed(config, parts, target, timing, say)
     if durations:
         heading += ["", "Timed when this was written:", *durations]
     command = f"nequiplr train {shlex.quote(str(target))}"
-    replace_file(target, propose(*settings, "\n".join([*heading, "", command])))
+    replace_file(target, propose(*settings, "\n".join([*heading, "", command]), teacher))
     say(f"wrote {target}; next: {command}")
     return target
 
@@ -179,6 +189,12 @@ def _data_entries(
     if given:
         entries["units"] = given
     return entries
+
+
+def _named(model: str | Path, directory: Path) -> str:
+    """A model file as seen from a directory, or the name of a model, which is looked up."""
+    path = model_path(model)
+    return str(model) if str(model) in named_models() else _relative(path, directory)
 
 
 def _relative(path: Path, directory: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,9 +17,10 @@ from ..data.sequences import chained, chosen, selected
 from ..data.split import Split, random_split
 from ..data.structure import Structure
 from ..errors import InputError, describe
-from ..model import NequIPLRPotential
-from .config import EquilibrationConfig, TrainingConfig, resolve
+from ..model import NequIPLRPotential, load_model
+from .config import EquilibrationConfig, TrainingConfig, file_or_name, resolve
 from .continuation import digest
+from .distill import displaced, relabelled
 from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, freeze, new_model
 from .loss import label_of
@@ -78,9 +79,22 @@ def read_parts(
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
     parts = divide(config, read(data.train), read(data.validation), read(data.test))
+    teacher = teacher_of(config, config_path)
+    if teacher is not None:
+        say(f"labels: energies and forces of {config.distill_from}")
+        names = ("train", "validation", "test")
+        labelled = {name: relabelled(getattr(parts, name), teacher) for name in names}
+        parts = replace(parts, **labelled)
     for line in _remarks(config, parts):
         say(line)
     return parts
+
+
+def teacher_of(config: TrainingConfig, config_path: str | Path) -> NequIPLRPotential | None:
+    """The model of ``distill_from``, if there is one."""
+    if config.distill_from is None:
+        return None
+    return load_model(file_or_name(config.distill_from, config_path))
 
 
 def divide(
@@ -170,6 +184,12 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
         name: label_of(name) for name, weight in config.loss.weights().items() if weight > 0
     }
 
+    if config.distill_from is not None:
+        others = sorted(set(attributes.values()) - {"energy", "forces"})
+        if others:
+            expected = "weights of energies and forces alone with distill_from"
+            raise InputError(describe("loss", f"weights of {', '.join(others)}", expected))
+        return
     for name, attribute in attributes.items():
         if not any(has_label(s, attribute) for s in parts.train):
             raise InputError(
@@ -209,7 +229,10 @@ def prepare(
     train, validation : GraphDataset
     """
     copies: list[Structure] = []
-    if config.harmonic.copies:
+    teacher = teacher_of(config, config_path) if config.harmonic.copies else None
+    if teacher is not None:
+        copies = relabelled(displaced(parts.train, config.harmonic, config.seed), teacher)
+    elif config.harmonic.copies:
         copies = harmonic_copies(parts.train, config.harmonic, config.seed).structures
     if config.start_from is not None:
         everything = chained([parts.train, parts.validation, parts.test, copies])

@@ -36,9 +36,31 @@ _FORMAL = {
 
 Entries = dict[str, tuple[Any, str]]
 
+#: A network for the inner steps of multiple time steps: the stiff forces of near neighbours.
+_INNER_MODEL: Entries = {
+    "equilibration": (False, "no charges: what is slow is left to the whole model"),
+    "r_max": (3.0, "Å"),
+    "num_layers": (0, ""),
+    "num_layers_charge": (1, "one layer in all"),
+    "l_max": (0, "distances alone"),
+    "pseudotensors": (False, ""),
+    "num_features": (8, ""),
+    "invariant_layers": (1, ""),
+    "invariant_neurons": (16, ""),
+}
+_INNER_LOSS: Entries = {
+    "energy_per_atom": (1.0, "per (eV/atom)²; forces are what counts"),
+    "forces": (1.0, "per (eV/Å)²"),
+}
+
 
 def propose(
-    summary: DataSummary, data: Mapping[str, Any], output: str, max_time: float, heading: str
+    summary: DataSummary,
+    data: Mapping[str, Any],
+    output: str,
+    max_time: float,
+    heading: str,
+    teacher: str | None = None,
 ) -> str:
     """A training file with comments.
 
@@ -52,6 +74,8 @@ def propose(
     max_time : float, min
     heading : str
         Lines for the top, without ``#``.
+    teacher : str, optional
+        Model whose forces a cheap inner potential is to learn.
 
     Returns
     -------
@@ -63,21 +87,22 @@ def propose(
     num_train -= sum(split[key][0] for key in ("num_validation", "num_test") if key in split)
     sections: dict[str, Entries] = {
         "data": {**{key: (value, "") for key, value in data.items()}, **split},
-        "model": _model(summary),
-        "equilibration": _equilibration(summary, num_train),
-        "loss": _loss(summary),
+        "model": _model(summary) if teacher is None else dict(_INNER_MODEL),
+        "equilibration": _equilibration(summary, num_train) if teacher is None else {},
+        "loss": _loss(summary) if teacher is None else dict(_INNER_LOSS),
         "optimizer": {"name": ("adamw", ""), "lr": (0.01, ""), "weight_decay": (0.01, "")},
         "schedule": {"name": ("cosine", "falls to its end within max_epochs or max_time"),
                      "warmup_epochs": (1, "")},
     }  # fmt: skip
-    parts = [
-        "\n".join(_comments(heading)),
-        _block({"output": (output, "directory for the results"), "seed": (0, "")}),
-    ]
+    top: Entries = {"output": (output, "directory for the results"), "seed": (0, "")}
+    if teacher is not None:
+        top["distill_from"] = (teacher, "its energies and forces are learned")
+    parts = ["\n".join(_comments(heading)), _block(top)]
     parts += [f"{name}:\n{_block(own, 2)}" for name, own in sections.items() if own]
-    if "equilibration" not in [name for name, own in sections.items() if own]:
-        parts.append(_stand_ins(summary))
-    parts += [_copies(summary), _large(summary)]
+    if teacher is None:
+        if not sections["equilibration"]:
+            parts.append(_stand_ins(summary))
+        parts += [_copies(summary), _large(summary)]
     parts.append(_block(_run(summary, num_train, max_time)))
     return "\n\n".join(part for part in parts if part) + "\n"
 

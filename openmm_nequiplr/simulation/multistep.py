@@ -1,0 +1,96 @@
+"""Multiple time steps: a cheap potential at every inner step, the rest of the model at outer ones.
+
+OpenMM has the integrators, ``MTSLangevinIntegrator`` and ``MTSIntegrator``: the reversible reference
+system propagator (RESPA) of Tuckerman, Berne and Martyna (J. Chem. Phys. 97, 1990 (1992)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import openmm
+from openmm import app
+
+from ..errors import InputError, describe
+from ..model import NequIPLRPotential
+from ..total_charge import trained_charges
+from .backends import python_force
+from .computation import Computation
+from .settings import ForceOptions, as_model, computation_settings
+
+if TYPE_CHECKING:
+    import mdtraj
+
+#: Names of the cheap force, and of the one that takes it off the slow forces.
+INNER_NAME, MINUS_INNER_NAME = "NequIPLRInner", "NequIPLRMinusInner"
+#: Force groups of the slow and of the fast forces.
+GROUPS = (0, 1)
+
+
+def add_inner_potential(
+    system: openmm.System,
+    topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
+    inner: NequIPLRPotential | str | Path,
+    *,
+    atoms: Sequence[int] | None = None,
+    groups: tuple[int, int] = GROUPS,
+    embed_model: bool = True,
+    **options: Any,
+) -> None:
+    """Add a cheap potential to a System in the fast force group, and take it off in the slow one.
+
+    The sum of all groups stays what it was. With the model in the slow group, its forces there are
+    the differences of both potentials, which vary slowly. Both forces share one evaluation where
+    they are asked for at the same positions.
+
+    Parameters
+    ----------
+    system : openmm.System
+        With the force of a model in the slow group, such as :func:`.create_system` makes.
+    topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory
+    inner : NequIPLRPotential, path or str
+        A model without charges that is like that of the System, only cheaper.
+    atoms : sequence of int, optional
+        Indices of the atoms that it acts on; by default all.
+    groups : pair of int
+        Force groups of slow and fast forces.
+    embed_model : bool
+        As for :func:`.create_system`.
+    **options
+        ``device``, ``precision`` and ``slab`` of :class:`.settings.ForceOptions`.
+
+    Raises
+    ------
+    InputError
+        If the inner model has charges, or the groups are not two different ones.
+    UnknownElementError, BoxError, BackendError
+        As :func:`.create_system` does.
+    """
+    slow, fast = groups
+    if slow == fast:
+        raise InputError(describe("groups", groups, "two different force groups"))
+    model = as_model(inner)
+    if model.config.equilibration:
+        expected = "a model without charges (equilibration: false)"
+        raise InputError(describe("inner", "one with charges", expected))
+    charge = (trained_charges(model.metadata) or (0.0,))[0]  # without effect, and without a warning
+    settings = computation_settings(
+        topology,
+        inner,
+        ForceOptions(**options),
+        atoms=atoms,
+        total_charge=charge,
+        embed_model=embed_model,
+    )
+    computation = Computation(settings)
+    force, same = python_force(computation), python_force(computation)
+    force.setName(INNER_NAME)
+    force.setForceGroup(fast)
+    system.addForce(force)
+    minus = openmm.CustomCVForce("-inner")
+    minus.addCollectiveVariable("inner", same)
+    minus.setName(MINUS_INNER_NAME)
+    minus.setForceGroup(slow)
+    system.addForce(minus)
