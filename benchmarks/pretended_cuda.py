@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 import openmm_nequiplr.electrostatics  # noqa: F401  (operators are registered where they are used)
+from openmm_nequiplr import device_neighbors
 from openmm_nequiplr.ops import choice
 
 PACKAGE = "openmm_nequiplr"
@@ -43,6 +44,7 @@ FILLS = {
     torch.rand, torch.randn, torch.fft.fftfreq, torch.fft.rfftfreq, torch.triu_indices,
     torch.tril_indices,
 }  # fmt: skip
+_search = device_neighbors.search
 PRODUCTS = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.__rmatmul__}
 COPIES = {torch.tensor, torch.as_tensor, torch.asarray}
 
@@ -146,6 +148,12 @@ class Pretender(TorchFunctionMode):
         """In place of :func:`openmm_nequiplr.ops.triton_launch.launch`."""
         if programs > 0:
             self.counts.kernels[f"{kernel.__name__} {_place()}"] += 1
+
+    def searched(self, points: Any, cell: Any, *arguments: Any) -> Any:
+        """In place of :func:`openmm_nequiplr.device_neighbors.search`."""
+        self.counts.kernels[f"search {_place()}"] += 1
+        self.counts.waits[f"search {_place()}"] += 1
+        return self.wrap(_search(points.elem, cell.elem, *arguments))
 
     # ------------------------------------------------------------------ below autograd
     def dispatch(self, func: Any, args: Any, kwargs: Any, flat: list[Any]) -> Any:
@@ -325,6 +333,7 @@ def pretended_cuda() -> Iterator[Counts]:
             *((family, "launch", mode.launched) for family in families),
             (torch.autograd, "_engine_run_backward", run_backward),
             (torch, "from_numpy", counted),
+            (device_neighbors, "search", mode.searched),
         ):
             stack.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, value)

@@ -233,6 +233,13 @@ def crowding(
     )
 
 
+def served_by_bins(heights: np.ndarray, cutoff: float) -> bool:
+    """Whether vesin serves a cell of these heights, shape (3,), Å."""
+    bins = np.prod(np.maximum(heights / cutoff, 1.0))
+    visits = bins * np.prod(2.0 * np.ceil(cutoff / heights) + 1.0)
+    return bool(bins <= _MOST_BINS and visits <= _MOST_VISITS)
+
+
 def _pairs_of(
     points: np.ndarray,
     cell: np.ndarray,
@@ -242,9 +249,7 @@ def _pairs_of(
     heights: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs, shifts and distances, by vesin or, where its bins fail, by a k-d tree."""
-    bins = np.prod(np.maximum(heights / cutoff, 1.0))
-    visits = bins * np.prod(2.0 * np.ceil(cutoff / heights) + 1.0)
-    if bins > _MOST_BINS or visits > _MOST_VISITS:
+    if not served_by_bins(heights, cutoff):
         return _pairs_by_tree(points, cell, periodic, cutoff, full)
     search = NeighborList(cutoff=float(cutoff), full_list=full, sorted=False, n_threads=1)
     pairs, shifts, distances = search.compute(points, cell, periodic, quantities="PSd")

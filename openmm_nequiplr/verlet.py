@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .device_neighbors import neighbor_list_on
 from .errors import InputError, describe
 from .jit import FEWEST_ATOMS, compiled
 from .lattice import displacements
-from .neighbors import PairSearch, neighbor_list
+from .neighbors import PairSearch
 
 #: Å
 DEFAULT_SKIN = 1.0
@@ -66,7 +67,7 @@ class VerletList:
     full : bool
         Pairs in both directions, or once.
     device : torch.device or str
-        Where the pairs are held and chosen. The search itself runs on the CPU.
+        Where the pairs are searched (:mod:`.device_neighbors`), held and chosen.
     search : callable, optional
         Finds other pairs than all of them.
 
@@ -92,7 +93,7 @@ class VerletList:
             raise InputError(describe("skin", skin, "a length (Å), zero or more"))
         self.skin = float(skin)
         self.device = torch.device(device)
-        self._search = search or functools.partial(neighbor_list, full=full)
+        self._search = search or functools.partial(neighbor_list_on, self.device, full=full)
         self.searches = 0
         self._held: _Held | None = None
 

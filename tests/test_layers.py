@@ -19,6 +19,7 @@ LAYERS = [
     {"checks", "console", "paths", "pretrained", "total_charge", "whole"},
     {"ops"},
     {"files", "neighbors"},
+    {"device_neighbors"},
     {"fragments", "verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},

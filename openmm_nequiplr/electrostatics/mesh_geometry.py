@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from ..device_neighbors import neighbor_list_on
 from ..errors import InputError, describe
 from ..neighbors import cell_heights, search_pairs
 from .splitting import DEFAULT_ACCURACY, DEFAULT_SKIN, MeshParameters, choose_parameters
@@ -76,15 +76,6 @@ class MeshGeometry:
         cutoff = self.parameters.cutoff
         return (cutoff + 2.0 * largest) / least <= cutoff + self.skin
 
-    def to(self, device: torch.device | str) -> MeshGeometry:
-        """Return the same lists on ``device``."""
-        moved: dict[str, object] = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, torch.Tensor):
-                moved[entry.name] = value.to(device)
-        return dataclasses.replace(self, **moved)  # type: ignore[arg-type]
-
 
 def mesh_geometry(
     positions: np.ndarray,
@@ -94,6 +85,7 @@ def mesh_geometry(
     *,
     skin: float = DEFAULT_SKIN,
     parameters: MeshParameters | None = None,
+    device: torch.device | str = "cpu",
 ) -> MeshGeometry:
     """Choose splitting and mesh, and collect the pairs.
 
@@ -110,6 +102,8 @@ def mesh_geometry(
         0 for a list that serves one structure only.
     parameters : MeshParameters, optional
         Overrides the choice, as to keep one discretisation over a simulation.
+    device : torch.device or str
+        Where the lists will be, and are made.
 
     Raises
     ------
@@ -131,19 +125,53 @@ def mesh_geometry(
     gammas = np.hypot(sigmas[:, None], sigmas)
     needed = gammas < (1.0 - 1e-12) * parameters.eta
     reach = (parameters.cutoff + skin) if needed.any() else 0.0
-    first, second, image, images, kind = _collect_pairs(points, box, reach, needed, species)
+    arguments = points, box, reach, needed, species
+    if reach == 0.0 or torch.device(device).type == "cpu":
+        lists = tuple(torch.from_numpy(each) for each in _collect_pairs(*arguments))
+    else:
+        lists = _collect_pairs_on(torch.device(device), *arguments)
+    first, second, image, images, kind = (each.to(device) for each in lists)
     return MeshGeometry(
         parameters=parameters,
         positions=points.copy(),
         cell=box,
         skin=skin,
-        first=torch.from_numpy(first),
-        second=torch.from_numpy(second),
-        image=torch.from_numpy(image),
-        images=torch.from_numpy(images),
-        kind=torch.from_numpy(kind),
-        gammas=torch.from_numpy(gammas.reshape(-1)),
+        first=first,
+        second=second,
+        image=image,
+        images=images,
+        kind=kind,
+        gammas=torch.from_numpy(gammas.reshape(-1)).to(device),
     )
+
+
+def _collect_pairs_on(
+    device: torch.device,
+    points: np.ndarray,
+    cell: np.ndarray,
+    reach: float,
+    needed: np.ndarray,
+    species: np.ndarray,
+) -> tuple[torch.Tensor, ...]:
+    """:func:`_collect_pairs` on a device, with pairs in a fixed order."""
+    index, shift = neighbor_list_on(device, points, cell, True, reach, False)
+    kinds = torch.from_numpy(species).to(device).index_select(0, index.reshape(-1))
+    kind = kinds.reshape(2, -1)[0] * len(needed) + kinds.reshape(2, -1)[1]
+    if not needed.all():
+        wanted = torch.from_numpy(needed.reshape(-1)).to(device).index_select(0, kind)
+        chosen = torch.nonzero(wanted).squeeze(-1)
+        index, shift, kind = (
+            index.index_select(1, chosen), shift.index_select(0, chosen), kind[chosen],
+        )  # fmt: skip
+    low = torch.cat((shift, torch.zeros_like(shift[:1]))).amin(dim=0)
+    span = torch.cat((shift, torch.zeros_like(shift[:1]))).amax(dim=0) - low + 1.0
+    if float(span.prod()) > _MOST_IMAGES:
+        images, image = torch.unique(shift, dim=0, return_inverse=True)
+    else:
+        place = (shift - low) * torch.stack((span[1] * span[2], span[2], torch.ones_like(low[0])))
+        code, image = torch.unique(place.sum(dim=-1), return_inverse=True)
+        images = torch.zeros_like(shift[: len(code)]).index_copy(0, image, shift)
+    return index[0], index[1], image.to(torch.int32), images, kind.to(torch.int32)
 
 
 def _collect_pairs(

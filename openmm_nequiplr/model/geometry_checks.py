@@ -138,11 +138,11 @@ def check_distances(
     """Refuse atoms on top of one another."""
     if index.shape[1] == 0:
         return
-    first, second = index.cpu().numpy()
-    vectors = points[second] - points[first] + shift.cpu().numpy() @ box
-    squares = np.einsum("ij,ij->i", vectors, vectors)
-    nearest = int(squares.argmin())
-    if squares[nearest] < CLOSEST * CLOSEST:
-        got = f"atoms {first[nearest]} and {second[nearest]} at {squares[nearest] ** 0.5:.3g} Å"
+    sites, vectors = (torch.from_numpy(x).to(index.device) for x in (points, box))
+    apart = sites.index_select(0, index[1]) - sites.index_select(0, index[0]) + shift @ vectors
+    square, nearest = (apart * apart).sum(dim=-1).min(dim=0)
+    if float(square) < CLOSEST * CLOSEST:
+        first, second = index[:, nearest].tolist()
+        got = f"atoms {first} and {second} at {float(square) ** 0.5:.3g} Å"
         expected = f"atoms at least {CLOSEST:g} Å apart, not on top of one another"
         raise InputError(describe("positions", got, expected))

@@ -99,10 +99,10 @@ class ChargeMemory:
         self._box = box
         if parameters is None:
             self._chosen = box.copy()
-        widths = self.model.widths[graph.types]
+        widths, device = self.model.widths[graph.types], graph.positions.device
         geometry = mesh_geometry(
-            points, box, _numpy(widths), self.accuracy, parameters=parameters
-        ).to(graph.positions.device)
+            points, box, _numpy(widths), self.accuracy, parameters=parameters, device=device
+        )
         constant = self.model.config.coulomb_constant
         dtype = mesh_dtype(self.model.dtype, self.accuracy)
         self.operator = MeshCoulomb(positions, cell, widths, geometry, constant, dtype=dtype)

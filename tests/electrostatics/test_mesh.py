@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import itertools
 
 import numpy as np
@@ -23,6 +24,8 @@ from openmm_nequiplr.electrostatics.splitting import fast_length
 from openmm_nequiplr.errors import BoxError, InputError
 from openmm_nequiplr.ops import references
 from openmm_nequiplr.units import COULOMB_CONSTANT
+
+mesh_geometry_module = importlib.import_module("openmm_nequiplr.electrostatics.mesh_geometry")
 
 CELLS = {
     "cubic": np.diag([7.0, 7.0, 7.0]),
@@ -255,6 +258,23 @@ def test_a_list_serves_until_an_atom_has_moved_half_the_skin(rng):
         )
         results.append(operator.energy(problem.charges))
     torch.testing.assert_close(*results, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("most", [0.0, 1e7])
+def test_lists_made_on_a_device(rng, monkeypatch, most):
+    problem = random_problem(rng, CELLS["triclinic"], 20)
+    operators = [problem.mesh(skin=1.0)[0]]
+    with monkeypatch.context() as changed:
+        changed.setattr(mesh_geometry_module, "_collect_pairs", _collected_as_on_a_device)
+        changed.setattr(mesh_geometry_module, "_MOST_IMAGES", most)
+        operators.append(problem.mesh(skin=1.0)[0])
+    assert len(operators[0].kind) == len(operators[1].kind) > 0
+    torch.testing.assert_close(*(operator.matrix() for operator in operators), rtol=0, atol=1e-12)
+
+
+def _collected_as_on_a_device(*arguments):
+    found = mesh_geometry_module._collect_pairs_on(torch.device("cpu"), *arguments)
+    return tuple(each.numpy() for each in found)
 
 
 def test_a_strained_cell_is_served_while_the_list_reaches(rng):
