@@ -8,6 +8,7 @@ import numpy as np
 from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
 
+from .costs import Crossings, crossings
 from .model.config import ModelConfig
 from .model.solving import SolverOptions
 
@@ -80,6 +81,7 @@ def describe_charges(
     periodic: bool,
     solver: SolverOptions,
     long_range: str | None = None,
+    device: str | None = None,
 ) -> str:
     """How charges are solved for, and where the Coulomb energy is computed.
 
@@ -92,11 +94,15 @@ def describe_charges(
     solver : SolverOptions
     long_range : {"openmm", "graph"}, optional
         As in :class:`.simulation.computation.ComputationSettings`; ``None`` stands for ``"graph"``.
+    device : str, optional
+        torch device of the network.
     """
     if not config.equilibration:
         return "no charges"
-    iterative = solver.iterative(config, count, periodic)
+    iterative = solver.iterative(config, count, periodic, device)
     found = f"charges by {'iterative' if iterative else 'dense'} solve"
+    if solver.solver == "auto" and crossings(device) != Crossings():
+        found += " (as measured here)"
     if not periodic:
         return f"{found}, Coulomb energy by a sum over all pairs"
     if config.legacy_periodic:

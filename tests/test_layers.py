@@ -16,7 +16,7 @@ ROOT = PACKAGE.name
 LAYERS = [
     {"buffers", "derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
     | {"boundaries", "pickling", "threads", "units", "writing", "yaml_files"},
-    {"checks", "console", "paths", "pretrained", "total_charge", "whole"},
+    {"checks", "console", "costs", "paths", "pretrained", "total_charge", "whole"},
     {"ops"},
     {"files", "neighbors"},
     {"device_neighbors"},

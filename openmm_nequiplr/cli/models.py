@@ -127,12 +127,17 @@ def models(arguments: argparse.Namespace) -> None:
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
     flag(parser, "--json", "print the findings as JSON", default=False)
+    what = "measure from how many atoms on a solver or GPU pays here, for what is chosen by itself"
+    flag(parser, "--calibrate", what, default=False)
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    from ..doctor import examine, report
+    from ..doctor import calibrate, examine, report
 
     as_json = given(arguments)["json"]
+    if given(arguments)["calibrate"]:
+        print(calibrate(lambda line: print(line, file=sys.stderr)))
+        return 0
     say = (lambda name: None) if as_json else (lambda name: print(f"{name} …", file=sys.stderr))
     findings = examine(progress=say)
     fit = all(each.state != "fail" for each in findings)

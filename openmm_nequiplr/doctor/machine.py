@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from .. import __version__
+from ..costs import costs_file
 from ..jit import numba_available
 from ..pretrained import cache_directory
 
@@ -131,6 +132,7 @@ def describe_installation() -> str:
         if numba_available()
         else "torch alone, because numba is not installed",
         "threads": f"{usable_cores()} cores{limit}",
+        "costs": f"measured, in {costs_file()}" if costs_file().exists() else "defaults",
         "models": f"downloaded ones in {cache_directory() / 'models'}",
     }
     return "\n".join(f"{name:<11}{text}" for name, text in rows.items())

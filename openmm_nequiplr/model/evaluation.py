@@ -94,7 +94,7 @@ class Evaluator:
         """Whether so many atoms are solved for iteratively; their graph needs no lattice sum."""
         if not self.model.config.equilibration:
             return False
-        return self.options.iterative(self.model.config, count, periodic)
+        return self.options.iterative(self.model.config, count, periodic, self.model.device)
 
     def _prepare(self, graph: AtomicGraph) -> tuple[AtomicGraph, ChargeMemory | None]:
         """The graph with all that its solver needs, and what an iterative one remembers."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..costs import crossings
 from ..equilibration import DenseSolver, Equilibration, IterativeSolver, positive_diagonal
 from ..equilibration.iterative import DEFAULT_MAX_ITERATIONS
 from ..errors import ConvergenceError, InputError, describe
@@ -20,10 +21,6 @@ from .config import ModelConfig
 SOLVERS = ("auto", "dense", "iterative")
 #: Residual, relative to that of uniform charges, at which an iterative solve stops.
 DEFAULT_CHARGE_TOLERANCE = 1e-4
-#: From so many atoms on ``"auto"`` iterates, in a periodic cell and without one, where K is a
-#: matrix all the same.
-ITERATIVE_FROM = {True: 200, False: 2000}
-
 #: Relative error of the Coulomb forces that the mesh aims at.
 MESH_ACCURACY = 1e-4
 _FINEST_MESH = 1e-9
@@ -36,7 +33,7 @@ class SolverOptions:
     Parameters
     ----------
     solver : {"auto", "dense", "iterative"}
-        ``"auto"`` chooses by the number of atoms, see :data:`ITERATIVE_FROM`.
+        ``"auto"`` chooses by the number of atoms, see :class:`openmm_nequiplr.costs.Crossings`.
     charge_tolerance : float
         Of the iterative solver: residual, relative to that of uniform charges, at which it stops.
         The mesh is as accurate, and no less than :data:`MESH_ACCURACY`.
@@ -70,8 +67,10 @@ class SolverOptions:
         """Relative error of the Coulomb forces that the mesh aims at."""
         return max(min(MESH_ACCURACY, self.charge_tolerance), _FINEST_MESH)
 
-    def iterative(self, config: ModelConfig, count: int, periodic: bool) -> bool:
-        """Whether ``count`` atoms are solved for iteratively.
+    def iterative(
+        self, config: ModelConfig, count: int, periodic: bool, device: Any = None
+    ) -> bool:
+        """Whether ``count`` atoms are solved for iteratively, on a torch device.
 
         Raises
         ------
@@ -86,7 +85,8 @@ class SolverOptions:
             raise InputError(describe("solver", self.solver, expected))
         if legacy or self.solver == "dense":
             return False
-        return self.solver == "iterative" or count >= ITERATIVE_FROM[periodic]
+        least = crossings(device)
+        return self.solver == "iterative" or count >= (least.periodic if periodic else least.free)
 
 
 class DenseEquilibration(DenseSolver):

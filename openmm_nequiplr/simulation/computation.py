@@ -19,6 +19,7 @@ import openmm
 import torch
 
 from ..boundaries import whole_slab
+from ..costs import default_device
 from ..devices import resolve_device
 from ..electrostatics import OutsideCharges
 from ..electrostatics.splitting import FINEST, mesh_dtype
@@ -336,7 +337,9 @@ class Computation:
             self._stay_warm()
         if self._evaluator is None:
             settings = self.settings
-            device = resolve_device(settings.device)
+            device = default_device(self.num_atoms)
+            if settings.device is not None:
+                device = resolve_device(settings.device)
             # cast already, and shared: the evaluator changes nothing
             model = shared_embedded(settings.model, DTYPES[settings.precision], device)
             self._limits = ChargeLimits.of(model.metadata, settings.symbols)

@@ -14,6 +14,7 @@ import openmm
 import torch
 from openmm import app, unit
 
+from ..costs import default_device
 from ..describe import (
     describe_atoms,
     describe_charges,
@@ -216,6 +217,7 @@ def _headline(
         settings.periodic,
         settings.solver_options,
         settings.long_range,
+        settings.device or default_device(len(settings.symbols)),
     )
     platform = simulation.context.getPlatform().getName()
     if settings.electric_field is not None:

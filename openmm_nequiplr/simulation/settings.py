@@ -12,6 +12,7 @@ from openmm import app, unit
 
 from ..boundaries import check_slab
 from ..checks import check_choice
+from ..costs import default_device
 from ..errors import BoxError, InputError, UnknownElementError, describe
 from ..fragments import plain_electrodes, with_electrodes
 from ..model import NequIPLRPotential
@@ -92,8 +93,8 @@ class ForceOptions(EvaluationOptions):
         Berkowitz 1999, doi:10.1063/1.479595).
     device, precision, solver, charge_tolerance, max_iterations
         See :class:`.model.options.EvaluationOptions`. By default the device is CUDA where it is
-        available. The delegated sum has the same precision. An iterative solver that does not
-        converge within ``max_iterations`` stops the simulation with an error.
+        available (see :mod:`openmm_nequiplr.costs`). The delegated sum has the same precision. An
+        iterative solver that does not converge within ``max_iterations`` stops the simulation with an error.
 
     Raises
     ------
@@ -210,7 +211,8 @@ def computation_settings(
 
 def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:
     """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
-    iterative = options.iterative(model.config, count, periodic)
+    device = default_device(count) if options.device is None else options.device
+    iterative = options.iterative(model.config, count, periodic, device)
     if not model.config.has_coulomb_sum(periodic):
         return "graph"
     if options.long_range != "auto":

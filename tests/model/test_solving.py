@@ -250,7 +250,8 @@ def test_large_strains_choose_the_mesh_anew(make_model):
 # --------------------------------------------------------------------------------------- the choice
 
 
-def test_auto_goes_by_size(make_model):
+def test_auto_goes_by_size(make_model, monkeypatch, tmp_path):
+    monkeypatch.setenv("NEQUIPLR_CACHE", str(tmp_path))
     model = make_model(r_max=3.2)
     choice = Evaluator(model)
     assert not choice.iterative(199, True)

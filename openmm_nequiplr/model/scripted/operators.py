@@ -116,7 +116,8 @@ class MeshOperator(MeshCoulomb):
     def __init__(self, widths: torch.Tensor, constant: float, accuracy: float) -> None:
         points = torch.zeros(widths.shape[0], 3, dtype=torch.float64, device=widths.device)
         cell = torch.eye(3, dtype=torch.float64, device=widths.device)
-        none, widest = torch.zeros(0, dtype=torch.int64), float(widths.max())
+        none = torch.zeros(0, dtype=torch.int64, device=widths.device)
+        widest = float(widths.max())
         nothing = MeshGeometry(
             parameters=choose_parameters(cell, widest, len(widths), accuracy),
             positions=points.cpu().numpy(),
@@ -125,11 +126,11 @@ class MeshOperator(MeshCoulomb):
             first=none,
             second=none,
             image=none,
-            images=torch.zeros(0, 3, dtype=torch.float64),
+            images=points[:0],
             kind=none,
-            gammas=torch.ones(1, dtype=torch.float64),
+            gammas=torch.ones_like(widths[:1]),
         )
-        super().__init__(points, cell, widths, nothing.to(widths.device), constant)
+        super().__init__(points, cell, widths, nothing, constant)
         self.accuracy, self.widest = accuracy, widest
         sigmas, self.species = torch.unique(widths, return_inverse=True)
         self.all_gammas = torch.hypot(sigmas.unsqueeze(1), sigmas).flatten()
