@@ -344,7 +344,7 @@ class Computation:
             model = shared_embedded(settings.model, DTYPES[settings.precision], device)
             self._limits = ChargeLimits.of(model.metadata, settings.symbols)
             if settings.long_range == "openmm":
-                self._coulomb = settings.delegated_sum()
+                self._coulomb = settings.delegated_sum(device)
             dtype = DTYPES[settings.precision]
             self._evaluator = Evaluator(model, dtype, device, settings.solver_options)
         return self._evaluator

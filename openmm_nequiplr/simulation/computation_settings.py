@@ -199,8 +199,8 @@ class ComputationSettings:
         """How charges are solved for."""
         return SolverOptions(self.solver, self.charge_tolerance, self.max_iterations)
 
-    def delegated_sum(self) -> PointChargeCoulomb:
-        """The point-charge sum that OpenMM does.
+    def delegated_sum(self, device: str | None = None) -> PointChargeCoulomb:
+        """The point-charge sum that OpenMM does, for a network on a torch device.
 
         Raises
         ------
@@ -213,6 +213,7 @@ class ComputationSettings:
             tolerance=self.tolerance,
             precision=self.precision,
             platform=self.coulomb_platform,
+            device=device or self.device,
         )
 
     def plain(self) -> dict[str, Any]:

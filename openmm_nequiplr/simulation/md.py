@@ -37,7 +37,7 @@ from .committee import load_others
 from .lookup import get_computation
 from .multistep import GROUPS
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
-from .pme import platform_names
+from .pme import device_properties, platform_names
 from .restart import OF_ONE_CALL, compare_settings, find_checkpoint
 from .run import MDResult, Run
 from .runfiles import RunFiles, read_settings
@@ -332,7 +332,7 @@ def _choose_platform(options: MDOptions) -> tuple[openmm.Platform, dict[str, str
         raise BackendError(describe("platform", name, f"one of {', '.join(there)}"))
     platform = openmm.Platform.getPlatform(name)
     known = platform.getPropertyNames()
-    properties = {}
+    properties = device_properties(name, options.device)
     if "Precision" in known:
         properties["Precision"] = "double" if options.precision == "double" else "mixed"
     return platform, properties

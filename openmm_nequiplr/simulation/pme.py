@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import openmm
 
-from ..errors import BackendError, BoxError, describe
+from ..errors import BackendError, BoxError, describe, notify
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
 from .charges import set_charges
@@ -29,6 +29,7 @@ __all__ = [
     "PMEPlan",
     "PointChargeCoulomb",
     "coulomb_platform",
+    "device_properties",
     "plan_pme",
     "plan_smooth",
     "platform_names",
@@ -39,6 +40,7 @@ _MAX_CONTEXTS = 3
 _SMALL = 100
 # Single precision does not hold positions beyond this, Å, to a ten-thousandth of an Å.
 _FAR = 1000.0
+_ON_GPU = ("CUDA", "HIP")
 _PLATFORMS = {"single": ("CPU", "Reference"), "double": ("Reference", "CPU")}
 
 
@@ -48,17 +50,29 @@ def platform_names() -> list[str]:
     return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
 
 
-def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, str]]:
+def device_properties(name: str, device: str | None) -> dict[str, str]:
+    """Properties of a platform that let it use the GPU of a torch device such as ``"cuda:1"``."""
+    kind, _, index = (device or "").partition(":")
+    there = "DeviceIndex" in openmm.Platform.getPlatform(name).getPropertyNames()
+    return {"DeviceIndex": index} if kind == "cuda" and index and there else {}
+
+
+def coulomb_platform(
+    name: str | None, precision: str, device: str | None = None
+) -> tuple[str, dict[str, str]]:
     """Platform and its properties for the inner Context.
 
-    By default the sums run on the processor: on the CPU platform (single precision), or for
-    ``precision="double"`` on the Reference platform, the only one there that is double throughout.
+    By default the sums run where the network does: on the GPU of its torch device, or on the
+    processor. There it is the CPU platform (single precision), or for ``precision="double"`` the
+    Reference platform, the only one that is double throughout.
 
     Parameters
     ----------
     name : str or None
         Platform asked for.
     precision : {"single", "double"}
+    device : str, optional
+        torch device of the network.
 
     Raises
     ------
@@ -67,12 +81,14 @@ def coulomb_platform(name: str | None, precision: str) -> tuple[str, dict[str, s
     """
     there = platform_names()
     if name is None:
-        name = next((p for p in _PLATFORMS[precision] if p in there), there[0])
+        wanted = (*(_ON_GPU if (device or "").startswith("cuda") else ()), *_PLATFORMS[precision])
+        name = next((p for p in wanted if p in there), there[0])
     if name not in there:
         raise BackendError(describe("coulomb_platform", name, f"one of {', '.join(there)}"))
+    properties = device_properties(name, device)
     if "Precision" in openmm.Platform.getPlatform(name).getPropertyNames():
-        return name, {"Precision": "mixed" if precision == "single" else "double"}
-    return name, {}
+        properties["Precision"] = "mixed" if precision == "single" else "double"
+    return name, properties
 
 
 class PointChargeCoulomb:
@@ -94,6 +110,9 @@ class PointChargeCoulomb:
     precision : {"single", "double"}
     platform : str, optional
         OpenMM platform of the sum, see :func:`coulomb_platform`.
+    device : str, optional
+        torch device of the network. If the platform that follows from it makes no Context, which
+        is said, the processor sums.
 
     Raises
     ------
@@ -111,6 +130,7 @@ class PointChargeCoulomb:
         tolerance: float = DEFAULT_TOLERANCE,
         precision: str = "single",
         platform: str | None = None,
+        device: str | None = None,
     ) -> None:
         check_tolerance(tolerance)
         self.num_atoms = num_atoms
@@ -118,7 +138,9 @@ class PointChargeCoulomb:
         self.tolerance = tolerance
         small = not periodic and num_atoms <= _SMALL
         wanted = "double" if platform is None and small else precision
-        self.platform, self._properties = coulomb_platform(platform, wanted)
+        place = None if platform is None and small else device
+        self.platform, self._properties = coulomb_platform(platform, wanted, place)
+        self._spare = coulomb_platform(None, wanted) if platform is None else None
         self._reset()
 
     def _reset(self) -> None:
@@ -234,9 +256,15 @@ class PointChargeCoulomb:
         if key not in self._contexts:
             while len(self._contexts) >= _MAX_CONTEXTS:
                 self._contexts.popitem(last=False)
-            self._contexts[key] = _InnerContext(
-                self.num_atoms, plan, box, platform, properties, direct_space
-            )
+            arguments = self.num_atoms, plan, box, platform, properties, direct_space
+            try:
+                self._contexts[key] = _InnerContext(*arguments)
+            except openmm.OpenMMException as error:
+                if self._spare is None or platform == self._spare[0]:
+                    raise
+                self.platform, self._properties = self._spare
+                notify(f"coulomb_platform: {self.platform}, because {platform} fails ({error})")
+                return self._context(plan, box, direct_space, exact)
         self._contexts.move_to_end(key)
         return self._contexts[key]
 

@@ -63,8 +63,8 @@ class ForceOptions(EvaluationOptions):
         Relative error of the Coulomb forces that OpenMM's mesh aims at. Charges come from an exact
         sum, so the error of the mesh appears as an inconsistency of energy and forces.
     coulomb_platform : str, optional
-        OpenMM platform of the delegated sum. By default it runs on the CPU: on platform CPU, or on
-        Reference for double precision.
+        OpenMM platform of the delegated sum. By default it runs on the GPU of the network, or with
+        a network on the CPU on platform CPU, and on Reference for double precision.
     electric_field : sequence of 3 float (V/nm) or Quantity, optional
         Uniform field that acts on the charges and that they respond to, of isolated structures, and
         along z of slabs.
@@ -94,7 +94,8 @@ class ForceOptions(EvaluationOptions):
     device, precision, solver, charge_tolerance, max_iterations
         See :class:`.model.options.EvaluationOptions`. By default the device is CUDA where it is
         available (see :mod:`openmm_nequiplr.costs`). The delegated sum has the same precision. An
-        iterative solver that does not converge within ``max_iterations`` stops the simulation with an error.
+        iterative solver that does not converge within ``max_iterations`` stops the simulation with
+        an error.
 
     Raises
     ------

@@ -12,7 +12,8 @@ import torch
 from scipy.special import erfc
 
 from openmm_nequiplr.electrostatics import EwaldCoulomb, ewald_geometry
-from openmm_nequiplr.errors import BackendError, BoxError, InputError
+from openmm_nequiplr.errors import BackendError, BoxError, InputError, NequIPLRWarning
+from openmm_nequiplr.simulation import pme
 from openmm_nequiplr.simulation.box import compact_box
 from openmm_nequiplr.simulation.pme import (
     PointChargeCoulomb,
@@ -148,6 +149,27 @@ def test_every_platform_sums_alike(name):
     energy, forces = coulomb(positions, SKEWED, charges)
     assert energy == pytest.approx(expected, rel=2e-5)
     assert relative(forces, reference) < 5e-5
+
+
+def test_the_gpu_of_the_network_sums(monkeypatch):
+    """OpenCL in place of CUDA."""
+    if "OpenCL" not in pme.platform_names():
+        pytest.skip("no platform OpenCL here")
+    assert PointChargeCoulomb(24, True, device="cuda:0").platform in ("CUDA", "HIP", "CPU")
+    monkeypatch.setattr(pme, "_ON_GPU", ("OpenCL",))
+    positions, charges = ions(SKEWED, 0.5)
+    expected, _ = ewald_by_hand(positions, SKEWED, charges)
+    there = PointChargeCoulomb(24, True, device="cuda:0")
+    assert (there.platform, there._properties["DeviceIndex"]) == ("OpenCL", "0")
+    assert there(positions, SKEWED, charges)[0] == pytest.approx(expected, rel=2e-5)
+    (inner,) = there._contexts.values()
+    assert inner._context.getPlatform().getPropertyValue(inner._context, "DeviceIndex") == "0"
+    assert PointChargeCoulomb(24, False, device="cuda:0").platform == "Reference"
+    assert PointChargeCoulomb(24, True, device="cuda:0", platform="CPU").platform == "CPU"
+    nowhere = PointChargeCoulomb(24, True, device="cuda:77")
+    with pytest.warns(NequIPLRWarning, match="coulomb_platform: CPU, because OpenCL fails"):
+        energy = nowhere(positions, SKEWED, charges)[0]
+    assert energy == pytest.approx(expected, rel=2e-5)
 
 
 def test_with_the_gaussian_correction_it_is_the_operator_of_the_equilibration():
