@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -34,20 +35,15 @@ def calibrate(say: Callable[[str], None] = lambda line: None, sizes: int | None 
         numbers = {}
         for name, shapes, periodic in (("periodic", CELLS, True), ("free", CLUSTERS, False)):
             say(f"{device_name(device)}: dense or iterative solver, {name} …")
-            ways = [
-                lambda shape, solver=solver, periodic=periodic, device=device: _steps(
-                    shape, periodic, device, solver, small=True
-                )
+            dense, iterative = (
+                functools.partial(_steps, periodic=periodic, device=device, solver=solver, width=4)
                 for solver in ("dense", "iterative")
-            ]
-            numbers[name] = crossing(shapes[:sizes], *ways, say)
+            )
+            numbers[name] = crossing(shapes[:sizes], dense, iterative, say)
         if device != "cpu":
             say(f"{device_name(device)}: against the processor …")
-            places = [
-                lambda shape, place=place: _steps(shape, True, place, "auto")
-                for place in ("cpu", device)
-            ]
-            numbers["gpu"] = crossing(SYSTEMS[:sizes], *places, say)
+            here, there = (functools.partial(_steps, device=place) for place in ("cpu", device))
+            numbers["gpu"] = crossing(SYSTEMS[:sizes], here, there, say)
         found[device_name(device)] = Crossings(**numbers)
     path = keep(found)
     lines = [
@@ -86,7 +82,11 @@ def crossing(
 
 
 def _steps(
-    shape: tuple[int, int, int], periodic: bool, device: str, solver: str, small: bool = False
+    shape: tuple[int, int, int],
+    device: str,
+    periodic: bool = True,
+    solver: str = "auto",
+    width: int = 32,
 ) -> Callable[[], object]:
     """Evaluations of rattled rock salt whose atoms move a little from one to the next."""
     import numpy as np
@@ -98,10 +98,9 @@ def _steps(
     from ..model.evaluation import Evaluator
 
     torch.manual_seed(0)
-    size = {"l_max": 0, "num_features": 4} if small else {"l_max": 1, "num_features": 32}
     config = ModelConfig(
-        type_names=("Cl", "Na"), r_max=4.0, num_layers=1, num_layers_charge=1, hardness_min=3.0,
-        avg_num_neighbors=12.0, **size,
+        type_names=("Cl", "Na"), r_max=4.0, num_layers=1, num_layers_charge=1, l_max=1,
+        num_features=width, hardness_min=3.0, avg_num_neighbors=12.0,
     )  # fmt: skip
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * shape
     atoms.rattle(0.08, seed=1)
