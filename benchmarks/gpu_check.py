@@ -29,7 +29,13 @@ from openmm.unit import angstrom, kilojoule_per_mole
 from ours import build_model
 from step_time import salt
 
-from openmm_nequiplr import NequIPLRCalculator, create_system, ops, shipped_structure
+from openmm_nequiplr import (
+    NequIPLRCalculator,
+    create_system,
+    device_neighbors,
+    ops,
+    shipped_structure,
+)
 from openmm_nequiplr.simulation import describe_backend, get_computation, read_structure
 
 EXACT = {"precision": "double", "charge_tolerance": 1e-9}
@@ -138,7 +144,9 @@ def accuracy(device: str, quick: bool) -> dict:
         bad = {key: value for key, value in errors.items() if not value <= scale * BOUNDS[key]}
         if bad:
             raise RuntimeError(f"{name}: errors {bad} (all: {found})")
-    return found
+    if not all(device_neighbors._right.values()):
+        raise RuntimeError("neighbours: vesin fails on this GPU, and the CPU searches (see above)")
+    return found | {"neighbours searched on": list(device_neighbors._right) or ["cpu"]}
 
 
 def dynamics(device: str, quick: bool) -> dict:
