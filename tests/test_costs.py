@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -45,7 +47,9 @@ def test_a_damaged_file_is_said_and_left_out(text):
     costs.costs_file().write_text(text)
     with pytest.warns(NequIPLRWarning, match="costs.json: not read .*--calibrate writes it anew"):
         assert costs.crossings() == Crossings()
-    assert costs.crossings() == Crossings()  # once
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert costs.crossings() == Crossings()  # said once
     costs.keep({"cpu": Crossings(free=1)})
     assert costs.crossings().free == 1
 
@@ -77,6 +81,15 @@ def test_the_crossing_of_two_times(monkeypatch):
     assert found == round((80 * 160) ** 0.5)
     assert calibration.crossing(shapes[2:], lambda s: taking(2), lambda s: taking(1)) == 160
     assert calibration.crossing(shapes, lambda s: taking(1), lambda s: taking(2)) == 320
+
+
+def test_numbers_that_cannot_be_kept_are_told(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NEQUIPLR_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(calibration, "crossing", lambda *arguments: 7)
+    found = calibration.calibrate()
+    assert "cpu: iterative from 7 periodic or 7 isolated atoms on" in found
+    assert "not kept (" in found
 
 
 def test_this_machine_is_measured(capsys):

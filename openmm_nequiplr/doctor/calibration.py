@@ -45,13 +45,16 @@ def calibrate(say: Callable[[str], None] = lambda line: None, sizes: int | None 
             here, there = (functools.partial(_steps, device=place) for place in ("cpu", device))
             numbers["gpu"] = crossing(SYSTEMS[:sizes], here, there, say)
         found[device_name(device)] = Crossings(**numbers)
-    path = keep(found)
     lines = [
         f"{name}: iterative from {each.periodic} periodic or {each.free} isolated atoms on"
         + (f", GPU from {each.gpu} on" if name != "cpu" else "")
         for name, each in found.items()
     ]
-    return "\n".join([*lines, f"kept in {path}, which can be deleted"])
+    try:
+        lines.append(f"kept in {keep(found)}, which can be deleted")
+    except OSError as error:
+        lines.append(f"not kept ({error}): set NEQUIPLR_CACHE to a writable directory")
+    return "\n".join(lines)
 
 
 def crossing(
