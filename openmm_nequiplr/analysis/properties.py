@@ -19,7 +19,7 @@ import torch
 
 from ..boundaries import BULK, FREE, SLAB, whole_slab
 from ..errors import InputError, NequIPLRError, describe
-from ..fragments import read_groups
+from ..fragments import read_electrodes, read_groups
 from ..lattice import continued
 from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
@@ -77,6 +77,8 @@ class TrajectoryProperties:
     charge_groups : numpy.ndarray or None, int64, shape (N,)
         Group of each atom, where the charges of groups were held.
     group_charges : numpy.ndarray or None, float64, shape (G,), e
+    applied : numpy.ndarray or None, float64, shape (N,), V
+        Voltage of electrodes on atoms of the first one, its negative on the second, 0 elsewhere.
     """
 
     symbols: tuple[str, ...]
@@ -98,6 +100,7 @@ class TrajectoryProperties:
     slab: bool = False
     charge_groups: np.ndarray | None = None
     group_charges: np.ndarray | None = None
+    applied: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:
@@ -306,6 +309,8 @@ class _Results:
         groups = source.charge_groups, source.group_charges
         held = read_groups(source.num_atoms, *groups, total_charge)
         self._held = (None, None) if held is None else (held.groups, held.charges)
+        sides = read_electrodes(source.num_atoms, source.electrodes)
+        self._applied = None if sides is None else source.electrode_voltage * sides
 
     @property
     def count(self) -> int:
@@ -348,6 +353,7 @@ class _Results:
         earlier_groups = earlier.charge_groups, earlier.group_charges
         same = all(map(_same, earlier_groups, self._held))
         _check_same("choice of charge groups", same)
+        _check_same("voltage of electrodes", _same(earlier.applied, self._applied))
 
     def _followed(self, frame: Frame) -> np.ndarray:
         """Positions at the images that continue those of the frame before, shape (N, 3), Å."""
@@ -415,6 +421,7 @@ class _Results:
             slab=self._slab,
             charge_groups=self._held[0],
             group_charges=self._held[1],
+            applied=self._applied,
             **values,
         )
 

@@ -58,9 +58,7 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name not in _PLUMBING}
 
 
-def option(
-    parser: Parser, name: str, metavar: str | tuple[str, ...] | None, help: str, **more: Any
-) -> None:
+def option(parser: Parser, name: str, metavar: str | None, help: str, **more: Any) -> None:
     """An option with a value; ``N`` stands for a whole number, a unit for a real one."""
     kinds: dict[str, Any] = {"N": int, "DIR": Path}
     units = ("FS", "K", "PER_PS", "BAR", "E", "X", "ANGSTROM", "EV_PER_ANGSTROM", "PS")
@@ -114,7 +112,7 @@ def charge_groups_arguments(parser: Parser) -> None:
 def electrodes_arguments(parser: Parser) -> None:
     """Two electrodes and the voltage between them."""
     what = "two electrodes: a chain, residues, or indices of atoms such as 0-31,40, for each"
-    option(parser, "--electrodes", ("FIRST", "SECOND"), what, nargs=2)
+    option(parser, "--electrodes", "ATOMS", what, nargs=2)
     voltage = "potential of the first electrode less that of the second, in V (default: 0)"
     option(parser, "--electrode-voltage", "V", voltage, type=float)
 

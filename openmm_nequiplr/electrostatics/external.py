@@ -45,7 +45,7 @@ def field_potential(
     return -(positions * field.index_select(0, batch)).sum(dim=-1)
 
 
-def applied_potential(sides: np.ndarray, voltage: float) -> torch.Tensor:
+def applied_potential(sides: np.ndarray | None, voltage: float) -> torch.Tensor | None:
     """Potential −ψ of a voltage source at the atoms, float64, shape (N,), eV/e.
 
     The source holds electrodes at ψ = ±½ voltage. Its work ψ q on the charge q of an electrode
@@ -53,12 +53,13 @@ def applied_potential(sides: np.ndarray, voltage: float) -> torch.Tensor:
 
     Parameters
     ----------
-    sides : numpy.ndarray, int64, shape (N,)
-        1 on atoms of the first electrode, −1 on those of the second, 0 elsewhere.
+    sides : numpy.ndarray, int64, shape (N,), or None
+        1 on atoms of the first electrode, −1 on those of the second, 0 elsewhere; ``None`` without
+        electrodes.
     voltage : float, V
         Potential of the first electrode less that of the second.
     """
-    return torch.from_numpy(-0.5 * voltage * sides)
+    return None if sides is None else torch.from_numpy(-0.5 * voltage * sides)
 
 
 class OutsideCharges:

@@ -244,8 +244,8 @@ class GraphBuilder:
         self._types, self._charge = torch.from_numpy(types).to(device), charge
         self._batch = torch.zeros_like(self._types)
         self._sides = check_electrodes(config, self._count, electrodes)
-        given_groups = charge_groups, group_charges, total_charge
-        held = held_groups(self._count, *given_groups, self._sides)
+        given_groups = charge_groups, group_charges, total_charge, self._sides
+        held = held_groups(self._count, *given_groups)
         if held is not None and not config.equilibration:
             got = f"{len(held.charges)} groups"
             raise InputError(describe("charge_groups", got, "None for a model without charges"))
@@ -285,9 +285,7 @@ class GraphBuilder:
         check_positions(self._count, points)
         if self._whole is not None and cell is not None:
             points = self._whole(points, as_numbers("cell", cell))
-        voltage, applied = check_voltage(electrode_voltage, self._sides), None
-        if self._sides is not None:
-            applied = applied_potential(self._sides, voltage)
+        voltage = check_voltage(electrode_voltage, self._sides)
         box = self._reduced(cell) if self.periodic else np.zeros((3, 3))
         slab = self.pbc == SLAB
         field = None
@@ -319,7 +317,7 @@ class GraphBuilder:
             electric_field=None if field is None else torch.from_numpy(field).unsqueeze(0),
             charge_groups=self._groups,
             group_charges=self._group_charges,
-            applied_potential=applied,
+            applied_potential=applied_potential(self._sides, voltage),
         )
         if torch.device(self.device).type == "cpu":
             return graph

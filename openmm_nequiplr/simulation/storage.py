@@ -21,7 +21,8 @@ import openmm
 from .. import __version__
 from ..checks import is_number
 from ..errors import InputError, UnknownElementError, describe
-from ..fragments import read_groups
+from ..fragments import check_voltage, read_groups
+from ..model.geometry_checks import check_electrodes
 from ..model.options import DTYPES
 from ..pickling import read_pickled, restore
 from ..writing import replace_file
@@ -382,6 +383,8 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
     config = shared_embedded(settings.model).config
     try:
         settings.check_field(config)
+        check_electrodes(config, len(symbols), settings.electrodes)
+        check_voltage(settings.electrode_voltage, settings.electrodes)
         groups = settings.charge_groups, settings.group_charges
         read_groups(len(symbols), *groups, settings.total_charge)
     except InputError as error:

@@ -174,16 +174,13 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
         )
     if kind == "cif":
         check_crystal(path, atoms)
-    if np.any(atoms.info.get("electric_field", 0.0)):
-        notify(
-            f"structure: the electric_field in {path} is not taken over: --electric-field, or "
-            "electric_field of create_system, sets one (V/nm)"
-        )
-    if told_electrodes(atoms)[0] is not None:
-        notify(
-            f"structure: the electrodes in {path} are not taken over: --electrodes, or electrodes "
-            "of create_system, names them"
-        )
+    field = np.any(atoms.info.get("electric_field", 0.0))
+    for name, told in (("electric_field", field), ("electrodes", told_electrodes(atoms)[0])):
+        if told:
+            notify(
+                f"structure: what {path} tells of {name} is not taken over: --"
+                f"{name.replace('_', '-')}, or {name} of create_system, does (fields in V/nm)"
+            )
     return atoms
 
 

@@ -212,6 +212,7 @@ def test_results_of_something_else_are_not_continued(make_model, walk, tmp_path)
         ([_told(atoms, info={"electric_field": [0.0, 0.1, 0.0]}) for atoms in walk], "field"),
         ([_told(atoms, pbc=[True, True, False]) for atoms in walk], "boundary"),
         (held, "groups"),
+        ([_told(atoms, arrays={"electrode": [1, 0, 0, 2, 0, 0]}) for atoms in walk], "electrodes"),
     ):
         with pytest.raises(InputError, match=f"resume: .*results of another .*{what}"):
             recompute(model, frames, **go_on)

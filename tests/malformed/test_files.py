@@ -135,6 +135,8 @@ PLAIN: list[tuple[str, Any]] = [
     ("electric_field", [0.0, 0.0]), ("electric_field", 5), ("electric_field", [0.0, 0.0, None]),
     ("whole", [[1.0, 0.0, 0.0]]), ("whole", [[0.0] * 3] * 3), ("whole", "box"),
     ("charge_groups", [0]), ("charge_groups", "molecules"), ("group_charges", [0.5, -0.5]),
+    ("electrodes", [[0]]), ("electrodes", [[0], [0]]), ("electrodes", 5),
+    ("electrode_voltage", 1.0),
     ("atoms", [0, 0]), ("atoms", [-1, 0]), ("atoms", "01"), ("unheard_of", 1),
 ]  # fmt: skip
 

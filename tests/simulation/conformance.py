@@ -166,16 +166,10 @@ class Conformance:
         context = make.context(cluster, total_charge=0, **held, **field)
         make.assert_like_the_twin(context, cluster, electric_field=(0.2, -0.1, 0.3), **held)
 
-    @pytest.mark.parametrize("held", [{}, HELD], ids=["", "groups"])
-    def test_electrodes(self, make, tiny_salt, solver, held):
-        context = make.context(tiny_salt, total_charge=1, **held, **ELECTRODES, **solver)
+    @pytest.mark.parametrize(("held", "solver"), [({}, "dense"), (HELD, "iterative")])
+    def test_electrodes(self, make, tiny_salt, held, solver):
+        context = make.context(tiny_salt, total_charge=1, **held, **ELECTRODES, **SOLVERS[solver])
         make.assert_like_the_twin(context, tiny_salt, 1.0, **held, **ELECTRODES)
-        charges = current_evaluation(context).charges
-        voltage = ELECTRODES | {"electrode_voltage": 0.0}
-        other = make.context(tiny_salt, total_charge=1, **held, **voltage, **solver)
-        moved = charges - current_evaluation(other).charges
-        assert moved[[0, 1]].sum() > 0.1
-        assert moved[[4, 5]].sum() < -0.1
 
     @pytest.mark.parametrize(("charge", "precision"), [(1, "double"), (0, "single")])
     def test_a_slab(self, make, tiny_slab, charge, precision, solver):

@@ -12,10 +12,10 @@ from ...boundaries import SLAB, as_pbc
 from ...electrostatics.external import applied_potential
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
-from ...fragments import Groups, check_voltage, held_groups
+from ...fragments import Groups, check_voltage, held_groups, read_electrodes
 from ...nn.e3 import script
 from ..building import type_indices
-from ..geometry_checks import check_electrodes, check_field
+from ..geometry_checks import check_field
 from ..potential import NequIPLRPotential
 from ..solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .graph import EvaluationGraph
@@ -143,9 +143,8 @@ def script_model(
     field = None
     if electric_field is not None:
         field = check_field(config, periodic, electric_field, (0, 0, 1) if slab else None)
-    sides = check_electrodes(config, count, electrodes)
-    voltage = check_voltage(electrode_voltage, sides)
-    applied = None if sides is None else applied_potential(sides, voltage)
+    sides = read_electrodes(count, electrodes)
+    applied = applied_potential(sides, check_voltage(electrode_voltage, sides))
     held = held_groups(count, charge_groups, group_charges, total_charge, sides)
     graph = EvaluationGraph(
         own, types, periodic, total_charge, pairs, solver, external, field, held, applied
