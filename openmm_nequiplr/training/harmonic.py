@@ -82,6 +82,9 @@ def harmonic_copies(
     """
     from scipy.optimize import nnls
 
+    if any(each.outside_potential is not None for each in structures):
+        expected = "0 for structures among charges outside, which pull at moved atoms otherwise"
+        raise InputError(describe("harmonic.copies", config.copies, expected))
     groups = [g for g in _groups(structures) if len(g) > 1]
     if not groups:
         expected = f"structures with forces within {_SAME} Å (rms) of one another"
