@@ -224,8 +224,8 @@ def labelled_graph(
     if outside is not None and not model.config.has_coulomb_sum(graph.periodic[0]):
         expected = "none for a model whose charges do not interact"
         raise InputError(describe(f"{name}: outside_potential", "a potential", expected))
-    edges = {"edge_index": edge_index, "edge_shift": edge_shift}
-    graph = replace(graph, outside_potential=outside, **edges).to(model.device)
+    graph = replace(graph, edge_index=edge_index, edge_shift=edge_shift)
+    graph = replace(graph, outside_potential=outside).to(model.device)
     labels = Labels.of(structure)
     if not model.config.equilibration:  # it predicts none of these
         labels = labels.without(*OF_CHARGES)

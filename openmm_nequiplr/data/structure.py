@@ -12,6 +12,9 @@ from ..errors import InputError, describe
 from ..fragments import read_groups
 from ..whole import WholeMolecules
 
+#: What structures may be labelled with.
+LABELS = ("energy", "forces", "charges", "dipole", "stress", "born_charges", "polarizability")
+
 
 @dataclass(frozen=True)
 class Structure:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.structure import Structure
+from ..data.structure import LABELS, Structure
 from ..errors import InputError, describe
 from ..neighbors import pairs_within
 
@@ -174,15 +174,9 @@ class _Oscillator:
             assert member.forces is not None
             result.append(
                 replace(
-                    member,
+                    member.without(*LABELS),
                     positions=member.positions + moved,
-                    energy=None,
                     forces=member.forces + change,
-                    charges=None,
-                    dipole=None,
-                    stress=None,
-                    born_charges=None,
-                    polarizability=None,
                     weight=config.weight,
                     synthetic=True,
                 )
