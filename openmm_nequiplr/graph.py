@@ -44,6 +44,8 @@ class AtomicGraph:
         beforehand; ``None`` otherwise.
     electric_field : torch.Tensor, optional, float64, shape (B, 3), V/Å
         Uniform field at each structure; zero along what is periodic.
+    outside_potential : torch.Tensor, optional, float64, shape (N, 4)
+        Potential φ of charges outside at the atoms, eV/e, and its gradient, eV/e/Å.
     charge_groups : torch.Tensor, optional, int64, shape (N,)
         Where the charges of groups of atoms are held: the group of each atom, numbered from 0 to
         F − 1 through all structures.
@@ -67,6 +69,7 @@ class AtomicGraph:
     ewald: tuple[EwaldGeometry | None, ...]
     linearized: tuple[LinearizedCoulomb | None, ...] = ()
     electric_field: torch.Tensor | None = None
+    outside_potential: torch.Tensor | None = None
     charge_groups: torch.Tensor | None = None
     group_charges: torch.Tensor | None = None
     applied_potential: torch.Tensor | None = None
@@ -123,19 +126,28 @@ class AtomicGraph:
         }  # fmt: skip
         ewald = tuple(None if g is None else g.to(device) for g in self.ewald)
         linearized = tuple(None if t is None else t.to(device) for t in self.linearized)
-        for name in ("electric_field", "charge_groups", "group_charges", "applied_potential"):
+        special = "electric_field", "outside_potential", "applied_potential"
+        for name in (*special, "charge_groups", "group_charges"):
             value = getattr(self, name)
             if value is not None:
                 moved[name] = value.to(device)
         return replace(self, ewald=ewald, linearized=linearized, **moved)
 
     def outside(self, positions: torch.Tensor) -> torch.Tensor | None:
-        """Potential of field and voltage source at positions, shape (N,), eV/e; or ``None``."""
+        """Potential of all that is outside at positions, shape (N,), eV/e; ``None`` of nothing.
+
+        That of charges is known to first order about the positions of the graph.
+        """
+        found = self.applied_potential
+        if self.outside_potential is not None:
+            moved, gradient = positions - self.positions, self.outside_potential[:, 1:]
+            known = self.outside_potential[:, 0] + (moved * gradient).sum(dim=-1)
+            found = known if found is None else found + known
         if self.electric_field is None:
-            return self.applied_potential
+            return found
         batch = self.batch if self.num_graphs > 1 else None
-        found = field_potential(positions, self.electric_field, batch)
-        return found if self.applied_potential is None else found + self.applied_potential
+        field = field_potential(positions, self.electric_field, batch)
+        return field if found is None else field + found
 
     def edge_vectors(
         self, positions: torch.Tensor | None = None, cell: torch.Tensor | None = None
@@ -172,12 +184,15 @@ class AtomicGraph:
             return graphs[0]
         atoms, structures = 0, 0
         batch, fields, ends, shifts = [], [], [], []
-        groups, held, applied = [], 0, []
+        groups, held, applied, potentials = [], 0, [], []
         for graph in graphs:
             batch.append(graph.batch + structures)
             ends.append((graph.edge_index + atoms).tensor_split(2, dim=1))
             shifts.append(graph.edge_shift.tensor_split(2))
             none = graph.positions.new_zeros(graph.num_graphs, 3)
+            without = graph.positions.new_zeros(graph.num_atoms, 4)
+            charged = graph.outside_potential
+            potentials.append(without if charged is None else charged)
             fields.append(none if graph.electric_field is None else graph.electric_field)
             groups.append(graph.holders + held)
             source = graph.applied_potential
@@ -186,12 +201,14 @@ class AtomicGraph:
             atoms += graph.num_atoms
             structures += graph.num_graphs
         outside = any(graph.electric_field is not None for graph in graphs)
+        among = any(graph.outside_potential is not None for graph in graphs)
         driven = any(graph.applied_potential is not None for graph in graphs)
         grouped = any(graph.charge_groups is not None for graph in graphs)
         return AtomicGraph(
             charge_groups=torch.cat(groups) if grouped else None,
             group_charges=torch.cat([g.held_charges for g in graphs]) if grouped else None,
             electric_field=torch.cat(fields) if outside else None,
+            outside_potential=torch.cat(potentials) if among else None,
             applied_potential=torch.cat(applied) if driven else None,
             positions=torch.cat([g.positions for g in graphs]),
             types=torch.cat([g.types for g in graphs]),

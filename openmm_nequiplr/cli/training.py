@@ -30,7 +30,8 @@ _TRAIN_CONFIG = (
 
 _KEYS = (
     "energy", "forces", "charges", "dipole", "stress", "total-charge", "electric-field",
-    "charge-groups", "group-charges", "born-charges", "polarizability",
+    "charge-groups", "group-charges", "born-charges", "polarizability", "outside-potential",
+    "outside-field",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -219,11 +220,24 @@ def labelled_graph(
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None
     edge_index, edge_shift = two_way(graph.edge_index.cpu(), graph.edge_shift.cpu())
-    graph = replace(graph, edge_index=edge_index, edge_shift=edge_shift).to(model.device)
+    outside = _outside(structure)
+    if outside is not None and not model.config.has_coulomb_sum(graph.periodic[0]):
+        expected = "none for a model whose charges do not interact"
+        raise InputError(describe(f"{name}: outside_potential", "a potential", expected))
+    graph = replace(graph, edge_index=edge_index, edge_shift=edge_shift)
+    graph = replace(graph, outside_potential=outside).to(model.device)
     labels = Labels.of(structure)
     if not model.config.equilibration:  # it predicts none of these
         labels = labels.without(*OF_CHARGES)
     return LabelledGraph(graph, labels)
+
+
+def _outside(structure: Structure) -> torch.Tensor | None:
+    """Potential of charges outside and its gradient, shape (N, 4)."""
+    potential, field = structure.outside_potential, structure.outside_field
+    if potential is None or field is None:
+        return None
+    return torch.from_numpy(np.column_stack((potential, -field)))
 
 
 #: Largest structure whose Coulomb matrix and derivatives are kept (4 N² numbers, 8 MB; 10 N² with
@@ -264,8 +278,9 @@ class GraphDataset(Dataset):
         known = set(model.config.type_names)
         self._strain = False
         for index, structure in enumerate(structures):
-            special = (structure.electric_field, structure.charge_groups)
-            if not known.issuperset(structure.symbols) or any(s is not None for s in special):
+            special = "electric_field", "outside_potential", "charge_groups"
+            told = any(getattr(structure, each) is not None for each in special)
+            if told or not known.issuperset(structure.symbols):
                 labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
             self._strain |= structure.stress is not None
         self._structures, self._model = structures, model

@@ -22,7 +22,9 @@ from .units import DataUnits
 if TYPE_CHECKING:
     from ase import Atoms
 
-_PER_ATOM = frozenset({"forces", "charges", "born_charges", "charge_groups"})
+_PER_ATOM = frozenset(
+    {"forces", "charges", "born_charges", "charge_groups", "outside_potential", "outside_field"}
+)
 
 
 def read_extxyz(

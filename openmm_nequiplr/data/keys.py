@@ -23,6 +23,8 @@ DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
     "polarizability": ("REF_polarizability", "polarizability"),
     "total_charge": ("total_charge", "charge", "REF_total_charge"),
     "electric_field": ("electric_field", "REF_electric_field"),
+    "outside_potential": ("outside_potential",),
+    "outside_field": ("outside_field",),
     "charge_groups": ("charge_group", "charge_groups"),
     "group_charges": ("group_charges",),
     "weight": ("config_weight",),
@@ -58,6 +60,10 @@ class DataKeys:
         Key of the total charge, one value per structure.
     electric_field : str, optional
         Key of the uniform field outside, V/Å, one vector per structure.
+    outside_potential : str, optional
+        Column of the potential of charges outside, V, one value per atom.
+    outside_field : str, optional
+        Column of the field of charges outside, V/Å, one vector per atom.
     charge_groups : str, optional
         Column of the labels of groups of atoms whose charges are held, one whole number per atom.
     group_charges : str, optional
@@ -75,6 +81,8 @@ class DataKeys:
     polarizability: str | None = None
     total_charge: str | None = None
     electric_field: str | None = None
+    outside_potential: str | None = None
+    outside_field: str | None = None
     charge_groups: str | None = None
     group_charges: str | None = None
     weight: str | None = None

@@ -41,6 +41,8 @@ _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("born_charges", True, (3, 3)),
     ("polarizability", False, (3, 3)),
     ("electric_field", False, (3,)),
+    ("outside_potential", True, ()),
+    ("outside_field", True, (3,)),
     ("energy", False, ()),
     ("total_charge", False, ()),
     ("weight", False, ()),

@@ -12,6 +12,9 @@ from ..errors import InputError, describe
 from ..fragments import read_groups
 from ..whole import WholeMolecules
 
+#: What structures may be labelled with.
+LABELS = ("energy", "forces", "charges", "dipole", "stress", "born_charges", "polarizability")
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -52,6 +55,10 @@ class Structure:
     electric_field : array, shape [3], optional
         Uniform field that the structure is in, V/Å; of isolated structures, and along the normal of
         slabs.
+    outside_potential : array, shape [N], optional
+        Of charges outside at the atoms, V.
+    outside_field : array, shape [N, 3], optional
+        Of these charges, V/Å; known with their potential, or forces would lack it.
     charge_groups : array, shape [N], optional
         Labels of groups of atoms whose charges are held; kept as numbers from 0 to F - 1.
     group_charges : array, shape [F], optional
@@ -84,6 +91,8 @@ class Structure:
     born_charges: np.ndarray | None = None
     polarizability: np.ndarray | None = None
     electric_field: np.ndarray | None = None
+    outside_potential: np.ndarray | None = None
+    outside_field: np.ndarray | None = None
     charge_groups: np.ndarray | None = None
     group_charges: np.ndarray | None = None
     weight: float = 1.0
@@ -118,10 +127,16 @@ class Structure:
             ("born_charges", (n, 3, 3)),
             ("polarizability", (3, 3)),
             ("electric_field", (3,)),
+            ("outside_potential", (n,)),
+            ("outside_field", (n, 3)),
         ):
             value = getattr(self, name)
             if value is not None:
                 checked[name] = _array(name, value, shape)
+        if (self.outside_potential is None) != (self.outside_field is None):
+            lacking = "potential" if self.outside_potential is None else "field"
+            expected = "both outside_potential and outside_field, or none"
+            raise InputError(describe(f"outside_{lacking}", None, expected))
         held = read_groups(n, self.charge_groups, self.group_charges, self.total_charge)
         if held is not None:
             checked.update(charge_groups=held.groups, group_charges=held.charges)

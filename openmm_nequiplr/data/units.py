@@ -32,8 +32,9 @@ class DataUnits:
     """Units of a data file.
 
     Forces are in energy per length, stresses in energy per cubic length, dipoles in e times length,
-    charges in e, fields in energy per length and e, polarisabilities in e² length² per energy. What
-    is not given is the format's own: Å and eV in extended XYZ, Bohr and Hartree in RuNNer files.
+    charges in e, potentials in energy per e, fields in energy per length and e, polarisabilities in
+    e² length² per energy. What is not given is the format's own: Å and eV in extended XYZ, Bohr and
+    Hartree in RuNNer files.
 
     Parameters
     ----------
@@ -98,6 +99,8 @@ class DataUnits:
             "dipole": length,
             "stress": energy / length**3,
             "electric_field": energy / length,
+            "outside_potential": energy,
+            "outside_field": energy / length,
             "polarizability": length**2 / energy,
         }
         if all(factor == 1.0 for factor in factors.values()):

@@ -51,6 +51,13 @@ class CoulombOperator(torch.nn.Module):
         """K q, shape (N,), eV/e, without forming K where that is cheaper."""
         return self.matrix() @ charges
 
+    def low_rank(self) -> torch.Tensor:
+        """Columns c, shape (N, r), of a part Σ c cᵀ of K that a preconditioner is to know.
+
+        It is that on charges that sum to zero; long waves are left out.
+        """
+        return torch.zeros(0, 0, dtype=torch.float64)
+
     def energy(self, charges: torch.Tensor) -> torch.Tensor:
         """½ qᵀKq, a scalar, eV."""
         return self.energy_difference(charges, torch.zeros_like(charges))

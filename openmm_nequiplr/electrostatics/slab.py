@@ -73,6 +73,10 @@ class SlabCoulomb(CoulombOperator):
         """Get ready for many products at one geometry; called without gradients."""
         self.periodic.prepare()
 
+    def low_rank(self) -> torch.Tensor:
+        """The dipole along the normal, shape (N, 1)."""
+        return ((-2.0 * self.factor).sqrt() * self.height).unsqueeze(-1)
+
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
         result = self.periodic.potential(charges)

@@ -3,7 +3,7 @@
 In large periodic cells the Coulomb energy of long waves, which goes as 1/k², makes plain conjugate
 gradients slow. M = D + U Λ Uᵀ, with U the cosines and sines of the lowest k-vectors and
 Λ = 8π k_e/(V k²), takes care of them; its inverse follows from the Woodbury identity
-(Woodbury 1950; Hager 1989, doi:10.1137/1031049).
+(Woodbury 1950; Hager 1989, doi:10.1137/1031049). The dipole of a slab is one column more.
 
 A preconditioner is a module: ``forward`` applies the inverse of M on charges that sum to zero, in
 every group of atoms where the charges of groups are held, M⁻¹ − M⁻¹C(CᵀM⁻¹C)⁻¹CᵀM⁻¹; ``fits`` tells
@@ -88,8 +88,9 @@ class JacobiPreconditioner(_Diagonal):
         positions: torch.Tensor,
         cell: torch.Tensor,
         groups: torch.Tensor | None = None,
+        columns: torch.Tensor | None = None,
     ) -> None:
-        """Take the diagonal of A, positive, shape (N,), eV/e²; groups as for the class."""
+        """Take the diagonal of A, positive, shape (N,), eV/e², no columns; groups as above."""
         self.take(diagonal, groups)
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
@@ -128,7 +129,7 @@ class WoodburyPreconditioner(_Diagonal):
         self.largest_strain = _LARGEST_STRAIN
         self.kvectors = 0 if kvectors is None else kvectors
         self.first = -1
-        # L with M⁻¹ = D⁻¹ − L Lᵀ on charges that sum to zero, shape (N, 2k) or (N, 2k + 1)
+        # L with M⁻¹ = D⁻¹ − L Lᵀ on charges that sum to zero, shape (N, 2k) or a little wider
         nothing = torch.zeros(0, dtype=torch.float32)
         self.register_buffer("lowered", nothing, persistent=False)
         self.register_buffer("cell", torch.eye(3, dtype=torch.float64), persistent=False)
@@ -148,6 +149,7 @@ class WoodburyPreconditioner(_Diagonal):
         positions: torch.Tensor,
         cell: torch.Tensor,
         groups: torch.Tensor | None = None,
+        columns: torch.Tensor | None = None,
     ) -> None:
         """Make it for a structure.
 
@@ -160,6 +162,8 @@ class WoodburyPreconditioner(_Diagonal):
             On the CPU if it can be.
         groups : torch.Tensor, optional, int64, shape (N,)
             Group of each atom, where the charges of groups are held.
+        columns : torch.Tensor, optional, float64, shape (N, r)
+            More of U, with Λ = 1: :meth:`.CoulombOperator.low_rank`.
         """
         with torch.no_grad():
             number = self.kvectors
@@ -171,6 +175,8 @@ class WoodburyPreconditioner(_Diagonal):
             phase = positions @ kvectors.t()
             root = strength.sqrt()
             waves = torch.cat((torch.cos(phase) * root, torch.sin(phase) * root), dim=1)
+            if columns is not None and columns.numel() > 0:
+                waves = torch.cat((waves, columns), dim=1)
             self.take(diagonal, groups)
             waves, inverse = waves.to(torch.float32), self.inverse.to(torch.float32)
             scaled = waves * inverse.unsqueeze(-1)
@@ -178,7 +184,7 @@ class WoodburyPreconditioner(_Diagonal):
                 means = group_sums(scaled, groups, self.weights) / self.weights.unsqueeze(-1)
                 shifts = means.to(torch.float32).index_select(0, groups)
                 scaled = torch.addcmul(scaled, inverse.unsqueeze(-1), shifts, value=-1.0)
-            one = torch.eye(2 * number, dtype=torch.float64, device=positions.device)
+            one = torch.eye(waves.shape[1], dtype=torch.float64, device=positions.device)
             factor = torch.linalg.cholesky((scaled.t() @ waves).to(torch.float64) + one)
             lower = torch.linalg.solve_triangular(factor, one, upper=False)
             self.lowered = scaled @ lower.t().to(torch.float32)

@@ -2,8 +2,8 @@
 
 Born charges are gradients of the components of the dipole Σ q r. In a cell, where these depend on
 the images that are counted, their place is taken by Im Σ q exp(i k·r) at the reciprocal lattice
-vectors k, with the phase of each atom taken off again. Along the normal of
-a slab the dipole has a meaning, and is what counts.
+vectors k, with the phase of each atom taken off again. Along the normal of a slab the dipole has a
+meaning, and is what counts.
 """
 
 from __future__ import annotations

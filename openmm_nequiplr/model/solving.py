@@ -190,7 +190,8 @@ class IterativeEquilibration(IterativeSolver):
             known = self.history.known_cell(cell)
             if not self.preconditioner.fits(hardness.shape[0], known):
                 diagonal = positive_diagonal(self.operator.diagonal(), hardness)
-                self.preconditioner.make(diagonal, positions, known, groups)
+                columns = self.operator.low_rank()
+                self.preconditioner.make(diagonal, positions, known, groups, columns)
             self.history.begin(positions, cell)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:

@@ -198,7 +198,8 @@ class CommitteeReporter(RecordReporter):
     ) -> None:
         """Append a frame; forces are not written, as labels are to come from elsewhere.
 
-        Charges outside, which these labels are to see, are in its comment.
+        Charges outside, which these labels are to see, are in its comment, and what they make at
+        the atoms, as training data have it, in columns.
         """
         settings = self._members[0].settings
         own = positions[: len(settings.symbols)]
@@ -210,6 +211,8 @@ class CommitteeReporter(RecordReporter):
         if settings.outside is not None:
             atoms.info["outside_charges"] = np.array(settings.outside_charges)
             atoms.info["outside_positions"] = positions[len(settings.symbols) :]
+            potential, field = self._members[0].outside_columns(positions, cell)
+            atoms.arrays |= {"outside_potential": potential, "outside_field": field}
         tell_groups(atoms, settings.charge_groups, settings.group_charges)
         tell_electrodes(atoms, settings.electrodes, conditions.voltage)
         atoms.info["step"] = simulation.currentStep

@@ -399,6 +399,22 @@ class Computation:
         changed = torch.full_like(graph.total_charge, charge)
         return replace(graph, total_charge=changed, host=None)
 
+    def outside_columns(
+        self, positions: np.ndarray, cell: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Potential, shape (N,), V, and field, shape (N, 3), V/Å, of the charges outside."""
+        with self._lock, torch.enable_grad():
+            place = self._place(positions, cell, None)
+            surroundings, graph = self._surroundings(place), self._graph(place)
+            assert surroundings is not None
+            points = graph.positions.clone().requires_grad_()
+            box = graph.cell[0] if graph.periodic[0] else surroundings.cell
+            widths = self._ready().model.widths[graph.types]
+            sites = surroundings.positions
+            potential = surroundings.charges(points, widths, sites, box)
+            (gradient,) = torch.autograd.grad(potential.sum(), points)
+        return potential.detach().cpu().numpy(), -gradient.cpu().numpy()
+
     def _surroundings(self, place: Place) -> Surroundings | None:
         """The charges outside, if there are some."""
         settings = self.settings

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.dataset import labelled_graph
-from ..data.structure import Structure
+from ..data.structure import LABELS, Structure
 from ..model import Evaluator, NequIPLRPotential
 from .harmonic import HarmonicConfig, copied_indices
 
@@ -38,8 +38,8 @@ def relabelled(structures: Sequence[Structure], teacher: NequIPLRPotential) -> l
     for index, structure in enumerate(structures):
         graph = labelled_graph(structure, teacher, structure.origin or f"structure {index}").graph
         result = evaluator(graph)
-        labels = {"energy": result.energy, "forces": result.forces}
-        found.append(replace(structure.without("charges", "dipole", "stress"), **labels))
+        bare = structure.without(*LABELS)
+        found.append(replace(bare, energy=result.energy, forces=result.forces))
     return found
 
 
@@ -50,7 +50,7 @@ def displaced(
     rng = np.random.default_rng(seed)
     copies = []
     for index in copied_indices(len(structures), config.copies, rng):
-        old = structures[index].without("energy", "forces", "charges", "dipole", "stress")
+        old = structures[index].without(*LABELS)
         moved = old.positions + rng.normal(0.0, config.displacement, size=old.positions.shape)
         copies.append(replace(old, positions=moved, weight=config.weight, synthetic=True))
     return copies

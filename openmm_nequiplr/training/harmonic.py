@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.structure import Structure
+from ..data.structure import LABELS, Structure
 from ..errors import InputError, describe
 from ..neighbors import pairs_within
 
@@ -82,6 +82,9 @@ def harmonic_copies(
     """
     from scipy.optimize import nnls
 
+    if any(each.outside_potential is not None for each in structures):
+        expected = "0 for structures among charges outside, which pull at moved atoms otherwise"
+        raise InputError(describe("harmonic.copies", config.copies, expected))
     groups = [g for g in _groups(structures) if len(g) > 1]
     if not groups:
         expected = f"structures with forces within {_SAME} Å (rms) of one another"
@@ -171,15 +174,9 @@ class _Oscillator:
             assert member.forces is not None
             result.append(
                 replace(
-                    member,
+                    member.without(*LABELS),
                     positions=member.positions + moved,
-                    energy=None,
                     forces=member.forces + change,
-                    charges=None,
-                    dipole=None,
-                    stress=None,
-                    born_charges=None,
-                    polarizability=None,
                     weight=config.weight,
                     synthetic=True,
                 )

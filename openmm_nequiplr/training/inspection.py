@@ -222,7 +222,9 @@ class DataSummary:
     def _fields(self) -> str:
         known = [s.electric_field for s in self.structures if s.electric_field is not None]
         largest = max((float(np.linalg.norm(each)) for each in known), default=0.0)
-        return f"in {len(known)}, up to {largest:.3g} V/Å" if known else ""
+        among = sum(s.outside_potential is not None for s in self.structures)
+        found = [f"in {len(known)}, up to {largest:.3g} V/Å"] if known else []
+        return "; ".join([*found, *([f"charges outside of {among}"] if among else [])])
 
     def _charges(self) -> str:
         found = [

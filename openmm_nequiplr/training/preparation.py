@@ -15,7 +15,7 @@ from ..data.dataset import OF_CHARGES, GraphDataset
 from ..data.reading import read_structures, unsaid
 from ..data.sequences import chained, chosen, selected
 from ..data.split import Split, random_split
-from ..data.structure import Structure
+from ..data.structure import LABELS, Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
 from .config import EquilibrationConfig, TrainingConfig, file_or_name, resolve
@@ -25,9 +25,6 @@ from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, freeze, new_model
 from .loss import label_of
 from .start import set_start
-
-#: What structures may be labelled with.
-LABELS = ("energy", "forces", "charges", "dipole", "stress", "born_charges", "polarizability")
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,8 @@ def complete_rows(text: str) -> list[dict[str, str]]:
 
 def _judged_by(record: Mapping[str, Any]) -> tuple[Any, Any]:
     """What validation losses depend on, apart from the model."""
-    return record.get("loss"), record.get("data", {}).get("validation")
+    loss = {name: value for name, value in record.get("loss", {}).items() if value}
+    return loss, record.get("data", {}).get("validation")
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:

@@ -103,6 +103,22 @@ def test_stress_of_six_numbers(tmp_path):
     np.testing.assert_array_equal(read_extxyz(path)[0].stress, expected)
 
 
+def test_response_of_a_frame(tmp_path):
+    """Nine columns row by row, and polarisabilities in atomic units."""
+    from ase import units
+
+    columns = {"atoms": ":born_charges:R:9", "columns": "1 2 3 4 5 6 7 8 9"}
+    path = _file(tmp_path, info='polarizability="1 2 3 0.4 0.5 0.6"', **columns)
+    said = []
+    (structure,) = read_structures(path, units=DataUnits("angstrom", "hartree"), say=said.append)
+    np.testing.assert_array_equal(structure.born_charges, [np.arange(1.0, 10.0).reshape(3, 3)] * 2)
+    tensor = np.array([[1, 0.6, 0.5], [0.6, 2, 0.4], [0.5, 0.4, 3]])
+    np.testing.assert_allclose(structure.polarizability, tensor / units.Hartree)
+    assert any("Born charges do not sum to the total charge in 1 of 1" in line for line in said)
+    with pytest.raises(InputError, match=r"born_charges: expected shape \[2, 3, 3\]"):
+        read_extxyz(_file(tmp_path, atoms=":born_charges:R:3", columns="1 2 3"))
+
+
 def test_each_frame_has_its_boundaries(tmp_path):
     found = []
     for pbc in ("T T T", "T T F", "F F F"):

@@ -40,6 +40,10 @@ def data_file(tmp_path, rng):
         if number == 4:
             atoms.arrays["charge_group"] = np.arange(count) % 2
             atoms.info["group_charges"] = [0.25, -0.25]
+            atoms.arrays["born_charges"] = rng.normal(size=(count, 9))
+            atoms.info["polarizability"] = np.eye(3)
+            atoms.arrays["outside_potential"] = rng.normal(size=count)
+            atoms.arrays["outside_field"] = rng.normal(size=(count, 3))
         if number == 5:
             atoms.pbc = [True, True, False]
         frames.append(atoms)

@@ -134,6 +134,9 @@ def test_neutral_charges_repel_by_their_dipole(layer, rng):
     volume = abs(np.linalg.det(cell_of(8.0)))
     expected = 2.0 * math.pi * COULOMB_CONSTANT / volume * (charges @ layer[0][:, 2]) ** 2
     assert 0.5 * charges @ term @ charges == pytest.approx(expected, rel=1e-10)
+    (column,) = operator.low_rank().numpy().T
+    assert 0.5 * (column @ charges) ** 2 == pytest.approx(expected, rel=1e-10)
+    assert operator.periodic.low_rank().numel() == 0
 
 
 def test_gradients_by_positions_and_cell(layer, rng):

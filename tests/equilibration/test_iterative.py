@@ -10,6 +10,7 @@ from openmm_nequiplr.electrostatics import (
     EwaldCoulomb,
     FreeSpaceCoulomb,
     MeshCoulomb,
+    SlabCoulomb,
     ewald_geometry,
     mesh_geometry,
 )
@@ -20,6 +21,7 @@ from openmm_nequiplr.equilibration import (
     WoodburyPreconditioner,
     adjoint_charges,
     lagrangian_weights,
+    positive_diagonal,
 )
 from openmm_nequiplr.equilibration.preconditioning import lowest_kvectors
 from openmm_nequiplr.errors import ConvergenceError, InputError
@@ -183,6 +185,23 @@ def test_long_waves_need_the_woodbury_preconditioner(rng):
     assert woodbury.iterations <= 15
     assert woodbury.iterations < 0.6 * plain.iterations
     torch.testing.assert_close(woodbury.charges, plain.charges, rtol=0, atol=1e-4)
+
+
+def test_the_dipole_of_a_slab_needs_a_column(rng):
+    """Iterations with and without it, in a slab of hardly any vacuum."""
+    crystal = RockSalt(rng, (3, 3, 6))
+    mesh, points = crystal.mesh()
+    place = points.detach(), torch.tensor(crystal.cell)
+    operator, zero = SlabCoulomb(mesh, *place, COULOMB_CONSTANT), torch.zeros(()).double()
+    diagonal = positive_diagonal(operator.diagonal().detach(), crystal.hardness)
+    without, found = woodbury(*place, diagonal), woodbury(*place, diagonal)
+    found.make(diagonal, *place, None, operator.low_rank())
+    before, after = (
+        crystal.solver(operator, tolerance=1e-5, preconditioner=p).solve(crystal.chi, zero)
+        for p in (without, found)
+    )
+    assert after.iterations < before.iterations
+    torch.testing.assert_close(after.charges, before.charges, rtol=0, atol=1e-4)
 
 
 def test_preconditioner_stays_symmetric(rng):

@@ -9,8 +9,11 @@ import pytest
 import torch
 from ase import Atoms
 
+from openmm_nequiplr.data import Structure
+from openmm_nequiplr.data.dataset import labelled_graph
 from openmm_nequiplr.electrostatics import OutsideCharges
 from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.graph import AtomicGraph
 from openmm_nequiplr.model import Evaluator, Surroundings
 
 from .test_field import KINDS
@@ -131,3 +134,30 @@ def test_what_is_refused(make_model, molecule, around):
         evaluated(Evaluator(make_model(equilibration=False)), molecule, *around)
     with pytest.raises(InputError, match="compute_stress"):
         evaluated(Evaluator(make_model()), molecule, *around, CELL, compute_stress=True)
+
+
+@pytest.mark.parametrize("cell", [None, CELL], ids=["free", "cell"])
+@pytest.mark.parametrize("kind", ["full functional", "offsets"])
+def test_training_sees_their_potential(make_model, molecule, around, kind, cell):
+    """What charges make at the atoms, in columns of a structure, against the charges."""
+    (sites, charges), model = around, make_model(**KINDS[kind])
+    points = torch.tensor(molecule.positions, requires_grad=True)
+    types = [model.config.type_names.index(symbol) for symbol in molecule.symbols]
+    outside = OutsideCharges(torch.from_numpy(charges), 0.3, accuracy=1e-6)
+    box = None if cell is None else torch.from_numpy(cell)
+    potential = outside(points, model.widths[types], torch.from_numpy(sites), box)
+    (slope,) = torch.autograd.grad(potential.sum(), points)
+    columns = {"outside_potential": potential.detach().numpy(), "outside_field": -slope.numpy()}
+    given = tuple(molecule.symbols), molecule.positions, cell, cell is not None, 1.0
+    batch = [labelled_graph(Structure(*given, **more), model, "").graph for more in (columns, {})]
+    found = model(AtomicGraph.collate(batch))
+    count = len(molecule)
+    expected = [
+        evaluated(Evaluator(model), molecule, sites, q, cell) for q in (charges, 0.0 * charges)
+    ]
+    for own, each in zip((slice(count), slice(count, None)), expected, strict=True):
+        np.testing.assert_allclose(found.charges[own], each.charges, atol=1e-9)
+        np.testing.assert_allclose(found.forces[own], each.forces, atol=1e-8)
+    np.testing.assert_allclose(found.energy, [each.energy for each in expected], atol=1e-8)
+    with pytest.raises(InputError, match="outside_field: expected both"):
+        Structure(*given, outside_potential=columns["outside_potential"])

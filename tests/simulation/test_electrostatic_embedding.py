@@ -14,6 +14,8 @@ from openmm import app, unit
 pytest.importorskip("openmmml", reason="openmm-ml is not installed")
 
 from openmm_nequiplr import ChargeReporter, CommitteeReporter, load_system, save_system
+from openmm_nequiplr.data import structure_from_atoms
+from openmm_nequiplr.data.dataset import labelled_graph
 from openmm_nequiplr.electrostatics import OutsideCharges
 from openmm_nequiplr.errors import BackendError, InputError
 from openmm_nequiplr.model import Evaluator, Surroundings
@@ -185,6 +187,8 @@ def test_box_changes_reporters_and_files(make_model, mixture, tmp_path):
     points = 10.0 * state.getPositions(asNumpy=True)._value
     np.testing.assert_allclose(frame.info["outside_positions"], points[mixed.mm], atol=1e-6)
     np.testing.assert_allclose(frame.info["outside_charges"], mixed.charges[mixed.mm])
+    trained = model(labelled_graph(structure_from_atoms(frame), model, "").graph)
+    np.testing.assert_allclose(trained.charges, charges, atol=1e-5)
     save_system(system, tmp_path / "system.xml")
     xml = openmm.XmlSerializer.serialize(system)
     for again in (load_system(tmp_path / "system.xml"), openmm.XmlSerializer.deserialize(xml)):

@@ -11,6 +11,7 @@ from openmm_nequiplr.data import Structure
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import save_model
 from openmm_nequiplr.training.evaluate import evaluate_model, format_table
+from openmm_nequiplr.training.loss import QUANTITIES
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def labelled(make_model, molecule, crystal):
     structures = []
     for atoms, offset in ((molecule, 0.010), (crystal, -0.030)):
         graph = model.build_graph(atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc)
-        output = model(graph, compute_stress=True)
+        output = model(graph, compute_stress=True, compute_response=True)
         structures.append(
             Structure(
                 atoms.get_chemical_symbols(),
@@ -32,6 +33,8 @@ def labelled(make_model, molecule, crystal):
                 charges=output.charges.numpy() + offset,
                 dipole=output.dipole[0].numpy() - 0.2,
                 stress=output.stress[0].numpy() + 0.001,
+                born_charges=output.born_charges.numpy() + 0.05,
+                polarizability=np.nan_to_num(output.polarizability[0].numpy()) - 0.02,
             )
         )
     return model, structures
@@ -51,6 +54,10 @@ def test_figures(labelled):
     assert metrics.dipole.count == 3  # the molecule's alone
     assert metrics.stress.mae == pytest.approx(1.0)
     assert metrics.stress.count == 9
+    assert metrics.born_charges.rmse == pytest.approx(50.0)
+    assert metrics.born_charges.count == 9 * 13
+    assert metrics.polarizability.mae == pytest.approx(20.0)
+    assert metrics.polarizability.count == 9  # the molecule's alone
 
 
 def test_spread_of_the_data_is_that_of_the_values_compared(labelled):
@@ -75,13 +82,13 @@ def test_table_and_files(labelled, tmp_path, capsys):
     metrics = evaluate_model(*labelled, output=tmp_path / "out")
     assert format_table(metrics) in capsys.readouterr().out
     assert "173.205" in format_table(metrics)
-    for name in ("energy_per_atom", "forces", "charges", "dipole", "stress"):
+    for name in QUANTITIES:
         assert (tmp_path / "out" / f"parity_{name}.png").stat().st_size > 5000
     saved = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert saved["forces"]["rmse"] == pytest.approx(metrics.forces.rmse)
     table = (tmp_path / "out" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     assert table[0] == "quantity,rmse,mae,data_std,unit,count"
-    assert len(table) == 6
+    assert len(table) == 8
 
 
 def test_from_files_with_key_names(labelled, tmp_path):

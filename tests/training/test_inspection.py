@@ -23,17 +23,18 @@ def _slab(height: float) -> Structure:
 
 def test_labels_that_can_be_used():
     """Dipoles of periodic structures and stresses of others are not counted."""
-    tensors = {"dipole": np.zeros(3), "stress": np.eye(3)}
+    tensors = {"dipole": np.zeros(3), "stress": np.eye(3), "polarizability": np.eye(3)}
     molecule = _water(energy=-1.0, **tensors)
     crystal = _water(cell=5.0 * np.eye(3), pbc=True, forces=np.ones((3, 3)), **tensors)
     summary = DataSummary((molecule, molecule, crystal))
-    assert summary.labels == {"energy": 2, "forces": 1, "dipole": 2, "stress": 1}
+    expected = {"energy": 2, "forces": 1, "dipole": 2, "stress": 1, "polarizability": 2}
+    assert summary.labels == expected
     assert summary.num_periodic == 1
     assert summary.copies == 1
     assert summary.rms_force == pytest.approx(1.0)
     text = "\n".join(summary.lines())
     assert "1 of 3 periodic, edges 5.00 Å" in text
-    assert "energy in 2, forces in 1, dipole in 2, stress in 1; no charges" in text
+    assert "dipole in 2, stress in 1, polarizability in 2; no charges, born_charges" in text
     assert "repeated:     1 structure" in text
 
 

@@ -1,11 +1,17 @@
-"""The average of the weights in a training module."""
+"""The average of the weights in a training module, and a training on the response of charges."""
 
 from __future__ import annotations
 
+import csv
+
+import pytest
 import torch
+from ase.io import read, write
 from torch import nn
 
+from openmm_nequiplr.training.evaluate import evaluate_model
 from openmm_nequiplr.training.module import averaged
+from openmm_nequiplr.training.run import train
 
 
 def test_average_follows_its_definition():
@@ -27,3 +33,39 @@ def test_average_follows_its_definition():
     for each in (average, other):
         each.update_parameters(model)
     assert torch.equal(weight, other.module.weight)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_response_is_learned(make_model, config_file, data_file, tmp_path):
+    """Labels of a model: the error falls well below that of a constant."""
+    teacher, frames = make_model(), read(data_file, ":5")
+    for atoms in frames:
+        charge = atoms.info["total_charge"]
+        found = teacher(
+            teacher.build_graph(atoms.numbers, atoms.positions, total_charge=charge),
+            compute_response=True,
+        )
+        atoms.arrays["born_charges"] = found.born_charges.numpy().reshape(-1, 9)
+        atoms.info["polarizability"] = found.polarizability[0].numpy()
+    write(tmp_path / "response.extxyz", frames)
+    overrides = {
+        "data.train": str(tmp_path / "response.extxyz"),
+        "loss": {
+            "energy_per_atom": 0.0,
+            "forces": 0.0,
+            "born_charges": 1.0,
+            "polarizability": 5.0,
+            "charges": 0.0,
+        },
+        "max_epochs": 60,
+    }
+    train(config_file, overrides=overrides, progress=False)
+    with open(tmp_path / "out" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    errors = evaluate_model(
+        tmp_path / "out" / "model.safetensors", tmp_path / "response.extxyz", verbose=False
+    )
+    for name in ("born_charges", "polarizability"):
+        first, last = (float(rows[k][f"train_{name}_rmse"]) for k in (0, -1))
+        assert last < 0.7 * first
+        assert getattr(errors, name).rmse < 0.7 * getattr(errors, name).data_std
