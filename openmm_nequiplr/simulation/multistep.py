@@ -1,7 +1,7 @@
 """Multiple time steps: a cheap potential at every inner step, the rest of the model at outer ones.
 
-OpenMM has the integrators, ``MTSLangevinIntegrator`` and ``MTSIntegrator``: the reversible reference
-system propagator (RESPA) of Tuckerman, Berne and Martyna (J. Chem. Phys. 97, 1990 (1992)).
+OpenMM has the integrators: ``MTSLangevinIntegrator``, and ``MTSIntegrator`` for the reversible
+reference system propagator (Tuckerman, Berne and Martyna, J. Chem. Phys. 97, 1990 (1992)).
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def relabelled(structures: Sequence[Structure], teacher: NequIPLRPotential) -> l
     for index, structure in enumerate(structures):
         graph = labelled_graph(structure, teacher, structure.origin or f"structure {index}").graph
         result = evaluator(graph)
-        labels = {"energy": result.energy, "forces": result.forces}
-        found.append(replace(structure.without("charges", "dipole", "stress"), **labels))
+        bare = structure.without("charges", "dipole", "stress")
+        found.append(replace(bare, energy=result.energy, forces=result.forces))
     return found
 
 
