@@ -1,11 +1,13 @@
 """What multiple time steps gain at equal conservation of energy, in NVE.
 
-    python benchmarks/respa.py MODEL INNER start.extxyz --plain 0.5 1 1.5 --outer 2/4 4/8
+    python benchmarks/respa.py MODEL start.extxyz --inner INNER --plain 0.5 1 1.5 --outer 2/4 4/8
+    python benchmarks/respa.py MODEL start.extxyz --match frames.extxyz
 
 Every run starts from the same positions and velocities, after a while at 300 K. ``4/8`` is an outer
-step of 4 fs with 8 inner ones. The fluctuation is that of the energy per atom about its drift. A
-run's gain is the time that the cheapest plain run takes which keeps the energy as well, over its
-own: processor time of this process per simulated time.
+step of 4 fs with 8 inner ones. With ``--match`` the inner potential is one of OpenMM's forces, see
+``matched.py``. The fluctuation is that of the energy per atom about its drift. A run's gain is the
+time that the cheapest plain run takes whose energy fluctuates as little, over its own: processor
+time of this process per simulated time.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import argparse
 import time
 from dataclasses import dataclass
 
+import ase.io
 import numpy as np
 import openmm
 import torch
+from matched import matched_forces
 from openmm import unit
 
 from openmm_nequiplr import create_system, read_structure
 from openmm_nequiplr.simulation import SimulationStructure
+from openmm_nequiplr.simulation.multistep import Inner
 
 _MEV = 10.364269  # of kJ/mol
 _CHUNK = 12.0  # fs between energies, and of no period of the integrators
@@ -40,7 +45,7 @@ def context_of(
     model: str,
     integrator: openmm.Integrator,
     masses: np.ndarray | None,
-    inner: str | None = None,
+    inner: Inner | None = None,
 ) -> openmm.Context:
     """A Context at the start."""
     system = create_system(
@@ -74,7 +79,7 @@ def energies(context: openmm.Context, step: float, length: float) -> Found:
 
 def measure(
     model: str,
-    inner: str,
+    inner: Inner,
     start: SimulationStructure,
     plain: list[float],
     outer: list[tuple[float, int]],
@@ -90,7 +95,7 @@ def measure(
     state = context.getState(positions=True, velocities=True)
     positions, velocities = state.getPositions(), state.getVelocities()
 
-    def run(integrator: openmm.Integrator, step: float, cheap: str | None) -> Found:
+    def run(integrator: openmm.Integrator, step: float, cheap: Inner | None) -> Found:
         made = context_of(start, model, integrator, masses, cheap)
         made.setPositions(positions)
         made.setVelocities(velocities)
@@ -125,8 +130,10 @@ def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("inner", help="of nequiplr init --distill MODEL")
     parser.add_argument("start")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--inner", help="model of nequiplr init --distill MODEL")
+    kind.add_argument("--match", help="extended XYZ with REF_forces, of which every 20th counts")
     parser.add_argument("--plain", type=float, nargs="+", default=[0.5, 1.0, 1.5], help="fs")
     parser.add_argument("--outer", type=_pair, nargs="+", default=[(2, 4), (4, 8)], help="fs/steps")
     parser.add_argument("--length", type=float, default=1.0, help="ps")
@@ -140,7 +147,10 @@ def main() -> None:
     if given.hydrogen is not None:
         elements = [atom.element for atom in start.topology.atoms()]
         masses = np.array([given.hydrogen if e.symbol == "H" else e.mass._value for e in elements])
-    arguments = (given.model, given.inner, start, given.plain, given.outer, given.length)
+    inner: Inner = given.inner
+    if given.match:
+        inner = matched_forces(ase.io.read(given.match, "::20"), ase.io.read(given.start))
+    arguments = (given.model, inner, start, given.plain, given.outer, given.length)
     measure(*arguments, masses=masses)
 
 

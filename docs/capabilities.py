@@ -159,8 +159,8 @@ FEATURES: dict[str, Feature] = {
         "Multiple time steps with an inner potential (`inner`)",
         {"export": "it holds one force"},
         absent="ase evaluator",
-        note="`add_inner_potential` for Systems of openmm-ml and for some of the atoms; the inner "
-        "potential is a PythonForce; [Multiple time steps](../guides/multistep.md)",
+        note="`add_inner_potential` for Systems of openmm-ml and for some of the atoms; it is a "
+        "PythonForce, or forces of OpenMM; [Multiple time steps](../guides/multistep.md)",
     ),
     "charges": Feature(
         "Charges of the current positions",
