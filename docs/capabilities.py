@@ -155,6 +155,13 @@ FEATURES: dict[str, Feature] = {
         note="with a PythonForce by `create_force(outside_charges=…)`; "
         "[Electrostatic embedding](../guides/embedding.md)",
     ),
+    "inner": Feature(
+        "Multiple time steps with an inner potential (`inner`)",
+        {"export": "it holds one force"},
+        absent="ase evaluator",
+        note="`add_inner_potential` for Systems of openmm-ml and for some of the atoms; it is a "
+        "PythonForce, or forces of OpenMM; [Multiple time steps](../guides/multistep.md)",
+    ),
     "charges": Feature(
         "Charges of the current positions",
         {},

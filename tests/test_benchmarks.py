@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import re
@@ -46,6 +47,48 @@ def test_step_time_against_another_environment(tmp_path, monkeypatch, capsys, mo
         assert value == pytest.approx(result["ours"][kind] / result["against"][kind])
     assert f"ours / against = {ratios['median']:.3f}" in capsys.readouterr().out
     assert (tmp_path / "times.png").stat().st_size > 0
+
+
+def test_multiple_time_steps_with_matched_forces(make_model, monkeypatch, capsys):
+    """Springs between the atoms of water are found again, and are an inner potential."""
+    import openmm
+    from ase.build import molecule
+
+    from openmm_nequiplr.simulation import from_atoms
+
+    def distances(atoms):
+        return {(i, j): atoms.get_distance(i, j, vector=True) for i, j in ((0, 1), (0, 2), (1, 2))}
+
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(12):
+        atoms = molecule("H2O", cell=[10.0] * 3, pbc=True)
+        atoms.positions += rng.normal(0.0, 0.03, size=(3, 3))
+        forces = np.zeros((3, 3))
+        for (i, j), vector in distances(atoms).items():
+            length = np.linalg.norm(vector)
+            pull = 40.0 * (length - (0.97 if i == 0 else 1.53)) * vector / length
+            forces[i] += pull
+            forces[j] -= pull
+        atoms.arrays["REF_forces"] = forces
+        frames.append(atoms)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    inner, start = importlib.import_module("matched").matched_forces(frames, frames[0]), frames[0]
+    system, structure = openmm.System(), from_atoms(start)
+    system.setDefaultPeriodicBoxVectors(*structure.box)
+    for _ in start:
+        system.addParticle(1.0)
+    for force in inner:
+        system.addForce(copy.deepcopy(force))
+    platform = openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    context.setPositions(structure.positions)
+    found = context.getState(forces=True).getForces(asNumpy=True)._value / 964.85332
+    np.testing.assert_allclose(found, start.arrays["REF_forces"], atol=0.02)
+    model = make_model(type_names=("O", "H"), r_max=2.5, num_layers=0)
+    arguments = (model, inner, structure, [0.5], [(1.0, 2)], 0.06)
+    gains = importlib.import_module("respa").measure(*arguments, settle=0.001)
+    assert list(gains) == [(1.0, 2)]
+    assert capsys.readouterr().out.count("meV/atom/ps") == 2
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """Multiple time steps: a cheap potential at every inner step, the rest of the model at outer ones.
 
-OpenMM has the integrators, ``MTSLangevinIntegrator`` and ``MTSIntegrator``: the reversible reference
-system propagator (RESPA) of Tuckerman, Berne and Martyna (J. Chem. Phys. 97, 1990 (1992)).
+OpenMM has the integrators: ``MTSLangevinIntegrator``, and ``MTSIntegrator`` for the reversible
+reference system propagator (Tuckerman, Berne and Martyna, J. Chem. Phys. 97, 1990 (1992)).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from .settings import ForceOptions, as_model, computation_settings
 if TYPE_CHECKING:
     import mdtraj
 
+Inner = NequIPLRPotential | str | Path | openmm.Force | Sequence[openmm.Force]
 #: Names of the cheap force, and of the one that takes it off the slow forces.
 INNER_NAME, MINUS_INNER_NAME = "NequIPLRInner", "NequIPLRMinusInner"
 #: Force groups of the slow and of the fast forces.
@@ -32,7 +34,7 @@ GROUPS = (0, 1)
 def add_inner_potential(
     system: openmm.System,
     topology: app.Topology | mdtraj.Topology | mdtraj.Trajectory,
-    inner: NequIPLRPotential | str | Path,
+    inner: Inner,
     *,
     atoms: Sequence[int] | None = None,
     groups: tuple[int, int] = GROUPS,
@@ -50,16 +52,17 @@ def add_inner_potential(
     system : openmm.System
         With the force of a model in the slow group, such as :func:`.create_system` makes.
     topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory
-    inner : NequIPLRPotential, path or str
-        A model without charges that is like that of the System, only cheaper.
+    inner : NequIPLRPotential, path or str, openmm.Force, or sequence of openmm.Force
+        A model without charges that is like that of the System, only cheaper; or forces of OpenMM,
+        such as bonds and angles, which are copied. These cost next to nothing.
     atoms : sequence of int, optional
-        Indices of the atoms that it acts on; by default all.
+        Indices of the atoms that a model acts on; by default all.
     groups : pair of int
         Force groups of slow and fast forces.
     embed_model : bool
         As for :func:`.create_system`.
     **options
-        ``device``, ``precision`` and ``slab`` of :class:`.settings.ForceOptions`.
+        ``device``, ``precision`` and ``slab`` of :class:`.settings.ForceOptions`, for a model.
 
     Raises
     ------
@@ -71,26 +74,36 @@ def add_inner_potential(
     slow, fast = groups
     if slow == fast:
         raise InputError(describe("groups", groups, "two different force groups"))
+    if isinstance(inner, openmm.Force):
+        inner = [inner]
+    if isinstance(inner, str | Path | NequIPLRPotential):
+        made = _network_forces(topology, inner, options, atoms=atoms, embed_model=embed_model)
+    else:
+        made = [(copy.deepcopy(force), copy.deepcopy(force)) for force in inner]
+    names = [f"inner{number}" for number in range(len(made))]
+    minus = openmm.CustomCVForce(f"-({'+'.join(names)})")
+    for name, (force, same) in zip(names, made, strict=True):
+        force.setForceGroup(fast)
+        system.addForce(force)
+        minus.addCollectiveVariable(name, same)
+    minus.setName(MINUS_INNER_NAME)
+    minus.setForceGroup(slow)
+    system.addForce(minus)
+
+
+def _network_forces(
+    topology: Any, inner: NequIPLRPotential | str | Path, options: dict[str, Any], **others: Any
+) -> list[tuple[openmm.Force, openmm.Force]]:
+    """The force of an inner model, twice."""
     model = as_model(inner)
     if model.config.equilibration:
         expected = "a model without charges (equilibration: false)"
         raise InputError(describe("inner", "one with charges", expected))
     charge = (trained_charges(model.metadata) or (0.0,))[0]  # without effect, and without a warning
-    settings = computation_settings(
-        topology,
-        inner,
-        ForceOptions(**options),
-        atoms=atoms,
-        total_charge=charge,
-        embed_model=embed_model,
+    given = ForceOptions(**options)
+    computation = Computation(
+        computation_settings(topology, inner, given, total_charge=charge, **others)
     )
-    computation = Computation(settings)
     force, same = python_force(computation), python_force(computation)
     force.setName(INNER_NAME)
-    force.setForceGroup(fast)
-    system.addForce(force)
-    minus = openmm.CustomCVForce("-inner")
-    minus.addCollectiveVariable("inner", same)
-    minus.setName(MINUS_INNER_NAME)
-    minus.setForceGroup(slow)
-    system.addForce(minus)
+    return [(force, same)]

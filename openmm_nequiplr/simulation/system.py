@@ -18,7 +18,7 @@ from ..units import ANGSTROM_PER_NM
 from .backends import make_force, resolve_backend
 from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
-from .multistep import add_inner_potential
+from .multistep import Inner, add_inner_potential
 from .settings import ForceOptions, computation_settings, topology_box
 from .topology import element_masses
 
@@ -51,7 +51,7 @@ def create_system(
     remove_cm_motion: bool = True,
     embed_model: bool = True,
     parameters: Sequence[str] = (),
-    inner: NequIPLRPotential | str | Path | None = None,
+    inner: Inner | None = None,
     **options: Any,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
@@ -94,8 +94,8 @@ def create_system(
         ``"total_charge"`` (e), ``"coulomb_scale"`` (factor of the electrostatic energy, at charges
         that stay what they are) and ``"model_scale"`` (factor of the energy of the model). The last
         two are 1 at the start. They need backend ``"python"``.
-    inner : NequIPLRPotential, path or str, optional
-        A cheap model without charges for multiple time steps, see
+    inner : NequIPLRPotential, path or str, openmm.Force, or sequence of openmm.Force, optional
+        A cheap model without charges, or forces of OpenMM, for multiple time steps, see
         :func:`~openmm_nequiplr.simulation.add_inner_potential`: it is in force group 1, all else in
         group 0, and the sum of both is the model, as without it.
     **options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -79,9 +79,10 @@ def read_parts(
     teacher = teacher_of(config, config_path)
     if teacher is not None:
         say(f"labels: energies and forces of {config.distill_from}")
-        names = ("train", "validation", "test")
-        labelled = {name: relabelled(getattr(parts, name), teacher) for name in names}
-        parts = replace(parts, **labelled)
+        train, validation, test = (
+            relabelled(each, teacher) for each in (parts.train, parts.validation, parts.test)
+        )
+        parts = Parts(train, validation, test, parts.split)
     for line in _remarks(config, parts):
         say(line)
     return parts

@@ -324,6 +324,21 @@ class Trial:
             found = current_evaluation(context_of(system, start.positions)).charges
         assert np.abs(found - alone).max() > 1e-3
 
+    def inner(self) -> None:
+        model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
+        cheap = self.fixture("make_model")(equilibration=False, num_layers=0, l_max=0)
+        if self.door == "export":
+            energy("export", model, atoms, folder=self.folder, inner=cheap)
+        system, start = system_of(self.door, model, atoms, 0.0), from_atoms(atoms)
+        simulation.add_inner_potential(system, start.topology, cheap)
+        context = context_of(system, start.positions)
+        groups = ({0}, {1}, {0, 1})
+        states = [context.getState(energy=True, groups=each) for each in groups]
+        slow, fast, whole = (each.getPotentialEnergy()._value for each in states)
+        expected = evaluate_eagerly(model, atoms.numbers, atoms.positions, None).energy
+        assert abs(whole / EV_TO_KJ_PER_MOL - expected) < 1e-6
+        assert abs(slow + fast - whole) < 1e-9 < abs(fast)
+
     def charges(self) -> None:
         model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
         expected = evaluate_eagerly(model, atoms.numbers, atoms.positions, None).charges

@@ -58,6 +58,22 @@ def test_groups_are_the_model_together(tiny_model, inner, request, tmp_path, nam
         np.testing.assert_allclose(fast[1], cheap[1], atol=1e-10)
 
 
+def test_forces_of_openmm_are_inner_ones(tiny_model, cluster):
+    start = from_atoms(cluster)
+    bonds, angles = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce()
+    bonds.addBond(0, 1, 0.2, 5000.0)
+    angles.addAngle(0, 1, 2, 1.0, 50.0)
+    system = create_system(start.topology, tiny_model, total_charge=0, inner=[bonds, angles])
+    context = context_of(system, start)
+    expected, _ = both(
+        context_of(create_system(start.topology, tiny_model, total_charge=0), start), BOTH
+    )
+    whole, slow, fast = (both(context, groups)[0] for groups in (BOTH, SLOW, FAST))
+    assert fast > 1.0
+    assert whole == pytest.approx(expected, abs=1e-10)
+    assert slow == pytest.approx(expected - fast, abs=1e-10)
+
+
 def forces_of(model, atoms):
     """Function of positions (nm) to forces, kJ/mol/nm, by the evaluator."""
     evaluator = Evaluator(copy.deepcopy(model))
