@@ -56,7 +56,9 @@ class DataConfig:
     Parameters
     ----------
     train : path, dict, or list of them
-        Training files: paths relative to the configuration file, or entries of `DataFile`.
+        Training files: paths relative to the configuration file. A mapping has the ``path`` of a
+        file with ``keys`` of its own, in place of those in ``keys`` here, or with a ``weight``: a
+        factor of the weight of its structures in the loss.
     validation : path, dict, or list of them, optional
         Validation files. Without them the validation set is drawn at random from ``train``.
     test : path, dict, or list of them, optional

@@ -111,7 +111,7 @@ def fit_energy_scales(
 
 
 #: The mean number of neighbours, and shortest distances, are taken from so many structures at most.
-_SAMPLED, _MEASURED = 200, 1000
+_SAMPLED, _MEASURED = 100, 400
 
 
 def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
@@ -130,7 +130,7 @@ def shortest_distances(
     Parameters
     ----------
     structures : sequence of Structure
-        Of more than 1000 that many, evenly chosen.
+        Of more than 400 that many, evenly chosen.
     type_names : sequence of str
         Elements (T); others are passed over.
     cutoff : float, Å
