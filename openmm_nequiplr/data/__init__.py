@@ -1,6 +1,6 @@
 """Reading reference data and preparing it for training."""
 
-from .dataset import EpochSampler, GraphDataset, LabelledGraph, Labels
+from .dataset import GraphDataset, LabelledGraph, Labels
 from .extxyz import read_extxyz, structure_from_atoms
 from .keys import DataKeys
 from .reading import read_structures
@@ -12,7 +12,6 @@ from .units import DataUnits
 __all__ = [
     "DataKeys",
     "DataUnits",
-    "EpochSampler",
     "GraphDataset",
     "LabelledGraph",
     "Labels",

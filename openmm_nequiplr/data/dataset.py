@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -263,6 +263,12 @@ class GraphDataset(Dataset):
     memory : float, bytes
         Of graphs that are kept.
 
+    Attributes
+    ----------
+    structures : sequence of Structure
+    sizes : list of int
+        Atoms of each structure.
+
     Raises
     ------
     InputError
@@ -277,19 +283,21 @@ class GraphDataset(Dataset):
             raise InputError(describe("structures", "none", "at least one structure"))
         known = set(model.config.type_names)
         self._strain = False
+        self.sizes: list[int] = []
         for index, structure in enumerate(structures):
             special = "electric_field", "outside_potential", "charge_groups"
             told = any(getattr(structure, each) is not None for each in special)
             if told or not known.issuperset(structure.symbols):
                 labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
             self._strain |= structure.stress is not None
-        self._structures, self._model = structures, model
+            self.sizes.append(structure.num_atoms)
+        self.structures, self._model = structures, model
         #: Bytes that may still be kept.
         self.memory = memory
         self._kept: dict[int, LabelledGraph] = {}
 
     def __len__(self) -> int:
-        return len(self._structures)
+        return len(self.structures)
 
     def __iter__(self) -> Iterator[LabelledGraph]:
         return (self[index] for index in range(len(self)))
@@ -307,7 +315,7 @@ class GraphDataset(Dataset):
         return item
 
     def _made(self, index: int) -> LabelledGraph:
-        structure = self._structures[index]
+        structure = self.structures[index]
         large = structure.num_atoms > LINEARIZED_ATOMS
         item = labelled_graph(structure, self._model, _name(structure, index), large)
         if large:
@@ -366,38 +374,3 @@ def stored_bytes(value: object) -> int:
     if is_dataclass(value):
         return sum(stored_bytes(getattr(value, field.name)) for field in fields(value))
     return sum(map(stored_bytes, value)) if isinstance(value, list | tuple) else 0
-
-
-class EpochSampler(Sampler[int]):
-    """Shuffled indices that depend on nothing but seed and epoch, shared out over processes.
-
-    Because no generator state is carried along, a resumed run sees the same batches as one that
-    was never interrupted.
-
-    Parameters
-    ----------
-    length : int
-        Number of items.
-    seed : int
-    rank, world_size : int
-        This process and the number of processes. All get the same number of indices; those that
-        are missing are −1, which stands for an item without labels.
-    """
-
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.length // self.world_size)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator).tolist()
-        total = len(self) * self.world_size
-        padded = order + [-1] * (total - self.length)
-        return iter(padded[self.rank :: self.world_size])

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import torch
 
-from ..ops.pair_formulas import pair_coefficients, pair_width
+from ..ops.image_sums import SIX, image_sums
 from .ewald import EwaldCoulomb, EwaldGeometry, EwaldSplitting
-from .linearized import SIX, LinearizedCoulomb, six
+from .linearized import LinearizedCoulomb, six
 from .reciprocal import half_index
-
-#: Distances that are computed at a time.
-_BLOCK = 400_000
 
 
 def linearized_ewald(
@@ -51,7 +48,8 @@ def linearized_ewald(
             EwaldGeometry(splitting.eta, none, positions[:0], kvectors),
             coulomb_constant,
         )
-        pairs = coulomb_constant * _pair_sums(positions, cell, widths, splitting, strain)
+        sums = image_sums(positions, cell, widths, splitting.eta, splitting.cutoff, strain)
+        pairs = coulomb_constant * sums
         waves = _wave_sums(smooth, strain)
         slopes = pairs[4:] + waves[3:] if strain else None
         return LinearizedCoulomb(
@@ -61,47 +59,6 @@ def linearized_ewald(
             cell=cell.clone(),
             strain=slopes,
         )
-
-
-def _pair_sums(
-    positions: torch.Tensor,
-    cell: torch.Tensor,
-    widths: torch.Tensor,
-    splitting: EwaldSplitting,
-    strain: bool,
-) -> torch.Tensor:
-    """Σ over images of c(r)/k_e, of its gradient and slopes by the strain, (1 + 3 [+ 6], N, N)."""
-    count = len(positions)
-    first, second = torch.triu_indices(count, count, device=positions.device)
-    inverse = torch.linalg.inv(cell)
-    # each pair at its nearest image along every cell vector, then all images within the cutoff
-    apart = (positions[second] - positions[first]) @ inverse
-    apart = (apart - apart.round()) @ cell
-    most = torch.floor(splitting.cutoff * torch.linalg.vector_norm(inverse, dim=0) + 0.5).tolist()
-    steps = [torch.arange(-n, n + 1.0, dtype=cell.dtype, device=cell.device) for n in most]
-    images = torch.cartesian_prod(*steps) @ cell
-    lengths = images.square().sum(-1)
-    width = pair_width(widths[first], widths[second])
-    sums = positions.new_zeros(len(first), 10 if strain else 4)
-    for block in torch.arange(len(first), device=positions.device).split(
-        max(_BLOCK // len(images), 1)
-    ):
-        start = apart[block]
-        square = start.square().sum(-1, keepdim=True) + 2.0 * start @ images.t() + lengths
-        near, image = torch.nonzero((square < splitting.cutoff**2) & (square > 0.0), as_tuple=True)
-        vector, own = start[near] + images[image], block[near]
-        value, slope = pair_coefficients(vector, width[own], splitting.eta, splitting.cutoff)
-        along = slope.unsqueeze(-1) * vector
-        parts = [value.unsqueeze(-1), -along]
-        if strain:
-            parts.append(along[:, SIX[0]] * vector[:, SIX[1]])
-        sums.index_add_(0, own, torch.cat(parts, dim=1))
-    result = sums.new_zeros(sums.shape[1], count, count)
-    sums[:, 1:4] *= (first != second).unsqueeze(-1)
-    result[:, first, second] = sums.t()
-    sums[:, 1:4] *= -1.0
-    result[:, second, first] = sums.t()
-    return result
 
 
 def _wave_sums(smooth: EwaldCoulomb, strain: bool) -> torch.Tensor:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-#: The six components of a symmetric tensor: xx, yy, zz, yz, xz, xy.
-SIX = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
+from ..ops.image_sums import SIX
 
 
 def six(tensor: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,41 @@ from .sections import (
 
 
 @dataclass(frozen=True)
+class DataFile:
+    """A data file with keys or a weight of its own, in place of its path alone.
+
+    Parameters
+    ----------
+    path : str
+    keys : dict
+        Names of the labels in this file, see `DataKeys`; those of ``data.keys`` where it names
+        none.
+    weight : float
+        Factor of the weight of its structures in the loss. How often they are met, and errors, do
+        not depend on it.
+    """
+
+    path: str
+    keys: DataKeys = field(default_factory=DataKeys)
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least("data.weight", self.weight, 0.0)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where the structures come from.
 
     Parameters
     ----------
-    train : str or list of str
-        Training files. Paths are relative to the configuration file.
-    validation : str or list of str, optional
+    train : path, dict, or list of them
+        Training files: paths relative to the configuration file. A mapping has the ``path`` of a
+        file with ``keys`` of its own, in place of those in ``keys`` here, or with a ``weight``: a
+        factor of the weight of its structures in the loss.
+    validation : path, dict, or list of them, optional
         Validation files. Without them the validation set is drawn at random from ``train``.
-    test : str or list of str, optional
+    test : path, dict, or list of them, optional
         Files on which the finished model is evaluated.
     num_train : int or float, optional
         Size of the training set drawn from ``train``: a number of structures, or a fraction below
@@ -62,9 +87,9 @@ class DataConfig:
         validation; those beyond are made anew every time.
     """
 
-    train: tuple[str, ...]
-    validation: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
+    train: tuple[str | DataFile, ...]
+    validation: tuple[str | DataFile, ...] = ()
+    test: tuple[str | DataFile, ...] = ()
     num_train: int | float | None = None
     num_validation: int | float = 0.1
     num_test: int | float = 0
@@ -78,6 +103,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         at_least("data.memory", self.memory, 0.0)
+
+    def files(self, part: str) -> list[DataFile]:
+        """The files of ``train``, ``validation`` or ``test``, each with all of its keys."""
+        files = [f if isinstance(f, DataFile) else DataFile(f) for f in getattr(self, part)]
+        return [replace(f, keys=replace(self.keys, **f.keys.named())) for f in files]
 
 
 @dataclass(frozen=True)
@@ -116,6 +146,9 @@ class TrainingConfig:
         `OptimizerConfig`, `ScheduleConfig`.
     batch_size : int
         Structures per optimiser step and process.
+    batch_atoms : int, optional
+        Atoms per optimiser step and process, as nearly as structures allow, in place of
+        `batch_size`: for structures of different sizes.
     validation_batch_size : int
         Structures per batch in validation. It changes no result.
     validation_interval : int
@@ -124,6 +157,9 @@ class TrainingConfig:
         Epochs after which training ends.
     max_time : float, optional, min
         Time after which training ends, at the end of the running epoch.
+    early_stopping : int, optional
+        Validations in a row without a lower validation loss after which training ends. Learning
+        rates that fall on a schedule to the end of the training are not waited for.
     ema_decay : float
         Decay of the exponential moving average of the weights, 0 for none. Validation and the
         exported models use the average.
@@ -137,7 +173,8 @@ class TrainingConfig:
     seed : int
         Seed of the initial weights and of the order of the data.
     num_threads : int, optional
-        Threads of torch on the CPU.
+        Threads of torch on the CPU; without it one for every 200 atoms of a batch, and no more
+        than torch takes by itself.
     trainer : dict
         Options passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
     """
@@ -154,10 +191,12 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     batch_size: int = 4
+    batch_atoms: int | None = None
     validation_batch_size: int = 8
     validation_interval: int = 1
     max_epochs: int = 1000
     max_time: float | None = None
+    early_stopping: int | None = None
     ema_decay: float = 0.99
     refit_energy_shifts: bool = True
     gradient_clip: float | None = None
@@ -202,6 +241,9 @@ _RESERVED = frozenset(
 )
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
+    "train": DataFile,
+    "validation": DataFile,
+    "test": DataFile,
     "loss": LossConfig,
     "equilibration": EquilibrationConfig,
     "harmonic": HarmonicConfig,
@@ -217,7 +259,11 @@ _PLACES = places_of(
         "model": ModelConfig,
         "data.keys": DataKeys,
         "data.units": DataUnits,
-        **{name: kind for name, kind in _SECTIONS.items() if name not in ("keys", "units")},
+        **{
+            name: kind
+            for name, kind in _SECTIONS.items()
+            if kind not in (DataFile, DataKeys, DataUnits)
+        },
     }
 )
 

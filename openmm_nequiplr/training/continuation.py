@@ -20,6 +20,7 @@ from .config import TrainingConfig
 _FREE = frozenset(
     {
         "data",
+        "early_stopping",
         "max_epochs",
         "max_time",
         "num_threads",

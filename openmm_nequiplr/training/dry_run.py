@@ -14,7 +14,7 @@ from .config import EquilibrationConfig, TrainingConfig, load_config
 from .estimate import SECONDS, Estimate, estimate
 from .initial import earlier_configs
 from .loss import label_of
-from .preparation import Parts, has_label, read_parts
+from .preparation import Parts, has_label, read_parts, threads_of
 from .recorder import BEST_MODEL, Recorder
 from .run import check_output
 from .trainer import make_trainer
@@ -54,7 +54,7 @@ def dry_run(
     make_trainer(config, Recorder(Path(config.output), {}))
     config = _with_start(config, config_path, say)
     parts = read_parts(config, config_path, say)
-    with limited_threads(config.num_threads):
+    with limited_threads(threads_of(config, parts.train)):
         found = estimate(config, parts, config_path, seconds)
     for line in (*_labels(config, parts), *found.lines(config)):
         say(line)

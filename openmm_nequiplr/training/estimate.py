@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph, stored_bytes
+from ..data.dataset import GraphDataset, LabelledGraph, stored_bytes
 from ..describe import counted, describe_threads
 from ..model import NequIPLRPotential
 from .config import TrainingConfig
 from .module import TrainingModule
-from .preparation import Parts, prepare
+from .preparation import Parts, batch_structures, prepare
+from .sampling import EpochBatches
 from .start import learn_charges_first
 
 #: Default limit of the timing, s.
@@ -124,8 +125,9 @@ def estimate(
     InputError
         If the training could not begin.
     """
-    sample = min(max(_BATCHES * config.batch_size, config.validation_batch_size), _MOST_SAMPLED)
-    sample = max(sample, config.batch_size)
+    in_batch = batch_structures(config, parts.train)
+    sample = min(max(_BATCHES * in_batch, config.validation_batch_size), _MOST_SAMPLED)
+    sample = max(sample - sample % in_batch, in_batch)
     begin = time.perf_counter()
     model, train, validation = prepare(config, parts, config_path, sample)
     sampled = len([*train, *validation])  # makes their graphs, which no step is to be charged with
@@ -135,7 +137,7 @@ def estimate(
     step, timed = _time_steps(module, seconds)
     validated = _time_validation(module, min(seconds, 5.0))
     num_train = len(parts.train) + _num_copies(config, len(parts.train))
-    batches = -(-num_train // config.batch_size)
+    batches = -(-num_train // in_batch)
     batches_validated = -(-len(parts.validation) // config.validation_batch_size)
     missing = num_train + len(parts.validation) - sampled
     graphs = parts.train[:_TIMED_GRAPHS]
@@ -196,7 +198,7 @@ def _time_steps(module: TrainingModule, seconds: float) -> tuple[float, int]:
         if module.average is not None:
             module.average.update_parameters(module.model)
 
-    batches = _batches(module.train_data, module.config.batch_size, module.config.seed)
+    batches = _batches(module.train_data, module.config)
     return _mean_time(lambda: make(next(batches).to(module.device)), seconds, _MOST_STEPS)
 
 
@@ -226,15 +228,13 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _batches(data: GraphDataset, size: int, seed: int) -> Iterator[LabelledGraph]:
-    """Batches of full size without end."""
-    sampler = EpochSampler(len(data), seed)
-    size = min(size, len(data))
+def _batches(data: GraphDataset, config: TrainingConfig) -> Iterator[LabelledGraph]:
+    """Batches of the training without end."""
+    batches = EpochBatches(data.sizes, config.seed, config.batch_size, config.batch_atoms)
     for epoch in itertools.count():
-        sampler.set_epoch(epoch)
-        order = list(sampler)
-        for start in range(0, len(order) - size + 1, size):
-            yield LabelledGraph.collate([data[index] for index in order[start : start + size]])
+        batches.set_epoch(epoch)
+        for batch in batches:
+            yield LabelledGraph.collate([data[index] for index in batch])
 
 
 def _memory(module: TrainingModule, missing: int) -> float:

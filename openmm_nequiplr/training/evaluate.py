@@ -16,6 +16,7 @@ from ..console import say
 from ..data.dataset import GraphDataset, Labels
 from ..data.keys import DataKeys, with_names
 from ..data.reading import read_structures, unsaid
+from ..data.sequences import chained
 from ..data.structure import Structure
 from ..data.units import DataUnits
 from ..errors import InputError, describe
@@ -98,7 +99,7 @@ class Metrics:
 
 def evaluate_model(
     model: NequIPLRPotential | str | Path,
-    data: str | Path | Sequence[Structure] | None = None,
+    data: str | Path | Sequence[Structure] | GraphDataset | None = None,
     output: str | Path | None = None,
     batch_size: int = 8,
     *,
@@ -112,7 +113,7 @@ def evaluate_model(
     Parameters
     ----------
     model : NequIPLRPotential, path, or name of a shipped or downloaded model
-    data : path or sequence of Structure, optional
+    data : path, sequence of Structure, or GraphDataset, optional
         May be left out with ``split``, see `data_of`.
     output : path, optional
         Directory that receives ``parity_*.png``, ``metrics.json`` and ``metrics.csv``.
@@ -136,14 +137,16 @@ def evaluate_model(
     InputError
         If nothing in the data can be compared.
     """
-    data = data_of(data, batch_size, verbose, model, **reading)
+    graphs = data if isinstance(data, GraphDataset) else None
+    known = data.structures if isinstance(data, GraphDataset) else data
+    data = data_of(known, batch_size, verbose, model, **reading)
     model = prepared(model, device, precision)
     for charge in sorted({structure.total_charge for structure in data}):
         check_trained(model.metadata, charge)
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
     wants_stress = any(has_label(s, "stress") for s in data)
-    for batch in GraphDataset(data, model, memory=0).batches(batch_size):
+    for batch in (graphs or GraphDataset(data, model, memory=0)).batches(batch_size):
         batch = batch.to(model.device)
         wanted = True, wants_stress, batch.labels.has_response
         result = model(batch.graph, *wanted)
@@ -224,9 +227,14 @@ def data_of(
     if data is not None and not isinstance(data, str | Path):
         raise InputError(describe("data", "structures", "a file, or nothing, with split"))
     part = recorded_part(model, split, data)
-    keys = with_names(keys or part.data.keys, key_names)
     units = part.data.units if units == DataUnits() else units
-    structures = read_structures(part.files, keys, format or part.data.format, units, say)
+    options = format or part.data.format, units, say
+    structures = chained(
+        [
+            read_structures(path, with_names(keys or own, key_names), *options)
+            for path, own in zip(part.files, part.keys, strict=True)
+        ]
+    )
     return structures if part.indices is None else [structures[i] for i in part.indices]
 
 

@@ -14,6 +14,8 @@ from .parsing import check_keys
 #: Smallest and largest value of entries, by their dotted names.
 _RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, 1e6),
+    "batch_atoms": (1, 1e9),
+    "early_stopping": (1, 1e7),
     "validation_batch_size": (1, 1e6),
     "validation_interval": (1, 1e7),
     "max_epochs": (1, 1e7),

@@ -134,7 +134,7 @@ def weighted_loss(
     tensor, float64, shape []
     """
     if counts is None:
-        counts = value_counts(errors)
+        counts = _value_counts(errors)
     values = weights.weights()
     terms = [
         values[name] * errors[name].square().sum() / counts[row]
@@ -146,7 +146,14 @@ def weighted_loss(
     return torch.stack(terms).sum()
 
 
-def value_counts(errors: dict[str, torch.Tensor]) -> torch.Tensor:
+def label_counts(labels: Labels) -> torch.Tensor:
+    """Number of known labels of each quantity, float64, shape [quantities], on the CPU."""
+    known = [getattr(labels, label_of(name)) for name in QUANTITIES]
+    counts = [0 if value is None else int(torch.isfinite(value).sum()) for value in known]
+    return torch.tensor(counts, dtype=torch.float64)
+
+
+def _value_counts(errors: dict[str, torch.Tensor]) -> torch.Tensor:
     """Number of values of each quantity, float64, shape [quantities]."""
     counts = [errors[name].numel() if name in errors else 0 for name in QUANTITIES]
     return torch.tensor(counts, dtype=torch.float64)

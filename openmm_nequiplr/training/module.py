@@ -10,20 +10,23 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
+from ..data.dataset import GraphDataset, LabelledGraph
 from ..model.potential import NequIPLRPotential, PotentialOutput
 from .config import TrainingConfig
 from .loss import (
     Errors,
     ErrorSums,
     balance_species,
+    label_counts,
     residuals,
-    value_counts,
     weigh_structures,
     weighted_loss,
 )
+from .sampling import EpochBatches
 from .schedule import LearningRate
 
+#: Name of the validation loss among the metrics of Lightning.
+VALIDATION_LOSS = "validation_loss"
 _NO_DECAY = ("hardness", "charge_offset", "bessel")
 
 
@@ -126,6 +129,11 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: LabelledGraph, batch_index: int) -> torch.Tensor:
         """Weighted loss of one batch."""
+        counts, pending = None, None
+        if self.processes > 1:
+            # the mean over the processes, which is what they descend, is that over all their values
+            counts = label_counts(batch.labels).to(self.device) / self.processes
+            pending = torch.distributed.all_reduce(counts, async_op=True)
         output = self._output(self.model, batch)
         errors = residuals(output, batch.labels)
         reference = batch.labels.of_reference()
@@ -134,11 +142,9 @@ class TrainingModule(pl.LightningModule):
             names = self.config.loss.per_species
             errors = balance_species(errors, batch.labels, batch.graph.types, names)
         errors = weigh_structures(errors, batch.labels)
-        if self.processes == 1:
+        if pending is None:
             return weighted_loss(errors, self._loss)
-        # the mean over the processes, which is what they descend, is that over all their values
-        counts = value_counts(errors).to(self.device) / self.processes
-        counts = self.trainer.strategy.reduce(counts, reduce_op="sum")
+        pending.wait()
         nothing = 0.0 * output.energy.sum()
         known = any(self._loss.weights()[name] > 0 for name in errors)
         return nothing + weighted_loss(errors, self._loss, counts) if known else nothing
@@ -202,20 +208,21 @@ class TrainingModule(pl.LightningModule):
         sums = self._reduced(self._validation_sums)
         self.validation_errors = sums.errors()
         self.validation_loss = sums.loss(self._final_loss)
+        self.log(VALIDATION_LOSS, self.validation_loss)
 
     # ----------------------------------------------------------------------------------- data
 
     def train_dataloader(self) -> DataLoader:
         """Batches in an order that depends on seed and epoch only."""
-        sampler = EpochSampler(
-            len(self.train_data), self.config.seed, self.global_rank, self.trainer.world_size
+        batches = EpochBatches(
+            self.train_data.sizes,
+            self.config.seed,
+            self.config.batch_size,
+            self.config.batch_atoms,
+            self.global_rank,
+            self.trainer.world_size,
         )
-        return DataLoader(
-            self.train_data,
-            batch_size=self.config.batch_size,
-            sampler=sampler,
-            collate_fn=LabelledGraph.collate,
-        )
+        return DataLoader(self.train_data, batch_sampler=batches, collate_fn=LabelledGraph.collate)
 
     def val_dataloader(self) -> DataLoader:
         """Each process has its share, filled up with unlabelled batches."""

@@ -85,7 +85,7 @@ def build(
     given : mapping
         As read from YAML.
     sections : mapping of str to type
-        Fields that are dataclasses themselves, at any level.
+        Fields that are dataclasses themselves, at any level, or tuples of text and of such.
     where : str
         Prefix of names in error messages.
     places : mapping of str to str, optional
@@ -111,7 +111,15 @@ def build(
                 raise InputError(describe(where + name, "nothing", "an entry"))
             continue
         value = given[name]
-        if name in sections:
+        if name in sections and str(each.type).startswith("tuple"):
+            items = value if isinstance(value, list | tuple) else [] if value is None else [value]
+            values[name] = tuple(
+                build(sections[name], item, sections, f"{where}{name}.", places)
+                if isinstance(item, Mapping)
+                else str(item)
+                for item in items
+            )
+        elif name in sections:
             values[name] = build(sections[name], value or {}, sections, f"{where}{name}.", places)
         else:
             values[name] = _convert(where + name, str(each.type), value)

@@ -18,13 +18,16 @@ from ..data.split import Split, random_split
 from ..data.structure import LABELS, Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
-from .config import EquilibrationConfig, TrainingConfig, file_or_name, resolve
+from .config import DataFile, EquilibrationConfig, TrainingConfig, file_or_name, resolve
 from .continuation import digest
 from .distill import displaced, relabelled
 from .harmonic import harmonic_copies
 from .initial import earlier_model, fit_energies, freeze, new_model
 from .loss import label_of
 from .start import set_start
+
+# Atoms of a batch that keep a thread busy, and structures that tell how many a batch has.
+_BUSY, _SAMPLED = 200, 200
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,22 @@ def read_parts(
     """
     data, isolated = config.data, config.model.get("isolated") is True
 
-    def read(paths: tuple[str, ...]) -> Sequence[Structure]:
-        files = [resolve(path, config_path) for path in paths]
-        options = data.keys, data.format, data.units, say
-        structures = read_structures(files, *options, store=store)
+    def read(part: str) -> Sequence[Structure]:
+        found = []
+        for file in data.files(part):
+            path, options = resolve(file.path, config_path), (data.format, data.units, say)
+            found.append(weighted(read_structures(path, file.keys, *options, store=store), file))
+        structures = chained(found)
         return selected(structures, Structure.in_free_space) if isolated else structures
+
+    def weighted(structures: Sequence[Structure], file: DataFile) -> Sequence[Structure]:
+        if file.weight == 1.0:
+            return structures
+        return selected(structures, lambda s: replace(s, weight=s.weight * file.weight))
 
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
-    parts = divide(config, read(data.train), read(data.validation), read(data.test))
+    parts = divide(config, read("train"), read("validation"), read("test"))
     teacher = teacher_of(config, config_path)
     if teacher is not None:
         say(f"labels: energies and forces of {config.distill_from}")
@@ -205,6 +215,26 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
                         "one of " + ", ".join(attributes.values()),
                     )
                 )
+
+
+def threads_of(config: TrainingConfig, structures: Sequence[Structure]) -> int:
+    """Threads of torch: as configured, or what batches of these structures keep busy."""
+    if config.num_threads is not None:
+        return config.num_threads
+    atoms = batch_structures(config, structures) * _mean_atoms(structures)
+    return max(1, min(torch.get_num_threads(), round(atoms / _BUSY)))
+
+
+def batch_structures(config: TrainingConfig, structures: Sequence[Structure]) -> int:
+    """Structures of a batch of the training, on the average where it is made by atoms."""
+    if config.batch_atoms is None:
+        return config.batch_size
+    return max(1, round(config.batch_atoms / _mean_atoms(structures)))
+
+
+def _mean_atoms(structures: Sequence[Structure]) -> float:
+    sample = structures[:: -(-len(structures) // _SAMPLED)]
+    return sum(each.num_atoms for each in sample) / len(sample)
 
 
 def prepare(

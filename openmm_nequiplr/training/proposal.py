@@ -18,6 +18,8 @@ from .inspection import DataSummary
 _CUTOFFS, _MOST_NEIGHBORS = (5.0, 4.5, 4.0, 3.5), 30.0
 #: Atoms in a batch, and optimiser steps of a training.
 _BATCH_ATOMS, _STEPS = 200, 30_000
+#: Above this ratio of the largest to the smallest structure, batches are made by atoms.
+_MIXED = 2.0
 #: Weights of the loss: errors of 2 meV/atom, 50 meV/Å, 10 me, 50 me Å, 1 meV/Å³, 50 me and
 #: 20 me Å²/V count about the same.
 _WEIGHTS = {"energy": 100.0, "forces": 1.0, "charges": 30.0, "dipole": 1.0, "stress": 1000.0,
@@ -250,8 +252,15 @@ def _run(summary: DataSummary, num_train: int, max_time: float) -> Entries:
     size = int(min(16, max(1, round(_BATCH_ATOMS / per_structure)), max(1, num_train // 20)))
     steps = -(-num_train // size)
     epochs = int(min(5000, max(50, _STEPS / steps)))
+    sizes = [structure.num_atoms for structure in summary.structures]
+    batch: Entries = {"batch_size": (size, "structures in an optimiser step")}
+    if max(sizes) > _MIXED * min(sizes):
+        atoms = int(float(f"{max(size * per_structure, max(sizes)):.1e}"))
+        batch = {"batch_atoms": (atoms, "atoms in an optimiser step: structures of mixed sizes")}
+        steps = -(-num_train // max(1, round(atoms / per_structure)))
+        epochs = int(min(5000, max(50, _STEPS / steps)))
     return {
-        "batch_size": (size, "structures in an optimiser step"),
+        **batch,
         "gradient_clip": (20.0, ""),
         "ema_decay": (0.995, "average of the weights, which is what is kept"),
         "max_epochs": (int(float(f"{epochs:.1e}")), f"of {counted(steps, 'step')}"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ..data.dataset import GraphDataset
+from ..data.dataset import GraphDataset, LabelledGraph
 from ..data.sequences import chosen
-from ..data.structure import Structure
 from ..model import NequIPLRPotential
-from .statistics import fit_energy_shifts
+from .statistics import fit_energy_shifts, spread_over_compositions
 
 #: Structures whose energies a refit takes in.
 MOST = 1000
@@ -20,7 +18,7 @@ MOST = 1000
 
 def refit_energy_shifts(
     model: NequIPLRPotential,
-    structures: Sequence[Structure],
+    data: GraphDataset,
     batch_size: int = 8,
     most: int = MOST,
 ) -> np.ndarray:
@@ -34,44 +32,33 @@ def refit_energy_shifts(
     ----------
     model : NequIPLRPotential
         Its ``energy_shifts`` are changed in place.
-    structures : sequence of Structure
-        Those of the training; the ones without an energy are passed over.
+    data : GraphDataset
+        That of the training; structures without an energy, and synthetic ones, are passed over.
     batch_size : int
         Structures evaluated at a time.
     most : int
-        Structures evaluated; of each composition as many, evenly chosen, and at least one.
+        Structures evaluated, see :func:`.statistics.spread_over_compositions`.
 
     Returns
     -------
     array, float64, shape [T]
         What was added to the shifts, eV; zeros if no structure has an energy.
     """
-    labelled = _chosen(structures, most)
+    usable = [s.energy is not None and not s.synthetic for s in data.structures]
+    places = spread_over_compositions(data.structures, most, usable)
     shifts = dict(model.named_buffers())["energy_shifts"]
-    if not labelled:
+    if not places:
         return np.zeros(len(shifts))
     energies: list[float] = []
     with torch.no_grad():
-        for batch in GraphDataset(labelled, model, memory=0).batches(batch_size):
+        for start in range(0, len(places), batch_size):
+            batch = LabelledGraph.collate([data[k] for k in places[start : start + batch_size]])
             output = model(batch.graph.to(model.device), compute_forces=False)
             energies.extend(output.energy.tolist())
     rest = [
         replace(structure, energy=(structure.energy or 0.0) - energy)
-        for structure, energy in zip(labelled, energies, strict=True)
+        for structure, energy in zip(chosen(data.structures, places), energies, strict=True)
     ]
     change = fit_energy_shifts(rest, model.config.type_names)
     shifts += torch.from_numpy(change).to(shifts)
     return change
-
-
-def _chosen(structures: Sequence[Structure], most: int) -> Sequence[Structure]:
-    """Structures with energies, no more than ``most`` or one a composition, in their order."""
-    places: dict[tuple[str, ...], list[int]] = {}
-    for index, structure in enumerate(structures):
-        if structure.energy is not None:
-            places.setdefault(tuple(sorted(structure.symbols)), []).append(index)
-    share = max(1, most // max(len(places), 1))
-    if sum(map(len, places.values())) <= most:
-        share = most
-    kept = [i for own in places.values() for i in own[:: -(-len(own) // share)]]
-    return chosen(structures, sorted(kept))

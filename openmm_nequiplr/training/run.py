@@ -24,7 +24,7 @@ from ..data.structure import Structure
 from ..errors import ConvergenceError, InputError, describe
 from ..locking import directory_lock
 from ..model import ModelConfig, NequIPLRPotential, load_model, save_model
-from ..threads import use_threads
+from ..threads import limited_threads
 from ..total_charge import charges_entry
 from ..writing import PART, replace_file
 from .checkpoints import CHECKPOINT, has_checkpoint, readable_checkpoint, set_aside
@@ -34,7 +34,7 @@ from .coverage import charge_ranges
 from .evaluate import Metrics, evaluate_model, format_table
 from .initial import earlier_configs
 from .module import TrainingModule
-from .preparation import Parts, prepare, read_parts
+from .preparation import Parts, prepare, read_parts, threads_of
 from .recorder import BEST_MODEL, LAST_MODEL, Recorder
 from .refit import refit_energy_shifts
 from .signals import ended_by_signals
@@ -47,7 +47,7 @@ METRICS = "metrics.json"
 #: Directory in the output for structures that are too many for the memory.
 STORE = "structures"
 # Structures for the first energy shifts, which need the level of the electrostatics alone.
-_REFITTED_AT_FIRST = 16
+_REFITTED_AT_FIRST = 8
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,10 @@ def train(
                 for part in output.glob(f"*{PART}"):  # what a killed process left
                     part.unlink()
             resume = resume and has_checkpoint(output)
-            return _train(config, raw, config_path, Path(store), resume, accept_changes, progress)
+            say = print if progress else unsaid
+            parts = read_parts(config, config_path, say, Path(store))
+            with limited_threads(threads_of(config, parts.train)):
+                return _train(config, raw, config_path, parts, resume, accept_changes, progress)
 
 
 def _store(config: TrainingConfig) -> AbstractContextManager[str | Path]:
@@ -191,16 +194,13 @@ def _train(
     config: TrainingConfig,
     raw: Mapping[str, Any],
     config_path: str | Path,
-    store: Path,
+    parts: Parts,
     resume: bool,
     accept_changes: bool,
     progress: bool,
 ) -> TrainingResult | None:
     """Train in a locked directory."""
     output, say = Path(config.output), print if progress else unsaid
-    if config.num_threads is not None:
-        use_threads(config.num_threads)
-    parts = read_parts(config, config_path, say, store)
     named = dataclasses.replace(config, start_from=raw.get("start_from"))
     record = record_of(named, parts.train, parts.validation)
     checkpoint = _continue(config, record, accept_changes, say) if resume else None
@@ -208,7 +208,7 @@ def _train(
     metadata = _metadata(config, raw, parts, model.config)
     recorder = Recorder(output, metadata, progress, record)
     if not resume:
-        _warm_up(model, config, parts, train_data, progress)
+        _warm_up(model, config, train_data, progress)
     module = TrainingModule(model, config, train_data, validation_data)
     trainer = make_trainer(config, recorder)
     if trainer.is_global_zero:
@@ -225,7 +225,7 @@ def _train(
             raise ConvergenceError(describe("training", got, expected)) from error
     if not trainer.is_global_zero:
         return None
-    return _finish(config, output, parts, train_data, progress)
+    return _finish(config, output, parts, train_data, validation_data, progress)
 
 
 def _continue(
@@ -270,7 +270,6 @@ def _train_first(config_path: str | Path, progress: bool) -> Path | None:
 def _warm_up(
     model: NequIPLRPotential,
     config: TrainingConfig,
-    parts: Parts,
     train_data: GraphDataset,
     progress: bool,
 ) -> None:
@@ -279,14 +278,15 @@ def _warm_up(
         learn_charges_first(model, config, train_data, progress)
     if config.refit_energy_shifts and config.data.energy_shifts is None:
         size = config.validation_batch_size
-        refit_energy_shifts(model, parts.train, size, most=_REFITTED_AT_FIRST)
+        refit_energy_shifts(model, train_data, size, most=_REFITTED_AT_FIRST)
 
 
 def _metadata(
     config: TrainingConfig, raw: Mapping[str, Any], parts: Parts, model: ModelConfig
 ) -> dict[str, str]:
     """Where the model came from, for its file."""
-    names = [Path(p).name for p in (*config.data.train, *config.data.validation)]
+    files = (*config.data.files("train"), *config.data.files("validation"))
+    names = [Path(each.path).name for each in files]
     kinds = {model.sees_images(bool(structure.pbc)) for structure in parts.train}
     return {
         "training_data": ", ".join(names),
@@ -326,15 +326,20 @@ def _headline(model: NequIPLRPotential, parts: Parts, output: Path) -> str:
 
 
 def _finish(
-    config: TrainingConfig, output: Path, parts: Parts, train_data: GraphDataset, progress: bool
+    config: TrainingConfig,
+    output: Path,
+    parts: Parts,
+    train_data: GraphDataset,
+    validation_data: GraphDataset,
+    progress: bool,
 ) -> TrainingResult:
     """Evaluate the best model and complete its file."""
     path = output / BEST_MODEL
     model = load_model(path)
     if config.refit_energy_shifts and config.data.energy_shifts is None:
-        refit_energy_shifts(model, parts.train, config.validation_batch_size)
+        refit_energy_shifts(model, train_data, config.validation_batch_size)
     size = config.validation_batch_size
-    validation = evaluate_model(model, parts.validation, batch_size=size, verbose=False)
+    validation = evaluate_model(model, validation_data, batch_size=size, verbose=False)
     test = None
     if parts.test:
         test = evaluate_model(model, parts.test, output / "test", batch_size=size, verbose=False)

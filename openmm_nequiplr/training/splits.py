@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import check_choice
+from ..data.keys import DataKeys
 from ..data.split import Split
 from ..data.store import file_digest
 from ..errors import InputError, describe
@@ -31,12 +32,15 @@ class RecordedPart:
     indices : tuple of int or None
         Structures of these files; all of them with None.
     data : DataConfig
-        Key names, format and units with which the training read the files.
+        Format and units with which the training read the files.
+    keys : tuple of DataKeys
+        Key names of each file.
     """
 
     files: tuple[Path, ...]
     indices: tuple[int, ...] | None
     data: DataConfig
+    keys: tuple[DataKeys, ...]
 
 
 def write_split(output: Path, split: Split, data: DataConfig, config_path: str | Path) -> None:
@@ -53,7 +57,8 @@ def write_split(output: Path, split: Split, data: DataConfig, config_path: str |
         Paths in `data` are relative to its directory.
     """
     files = {
-        name: [_entry(resolve(path, config_path)) for path in getattr(data, name)] for name in PARTS
+        name: [_entry(resolve(each.path, config_path)) for each in data.files(name)]
+        for name in PARTS
     }
     text = json.dumps({**dataclasses.asdict(split), "files": files})
     replace_file(output / SPLIT, text + "\n")
@@ -87,7 +92,8 @@ def recorded_part(model: Any, name: str, data: str | Path | None = None) -> Reco
         files = record["files"]
         whole = name != "train" and bool(files[name])
         indices = None if whole else tuple(map(int, record[name]))
-        entries = [(each["path"], each["sha256"]) for each in files[name if whole else "train"]]
+        source = name if whole else "train"
+        entries = [(each["path"], each["sha256"]) for each in files[source]]
     except (ValueError, KeyError, TypeError) as error:
         expected = "a record of this version, with files and their digests"
         raise InputError(describe("split", str(path), expected)) from error
@@ -98,7 +104,8 @@ def recorded_part(model: Any, name: str, data: str | Path | None = None) -> Reco
             raise InputError(describe("data", str(data), f"nothing, as {path} names several files"))
         entries = [(str(data), entries[0][1])]
     found = tuple(_checked(Path(file), digest, path) for file, digest in entries)
-    return RecordedPart(found, indices, load_config(directory / CONFIG_COPY)[0].data)
+    config = load_config(directory / CONFIG_COPY)[0].data
+    return RecordedPart(found, indices, config, tuple(f.keys for f in config.files(source)))
 
 
 def _entry(path: Path) -> dict[str, str]:

@@ -8,15 +8,19 @@ from collections.abc import Mapping
 import torch
 
 from ..console import say
-from ..data.dataset import EpochSampler, GraphDataset, LabelledGraph
+from ..data.dataset import GraphDataset, LabelledGraph
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..model.potential import NequIPLRPotential
 from .config import EquilibrationConfig, TrainingConfig
+from .sampling import epoch_order
+from .statistics import spread_over_compositions
 
 #: An element whose charges hardly vary in the training set gets this much spread, e.
 _LEAST_SPREAD = 0.01
+#: Structures that the fit of the electronegativities, and epochs of charges alone, take in.
+_MOST_FITTED, _MOST_LEARNED = 200, 1000
 #: And this much where charges of elements stand in for unknown ones.
 _STAND_IN_SPREAD = 0.1
 
@@ -83,8 +87,9 @@ def _fit_electronegativity(
     """Mean and spread of χ = −(J q + K (q + Z) + φ) of the reference charges q, by element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
     charge_spread = _LEAST_SPREAD
-    for item in data:
-        graph, charges = item.graph, item.labels.charges
+    known = [bool(stand_in) or each.charges is not None for each in data.structures]
+    for place in spread_over_compositions(data.structures, _MOST_FITTED, known):
+        graph, charges = data[place].graph, data[place].labels.charges
         if charges is None or not bool(torch.isfinite(charges).all()):
             charges, charge_spread = _stand_in_charges(model, stand_in, graph), _STAND_IN_SPREAD
         if charges is None:
@@ -120,18 +125,18 @@ def learn_charges_first(
     assert model.electronegativity_stage is not None
     parameters = list(model.electronegativity_stage.parameters())
     optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
-    fixed = [_Fixed(model, item) for item in train_data if item.labels.charges is not None]
+    known = [each.charges is not None for each in train_data.structures]
+    places = spread_over_compositions(train_data.structures, _MOST_LEARNED, known)
+    fixed = [_Fixed(model, train_data[place]) for place in places]
     if not fixed:
         expected = "reference charges in the training set"
         raise InputError(describe("equilibration.charge_epochs", settings.charge_epochs, expected))
-    sampler = EpochSampler(len(fixed), config.seed)
     for epoch in range(settings.charge_epochs):
-        sampler.set_epoch(epoch)
         course = 0.5 * (1.0 + math.cos(math.pi * epoch / settings.charge_epochs))
         for group in optimizer.param_groups:
             group["lr"] = settings.charge_lr * (0.01 + 0.99 * course)
         squares, count = 0.0, 0
-        for index in sampler:
+        for index in epoch_order(len(fixed), config.seed, epoch):
             loss, error = fixed[index].loss(model, ratio)
             optimizer.zero_grad()
             loss.backward()

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.structure import Structure
 from ..errors import InputError, describe
-from ..neighbors import pairs_within
+from ..neighbors import search_pairs
 
 
 def elements_of(structures: Sequence[Structure]) -> tuple[str, ...]:
@@ -111,15 +111,13 @@ def fit_energy_scales(
 
 
 #: The mean number of neighbours, and shortest distances, are taken from so many structures at most.
-_SAMPLED, _MEASURED = 200, 1000
+_SAMPLED, _MEASURED = 100, 400
 
 
 def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
     """Mean number of neighbours of an atom within `r_max` (Å), in evenly chosen structures."""
     structures = structures[:: -(-len(structures) // _SAMPLED)]
-    edges = 0
-    for structure in structures:
-        edges += 2 * len(pairs_within(structure.positions, structure.cell, r_max)[0])
+    edges = sum(2 * len(_pairs(structure, r_max)[0]) for structure in structures)
     atoms = sum(structure.num_atoms for structure in structures)
     return max(edges / atoms, 1e-3)
 
@@ -132,7 +130,7 @@ def shortest_distances(
     Parameters
     ----------
     structures : sequence of Structure
-        Of more than 1000 that many, evenly chosen.
+        Of more than 400 that many, evenly chosen.
     type_names : sequence of str
         Elements (T); others are passed over.
     cutoff : float, Å
@@ -147,10 +145,48 @@ def shortest_distances(
     count = len(type_names)
     shortest = np.full((count + 1, count + 1), float(cutoff))
     for structure in structures[:: max(-(-len(structures) // _MEASURED), 1)]:
-        first, second, vectors = pairs_within(structure.positions, structure.cell, cutoff)
+        pairs, distances = _pairs(structure, cutoff)
         types = np.array([index.get(symbol, count) for symbol in structure.symbols])
-        np.minimum.at(shortest, (types[first], types[second]), np.linalg.norm(vectors, axis=1))
+        np.minimum.at(shortest, tuple(types[pairs].T), distances)
     return np.minimum(shortest, shortest.T)[:count, :count]
+
+
+def _pairs(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms, shape (P, 2), and distances, Å, of all pairs of a structure, in any order."""
+    box, periodic = structure.cell, structure.cell is not None
+    cell = np.zeros((3, 3)) if box is None else box
+    pairs, _, distances, _ = search_pairs(structure.positions, cell, periodic, cutoff, full=False)
+    return pairs, distances
+
+
+def spread_over_compositions(
+    structures: Sequence[Structure], most: int, usable: Sequence[bool]
+) -> list[int]:
+    """Places of some of the structures, of each composition as many, in their order.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    most : int
+        How many; a few more where elements would be missing.
+    usable : sequence of bool
+        Which of them may be chosen.
+    """
+    places: dict[tuple[str, ...], list[int]] = {}
+    for index, structure in enumerate(structures):
+        if usable[index]:
+            places.setdefault(tuple(sorted(structure.symbols)), []).append(index)
+    share = max(1, most // max(len(places), 1))
+    if sum(map(len, places.values())) <= most:
+        share = most
+    kept = [i for own in places.values() for i in own[:: -(-len(own) // share)]]
+    kept = kept[:: -(-len(kept) // most)] if kept else []
+    seen = {symbol for index in kept for symbol in structures[index].symbols}
+    for composition, own in places.items():
+        if not seen.issuperset(composition):
+            seen.update(composition)
+            kept.append(own[0])
+    return sorted(kept)
 
 
 def charge_range(structures: Sequence[Structure], margin: float = 0.1) -> tuple[float, float]:

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..errors import InputError
 from .checkpoints import CheckpointFiles
 from .config import TrainingConfig
+from .module import VALIDATION_LOSS
 from .recorder import Recorder
 
 
@@ -84,12 +87,18 @@ def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
     plugins = [*(given if isinstance(given, list) else [given]), CheckpointFiles()]
     if one_process(config.trainer):
         plugins.append(_Alone())
+    if options.get("strategy") == "ddp":
+        # buffers are constants; to send them in every step is to wait for one another once more
+        options["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    callbacks: list[pl.Callback] = [recorder]
+    if config.early_stopping is not None:
+        callbacks.append(EarlyStopping(VALIDATION_LOSS, patience=config.early_stopping))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             return pl.Trainer(
                 max_epochs=config.max_epochs,
-                callbacks=[recorder],
+                callbacks=callbacks,
                 logger=False,
                 inference_mode=False,
                 gradient_clip_val=config.gradient_clip,

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 from ase.io import write
-from torch.utils.data import DataLoader
 
 from openmm_nequiplr.boundaries import BULK, SLAB
 from openmm_nequiplr.data import (
-    EpochSampler,
     GraphDataset,
     LabelledGraph,
     Labels,
@@ -144,47 +142,6 @@ def test_shares_of_validation_batches(make_model, molecule):
     energies = [batch.labels.energy for share in shares for batch in share]
     assert sorted(torch.cat([e for e in energies if e is not None]).tolist()) == list(range(7))
     assert sum(e is None for e in energies) == 2
-
-
-def test_order_depends_on_seed_and_epoch_alone():
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = EpochSampler(20, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    torch.manual_seed(1)
-    first = order(1, 5)
-    torch.manual_seed(2)
-    assert order(1, 5) == first
-    assert sorted(first) == list(range(20))
-    assert order(1, 6) != first
-    assert order(2, 5) != first
-
-
-def test_loader_follows_the_sampler():
-    sampler = EpochSampler(10, seed=0)
-    loader = DataLoader(range(10), batch_size=4, sampler=sampler, collate_fn=list)
-    sampler.set_epoch(3)
-    expected = list(sampler)
-    assert list(loader) == [expected[:4], expected[4:8], expected[8:]]
-
-
-@pytest.mark.parametrize(("length", "world"), [(10, 4), (3, 8), (8, 2)])
-def test_processes_share_the_data_in_equal_parts(length, world):
-    shares = [list(EpochSampler(length, 0, rank, world)) for rank in range(world)]
-    assert len({len(s) for s in shares}) == 1
-    indices = [i for share in shares for i in share]
-    assert sorted(i for i in indices if i >= 0) == list(range(length))
-    assert indices.count(-1) < world
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_processes_together_see_the_batches_of_one(world):
-    whole = list(EpochSampler(13, 0))
-    shares = [list(EpochSampler(13, 0, rank, world)) for rank in range(world)]
-    for step in range(0, len(shares[0]), 2):
-        together = {i for share in shares for i in share[step : step + 2]} - {-1}
-        assert together == set(whole[step * world : (step + 2) * world])
 
 
 def test_an_index_below_0_is_an_item_without_labels(make_model, molecule):

@@ -115,6 +115,14 @@ def test_batches_are_of_about_two_hundred_atoms(rng):
     assert _config([_salt(rng, "forces")] * 1000)[0].batch_size == 16
 
 
+def test_structures_of_mixed_sizes_are_batched_by_atoms(rng):
+    small = Structure(("Na", "Cl"), [[0, 0, 0], [0, 0, 2.4]], forces=np.ones((2, 3)))
+    config, _ = _config([_salt(rng, "forces"), *[small] * 99])
+    assert config.batch_atoms is not None
+    assert config.batch_atoms >= _salt(rng, "forces").num_atoms
+    assert _config([_salt(rng, "forces")] * 3)[0].batch_atoms is None
+
+
 def test_names_that_yaml_would_misread(rng):
     """Nobelium is no boolean, and a path may hold anything."""
     atom = Structure(("No", "Y"), [[0, 0, 0], [3, 0, 0]], charges=[0.1, -0.1], energy=1.0)

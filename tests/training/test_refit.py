@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from openmm_nequiplr.data import structure_from_atoms
+from openmm_nequiplr.data import GraphDataset, structure_from_atoms
 from openmm_nequiplr.training.evaluate import evaluate_model
 from openmm_nequiplr.training.refit import refit_energy_shifts
 
@@ -25,7 +25,7 @@ def test_offsets_between_compositions_vanish(make_model, molecule, crystal):
     wrong = np.array([0.3, -0.2, 0.1])
     model.energy_shifts += model.energy_shifts.new_tensor(wrong)
     assert evaluate_model(model, structures, verbose=False).energy_per_atom.rmse > 10.0
-    change = refit_energy_shifts(model, structures, batch_size=3)
+    change = refit_energy_shifts(model, GraphDataset(structures, model), batch_size=3)
     np.testing.assert_allclose(change, -wrong, atol=1e-8)
     metrics = evaluate_model(model, structures, verbose=False)
     assert metrics.energy_per_atom.rmse < 1e-4
@@ -35,7 +35,8 @@ def test_offsets_between_compositions_vanish(make_model, molecule, crystal):
 def test_without_energies_nothing_changes(make_model, molecule):
     model = copy.deepcopy(make_model())
     before = model.energy_shifts.clone()
-    assert not refit_energy_shifts(model, [structure_from_atoms(molecule)]).any()
+    bare = GraphDataset([structure_from_atoms(molecule)], model)
+    assert not refit_energy_shifts(model, bare).any()
     assert model.energy_shifts.tolist() == pytest.approx(before.tolist())
 
 
@@ -50,7 +51,7 @@ def test_a_choice_has_every_composition(make_model, molecule, monkeypatch):
     seen = []
     build = model.build_graph
     monkeypatch.setattr(model, "build_graph", lambda *a, **k: seen.append(a) or build(*a, **k))
-    change = refit_energy_shifts(model, structures, most=6)
+    change = refit_energy_shifts(model, GraphDataset(structures, model), most=6)
     assert [len(each[0]) for each in seen].count(7) == 2
     assert 3 <= len(seen) <= 6
     np.testing.assert_allclose(change, 0.1, atol=1e-8)

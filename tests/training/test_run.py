@@ -189,6 +189,17 @@ def test_time_limit_ends_the_training(config_file, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_training_that_no_longer_improves_ends(config_file, tmp_path):
+    """Nothing is learned: no validation is better than the first, also after a resumption."""
+    options = {"early_stopping": 2, "optimizer.lr": 1e-30, "ema_decay": 0, "batch_atoms": 11}
+    train(config_file, overrides=options | {"max_epochs": 2}, progress=False)
+    assert len(epochs(tmp_path / "out")) == 2
+    train(config_file, resume=True, overrides=options | {"max_epochs": 9}, progress=False)
+    rows = epochs(tmp_path / "out")
+    assert [row["step"] for row in rows] == ["4", "8", "12"]  # 40 atoms, 10 or so in a step
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_diverged_training_is_an_error(config_file):
     overrides = {"optimizer.lr": 1e30, "gradient_clip": None, "ema_decay": 0}
     with pytest.raises((ConvergenceError, RuntimeError)):

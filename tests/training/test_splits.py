@@ -56,10 +56,17 @@ def test_units_and_keys_are_those_of_the_training(config_file, data_file, tmp_pa
     text = data_file.read_text(encoding="utf-8").replace("REF_energy", "e_dft")
     renamed = tmp_path / "renamed.extxyz"
     renamed.write_text(text, encoding="utf-8")
-    overrides = {"max_epochs": 1, "data.train": str(renamed), "data.keys.energy": "e_dft"}
+    first = {"path": str(renamed), "keys": {"energy": "e_dft"}, "weight": 0.5}
+    overrides = {
+        "max_epochs": 1,
+        "data.train": [first, str(data_file)],
+        "data.keys": {"energy": "REF_energy", "charges": "REF_charges"},
+    }
     train(config_file, overrides=overrides, progress=False)
     model = tmp_path / "out" / "model.safetensors"
-    assert evaluate_model(model, split="train", verbose=False).energy_per_atom.count == 8
+    found = evaluate_model(model, split="train", verbose=False)
+    assert found.energy_per_atom.count == 18
+    assert found.charges.count == 18 * 5
 
 
 def test_moved_data_are_accepted_and_other_data_are_not(config_file, data_file, tmp_path):
