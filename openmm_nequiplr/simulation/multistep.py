@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import openmm
 from openmm import app
@@ -24,7 +24,7 @@ from .settings import ForceOptions, as_model, computation_settings
 if TYPE_CHECKING:
     import mdtraj
 
-Inner = NequIPLRPotential | str | Path | openmm.Force | Sequence[openmm.Force]
+Inner: TypeAlias = NequIPLRPotential | str | Path | openmm.Force | Sequence[openmm.Force]
 #: Names of the cheap force, and of the one that takes it off the slow forces.
 INNER_NAME, MINUS_INNER_NAME = "NequIPLRInner", "NequIPLRMinusInner"
 #: Force groups of the slow and of the fast forces.
