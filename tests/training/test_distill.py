@@ -57,7 +57,7 @@ def test_labels_are_those_of_the_model(distilling, bare_file):
     for structure in (*parts.train, *parts.validation):
         check(structure)
     _, data, _ = prepare(config, parts, distilling)
-    copies = data._structures[len(parts.train) :]
+    copies = data.structures[len(parts.train) :]
     assert len(copies) == len(parts.train)
     for old, copy in zip(parts.train, copies, strict=True):
         assert 0.02 < np.std(copy.positions - old.positions) < 0.09
