@@ -241,9 +241,6 @@ _RESERVED = frozenset(
 )
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
-    "train": DataFile,
-    "validation": DataFile,
-    "test": DataFile,
     "loss": LossConfig,
     "equilibration": EquilibrationConfig,
     "harmonic": HarmonicConfig,
@@ -252,6 +249,8 @@ _SECTIONS: dict[str, type] = {
     "keys": DataKeys,
     "units": DataUnits,
 }
+#: Entries of ``data`` that may hold mappings.
+_FILES: dict[str, type] = dict.fromkeys(("train", "validation", "test"), DataFile)
 #: Where keys belong that stand in one section alone: a message on a misplaced one says it.
 _PLACES = places_of(
     {
@@ -259,11 +258,7 @@ _PLACES = places_of(
         "model": ModelConfig,
         "data.keys": DataKeys,
         "data.units": DataUnits,
-        **{
-            name: kind
-            for name, kind in _SECTIONS.items()
-            if kind not in (DataFile, DataKeys, DataUnits)
-        },
+        **{name: kind for name, kind in _SECTIONS.items() if name not in ("keys", "units")},
     }
 )
 
@@ -314,7 +309,7 @@ def parse_config(raw: Mapping[str, Any]) -> TrainingConfig:
     InputError
         If a key is unknown (the closest valid one is named), or a value is of the wrong kind.
     """
-    config = build(TrainingConfig, raw, _SECTIONS, places=_PLACES)
+    config = build(TrainingConfig, raw, _SECTIONS | _FILES, places=_PLACES)
     check_ranges(config)
     return config
 
