@@ -11,10 +11,6 @@ from pathlib import Path
 class AsciiPath:
     """A name in ASCII for a file, as long as this object lives: mdtraj's C readers need one.
 
-    Parameters
-    ----------
-    path : path
-
     Attributes
     ----------
     path : str

@@ -110,10 +110,6 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 def read_pickled(data: bytes) -> dict[str, Any]:
     """The payload of a pickled force of ours; nothing in the pickle is executed.
 
-    Parameters
-    ----------
-    data : bytes
-
     Returns
     -------
     dict of str to object

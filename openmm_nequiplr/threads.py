@@ -34,12 +34,7 @@ _run_member = _MEMBER(lambda work: work())
 
 
 def use_threads(count: int) -> None:
-    """Give torch so many threads; a forked child keeps its one.
-
-    Parameters
-    ----------
-    count : int
-    """
+    """Give torch so many threads; a forked child keeps its one."""
     torch.set_num_threads(1 if _forked else count)
 
 

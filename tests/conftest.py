@@ -75,6 +75,26 @@ def make_model():
     return make
 
 
+@pytest.fixture(scope="session")
+def shaken():
+    """Function: a copy of a model with slightly other weights."""
+
+    def shake(model: NequIPLRPotential, seed: int) -> NequIPLRPotential:
+        import copy
+
+        import torch
+
+        other = copy.deepcopy(model)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                parameter += 0.02 * noise
+        return other
+
+    return shake
+
+
 @pytest.fixture
 def molecule(rng: np.random.Generator) -> Atoms:
     """A distorted cluster of seven atoms, without a cell."""

@@ -14,8 +14,9 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"buffers", "derivatives", "devices", "errors", "jit", "lattice", "locking", "operators"}
-    | {"boundaries", "pickling", "threads", "units", "writing", "yaml_files"},
+    {"buffers", "derivatives", "devices", "errors", "jit", "lattice", "lazy", "locking"}
+    | {"boundaries", "operators", "pickling", "signals", "threads", "units", "writing"}
+    | {"yaml_files"},
     {"checks", "console", "costs", "paths", "pretrained", "total_charge", "whole"},
     {"ops"},
     {"files", "neighbors"},

@@ -80,8 +80,8 @@ model:
 equilibration: {fit_electronegativity: true, charge_epochs: 5}
 loss: {energy_per_atom: 50, forces: 1, charges: 100}
 optimizer: {lr: 0.02}
-batch_size: 4
-max_epochs: 20
+batch_size: 2
+max_epochs: 25
 """)
 first = train_committee("committee.yaml", seeds=[0, 1, 2], progress=False)
 

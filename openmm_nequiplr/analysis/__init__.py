@@ -5,8 +5,9 @@ The public names are loaded on first use (PEP 562): mdtraj and ASE cost nothing 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import on_first_use
 
 if TYPE_CHECKING:
     from .analyze import TrajectoryAnalysis, analyze_trajectory
@@ -30,37 +31,6 @@ if TYPE_CHECKING:
         mean_square_displacement,
         moving_dipole,
     )
-
-_HOME = {
-    "ChargeDistributions": "charges",
-    "Diffusion": "transport",
-    "Dynamics": "dynamics",
-    "Frame": "trajectories",
-    "InfraredSpectrum": "spectra",
-    "RadialDistributions": "radial",
-    "RamanSpectrum": "spectra",
-    "StoredTrajectory": "trajectories",
-    "TrajectoryAnalysis": "analyze",
-    "TrajectoryProperties": "properties",
-    "analyze_dynamics": "dynamics",
-    "analyze_trajectory": "analyze",
-    "charge_distributions": "charges",
-    "dielectric_constant": "transport",
-    "diffusion": "transport",
-    "electronic_dielectric_constant": "transport",
-    "infrared_spectrum": "spectra",
-    "ionic_conductivity": "transport",
-    "mean_square_displacement": "transport",
-    "moving_dipole": "transport",
-    "open_trajectory": "trajectories",
-    "plot_charge_distributions": "trajectory_plots",
-    "plot_dynamics": "dynamics",
-    "plot_properties": "trajectory_plots",
-    "plot_radial_distributions": "trajectory_plots",
-    "radial_distributions": "radial",
-    "raman_spectrum": "spectra",
-    "recompute": "properties",
-}
 
 __all__ = [
     "ChargeDistributions",
@@ -94,14 +64,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from the module where it lives."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOME))
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    {
+        "analyze": ["TrajectoryAnalysis", "analyze_trajectory"],
+        "charges": ["ChargeDistributions", "charge_distributions"],
+        "dynamics": ["Dynamics", "analyze_dynamics", "plot_dynamics"],
+        "properties": ["TrajectoryProperties", "recompute"],
+        "radial": ["RadialDistributions", "radial_distributions"],
+        "spectra": ["InfraredSpectrum", "RamanSpectrum", "infrared_spectrum", "raman_spectrum"],
+        "trajectories": ["Frame", "StoredTrajectory", "open_trajectory"],
+        "trajectory_plots": [
+            "plot_charge_distributions", "plot_properties", "plot_radial_distributions",
+        ],
+        "transport": [
+            "Diffusion", "dielectric_constant", "diffusion", "electronic_dielectric_constant",
+            "ionic_conductivity", "mean_square_displacement", "moving_dipole",
+        ],
+    },
+)  # fmt: skip

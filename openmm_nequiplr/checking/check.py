@@ -72,10 +72,6 @@ def check_model(
     **options
         Fields of :class:`CheckOptions`.
 
-    Returns
-    -------
-    StabilityReport
-
     Raises
     ------
     InputError

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ..errors import Interrupted
+from ..signals import handled
 from .arguments import (
     charge_groups_arguments,
     choice,
@@ -105,27 +103,14 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
 def md(arguments: argparse.Namespace) -> None:
     # threads that wait sleep: spinning beside a busy process costs a step many times its time
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with _terminable():
+
+    def receive(number: int, frame: object) -> None:  # until the run handles it
+        raise Interrupted(f"terminated by {signal.Signals(number).name}", number)
+
+    with handled(receive, signal.SIGTERM):
         from ..simulation.md import continued_options, run_md
 
         run_md(continued_options(**given(arguments)))
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Raise an error on SIGTERM, as on SIGINT, until the run handles it."""
-
-    def receive(number: int, frame: object) -> None:
-        raise Interrupted(f"terminated by {signal.Signals(number).name}", number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, receive)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def analyze_arguments(parser: argparse.ArgumentParser) -> None:

@@ -39,10 +39,6 @@ def read_runner(
     keep : callable
         Makes a sequence of the structures, which come one after another.
 
-    Returns
-    -------
-    sequence of Structure
-
     Raises
     ------
     InputError

@@ -39,10 +39,6 @@ def random_split(
     allow_no_validation : bool
         Whether the validation part may be empty.
 
-    Returns
-    -------
-    Split
-
     Raises
     ------
     InputError

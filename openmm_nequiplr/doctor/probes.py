@@ -8,12 +8,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..pretrained import models_directory, shipped_structure
 from ..units import EV_TO_KJ_PER_MOL
 from .examination import doing
 from .findings import Finding
 from .machine import gpus, loops_directory, platform_names, unmet_requirements, version_of
+
+if TYPE_CHECKING:
+    import openmm
 
 #: A periodic model with charges, and one without a cell.
 PERIODIC, FREE = "au2-mgo", "carbon-chain"
@@ -90,18 +94,28 @@ def _cache() -> Result:
     return "ok", f"models in {models}, compiled loops in {loops}", ""
 
 
+def _one_particle(platform: str, *forces: openmm.Force) -> openmm.Context:
+    """A Context of one particle, half a nanometre off the origin along x."""
+    import openmm
+
+    system = openmm.System()
+    system.addParticle(1.0)
+    for force in forces:
+        system.addForce(force)
+    integrator = openmm.VerletIntegrator(0.001)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatform(platform))
+    context.setPositions([[0.5, 0.0, 0.0]])
+    return context
+
+
 def _import_order() -> Result:
     doing("importing openmm before torch")
-    import openmm
+    import openmm  # noqa: F401
     import torch
 
     doing("computing with both")
     torch.linalg.solve(torch.eye(50, dtype=torch.float64), torch.ones(50, dtype=torch.float64))
-    system = openmm.System()
-    system.addParticle(1.0)
-    platform = openmm.Platform.getPlatform("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-    context.setPositions([[0.0, 0.0, 0.0]])
+    context = _one_particle("Reference")
     context.getIntegrator().step(1)
     return "ok", "openmm and torch can be imported in either order", ""
 
@@ -170,14 +184,9 @@ def _platforms() -> Result:
 
 def _opencl_device() -> str:
     """Name of the device that OpenMM's OpenCL takes; empty if it cannot be had."""
-    import openmm
-
-    system = openmm.System()
-    system.addParticle(1.0)
-    platform = openmm.Platform.getPlatform("OpenCL")
     try:
-        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-        return platform.getPropertyValue(context, "DeviceName")
+        context = _one_particle("OpenCL")
+        return context.getPlatform().getPropertyValue(context, "DeviceName")
     except Exception:
         return ""
 
@@ -264,15 +273,13 @@ def _torchforce() -> Result:
         advice = 'pip install "openmm-nequiplr[torchforce]", for backend="torch" and exported files'
         return "note", "openmm-torch is not installed", advice
     doing("importing openmm-torch")
-    import openmm
     import torch
 
     from ..simulation.torchforce import load_openmmtorch
 
     module = load_openmmtorch()
     doing("computing by a TorchForce")
-    system, folder = openmm.System(), tempfile.mkdtemp()
-    system.addParticle(1.0)
+    folder = tempfile.mkdtemp()
 
     class HarmonicWell(torch.nn.Module):
         def forward(self, positions):
@@ -280,10 +287,7 @@ def _torchforce() -> Result:
 
     path = str(Path(folder) / "well.pt")
     torch.jit.save(torch.jit.script(HarmonicWell()), path)
-    system.addForce(module.TorchForce(path))
-    platform = openmm.Platform.getPlatform("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-    context.setPositions([[0.5, 0.0, 0.0]])
+    context = _one_particle("Reference", module.TorchForce(path))
     force = context.getState(forces=True).getForces(asNumpy=True)._value[0, 0]
     shutil.rmtree(folder, ignore_errors=True)
     if abs(force + 1.0) > 1e-5:

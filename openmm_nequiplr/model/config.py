@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from ..errors import InputError, describe, unknown
 from ..units import COULOMB_CONSTANT
-
-_ACTIVATION_NAMES = ("silu", "ssp", "tanh", "abs")
-_ODD_ACTIVATIONS = ("tanh", "abs")
-# Least and largest of what is counted: far beyond what is useful, and within what a machine holds.
-_COUNTS = {
-    "num_layers": (0, 20), "num_layers_charge": (0, 20), "l_max": (0, 6), "num_features": (1, 2048),
-    "num_bessels": (1, 256), "invariant_layers": (0, 10), "invariant_neurons": (1, 4096),
-    "num_charge_basis": (1, 1024),
-}  # fmt: skip
-_LONGEST_CUTOFF, _LARGEST_CHARGE, _LARGEST_POWER, _LARGEST = 50.0, 1000.0, 100.0, 1e9
-_MOST_WEIGHTS = 3e8
+from .config_checks import check
 
 
 @dataclass(frozen=True)
@@ -167,119 +156,7 @@ class ModelConfig:
     legacy_ewald_cutoff: bool = False
 
     def __post_init__(self) -> None:
-        self._freeze_sequences()
-        self._check_types()
-        self._check_distances()
-        self._check_numbers()
-        self._check_choices()
-
-    def _freeze_sequences(self) -> None:
-        names = ("type_names", "gaussian_widths", "nonlinearity_scalars", "nonlinearity_gates")
-        for name in names:
-            value = getattr(self, name)
-            if value is None and name == "gaussian_widths":
-                continue
-            if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-                raise InputError(describe(name, value, "a list"))
-            object.__setattr__(self, name, tuple(value))
-
-    def _check_types(self) -> None:
-        names = self.type_names
-        if not names or any(not isinstance(s, str) or atomic_numbers.get(s, 0) < 1 for s in names):
-            raise InputError(describe("type_names", names, "element symbols"))
-        if len(set(names)) != len(names):
-            raise InputError(describe("type_names", names, "each element once"))
-        widths = self.gaussian_widths
-        if widths is not None and (
-            len(widths) != len(names)
-            or not all(_real(x) and 0 < x < _LONGEST_CUTOFF for x in widths)
-        ):
-            expected = f"{len(names)} positive widths in Å, one for each type"
-            raise InputError(describe("gaussian_widths", widths, expected))
-
-    def _check_distances(self) -> None:
-        table = self.shortest_distances
-        if table is None:
-            return
-        count = len(self.type_names)
-        expected = f"a symmetric table of {count} × {count} positive distances in Å"
-        try:
-            rows = tuple(tuple(float(value) for value in row) for row in table)
-        except (TypeError, ValueError):
-            raise InputError(describe("shortest_distances", table, expected)) from None
-        square = len(rows) == count and all(len(row) == count for row in rows)
-        if not square or rows != tuple(zip(*rows, strict=True)) or not min(map(min, rows)) > 0:
-            raise InputError(describe("shortest_distances", table, expected))
-        object.__setattr__(self, "shortest_distances", rows)
-
-    def _check_numbers(self) -> None:
-        for name, (least, most) in _COUNTS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                expected = f"a whole number of at least {least} and at most {most}"
-                raise InputError(describe(name, value, expected))
-        lengths = ["r_max", *([] if self.r_max_charge is None else ["r_max_charge"])]
-        for name in lengths:
-            expected = f"a positive number (Å) of at most {_LONGEST_CUTOFF:g}"
-            self._check_real(name, lambda x: 0 < x <= _LONGEST_CUTOFF, expected)
-        bound = [] if self.electronegativity_bound is None else ["electronegativity_bound"]
-        for name in ("avg_num_neighbors", "coulomb_constant", *bound):
-            self._check_real(
-                name, lambda x: 0 < x <= _LARGEST, f"a positive number up to {_LARGEST:g}"
-            )
-        self._check_real("hardness_min", lambda x: 0 <= x <= _LARGEST, "a number of at least 0")
-        power = f"a number of at least 2 and at most {_LARGEST_POWER:g}"
-        self._check_real("polynomial_cutoff_p", lambda x: 2 <= x <= _LARGEST_POWER, power)
-        charge = f"a number (e) of at most {_LARGEST_CHARGE:g} in size"
-        self._check_real("charge_min", lambda x: abs(x) <= _LARGEST_CHARGE, charge)
-        more = f"more than charge_min and at most {_LARGEST_CHARGE:g}"
-        self._check_real("charge_max", lambda x: self.charge_min < x <= _LARGEST_CHARGE, more)
-        if self.num_weights > _MOST_WEIGHTS:
-            got = f"num_features, l_max and others that make about {self.num_weights:.0e}"
-            expected = f"at most {_MOST_WEIGHTS:.0e} weights"
-            raise InputError(f"model configuration: expected {expected}, got {got}")
-
-    def _check_real(self, name: str, good: Callable[[float], bool], expected: str) -> None:
-        value = getattr(self, name)
-        if not _real(value) or not good(value):
-            raise InputError(describe(name, value, expected))
-        object.__setattr__(self, name, float(value))
-
-    def _check_choices(self) -> None:
-        if self.electrostatic_energy not in ("qeq", "coulomb"):
-            expected = "'qeq' or 'coulomb'"
-            raise InputError(describe("electrostatic_energy", self.electrostatic_energy, expected))
-        flags = (each.name for each in dataclasses.fields(self) if each.type == "bool")
-        for name in flags:
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(describe(name, getattr(self, name), "true or false"))
-        if self.effective_charges and (self.legacy_periodic or self.legacy_nonperiodic):
-            raise InputError(describe("effective_charges", True, "false in a converted model"))
-        if not self.equilibration:
-            self._check_short_range()
-        for name in ("nonlinearity_scalars", "nonlinearity_gates"):
-            value = getattr(self, name)
-            if len(value) != 2 or any(v not in _ACTIVATION_NAMES for v in value):
-                expected = f"two of {_ACTIVATION_NAMES}, for even and odd scalars"
-                raise InputError(describe(name, value, expected))
-            if value[1] not in _ODD_ACTIVATIONS:
-                expected = f"an even or odd function ({_ODD_ACTIVATIONS}) for odd scalars"
-                raise InputError(describe(name, value, expected))
-
-    def _check_short_range(self) -> None:
-        if self.r_max_charge not in (None, self.r_max):
-            expected = "nothing, or r_max, in a model without equilibration"
-            raise InputError(describe("r_max_charge", self.r_max_charge, expected))
-        if self.num_layers + self.num_layers_charge < 1:
-            expected = (
-                "at least one layer, with num_layers_charge, in a model without equilibration"
-            )
-            raise InputError(describe("num_layers", self.num_layers, expected))
-        for name in (
-            "effective_charges", "shared_features", "legacy_periodic", "legacy_nonperiodic",
-        ):  # fmt: skip
-            if getattr(self, name):
-                raise InputError(describe(name, True, "false in a model without equilibration"))
+        check(self)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -373,13 +250,3 @@ class ModelConfig:
 
 def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _real(value: object) -> bool:
-    """Whether a value is a finite number, and no truth value."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
-        return False

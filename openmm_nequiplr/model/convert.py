@@ -268,27 +268,22 @@ def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> Mode
         if not isinstance(source[key], dict) or not {"e", "o"} <= set(source[key]):
             raise InputError(describe(f"config: {key}", source[key], "entries 'e' and 'o'"))
     scalars, gates = source["nonlinearity_scalars"], source["nonlinearity_gates"]
+    alike = (
+        *("r_max", "num_layers", "num_layers_charge", "l_max", "parity", "num_features"),
+        *("invariant_layers", "invariant_neurons", "use_sc", "resnet"),
+    )
     return ModelConfig(
+        **{name: source[name] for name in alike},
         type_names=tuple(_type_names(source)),
-        r_max=source["r_max"],
-        num_layers=source["num_layers"],
-        num_layers_charge=source["num_layers_charge"],
-        l_max=source["l_max"],
-        parity=source["parity"],
-        num_features=source["num_features"],
         avg_num_neighbors=float(source["avg_num_neighbors"]),
         num_bessels=source["num_basis"],
         bessel_trainable=source["BesselBasis_trainable"],
         polynomial_cutoff_p=source["PolynomialCutoff_p"],
-        invariant_layers=source["invariant_layers"],
-        invariant_neurons=source["invariant_neurons"],
         charge_min=source["qmin"],
         charge_max=source["qmax"],
         num_charge_basis=source["num_categories"],
         coulomb_constant=constant,
         hardness_min=0.0,
-        use_sc=source["use_sc"],
-        resnet=source["resnet"],
         nonlinearity_scalars=(scalars["e"], scalars["o"]),
         nonlinearity_gates=(gates["e"], gates["o"]),
         scalar_last_layer=False,

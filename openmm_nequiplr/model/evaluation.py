@@ -7,7 +7,6 @@ so any point-charge code that returns an energy and forces can take it over.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,15 +25,16 @@ from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from .building import with_lattice_sum
 from .geometry_checks import check_surrounded
-from .inference import Atoms, Geometry, Inference, Results, seen_charges
+from .inference import Atoms, Geometry, Inference
 from .memory import ChargeMemory
+from .numpy_evaluation import check_finite, evaluation_of, evaluation_of_output, to_numpy
 from .observables import Observable, Observation
 from .output import Evaluation
 from .point_charges import ExternalPointCharges, PointChargeCoulomb, SmoothCoulomb
 from .potential import NequIPLRPotential
 from .response import Charged, Response, charge_response, observations
 from .solving import DenseEquilibration, IterativeEquilibration, SolverOptions
-from .strain import strained, stress_from_strain
+from .strain import strained
 
 __all__ = ["Evaluation", "Evaluator", "PointChargeCoulomb", "SmoothCoulomb"]
 
@@ -242,7 +242,7 @@ class Evaluator:
                 coulomb_scale,
                 surroundings,
             )
-            _check_finite(evaluation)
+            check_finite(evaluation)
         return evaluation
 
     def _evaluate(
@@ -288,7 +288,9 @@ class Evaluator:
                 charged.features,
                 charged.first,
             )
-        return self._evaluation(graph, charged, results, compute_forces, compute_stress, observed)
+        return evaluation_of(
+            self.model, graph, charged, results, compute_forces, compute_stress, observed
+        )
 
     def _inference(
         self,
@@ -334,59 +336,6 @@ class Evaluator:
         held = graph.on_cpu.total_charge[0] if groups is None else graph.held_charges
         return Atoms(graph.types, hardness, offsets, held, groups)
 
-    def _evaluation(
-        self,
-        graph: AtomicGraph,
-        charged: Charged,
-        results: Results,
-        compute_forces: bool,
-        compute_stress: bool,
-        observed: tuple[Observation, ...],
-    ) -> Evaluation:
-        model, charges, scale = self.model, results.charges, charged.inference.scale
-        atoms, geometry = charged.atoms, charged.geometry
-        sums = {"short_range": results.short_range}
-        if model.config.electrostatic_energy == "qeq":
-            sums["electronegativity"] = scale * (charges @ results.chi)
-            sums["hardness"] = 0.5 * scale * ((atoms.hardness * charges) @ charges)
-        if geometry.outside is not None:
-            seen = seen_charges(charges, atoms.offsets)
-            sums["outside"] = scale * (seen @ geometry.outside.detach())
-        arrays = {"charges": charges, "adjoint": results.adjoint, "electronegativity": results.chi}
-        arrays["dipole"] = charges @ graph.positions
-        if compute_forces:
-            gradient, forces = results.gradients[0], results.external_forces
-            arrays["forces"] = forces if gradient is None else forces - gradient
-            others = results.gradients[1:]
-            if not compute_stress and len(others) == 1 and others[0] is not None:
-                arrays["outside_forces"] = -others[0]
-        if compute_stress:
-            slope = results.gradients[1]
-            slope = torch.zeros_like(graph.cell) if slope is None else slope
-            arrays["stress"] = stress_from_strain(slope, graph.cell, graph.periodic)[0]
-        reference = model.reference_energy(graph)[0]
-        numbers, *found = to_arrays(
-            [
-                torch.stack([results.energy, reference, results.electrostatic, *sums.values()]),
-                *arrays.values(),
-            ]
-        )
-        total, constant, electrostatic, *each = numbers.tolist()
-        parts = dict(zip(sums, each, strict=True))
-        parts["coulomb"] = total - sum(parts.values())
-        parts["short_range"] += constant
-        fields: dict[str, Any] = {"forces": None, "stress": None}
-        fields |= dict(zip(arrays, found, strict=True))
-        return Evaluation(
-            energy=total + constant,
-            parts=parts,
-            residual=results.residual,
-            iterations=results.iterations,
-            electrostatic=electrostatic,
-            observed=observed,
-            **fields,
-        )
-
     def _differentiated(
         self,
         graph: AtomicGraph,
@@ -402,19 +351,7 @@ class Evaluator:
             expected = "None: this model has no Coulomb sum to hand over"
             raise InputError(describe("point_charge_coulomb", "a callable", expected))
         graph, _ = self._prepare(graph)
-        output = self.model(graph, compute_forces, compute_stress)
-        short, electrostatic = output.energy_short_range, output.energy_electrostatic
-        return Evaluation(
-            energy=float(output.energy),
-            forces=None if output.forces is None else to_numpy(output.forces),
-            stress=None if output.stress is None else to_numpy(output.stress[0]),
-            charges=to_numpy(output.charges),
-            adjoint=np.zeros(graph.num_atoms),
-            electronegativity=to_numpy(output.electronegativity),
-            dipole=to_numpy(output.dipole[0]),
-            parts={"short_range": float(short), "coulomb": float(electrostatic)},
-            electrostatic=float(electrostatic),
-        )
+        return evaluation_of_output(self.model(graph, compute_forces, compute_stress))
 
 
 def _delegate(inference: Inference, graph: AtomicGraph, point_charges: PointChargeCoulomb) -> None:
@@ -428,26 +365,3 @@ def _delegate(inference: Inference, graph: AtomicGraph, point_charges: PointChar
 def _check_single(graph: AtomicGraph) -> None:
     if graph.num_graphs != 1:
         raise InputError(describe("graph", f"{graph.num_graphs} structures", "one structure"))
-
-
-def _check_finite(evaluation: Evaluation) -> None:
-    total = evaluation.energy
-    if evaluation.forces is not None:
-        total += float(evaluation.forces.sum())
-    if not math.isfinite(total):
-        raise InputError(
-            "positions: expected a geometry that the model can evaluate, got a non-finite "
-            "energy or force; atoms on top of one another are the usual cause"
-        )
-
-
-def to_arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
-    """Tensors as float64 arrays, in one copy from their device."""
-    flat = to_numpy(torch.cat([tensor.to(torch.float64).reshape(-1) for tensor in tensors]))
-    ends = np.cumsum([tensor.numel() for tensor in tensors])
-    parts = np.split(flat, ends[:-1])
-    return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
-
-
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float64).cpu().numpy()

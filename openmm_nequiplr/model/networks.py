@@ -20,12 +20,7 @@ _EXACT = (
 
 
 class Networks(ExactBuffers):
-    """Weights, per-element values and networks, in the code that TorchScript compiles.
-
-    Parameters
-    ----------
-    config : ModelConfig
-    """
+    """Weights, per-element values and networks, in the code that TorchScript compiles."""
 
     __jit_unused_properties__ = ("dtype", "device")
 

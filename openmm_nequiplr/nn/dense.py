@@ -134,12 +134,7 @@ class Mixing(torch.nn.Module):
 
 
 class Linear(Mixing):
-    """``e3nn.o3.Linear`` as one matrix for every irrep.
-
-    Parameters
-    ----------
-    irreps_in, irreps_out : e3nn.o3.Irreps
-    """
+    """``e3nn.o3.Linear`` as one matrix for every irrep."""
 
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> None:
         super().__init__(irreps_in, irreps_out, 1)
@@ -158,13 +153,7 @@ class Linear(Mixing):
 
 
 class SelfConnection(Mixing):
-    """``e3nn.o3.FullyConnectedTensorProduct`` with scalar attributes, one matrix an irrep.
-
-    Parameters
-    ----------
-    irreps_in, irreps_out : e3nn.o3.Irreps
-    num_attributes : int
-    """
+    """``e3nn.o3.FullyConnectedTensorProduct`` with scalar attributes, one matrix an irrep."""
 
     def __init__(self, irreps_in: o3.Irreps, num_attributes: int, irreps_out: o3.Irreps) -> None:
         super().__init__(irreps_in, irreps_out, num_attributes)

@@ -8,13 +8,7 @@ from .e3 import o3
 
 
 class ScalarReadout(torch.nn.Module):
-    """Two linear maps: features to hidden scalars to one scalar.
-
-    Parameters
-    ----------
-    irreps_in : e3nn.o3.Irreps
-    num_hidden : int
-    """
+    """Two linear maps: features to hidden scalars to one scalar."""
 
     def __init__(self, irreps_in: o3.Irreps, num_hidden: int) -> None:
         super().__init__()

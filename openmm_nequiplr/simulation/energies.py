@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TextIO
 
 import openmm
@@ -12,14 +10,14 @@ from openmm import app, unit
 from ..errors import InputError, describe
 from .computation import Computation
 from .lookup import get_computation
-from .reporters import Reporter
+from .reporters import FileReporter
 
 PARTS = ("short_range", "electronegativity", "hardness", "coulomb", "outside")
 COLUMNS = ("step", "time_ps", *(f"{part}_eV" for part in PARTS), "model_eV")
 ELECTRODES = ("first_electrode_e", "second_electrode_e")
 
 
-class EnergyReporter(Reporter):
+class EnergyReporter(FileReporter):
     """Writes the parts of the model's energy of every reported frame as a CSV table.
 
     Columns are step, time (ps) and, in eV, the short-range energy, the parts of the electrostatic
@@ -45,13 +43,7 @@ class EnergyReporter(Reporter):
         If the interval is not positive, or the file to append to is another one.
     """
 
-    def __init__(self, file: str | Path, reportInterval: int, append: bool = False) -> None:
-        super().__init__(reportInterval)
-        if not isinstance(file, str | os.PathLike):
-            raise InputError(describe("file", file, "a path"))
-        self._path, self._append = Path(file), append
-        self._file: TextIO | None = None
-        self._computation: Computation | None = None
+    _computation: Computation | None = None
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one row."""
@@ -86,9 +78,3 @@ class EnergyReporter(Reporter):
         handle = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
         handle.write("\n".join([header, *kept]) + "\n")
         return handle
-
-    def close(self) -> None:
-        """Close the file; a later report opens it again to append."""
-        if self._file is not None:
-            self._file.close()
-            self._file, self._append = None, True

@@ -78,8 +78,8 @@ class Reporter:
         return {"steps": steps, "periodic": False, "include": list(self.include)}
 
 
-class RecordReporter(Reporter):
-    """A reporter that writes a :class:`RecordFile`.
+class FileReporter(Reporter):
+    """A reporter that writes a file, which it opens when it is needed first.
 
     Parameters
     ----------
@@ -94,20 +94,23 @@ class RecordReporter(Reporter):
         super().__init__(reportInterval)
         if not isinstance(file, str | os.PathLike):
             raise InputError(describe("file", file, "a path"))
-        self._path = Path(file)
-        self._append = append
-        self._file: RecordFile | None = None
-
-    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """Say when the next report is due, and what it needs; opens the file."""
-        self._open(simulation)
-        return super().describeNextReport(simulation)
+        self._path, self._append = Path(file), append
+        self._file: Any = None
 
     def close(self) -> None:
         """Close the file; a later report opens it again to append."""
         if self._file is not None:
             self._file.close()
             self._file, self._append = None, True
+
+
+class RecordReporter(FileReporter):
+    """A reporter that writes a :class:`RecordFile`."""
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """Say when the next report is due, and what it needs; opens the file."""
+        self._open(simulation)
+        return super().describeNextReport(simulation)
 
     def _open(self, simulation: app.Simulation) -> RecordFile:
         """The file, without the records of steps that the simulation has not reached."""
@@ -159,10 +162,8 @@ class ChargeReporter(RecordReporter):
         If the interval is not positive, or the file to append to does not fit.
     """
 
-    def __init__(self, file: str | Path, reportInterval: int, append: bool = False) -> None:
-        super().__init__(file, reportInterval, append)
-        self._computation: Computation | None = None
-        self._last: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
+    _computation: Computation | None = None
+    _last: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one frame."""

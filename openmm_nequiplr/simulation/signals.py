@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import openmm
+
+from ..signals import handled
 
 
 class StopRequest:
@@ -42,23 +43,9 @@ class StoppingMinimization(openmm.MinimizationReporter):
 def stop_signals() -> Iterator[StopRequest]:
     """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts as always."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
     def receive(number: int, frame: object) -> None:
         request.number = number
-        restore()
 
-    for number in numbers:
-        signal.signal(number, receive)
-    try:
+    with handled(receive, signal.SIGINT, signal.SIGTERM, once=True):
         yield request
-    finally:
-        restore()

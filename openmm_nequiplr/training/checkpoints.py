@@ -52,10 +52,6 @@ def has_checkpoint(output: Path) -> bool:
 def readable_checkpoint(output: Path) -> tuple[Path, dict[str, Any], list[str]]:
     """The newest checkpoint of a directory that can be read.
 
-    Parameters
-    ----------
-    output : path
-
     Returns
     -------
     path : Path

@@ -38,10 +38,6 @@ _OF_DATA = (
 def check_ranges(config: Any) -> None:
     """Refuse numbers that are out of range.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-
     Raises
     ------
     InputError

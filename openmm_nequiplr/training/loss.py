@@ -180,12 +180,7 @@ class Errors:
 
 
 class ErrorSums:
-    """Sums over batches from which errors of a whole data set follow.
-
-    Parameters
-    ----------
-    device : torch.device or str
-    """
+    """Sums over batches from which errors of a whole data set follow."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         #: float64 [quantities, 3]: number of values, sum of squares, sum of absolute values.

@@ -91,10 +91,6 @@ def build(
     places : mapping of str to str, optional
         Keys and their dotted names in other sections.
 
-    Returns
-    -------
-    instance of `kind`
-
     Raises
     ------
     InputError

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from ..errors import Interrupted
+from ..signals import handled
 
 
 class _Stop(BaseException):
@@ -35,20 +34,13 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
     Interrupted
         After one of them.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: object) -> None:
         raise _Stop(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        with handled(stop, signal.SIGINT, signal.SIGTERM):
+            yield
     except _Stop as error:
         name = signal.Signals(error.number).name
         raise Interrupted(f"ended by {name}: {advice()}", error.number) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -108,10 +108,6 @@ def evaluate_committee(
     verbose : bool
         Print the tables.
 
-    Returns
-    -------
-    CommitteeMetrics
-
     Raises
     ------
     InputError

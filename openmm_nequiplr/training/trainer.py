@@ -63,11 +63,6 @@ class _Alone(LightningEnvironment):
 def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
     """A trainer without Lightning's own output.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-    recorder : Recorder
-
     Raises
     ------
     InputError

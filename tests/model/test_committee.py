@@ -6,7 +6,6 @@ import copy
 
 import numpy as np
 import pytest
-import torch
 
 from openmm_nequiplr.errors import InputError, ModelFileError
 from openmm_nequiplr.model import Evaluator, save_model
@@ -19,19 +18,8 @@ from openmm_nequiplr.model.committee import (
 )
 
 
-def shaken(model, seed):
-    """A copy with slightly other weights."""
-    other = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter += 0.02 * noise
-    return other
-
-
 @pytest.fixture
-def members(make_model):
+def members(make_model, shaken):
     model = make_model()
     return [model, shaken(model, 1), shaken(model, 2)]
 

@@ -56,9 +56,9 @@ def test_a_batch_has_the_response_of_its_structures(model, graphs, training):
 @pytest.mark.parametrize("which", ["field and groups", "slab", "linearized"])
 def test_gradients_of_losses_by_the_weights(model, graphs, which):
     """Along a random direction in the space of all weights, against finite differences."""
-    model.train()
+    model.train().requires_grad_()  # other tests freeze the model that they share with this one
     generator = torch.Generator().manual_seed(1)
-    weights = [each for each in model.parameters() if each.requires_grad]
+    weights = list(model.parameters())
     ways = [torch.randn(each.shape, generator=generator).to(each) for each in weights]
 
     def loss() -> torch.Tensor:

@@ -40,21 +40,6 @@ def central(function, at, index, step=1e-4):
     return (function(up) - function(down)) / (2 * step)
 
 
-def test_forces_are_the_slope_of_the_energy(model, molecule):
-    evaluator = Evaluator(model)
-    forces = evaluator(graph_of(model, molecule)).forces
-    slopes = np.empty_like(forces)
-    for index in np.ndindex(forces.shape):
-        slopes[index] = central(
-            lambda x: evaluator(graph_of(model, molecule, x), False).energy,
-            molecule.positions,
-            index,
-        )
-    assert np.sqrt(np.mean((forces + slopes) ** 2) / np.mean(forces**2)) < 1e-6
-    without = Evaluator(model)(graph_of(model, molecule, field=None)).forces
-    assert np.abs(forces - without).max() > 0.01
-
-
 @pytest.mark.parametrize("solver", ["dense", "iterative"])
 def test_two_charge_sets_equal_the_differentiated_solve(model, molecule, solver):
     graph = graph_of(model, molecule)

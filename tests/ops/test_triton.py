@@ -10,21 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from e3nn import o3
 
 pytest.importorskip("triton")
 
-from openmm_nequiplr.nn import EdgeTensorProduct
-from openmm_nequiplr.nn.table import interpolate
-from openmm_nequiplr.ops import (
-    RadialTable,
-    choice,
-    mesh,
-    pairs,
-    references,
-    sort_edges,
-)
+from openmm_nequiplr.ops import choice, mesh, pairs, references, sort_edges
 from openmm_nequiplr.ops.activation import silu_along, silu_along_reference
+
+from .products import assert_close, product_of, tabulated_of, tabulated_reference
 
 DTYPES = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)]
@@ -43,50 +35,16 @@ def gpu(monkeypatch):
     choice._works.cache_clear()
 
 
-def close(found, expected, tolerance):
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        assert one.dtype == other.dtype
-        if other.numel():
-            one, other = one.detach(), other.detach()
-            assert float((one - other).abs().max()) <= tolerance * float(other.abs().max())
-
-
-def product_of(irreps: str, l_max: int, dtype, atoms: int, edges: int):
-    """A product, random features, harmonics and weights, and ends of edges."""
-    irreps, harmonics = o3.Irreps(irreps), o3.Irreps.spherical_harmonics(l_max)
-    product = EdgeTensorProduct(irreps, harmonics, irreps).to(dtype)
-    shapes = (atoms, irreps.dim), (edges, harmonics.dim), (edges, product.weight_numel)
-    values = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-    return product, values, torch.randint(0, atoms, (2, edges))
-
-
-def table_of(product, dtype, edges):
-    """Lengths, the first one beyond the table that is returned as well."""
-    length = 0.3 + 2.4 * torch.rand(edges, dtype=dtype)
-    length[:1] = 3.0
-    coefficients = torch.randn(5, 6 * product.weight_numel, dtype=dtype)
-    return length.requires_grad_(), RadialTable(coefficients, 0.25, 0.5)
-
-
-def reference(product, features, harmonics, length, ends, table):
-    inside = length < table.origin + table.step * table.coefficients.shape[0]
-    weights = interpolate(table, length) * inside.unsqueeze(1)
-    return product.reference(features, harmonics, weights, *ends)
-
-
 @pytest.mark.parametrize(("atoms", "edges"), SIZES)
 @pytest.mark.parametrize(("irreps", "l_max"), [("3x0e+3x1o", 1), ("2x0e+2x1o+2x2e", 2)])
 @DTYPES
 def test_tabulated_convolution(irreps, l_max, dtype, tolerance, atoms, edges):
-    product, (features, harmonics, _), ends = product_of(irreps, l_max, dtype, atoms, edges)
-    length, table = table_of(product, dtype, edges)
-    inputs = features, harmonics, length
+    product, inputs, ends, table = tabulated_of(irreps, l_max, dtype, atoms=atoms, edges=edges)
     found = product.tabulated(*inputs, table, sort_edges(ends, atoms))
-    expected = reference(product, *inputs, ends, table)
+    expected = tabulated_reference(product, *inputs, ends, table)
     slopes = [torch.autograd.grad(y.sin().sum(), inputs) for y in (found, expected)]
-    close([found], [expected], tolerance)
-    close(*slopes, 2 * tolerance)
+    assert_close([found], [expected], tolerance)
+    assert_close(*slopes, 2 * tolerance)
 
 
 @pytest.mark.parametrize(("atoms", "edges"), SIZES)
@@ -100,23 +58,21 @@ def test_convolution_and_two_derivatives(dtype, tolerance, atoms, edges):
         energy = sum(slope.square().sum() for slope in first)
         results.append([value, *first, *torch.autograd.grad(energy, inputs)])
     assert "_Convolution" in type(product(*inputs, *ends).grad_fn).__name__
-    close(*results, 10 * tolerance)
+    assert_close(*results, 10 * tolerance)
 
 
 def test_more_channels_than_threads():
-    product, (features, harmonics, _), ends = product_of("33x0e", 0, torch.float64, 2, 3)
-    length, table = table_of(product, torch.float64, 3)
-    found = product.tabulated(features, harmonics, length, table, sort_edges(ends, 2))
-    close([found], [reference(product, features, harmonics, length, ends, table)], 1e-12)
+    product, inputs, ends, table = tabulated_of("33x0e", 0, atoms=2, edges=3)
+    found = product.tabulated(*inputs, table, sort_edges(ends, 2))
+    assert_close([found], [tabulated_reference(product, *inputs, ends, table)], 1e-12)
 
 
 def test_too_short_edges_are_no_number():
-    product, (features, harmonics, _), ends = product_of("2x0e", 0, torch.float32, 2, 3)
-    length, table = table_of(product, torch.float32, 3)
+    product, inputs, ends, table = tabulated_of("2x0e", 0, torch.float32, atoms=2, edges=3)
     with torch.no_grad():
-        length[1] = 0.2
+        inputs[2][1] = 0.2
     ends[0] = torch.tensor([0, 1, 0])
-    found = product.tabulated(features, harmonics, length, table, sort_edges(ends, 2))
+    found = product.tabulated(*inputs, table, sort_edges(ends, 2))
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
 
@@ -136,7 +92,7 @@ def test_activation(shape, dtype, tolerance):
         value = function(values)
         results.append([value, *torch.autograd.grad(value.sin().sum(), values)])
     assert "_SiluAlong" in type(silu_along(values).grad_fn).__name__
-    close(*results, tolerance)
+    assert_close(*results, tolerance)
 
 
 @pytest.mark.parametrize("order", [6, 8])
@@ -156,7 +112,7 @@ def test_mesh(rng, order, count, dtype, tolerance):
 
     found = results()
     with references():
-        close(found, results(), tolerance)
+        assert_close(found, results(), tolerance)
 
 
 @pytest.mark.parametrize(("count", "number"), [(1, 3), (5, 200), (4, 0)])
@@ -183,7 +139,7 @@ def test_pairs(rng, count, number, dtype, tolerance):
     if count == 1:  # forces of an atom on its own images cancel
         assert float(found[4].abs().max()) < 1e-6
         found, expected = [*found[:4], found[5]], [*expected[:4], expected[5]]
-    close(found, expected, tolerance)
+    assert_close(found, expected, tolerance)
 
 
 def test_kernels_compile_without_spills(capsys):

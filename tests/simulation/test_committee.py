@@ -6,66 +6,31 @@ import copy
 import dataclasses
 
 import numpy as np
-import openmm
 import pytest
-import torch
 from ase.io import read
-from openmm import app, unit
+from openmm import unit
 
-from openmm_nequiplr import CommitteeReporter, create_system, save_model
+from openmm_nequiplr import CommitteeReporter, save_model
 from openmm_nequiplr.errors import InputError, UncertaintyError, UnknownElementError
 from openmm_nequiplr.model.committee import Committee
-from openmm_nequiplr.simulation import from_atoms, get_computation, load_charges, load_spread
+from openmm_nequiplr.simulation import get_computation, load_charges, load_spread
 from openmm_nequiplr.simulation.md import continued_options, run_md
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log
 
+from .twins import Frames, simulation_of
+
 
 @pytest.fixture(scope="module")
-def others(ionic_model):
+def others(ionic_model, shaken):
     """Two models that differ a little from the ionic one."""
-    result = []
-    for seed in (1, 2):
-        other = copy.deepcopy(ionic_model)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in other.parameters():
-                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-                parameter += 0.02 * noise
-        result.append(other)
-    return result
-
-
-class Positions:
-    """Keeps positions and box of every frame, in Å."""
-
-    def __init__(self, interval):
-        self.interval, self.frames = interval, []
-
-    def describeNextReport(self, simulation):
-        steps = self.interval - simulation.currentStep % self.interval
-        return {"steps": steps, "periodic": False, "include": ["positions"]}
-
-    def report(self, simulation, state):
-        box = 10.0 * state.getPeriodicBoxVectors(asNumpy=True)._value
-        self.frames.append((10.0 * state.getPositions(asNumpy=True)._value, box))
-
-
-def simulation_of(atoms, model, platform=None, **options):
-    structure = from_atoms(atoms)
-    system = create_system(structure.topology, model, **options)
-    chosen = platform or (openmm.Platform.getPlatform("Reference"), {})
-    integrator = openmm.VerletIntegrator(0.001)
-    simulation = app.Simulation(structure.topology, system, integrator, *chosen)
-    simulation.context.setPositions(structure.positions)
-    simulation.context.setVelocitiesToTemperature(300.0, 1)
-    return simulation
+    return [shaken(ionic_model, seed) for seed in (1, 2)]
 
 
 @pytest.mark.parametrize("name", ["rock_salt", "cluster"])
 def test_spread_of_every_frame(tmp_path, ionic_model, others, request, platform, name):
     atoms = request.getfixturevalue(name)
-    simulation = simulation_of(atoms, ionic_model, platform, long_range="graph")
-    kept = Positions(2)
+    simulation = simulation_of(atoms, ionic_model, platform=platform, long_range="graph")
+    kept = Frames(2)
     simulation.reporters += [CommitteeReporter(tmp_path / "s.npy", 2, others), kept]
     simulation.step(4)
     found = load_spread(tmp_path / "s.npy")
@@ -116,7 +81,7 @@ def test_frames_beyond_the_threshold_are_saved(tmp_path, ionic_model, others, ro
     threshold = float(np.sort(largest)[1:3].mean())  # two of the four frames are beyond it
     again = simulation_of(rock_salt, ionic_model)
     reporter = CommitteeReporter(tmp_path / "b.npy", 1, others, threshold)
-    kept = Positions(1)
+    kept = Frames(1)
     again.reporters += [reporter, kept]
     again.step(4)
     expected = [step for step, value in enumerate(largest, start=1) if value > threshold]

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import openmm
 import pytest
 from openmm import app
 
-from openmm_nequiplr import EnergyReporter, create_system
+from openmm_nequiplr import EnergyReporter
 from openmm_nequiplr.errors import InputError
-from openmm_nequiplr.simulation import from_atoms, get_computation
+from openmm_nequiplr.simulation import get_computation
 from openmm_nequiplr.simulation.energies import COLUMNS
 from openmm_nequiplr.simulation.md import run_md
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
+from .twins import simulation_of
+
 pytestmark = pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")
-
-
-def simulation_of(model, atoms, **options):
-    start = from_atoms(atoms)
-    system = create_system(start.topology, model, total_charge=0, **options)
-    integrator = openmm.VerletIntegrator(0.0005)
-    platform = openmm.Platform.getPlatform("Reference")
-    simulation = app.Simulation(start.topology, system, integrator, platform)
-    simulation.context.setPositions(start.positions)
-    return simulation
 
 
 def read(path):
@@ -32,9 +23,8 @@ def read(path):
 
 
 def test_parts_sum_to_the_energy_and_cost_nothing(tiny_model, cluster, tmp_path):
-    simulation = simulation_of(
-        tiny_model, cluster, electric_field=(0, 0, 3.0), parameters=["coulomb_scale"]
-    )
+    options = {"electric_field": (0, 0, 3.0), "parameters": ["coulomb_scale"]}
+    simulation = simulation_of(cluster, tiny_model, total_charge=0, **options)
     states = app.StateDataReporter(str(tmp_path / "s.csv"), 2, potentialEnergy=True)
     reporter = EnergyReporter(tmp_path / "e.csv", 2)
     simulation.reporters += [states, reporter]
@@ -56,11 +46,11 @@ def test_parts_sum_to_the_energy_and_cost_nothing(tiny_model, cluster, tmp_path)
 
 def test_it_goes_on(tiny_model, cluster, tmp_path):
     """Rows of steps that the simulation has not reached go."""
-    simulation = simulation_of(tiny_model, cluster)
+    simulation = simulation_of(cluster, tiny_model, total_charge=0)
     simulation.reporters.append(EnergyReporter(tmp_path / "e.csv", 1))
     simulation.step(4)
     simulation.reporters.pop().close()
-    again = simulation_of(tiny_model, cluster)
+    again = simulation_of(cluster, tiny_model, total_charge=0)
     again.currentStep = 2
     again.reporters.append(EnergyReporter(tmp_path / "e.csv", 1, append=True))
     again.step(2)

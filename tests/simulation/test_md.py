@@ -148,19 +148,6 @@ def test_the_same_seed_gives_the_same_run(options, tmp_path):
 # -------------------------------------------------------------------------------------- restarts
 
 
-def test_a_restart_continues_exactly(options, tmp_path):
-    whole = run_md(dataclasses.replace(options, steps=12, output=tmp_path / "whole"))
-    first = run_md(dataclasses.replace(options, steps=6))
-    second = run_md(dataclasses.replace(options, steps=6, restart=True, structure=None))
-    assert (first.steps, second.steps) == (6, 12)
-    log, charges, frames = assert_consistent(second.files, [2, 4, 6, 8, 10, 12])
-    np.testing.assert_allclose(log["total_eV"], read_log(whole.files.log)["total_eV"], atol=1e-7)
-    np.testing.assert_allclose(
-        charges.charges, load_charges(whole.files.charges).charges, atol=1e-7
-    )
-    np.testing.assert_allclose(frames.xyz, frames_of(whole.files).xyz, atol=1e-6)
-
-
 def test_noise_does_not_repeat_after_a_restart(options):
     seeds = set()
     for step in (None, 4, 8):
@@ -178,21 +165,6 @@ def test_noise_does_not_repeat_after_a_restart(options):
         assert integrator.getRandomNumberSeed() == barostat.getRandomNumberSeed() != 0
         seeds.add(integrator.getRandomNumberSeed())
     assert len(seeds) == 3
-
-
-def test_what_lies_beyond_the_checkpoint_is_done_again(options):
-    run_md(dataclasses.replace(options, steps=4))
-    files = RunFiles(Path(options.output))
-    checkpoint = files.checkpoint.read_text(encoding="utf-8")
-    expected = run_md(dataclasses.replace(options, steps=4, restart=True))
-    reference = read_log(files.log)["total_eV"]
-    files.checkpoint.write_text(checkpoint)  # as after a kill between two checkpoints
-    with open(files.log, "a") as handle:
-        handle.write("10,0.01,-3")
-    again = run_md(dataclasses.replace(options, steps=4, restart=True))
-    assert again.steps == expected.steps
-    log, _, _ = assert_consistent(files, [2, 4, 6, 8])
-    np.testing.assert_allclose(log["total_eV"], reference, atol=1e-7)
 
 
 def test_a_restart_keeps_the_settings_that_are_not_given(options):

@@ -9,38 +9,12 @@ import openmm
 import pytest
 from openmm import app
 
-from openmm_nequiplr import ChargeReporter, create_system
+from openmm_nequiplr import ChargeReporter
 from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import Evaluator
-from openmm_nequiplr.simulation import from_atoms, get_computation, load_charges
+from openmm_nequiplr.simulation import get_computation, load_charges
 
-
-class Frames:
-    """Keeps the positions of every frame."""
-
-    def __init__(self, interval):
-        self.interval, self.positions, self.boxes = interval, [], []
-
-    def describeNextReport(self, simulation):
-        steps = self.interval - simulation.currentStep % self.interval
-        return {"steps": steps, "periodic": None, "include": ["positions"]}
-
-    def report(self, simulation, state):
-        self.positions.append(10.0 * state.getPositions(asNumpy=True)._value)
-        self.boxes.append(10.0 * state.getPeriodicBoxVectors(asNumpy=True)._value)
-
-
-def simulation_of(atoms, model, platform=None, barostat=None, **options):
-    structure = from_atoms(atoms)
-    system = create_system(structure.topology, model, **options)
-    if barostat is not None:
-        system.addForce(barostat)
-    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
-    chosen = platform or (openmm.Platform.getPlatform("Reference"), {})
-    simulation = app.Simulation(structure.topology, system, integrator, *chosen)
-    simulation.context.setPositions(structure.positions)
-    simulation.context.setVelocitiesToTemperature(300.0, 1)
-    return simulation
+from .twins import Frames, simulation_of
 
 
 def charges_at(model, symbols, positions, box):
@@ -50,8 +24,8 @@ def charges_at(model, symbols, positions, box):
 
 @pytest.mark.parametrize("barostat", [False, True], ids=["fixed", "barostat"])
 def test_charges_belong_to_the_frame(tmp_path, ionic_model, rock_salt, platform, barostat):
-    force = openmm.MonteCarloBarostat(1000.0, 300.0, 1) if barostat else None
-    simulation = simulation_of(rock_salt, ionic_model, platform, force)
+    forces = [openmm.MonteCarloBarostat(1000.0, 300.0, 1)] if barostat else []
+    simulation = simulation_of(rock_salt, ionic_model, *forces, platform=platform)
     frames = Frames(3)
     simulation.reporters += [ChargeReporter(tmp_path / "charges.npy", 3), frames]
     simulation.step(9)
@@ -59,7 +33,7 @@ def test_charges_belong_to_the_frame(tmp_path, ionic_model, rock_salt, platform,
     np.testing.assert_array_equal(found.steps, [3, 6, 9])
     np.testing.assert_allclose(found.times, [0.003, 0.006, 0.009])
     assert found.charges.shape == (3, 64)
-    for index, (positions, box) in enumerate(zip(frames.positions, frames.boxes, strict=True)):
+    for index, (positions, box) in enumerate(frames.frames):
         expected = charges_at(ionic_model, rock_salt.symbols, positions, box)
         np.testing.assert_allclose(found.charges[index], expected, atol=1e-5)
     assert not np.allclose(found.charges[0], found.charges[2], atol=1e-4)

@@ -98,6 +98,37 @@ def context_of(
     return context
 
 
+def simulation_of(
+    atoms: Atoms, model: Any, *forces: openmm.Force, platform: Any = None, **options: Any
+) -> app.Simulation:
+    """A simulation of atoms that move, on Reference by default; forces act beside the model's."""
+    start = from_atoms(atoms)
+    system = create_system(start.topology, model, **options)
+    for force in forces:
+        system.addForce(force)
+    chosen = platform or (openmm.Platform.getPlatform("Reference"), {})
+    integrator = openmm.VerletIntegrator(0.001)
+    simulation = app.Simulation(start.topology, system, integrator, *chosen)
+    simulation.context.setPositions(start.positions)
+    simulation.context.setVelocitiesToTemperature(300.0, 1)
+    return simulation
+
+
+class Frames:
+    """A reporter that keeps positions and box of every frame, in Å."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval, self.frames = interval, []
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        steps = self.interval - simulation.currentStep % self.interval
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def report(self, simulation: app.Simulation, state: openmm.State) -> None:
+        box = 10.0 * state.getPeriodicBoxVectors(asNumpy=True)._value
+        self.frames.append((10.0 * state.getPositions(asNumpy=True)._value, box))
+
+
 def energy_and_forces(context: openmm.Context) -> tuple[float, np.ndarray]:
     """In kJ/mol and kJ/mol/nm."""
     state = context.getState(energy=True, forces=True)

@@ -23,16 +23,9 @@ from openmm_nequiplr.training.spread import evaluate_committee, format_committee
 
 
 @pytest.fixture
-def members(make_model):
+def members(make_model, shaken):
     """Three models with slightly different weights."""
-    result = [copy.deepcopy(make_model()) for _ in range(3)]
-    for seed, model in enumerate(result):
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-                parameter += 0.02 * noise
-    return result
+    return [shaken(make_model(), seed) for seed in range(3)]
 
 
 @pytest.fixture

@@ -34,22 +34,6 @@ def test_nothing_is_written_and_all_is_said(config_file, tmp_path, monkeypatch, 
         assert piece in out, piece
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"loss.stress": 1.0}, "loss.stress: expected labels"),
-        ({"data.num_validation": 10}, "split.train: expected at least one structure"),
-        ({"trainer.accelerator": "abacus"}, "trainer: expected options that Lightning takes"),
-        ({"model.r_max": -1}, "model.r_max: expected a positive number"),
-        ({"equilibration.hardness": {"Xe": 3}}, "equilibration.hardness: expected elements among"),
-        ({"data.train": "absent.extxyz"}, "expected an existing file"),
-    ],
-)
-def test_mistakes_are_those_of_a_training(config_file, overrides, message):
-    with pytest.raises((InputError, FileNotFoundError), match=message):
-        dry_run(config_file, overrides=overrides, seconds=0.0, progress=False)
-
-
 @pytest.mark.usefixtures("no_pictures")
 def test_an_output_that_is_taken(config_file, tmp_path):
     with pytest.raises(InputError, match="resume: expected a checkpoint"):

@@ -165,12 +165,7 @@ class MeshOperator(MeshCoulomb):
 
 
 class SlabOperator(SlabCoulomb):
-    """Gaussian charges in a slab.
-
-    Parameters
-    ----------
-    periodic : EwaldOperator or MeshOperator
-    """
+    """Gaussian charges in a slab."""
 
     def __init__(self, periodic: EwaldOperator | MeshOperator) -> None:
         cell = torch.eye(3, dtype=torch.float64, device=periodic.widths.device)

@@ -1,0 +1,114 @@
+"""Evaluations in NumPy out of the tensors of one structure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..graph import AtomicGraph
+from .inference import Results, seen_charges
+from .observables import Observation
+from .output import Evaluation, PotentialOutput
+from .potential import NequIPLRPotential
+from .response import Charged
+from .strain import stress_from_strain
+
+
+def evaluation_of(
+    model: NequIPLRPotential,
+    graph: AtomicGraph,
+    charged: Charged,
+    results: Results,
+    compute_forces: bool,
+    compute_stress: bool,
+    observed: tuple[Observation, ...],
+) -> Evaluation:
+    """The evaluation of one structure out of all that was computed of it, in one copy."""
+    charges, scale = results.charges, charged.inference.scale
+    atoms, geometry = charged.atoms, charged.geometry
+    sums = {"short_range": results.short_range}
+    if model.config.electrostatic_energy == "qeq":
+        sums["electronegativity"] = scale * (charges @ results.chi)
+        sums["hardness"] = 0.5 * scale * ((atoms.hardness * charges) @ charges)
+    if geometry.outside is not None:
+        seen = seen_charges(charges, atoms.offsets)
+        sums["outside"] = scale * (seen @ geometry.outside.detach())
+    arrays = {"charges": charges, "adjoint": results.adjoint, "electronegativity": results.chi}
+    arrays["dipole"] = charges @ graph.positions
+    if compute_forces:
+        gradient, forces = results.gradients[0], results.external_forces
+        arrays["forces"] = forces if gradient is None else forces - gradient
+        others = results.gradients[1:]
+        if not compute_stress and len(others) == 1 and others[0] is not None:
+            arrays["outside_forces"] = -others[0]
+    if compute_stress:
+        slope = results.gradients[1]
+        slope = torch.zeros_like(graph.cell) if slope is None else slope
+        arrays["stress"] = stress_from_strain(slope, graph.cell, graph.periodic)[0]
+    reference = model.reference_energy(graph)[0]
+    numbers, *found = to_arrays(
+        [
+            torch.stack([results.energy, reference, results.electrostatic, *sums.values()]),
+            *arrays.values(),
+        ]
+    )
+    total, constant, electrostatic, *each = numbers.tolist()
+    parts = dict(zip(sums, each, strict=True))
+    parts["coulomb"] = total - sum(parts.values())
+    parts["short_range"] += constant
+    fields: dict[str, Any] = {"forces": None, "stress": None}
+    fields |= dict(zip(arrays, found, strict=True))
+    return Evaluation(
+        energy=total + constant,
+        parts=parts,
+        residual=results.residual,
+        iterations=results.iterations,
+        electrostatic=electrostatic,
+        observed=observed,
+        **fields,
+    )
+
+
+def evaluation_of_output(output: PotentialOutput) -> Evaluation:
+    """The evaluation of one structure by differentiation."""
+    short, electrostatic = output.energy_short_range, output.energy_electrostatic
+    return Evaluation(
+        energy=float(output.energy),
+        forces=None if output.forces is None else to_numpy(output.forces),
+        stress=None if output.stress is None else to_numpy(output.stress[0]),
+        charges=to_numpy(output.charges),
+        adjoint=np.zeros(len(output.charges)),
+        electronegativity=to_numpy(output.electronegativity),
+        dipole=to_numpy(output.dipole[0]),
+        parts={"short_range": float(short), "coulomb": float(electrostatic)},
+        electrostatic=float(electrostatic),
+    )
+
+
+def check_finite(evaluation: Evaluation) -> None:
+    """Refuse energies and forces that are no numbers."""
+    total = evaluation.energy
+    if evaluation.forces is not None:
+        total += float(evaluation.forces.sum())
+    if not math.isfinite(total):
+        raise InputError(
+            "positions: expected a geometry that the model can evaluate, got a non-finite "
+            "energy or force; atoms on top of one another are the usual cause"
+        )
+
+
+def to_arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
+    """Tensors as float64 arrays, in one copy from their device."""
+    flat = to_numpy(torch.cat([tensor.to(torch.float64).reshape(-1) for tensor in tensors]))
+    ends = np.cumsum([tensor.numel() for tensor in tensors])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as float64 array."""
+    return tensor.detach().to(torch.float64).cpu().numpy()
