@@ -213,7 +213,7 @@ class NequIPLRCalculator(Calculator):
         groups = self.charge_groups if groups is None else groups
         sides = read_electrodes(len(atoms), self._electrodes_of(atoms)[0])
         if isinstance(groups, str) and groups == MOLECULES:
-            key = atoms.numbers.tobytes()
+            key = atoms.numbers.tobytes() + (b"" if sides is None else sides.tobytes())
             if self._molecules is None or self._molecules[0] != key:
                 cell = atoms.cell.array if atoms.pbc.any() else None
                 found = nearby_molecules(atoms.numbers, atoms.positions, cell, sides)

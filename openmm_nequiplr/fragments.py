@@ -345,10 +345,19 @@ def tell_groups(atoms: Any, groups: Any, charges: Any) -> None:
 
 
 def told_electrodes(atoms: Any) -> tuple[tuple[tuple[int, ...], ...] | None, float]:
-    """Electrodes and their voltage (V) as an ``ase.Atoms`` tells them; see :data:`ELECTRODE`."""
+    """Electrodes and their voltage (V) as an ``ase.Atoms`` tells them; see :data:`ELECTRODE`.
+
+    Raises
+    ------
+    InputError
+        If the column has something else than 0, 1 and 2.
+    """
     side = getattr(atoms, "arrays", {}).get(ELECTRODE)
     if side is None or not np.any(side):
         return None, 0.0
+    strange = set(np.unique(side).tolist()) - {0, 1, 2}
+    if strange:
+        raise InputError(describe(f"column {ELECTRODE!r}", strange.pop(), "1, 2, and 0 elsewhere"))
     electrodes = tuple(tuple(np.flatnonzero(side == k).tolist()) for k in (1, 2))
     return electrodes, atoms.info.get(VOLTAGE, 0.0)
 

@@ -51,18 +51,28 @@ class RandomState:
         return cls(_place(context), context.createCheckpoint())
 
     def restore(self, context: openmm.Context, state: openmm.State) -> str | None:
-        """Continue the random numbers in a Context that has the State; or why that cannot be."""
+        """Continue the random numbers in a Context that has the State; or why that cannot be.
+
+        Parameters of the Context and variables of its integrator stay what they are: OpenMM's
+        checkpoint has those of the earlier run, such as pressure and temperature.
+        """
         place = _place(context)
         if place != self.place:
             return f"they are those of {self.place}, this is {place}"
+        parameters, variables = dict(context.getParameters()), _variables(context)
         try:
             context.loadCheckpoint(self.content)
+            if not _same(context.getState(positions=True, velocities=True), state):
+                context.setState(state)
+                return "they belong to another state"
         except openmm.OpenMMException as error:
             context.setState(state)
             return str(error)
-        if not _same(context.getState(positions=True, velocities=True), state):
-            context.setState(state)
-            return "they belong to another state"
+        finally:
+            for name, value in parameters.items():
+                context.setParameter(name, value)
+            for name, value in variables.items():
+                context.getIntegrator().setGlobalVariableByName(name, value)
         return None
 
 
@@ -179,6 +189,15 @@ def _place(context: openmm.Context) -> str:
     system, integrator = context.getSystem(), type(context.getIntegrator()).__name__
     movers = [integrator, *(f.getName() for f in system.getForces() if "Barostat" in f.getName())]
     return f"{place}: {' and '.join(movers)} of {system.getNumParticles()} particles"
+
+
+def _variables(context: openmm.Context) -> dict[str, float]:
+    """Global variables of a CustomIntegrator; others have none."""
+    integrator = context.getIntegrator()
+    count = getattr(integrator, "getNumGlobalVariables", lambda: 0)()
+    return {
+        integrator.getGlobalVariableName(k): integrator.getGlobalVariable(k) for k in range(count)
+    }
 
 
 def _same(state: openmm.State, other: openmm.State) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import openmm
 from openmm import app
 
+from ..checks import check_names
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from ..total_charge import trained_charges
@@ -67,19 +68,17 @@ def add_inner_potential(
     Raises
     ------
     InputError
-        If the inner model has charges, or the groups are not two different ones.
+        If the inner model has charges or is none, or the groups are not two different ones.
     UnknownElementError, BoxError, BackendError
         As :func:`.create_system` does.
     """
-    slow, fast = groups
-    if slow == fast:
-        raise InputError(describe("groups", groups, "two different force groups"))
+    slow, fast = _different(groups)
     if isinstance(inner, openmm.Force):
         inner = [inner]
     if isinstance(inner, str | Path | NequIPLRPotential):
         made = _network_forces(topology, inner, options, atoms=atoms, embed_model=embed_model)
     else:
-        made = [(copy.deepcopy(force), copy.deepcopy(force)) for force in inner]
+        made = [(copy.deepcopy(force), copy.deepcopy(force)) for force in _forces(inner)]
     names = [f"inner{number}" for number in range(len(made))]
     minus = openmm.CustomCVForce(f"-({'+'.join(names)})")
     for name, (force, same) in zip(names, made, strict=True):
@@ -91,10 +90,30 @@ def add_inner_potential(
     system.addForce(minus)
 
 
+def _different(groups: Any) -> tuple[int, int]:
+    """Two different force groups."""
+    pair = list(groups) if isinstance(groups, Sequence) else []
+    if len(pair) != 2 or pair[0] == pair[1] or not all(each in range(32) for each in pair):
+        expected = "two different force groups from 0 to 31"
+        raise InputError(describe("groups", groups, expected))
+    return int(pair[0]), int(pair[1])
+
+
+def _forces(inner: Any) -> list[openmm.Force]:
+    """At least one force of OpenMM."""
+    forces = list(inner) if isinstance(inner, Sequence) else [inner]
+    strange = [type(each).__name__ for each in forces if not isinstance(each, openmm.Force)]
+    if strange or not forces:
+        expected = "a model without charges, its file, or forces of OpenMM"
+        raise InputError(describe("inner", ", ".join(strange) or "no forces", expected))
+    return forces
+
+
 def _network_forces(
     topology: Any, inner: NequIPLRPotential | str | Path, options: dict[str, Any], **others: Any
 ) -> list[tuple[openmm.Force, openmm.Force]]:
     """The force of an inner model, twice."""
+    check_names(options, ("device", "precision", "slab"))
     model = as_model(inner)
     if model.config.equilibration:
         expected = "a model without charges (equilibration: false)"

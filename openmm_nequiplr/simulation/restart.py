@@ -18,14 +18,14 @@ from .serialization import ModelFile
 _PHYSICAL = (
     "ensemble", "timestep", "inner", "inner_steps", "temperature", "friction", "pressure",
     "barostat", "barostat_axes", "long_range", "ewald_tolerance", "precision", "solver",
-    "charge_tolerance",
+    "charge_tolerance", "inner_sha256",
 )  # fmt: skip
 #: Settings that hold for every frame of a run, because its files are read with one value.
 _FIXED = (
     "total_charge", "electric_field", "slab", "charge_groups", "group_charges", "electrodes",
     "electrode_voltage",
 )  # fmt: skip
-_DIGEST = "model_sha256"
+_DIGEST, _INNER_DIGEST = "model_sha256", "inner_sha256"
 _NEW_RUN = "to go on with another one, begin a run from the last structure (final.extxyz)"
 #: Options of one call and not of the run that a restart continues.
 OF_ONE_CALL = {"steps", "structure", "frame", "minimize", "restart", "quiet", "output"}
@@ -35,6 +35,8 @@ def settings_of(options: MDOptions) -> dict[str, Any]:
     """The options as values of JSON for the settings file, with the digest of the model file."""
     values = dataclasses.asdict(options)
     values |= {_DIGEST: ModelFile.of(options.model).digest, "version": __version__}
+    inner = options.inner
+    values[_INNER_DIGEST] = None if inner is None else ModelFile.of(inner).digest
     plain = lambda value: str(value) if isinstance(value, Path) else value.item()  # noqa: E731
     return json.loads(json.dumps(values, default=plain))
 
@@ -57,15 +59,19 @@ def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
     Raises
     ------
     InputError
-        If the model, the total charge or the field is another one.
+        If the model, the total charge or something else that holds for every frame is another one.
     """
     now = settings_of(options)
     if earlier.get(_DIGEST) != now[_DIGEST]:
         got = f"{options.model}, with other contents than {earlier.get('model')} had at the start"
         raise InputError(f"{describe('model', got, 'the model of the run')}; {_NEW_RUN}")
     for name in _FIXED:
-        if name in earlier and now[name] != earlier[name]:
-            expected = f"{_brief(earlier[name])}, as in the run that is continued"
+        # a run of an earlier version, which did not know it, was without
+        before = earlier.get(
+            name, now[name] if name == "total_charge" else getattr(MDOptions, name)
+        )
+        if now[name] != before:
+            expected = f"{_brief(before)}, as in the run that is continued"
             raise InputError(f"{describe(name, now[name], expected)}; {_NEW_RUN}")
     return [
         f"note: {name} is {_brief(now[name])} from here on, it was {_brief(earlier[name])}"

@@ -14,7 +14,7 @@ from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notif
 from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
 from ..files.gro import read_gro
 from ..files.pdb import read_pdb
-from ..fragments import told_electrodes
+from ..fragments import ELECTRODE
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 from .mmcif_file import check_crystal, read_mmcif
@@ -174,9 +174,9 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
         )
     if kind == "cif":
         check_crystal(path, atoms)
-    field = np.any(atoms.info.get("electric_field", 0.0))
-    for name, told in (("electric_field", field), ("electrodes", told_electrodes(atoms)[0])):
-        if told:
+    field, sides = atoms.info.get("electric_field", 0.0), atoms.arrays.get(ELECTRODE, 0)
+    for name, told in (("electric_field", field), ("electrodes", sides)):
+        if np.any(told):
             notify(
                 f"structure: what {path} tells of {name} is not taken over: --"
                 f"{name.replace('_', '-')}, or {name} of create_system, does (fields in V/nm)"

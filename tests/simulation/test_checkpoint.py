@@ -61,6 +61,30 @@ def test_random_numbers_continue(platform, tmp_path):
     np.testing.assert_array_equal(positions_after(again, 20), expected)
 
 
+def test_pressure_and_bath_are_those_of_the_new_run():
+    """OpenMM's checkpoints hold the parameters of a barostat and the bath of MTSLangevin."""
+
+    def made(pressure, kelvin):
+        system = openmm.System()
+        system.addParticle(20.0)
+        system.addForce(openmm.MonteCarloBarostat(pressure, kelvin))
+        springs = openmm.HarmonicBondForce()
+        springs.setUsesPeriodicBoundaryConditions(True)  # or there is no pressure
+        system.addForce(springs)
+        integrator = openmm.MTSLangevinIntegrator(kelvin, 1.0, 0.002, [(0, 1), (1, 2)])
+        context = openmm.Context(system, integrator, openmm.Platform.getPlatform("Reference"))
+        context.setPositions(np.zeros((1, 3)))
+        return context
+
+    context, again = made(1.0, 300.0), made(50.0, 600.0)
+    state = context.getState(positions=True, velocities=True)
+    again.setState(state)
+    assert RandomState.of(context).restore(again, state) is None
+    assert dict(again.getParameters()) == {"MonteCarloPressure": 50, "MonteCarloTemperature": 600}
+    kt = [each.getIntegrator().getGlobalVariableByName("kT") for each in (context, again)]
+    assert kt[1] == pytest.approx(2 * kt[0])
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [

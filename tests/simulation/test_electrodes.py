@@ -197,6 +197,13 @@ def test_calculator(tiny_model, tiny_salt):
     far.symbols[:] = ["Na", "Na", "Cl"]
     far.calc = NequIPLRCalculator(tiny_model, **molecules, electrodes=([1], [2]))
     np.testing.assert_allclose(far.get_charges()[0], 1.0, atol=1e-10)  # touches an electrode
+    far.arrays["electrode"], far.info["electrode_voltage"] = np.array([1, 2, 0]), 1.0
+    fresh = NequIPLRCalculator(tiny_model, **molecules | {"group_charges": None})
+    far.calc.group_charges = None
+    np.testing.assert_allclose(far.get_charges(), fresh.get_charges(far), atol=1e-10)
+    far.arrays["electrode"][2] = -1
+    with pytest.raises(InputError, match="column 'electrode': expected 1, 2, and 0.*got -1"):
+        far.get_charges()
     with pytest.raises(InputError, match="electrodes: expected two of them"):
         NequIPLRCalculator(tiny_model, electrodes=3)
 

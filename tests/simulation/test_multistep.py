@@ -124,7 +124,7 @@ def test_barostat_and_minimiser_see_the_model(tiny_model, inner, tiny_salt):
     assert found[1] == pytest.approx(found[0], rel=1e-9)
 
 
-def test_a_run_continues(inner, run_options, tmp_path):
+def test_a_run_continues(inner, make_model, run_options, tmp_path, capsys):
     save_model(inner, tmp_path / "inner.safetensors")
     options = {
         "ensemble": "nvt",
@@ -137,6 +137,12 @@ def test_a_run_continues(inner, run_options, tmp_path):
     run_md(run_options(tmp_path / "parts", steps=4, restart=True, **options))
     whole, parts = ((tmp_path / n / "final.extxyz").read_text() for n in ("whole", "parts"))
     assert whole == parts
+    save_model(make_model(equilibration=False, num_layers=0, r_max=3.0), options["inner"])
+    again = {"steps": 2, "restart": True, "temperature": 600.0, "quiet": False, **options}
+    run_md(run_options(tmp_path / "parts", **again))
+    told = capsys.readouterr().out
+    assert "temperature is 600.0 from here on" in told
+    assert "inner_sha256 is " in told
 
 
 @pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")
@@ -145,6 +151,12 @@ def test_what_is_refused(tiny_model, inner, tiny_salt):
     with pytest.raises(InputError, match="without charges"):
         create_system(topology, tiny_model, total_charge=0, inner=tiny_model)
     system = create_system(topology, tiny_model, total_charge=0)
-    with pytest.raises(InputError, match="two different force groups"):
-        add_inner_potential(system, topology, inner, groups=(1, 1))
+    for groups in ((1, 1), (0, 99), (99, 0), 1, (0, "a")):
+        with pytest.raises(InputError, match="groups: expected two different force groups"):
+            add_inner_potential(system, topology, inner, groups=groups)
+    for given, got in (([], "no forces"), (5, "int"), ([inner], "NequIPLRPotential")):
+        with pytest.raises(InputError, match=f"inner: expected .*, got '{got}'"):
+            add_inner_potential(system, topology, given)
+    with pytest.raises(InputError, match="solver"):
+        add_inner_potential(system, topology, inner, solver="dense")
     assert system.getNumForces() == 2

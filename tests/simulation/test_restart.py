@@ -185,6 +185,9 @@ def test_another_model_is_refused(options, killed, tmp_path, ionic_model):
     same = dataclasses.replace(options, model=other, total_charge=settings["total_charge"])
     assert compare_settings(same, settings) == []
     assert len(settings["model_sha256"]) == 64
+    older = {name: settings[name] for name in settings if "electrode" not in name}
+    with pytest.raises(InputError, match="electrodes: expected None, as in the run"):
+        compare_settings(dataclasses.replace(same, electrodes=((0,), (1,))), older)
 
 
 def test_a_settings_file_of_something_else(tmp_path):
