@@ -287,7 +287,8 @@ def prepare(
 def _sampled(structures: Sequence[Structure], count: int) -> Sequence[Structure]:
     """A few structures, one with charges among them where there are any: a start may need them."""
     drawn = random.Random(0).sample(range(len(structures)), min(count, len(structures)))
-    labelled = [index for index, each in enumerate(structures) if each.charges is not None]
+    known = [each.charges is not None and each.weight > 0 for each in structures]
+    labelled = [index for index, own in enumerate(known) if own]
     if labelled and not set(drawn) & set(labelled):
         drawn[-1] = labelled[0]
     return chosen(structures, sorted(drawn))
