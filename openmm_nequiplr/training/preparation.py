@@ -198,6 +198,9 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
             expected = "weights of energies and forces alone with distill_from"
             raise InputError(describe("loss", f"weights of {', '.join(others)}", expected))
         return
+    if config.harmonic.copies and "forces" not in attributes:
+        expected = "0 where loss.forces is 0, as forces are all that copies have"
+        raise InputError(describe("harmonic.copies", config.harmonic.copies, expected))
     for name, attribute in attributes.items():
         if not any(has_label(s, attribute) for s in parts.train):
             raise InputError(

@@ -219,6 +219,7 @@ def test_diverged_training_is_an_error(config_file):
         ({"data.memory": -1.0}, r"data\.memory: expected at least 0"),
         ({"data.train": []}, r"data\.train: expected one file or more"),
         ({"data.num_validation": 10}, r"split\.train: expected at least one structure"),
+        ({"harmonic.copies": 1, "loss.forces": 0.0}, r"harmonic\.copies: expected 0 where loss\.f"),
         ({"model.type_names": ["Na", "Cl"]}, r"xyz, structure \d+: elements: .*'O'"),
     ],
 )
