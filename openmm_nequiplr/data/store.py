@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from ..boundaries import as_pbc
 from ..writing import replace_file
+from .keys import DataKeys
 from .sequences import LazySequence, selected
 from .structure import Structure
 
@@ -256,21 +257,26 @@ def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def store_of(path: str | Path, directory: Path, *options: object) -> Store:
-    """The store of a data file.
+def store_of(
+    path: str | Path, directory: Path, keys: DataKeys | None = None, *options: object
+) -> Store:
+    """The store of a data file, as it is read with these keys.
 
     Parameters
     ----------
     path : path
         Of the file; what is in it makes the store stale when it changes, as the options do.
     directory : path
-        For the stores of several files.
+        For the stores of several files, and of one file read with several keys.
+    keys : DataKeys, optional
     options
-        How the file is read.
+        How the file is read otherwise.
     """
     path = Path(path).resolve()
-    place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    key = [file_digest(path), *map(repr, options)]
+    named = keys.named() if keys is not None else {}
+    name = f"{path} {named}" if named else str(path)
+    place = hashlib.sha256(name.encode()).hexdigest()[:8]
+    key = [file_digest(path), *map(repr, (keys, *options))]
     return Store(directory / f"{path.stem}-{place}", hashlib.sha256(repr(key).encode()).hexdigest())
 
 

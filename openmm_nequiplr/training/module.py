@@ -150,9 +150,10 @@ class TrainingModule(pl.LightningModule):
         return nothing + weighted_loss(errors, self._loss, counts) if known else nothing
 
     def _output(self, model: NequIPLRPotential, batch: LabelledGraph) -> PotentialOutput:
-        """What the loss has a weight for; the response only where it is known."""
+        """What the loss has a weight for; stresses and the response only where they are known."""
+        stress = self._stress and batch.labels.stress is not None
         response = self._response and batch.labels.has_response
-        return cast(PotentialOutput, model(batch.graph, self._forces, self._stress, response))
+        return cast(PotentialOutput, model(batch.graph, self._forces, stress, response))
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the weights alone; those of the positions, behind the forces, cost more."""

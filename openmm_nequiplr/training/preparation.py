@@ -198,6 +198,9 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
             expected = "weights of energies and forces alone with distill_from"
             raise InputError(describe("loss", f"weights of {', '.join(others)}", expected))
         return
+    if config.harmonic.copies and "forces" not in attributes:
+        expected = "0 where loss.forces is 0, as forces are all that copies have"
+        raise InputError(describe("harmonic.copies", config.harmonic.copies, expected))
     for name, attribute in attributes.items():
         if not any(has_label(s, attribute) for s in parts.train):
             raise InputError(
@@ -287,7 +290,8 @@ def prepare(
 def _sampled(structures: Sequence[Structure], count: int) -> Sequence[Structure]:
     """A few structures, one with charges among them where there are any: a start may need them."""
     drawn = random.Random(0).sample(range(len(structures)), min(count, len(structures)))
-    labelled = [index for index, each in enumerate(structures) if each.charges is not None]
+    known = [each.charges is not None and each.weight > 0 for each in structures]
+    labelled = [index for index, own in enumerate(known) if own]
     if labelled and not set(drawn) & set(labelled):
         drawn[-1] = labelled[0]
     return chosen(structures, sorted(drawn))

@@ -33,7 +33,8 @@ def refit_energy_shifts(
     model : NequIPLRPotential
         Its ``energy_shifts`` are changed in place.
     data : GraphDataset
-        That of the training; structures without an energy, and synthetic ones, are passed over.
+        That of the training; structures without an energy or weight, and synthetic ones, are passed
+        over.
     batch_size : int
         Structures evaluated at a time.
     most : int
@@ -44,7 +45,7 @@ def refit_energy_shifts(
     array, float64, shape [T]
         What was added to the shifts, eV; zeros if no structure has an energy.
     """
-    usable = [s.energy is not None and not s.synthetic for s in data.structures]
+    usable = [s.energy is not None and s.weight > 0 and not s.synthetic for s in data.structures]
     places = spread_over_compositions(data.structures, most, usable)
     shifts = dict(model.named_buffers())["energy_shifts"]
     if not places:

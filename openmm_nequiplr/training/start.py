@@ -87,7 +87,7 @@ def _fit_electronegativity(
     """Mean and spread of χ = −(J q + K (q + Z) + φ) of the reference charges q, by element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
     charge_spread = _LEAST_SPREAD
-    known = [bool(stand_in) or each.charges is not None for each in data.structures]
+    known = [(bool(stand_in) or s.charges is not None) and s.weight > 0 for s in data.structures]
     for place in spread_over_compositions(data.structures, _MOST_FITTED, known):
         graph, charges = data[place].graph, data[place].labels.charges
         if charges is None or not bool(torch.isfinite(charges).all()):
@@ -125,7 +125,7 @@ def learn_charges_first(
     assert model.electronegativity_stage is not None
     parameters = list(model.electronegativity_stage.parameters())
     optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
-    known = [each.charges is not None for each in train_data.structures]
+    known = [s.charges is not None and s.weight > 0 for s in train_data.structures]
     places = spread_over_compositions(train_data.structures, _MOST_LEARNED, known)
     fixed = [_Fixed(model, train_data[place]) for place in places]
     if not fixed:

@@ -36,7 +36,7 @@ def fit_energy_shifts(
     Parameters
     ----------
     structures : sequence of Structure
-        Those without an energy are passed over.
+        Those without an energy or weight are passed over, others count by their weight.
     type_names : sequence of str
         Elements (T).
     given : mapping of str to float, optional
@@ -56,18 +56,21 @@ def fit_energy_shifts(
     shifts = np.array([given.get(name, 0.0) for name in type_names], dtype=np.float64)
     free = np.array([name not in given for name in type_names])
     labelled = [
-        (s.energy, *map(s.symbols.count, type_names)) for s in structures if s.energy is not None
+        (s.weight, s.energy, *map(s.symbols.count, type_names))
+        for s in structures
+        if s.energy is not None and s.weight > 0
     ]
     if not labelled or not free.any():
         return shifts
-    energies, counts = np.split(np.array(labelled, dtype=np.float64), [1], axis=1)
-    energies = energies[:, 0] - counts @ shifts
+    own, energies, counts = np.split(np.array(labelled, dtype=np.float64), [1, 2], axis=1)
+    own, energies = own[:, 0], energies[:, 0] - counts @ shifts
+    counts = counts[:, free]
     # The same composition occurs many times: fit the means, weighted by their number.
-    rows, inverse, numbers = np.unique(
-        counts[:, free], axis=0, return_inverse=True, return_counts=True
-    )
-    means = np.bincount(inverse.ravel(), weights=energies) / numbers
-    per_atom = float(energies.sum() / max(counts[:, free].sum(), 1.0))
+    rows, inverse = np.unique(counts, axis=0, return_inverse=True)
+    numbers = np.bincount(inverse.ravel(), weights=own)
+    means = np.bincount(inverse.ravel(), weights=own * energies) / numbers
+    atoms = float(own @ counts.sum(axis=1))
+    per_atom = float(own @ energies) / atoms if atoms > 0 else 0.0
     weights = np.sqrt(numbers)[:, None]
     target = (means - rows.sum(axis=1) * per_atom) * weights[:, 0]
     solution = np.linalg.lstsq(rows * weights, target, rcond=1e-10)[0]

@@ -60,6 +60,13 @@ class _Alone(LightningEnvironment):
         return 1
 
 
+class _Patience(EarlyStopping):
+    """Early stopping as it is configured now, whatever it was before a resumption."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
 def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
     """A trainer without Lightning's own output.
 
@@ -87,7 +94,7 @@ def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
         options["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     callbacks: list[pl.Callback] = [recorder]
     if config.early_stopping is not None:
-        callbacks.append(EarlyStopping(VALIDATION_LOSS, patience=config.early_stopping))
+        callbacks.append(_Patience(VALIDATION_LOSS, patience=config.early_stopping))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")

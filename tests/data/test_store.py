@@ -14,6 +14,7 @@ from openmm_nequiplr.data.keys import DataKeys
 from openmm_nequiplr.data.reading import read_structures
 from openmm_nequiplr.data.store import Stored, store_of
 from openmm_nequiplr.data.structure import Structure
+from openmm_nequiplr.data.units import DataUnits
 
 FRAMES = 11
 
@@ -128,12 +129,12 @@ def test_a_store_takes_the_place_of_the_file(data_file, tmp_path, small_shards, 
     assert again == said
 
 
-@pytest.mark.parametrize("what", ["keys", "file"])
+@pytest.mark.parametrize("what", ["units", "file"])
 def test_a_stale_store_is_made_anew(data_file, tmp_path, small_shards, what):
     read(data_file, tmp_path / "store")
     options = {}
-    if what == "keys":
-        options["keys"] = DataKeys(forces="REF_forces")
+    if what == "units":
+        options["units"] = DataUnits("angstrom", "hartree")
     else:
         lines = data_file.read_text().splitlines(keepends=True)
         data_file.write_text("".join(lines[: -(2 + (FRAMES - 1) % 3) - 2]))
@@ -191,6 +192,17 @@ def test_files_have_a_store_each(data_file, tmp_path, small_shards):
     one, two = (store_of(path, tmp_path / "store").directory for path in (data_file, other))
     assert one != two
     assert_same(found, [*read_structures(data_file), *read_structures(other)])
+
+
+def test_one_file_with_two_keys_has_two_stores(data_file, tmp_path, small_shards):
+    """The second reading leaves the structures of the first as they are."""
+    named = DataKeys(forces="REF_forces")
+    found, _ = read(data_file, tmp_path / "store")
+    others, _ = read(data_file, tmp_path / "store", keys=named)
+    found._open.clear()
+    assert found[0].forces is None
+    assert_same(found, read_structures(data_file, say=str))
+    assert_same(others, read_structures(data_file, named, say=str))
 
 
 def test_pages_that_were_read_are_given_back(data_file, tmp_path, small_shards):

@@ -1,16 +1,20 @@
-"""The average of the weights in a training module, and a training on the response of charges."""
+"""A training module: the average of its weights, its steps, and the response of charges."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
 from ase.io import read, write
 from torch import nn
 
+from openmm_nequiplr.data import structure_from_atoms
+from openmm_nequiplr.data.dataset import GraphDataset
+from openmm_nequiplr.training.config import DataConfig, LossConfig, TrainingConfig
 from openmm_nequiplr.training.evaluate import evaluate_model
-from openmm_nequiplr.training.module import averaged
+from openmm_nequiplr.training.module import TrainingModule, averaged
 from openmm_nequiplr.training.run import train
 
 
@@ -33,6 +37,19 @@ def test_average_follows_its_definition():
     for each in (average, other):
         each.update_parameters(model)
     assert torch.equal(weight, other.module.weight)
+
+
+def test_stresses_are_computed_where_they_are_known(make_model, crystal):
+    """Validation structures in a cell need none although the loss has a weight for them."""
+    model = make_model()
+    data = GraphDataset([replace(structure_from_atoms(crystal), energy=0.0)], model)
+    config = TrainingConfig(
+        DataConfig(("x",)), {"r_max": 3.5}, loss=LossConfig(stress=1.0), ema_decay=0.0
+    )
+    module = TrainingModule(model, config, data, data)
+    module.on_validation_epoch_start()
+    module.validation_step(data[0], 0)
+    assert list(module._validation_sums.errors()) == ["energy_per_atom"]
 
 
 @pytest.mark.usefixtures("no_pictures")

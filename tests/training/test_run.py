@@ -197,6 +197,9 @@ def test_a_training_that_no_longer_improves_ends(config_file, tmp_path):
     train(config_file, resume=True, overrides=options | {"max_epochs": 9}, progress=False)
     rows = epochs(tmp_path / "out")
     assert [row["step"] for row in rows] == ["4", "8", "12"]  # 40 atoms, 10 or so in a step
+    options |= {"early_stopping": 3, "max_epochs": 9}
+    train(config_file, resume=True, overrides=options, progress=False)
+    assert len(epochs(tmp_path / "out")) == 4
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -216,6 +219,7 @@ def test_diverged_training_is_an_error(config_file):
         ({"data.memory": -1.0}, r"data\.memory: expected at least 0"),
         ({"data.train": []}, r"data\.train: expected one file or more"),
         ({"data.num_validation": 10}, r"split\.train: expected at least one structure"),
+        ({"harmonic.copies": 1, "loss.forces": 0.0}, r"harmonic\.copies: expected 0 where loss\.f"),
         ({"model.type_names": ["Na", "Cl"]}, r"xyz, structure \d+: elements: .*'O'"),
     ],
 )

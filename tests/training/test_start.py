@@ -102,8 +102,9 @@ def test_a_hard_fit_reproduces_the_mean_charges(structures):
     assert (model.electronegativity_scales > 10).all()
 
 
-def test_fits_want_reference_charges(structures):
-    bare = [replace(s, charges=None) for s in structures]
+@pytest.mark.parametrize("change", [{"charges": None}, {"weight": 0.0}])
+def test_fits_want_reference_charges(structures, change):
+    bare = [replace(s, **change) for s in structures]
     model = new_model()
     data = GraphDataset(bare, model)
     with pytest.raises(InputError, match="reference charges"):

@@ -53,6 +53,13 @@ def test_fixed_proportions_give_equal_shifts():
     np.testing.assert_allclose(shifts, [-10.0, -10.0])
 
 
+def test_energies_count_by_their_weights():
+    """A light level of theory moves the shifts little, one without weight not at all."""
+    low = [_structure("CC", 10.0, weight=0.1), _structure("CC", 99.0, weight=0.0)]
+    shifts = fit_energy_shifts([_structure("CC", -12.0), *low], ("C",))
+    np.testing.assert_allclose(shifts, [-5.0])
+
+
 def test_given_shifts_are_kept():
     structures = [_structure("CHH", -12.0), _structure("CHH", -14.0)]
     shifts = fit_energy_shifts(structures, ("H", "C"), {"H": -1.5})
