@@ -162,7 +162,9 @@ def dimers(rng):
     return frames
 
 
-@pytest.mark.parametrize("name", ["carbon_chain", "au2_mgo", "charged_dimer", "dipeptides"])
+@pytest.mark.parametrize(
+    "name", ["carbon_chain", "au2_mgo", "charged_dimer", "dipeptides", "nacl_water"]
+)
 def test_variants_are_valid_and_comparable(systems, parts, tmp_path, name):
     system = systems.SYSTEMS[name]
     assert name != "au2_mgo" or system.receptive_field(max(system.cutoffs)) < 11.0

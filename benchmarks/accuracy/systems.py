@@ -128,6 +128,14 @@ SYSTEMS = {
         budget=30.0,
         divide=at_random(validation=25, test=25),
     ),
+    "nacl_water": System(
+        data="nacl_water.extxyz",
+        config="nacl_water_start.yaml",
+        cutoffs=(3.0, 4.0),
+        layers=(2, 1),
+        budget=60.0,
+        divide=at_random(validation=85, test=85),
+    ),
 }
 
 
