@@ -226,7 +226,7 @@ class Pretender(TorchFunctionMode):
 
     def operator(self, name: str, args: Any) -> Any:
         """An operator of this package."""
-        family, function = choice.OPERATORS[name]
+        family, function, _ = choice.OPERATORS[name]
         with self:
             result = getattr(choice.kernels(family, "cuda"), function)(*args)
         self.silent += 1
@@ -312,7 +312,9 @@ def pretended_cuda() -> Iterator[Counts]:
     mode, run, from_numpy = Pretender(), torch.autograd._engine_run_backward, torch.from_numpy
     families = [
         choice.kernels(family, "cuda")
-        for family in sorted({family for family, _ in choice.OPERATORS.values()})
+        for family in sorted(
+            {f for f, _, devices in choice.OPERATORS.values() if "cuda" in devices}
+        )
     ]
 
     def run_backward(*args: Any, **kwargs: Any) -> Any:

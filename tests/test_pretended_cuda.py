@@ -16,6 +16,7 @@ from benchmarks.pretended_cuda import Pretended, pretended_cuda
 from openmm_nequiplr import NequIPLRCalculator
 from openmm_nequiplr.model.building import GraphBuilder
 from openmm_nequiplr.model.evaluation import Evaluator
+from openmm_nequiplr.ops.image_sums import image_sums
 
 #: In a step of up to five iterations, which is what 13,824 atoms need, and for each of them.
 KERNELS, AN_ITERATION, WAITS_AND_COPIES = 450, 28, 4
@@ -133,3 +134,17 @@ def test_counts(device):
     torch.tensor([1.0], device="cuda")
     # arange, product, sum, comparison; the sum and the mask; the two copies
     assert device.totals() == {"kernels": 4, "waits": 2, "copies": 2, "numpy": 0}
+
+
+def test_what_has_no_kernel_there_runs_as_torch():
+    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    positions = (
+        torch.as_tensor(salt.positions) + torch.linspace(0.0, 0.4, 24).reshape(8, 3).double()
+    )
+    cell, widths = torch.as_tensor(salt.cell.array), torch.full((8,), 0.8).double()
+    expected = image_sums(positions, cell, widths, 1.0, 6.0, True)
+    with pretended_cuda():
+        inputs = (each.to("cuda") for each in (positions, cell, widths))
+        found = image_sums(*inputs, 1.0, 6.0, True)
+        assert found.device.type == "cuda"
+        torch.testing.assert_close(found.cpu(), expected)

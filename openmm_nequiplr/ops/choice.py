@@ -23,8 +23,8 @@ from .. import threads as _threads  # noqa: F401  (what a forked child needs, be
 
 #: What compiles the kernels for a type of device, and how their modules' names end.
 COMPILERS = {"cpu": ("numba", "kernels"), "cuda": ("triton", "triton")}
-#: Family and function of each operator's kernels.
-OPERATORS: dict[str, tuple[str, str]] = {}
+#: Family and function of each operator's kernels, and the types of device that have them.
+OPERATORS: dict[str, tuple[str, str, tuple[str, ...]]] = {}
 _DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64)
 _enabled: ContextVar[bool] = ContextVar("compiled", default=True)
 
@@ -71,7 +71,9 @@ def compiled(tensor: torch.Tensor) -> bool:
     return tensor.dtype in _DTYPES and _enabled.get() and _works(tensor.device.type)
 
 
-def register(schema: str, family: str, function: str) -> None:
+def register(
+    schema: str, family: str, function: str, devices: tuple[str, ...] = tuple(COMPILERS)
+) -> None:
     """Make the kernels of an operator known to torch, one for each type of device.
 
     Parameters
@@ -80,11 +82,13 @@ def register(schema: str, family: str, function: str) -> None:
         Name, arguments and results, such as ``"name(Tensor x, int[] shape) -> Tensor"``.
     family, function : str
         Where the kernels stand, see :func:`kernels`.
+    devices : tuple of str
+        Types of device that have one.
     """
     name = schema.partition("(")[0]
-    OPERATORS[name] = family, function
+    OPERATORS[name] = family, function, devices
     torch.library.define(f"openmm_nequiplr::{name}", schema[schema.index("(") :])
-    for device in COMPILERS:
+    for device in devices:
         run = functools.partial(_run, family, function, device)
         torch.library.impl(f"openmm_nequiplr::{name}", device)(run)
 

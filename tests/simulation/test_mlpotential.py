@@ -206,7 +206,7 @@ def test_whether_images_are_the_models(make_model):
 
 
 def test_wrong_models(tmp_path):
-    names = r"'au2-mgo', 'carbon-chain', 'dipeptides'"
+    names = ", ".join(map(repr, shipped_models()))
     with pytest.raises(ModelFileError, match=rf"shipped model \[{names}\]"):
         MLPotential("nequiplr", modelPath=tmp_path / "absent.safetensors")
     with pytest.raises(InputError, match="modelPath: expected a model file or a shipped model"):
