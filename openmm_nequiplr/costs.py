@@ -86,16 +86,20 @@ def keep(found: dict[str, Crossings]) -> Path:
     return path
 
 
-def default_device(count: int) -> str:
-    """The device where none is given: CUDA where it is available, unless the processor is faster.
+def default_device(count: int, given: str | None = None) -> str:
+    """The device that is given, or CUDA where it is available, unless the processor is faster.
 
     Parameters
     ----------
     count : int
         Number of atoms.
+    given : str, optional
+        What was asked for.
     """
     from .devices import resolve_device
 
+    if given is not None:
+        return given
     found, least = resolve_device(None), crossings("cuda").gpu
     if found == "cpu" or count >= least:
         return found

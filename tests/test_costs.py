@@ -63,6 +63,9 @@ def test_the_device_goes_by_size(monkeypatch):
     assert costs.default_device(50) == "cuda"
     with pytest.warns(NequIPLRWarning, match="faster than the GPU below 50 atoms"):
         assert costs.default_device(49) == "cpu"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # who asked for a device is told nothing of another one
+        assert costs.default_device(49, "cuda") == "cuda"
 
 
 def test_the_crossing_of_two_times(monkeypatch):

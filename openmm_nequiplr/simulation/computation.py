@@ -337,9 +337,7 @@ class Computation:
             self._stay_warm()
         if self._evaluator is None:
             settings = self.settings
-            device = default_device(self.num_atoms)
-            if settings.device is not None:
-                device = resolve_device(settings.device)
+            device = resolve_device(default_device(self.num_atoms, settings.device))
             # cast already, and shared: the evaluator changes nothing
             model = shared_embedded(settings.model, DTYPES[settings.precision], device)
             self._limits = ChargeLimits.of(model.metadata, settings.symbols)

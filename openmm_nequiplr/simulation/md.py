@@ -217,7 +217,7 @@ def _headline(
         settings.periodic,
         settings.solver_options,
         settings.long_range,
-        settings.device or default_device(len(settings.symbols)),
+        default_device(len(settings.symbols), settings.device),
     )
     platform = simulation.context.getPlatform().getName()
     if settings.electric_field is not None:

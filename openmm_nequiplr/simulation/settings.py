@@ -212,7 +212,7 @@ def computation_settings(
 
 def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:
     """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
-    device = default_device(count) if options.device is None else options.device
+    device = default_device(count, options.device)
     iterative = options.iterative(model.config, count, periodic, device)
     if not model.config.has_coulomb_sum(periodic):
         return "graph"
