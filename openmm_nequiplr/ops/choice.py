@@ -61,14 +61,18 @@ def _works(device: str) -> bool:
     return True
 
 
-def compiled(tensor: torch.Tensor) -> bool:
+def compiled(tensor: torch.Tensor, operator: str | None = None) -> bool:
     """Whether kernels are compiled for a tensor's device and dtype, and allowed.
 
-    ``torch.compile`` traces the references.
+    ``torch.compile`` traces the references. An operator is named where it has kernels for some
+    types of device alone.
     """
     if torch.compiler.is_compiling():
         return False
-    return tensor.dtype in _DTYPES and _enabled.get() and _works(tensor.device.type)
+    device = tensor.device.type
+    if operator is not None and device not in OPERATORS[operator][2]:
+        return False
+    return tensor.dtype in _DTYPES and _enabled.get() and _works(device)
 
 
 def register(

@@ -43,8 +43,8 @@ def image_sums(
     most = torch.floor(cutoff * torch.linalg.vector_norm(inverse, dim=0) + 0.5).tolist()
     steps = [torch.arange(-n, n + 1.0, dtype=cell.dtype, device=cell.device) for n in most]
     images = torch.cartesian_prod(*steps) @ cell
-    on_cpu = positions.device.type == "cpu" and compiled(positions)  # Triton has no kernel of it
-    run = torch.ops.openmm_nequiplr.image_sums if on_cpu else _reference
+    known = compiled(positions, "image_sums")
+    run = torch.ops.openmm_nequiplr.image_sums if known else _reference
     return run(positions @ inverse, cell, images, widths, eta, cutoff, strain)
 
 
