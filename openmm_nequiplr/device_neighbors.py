@@ -89,15 +89,11 @@ def _found_there(
         shift, cells, bound = shift @ change, cells @ change, bound @ np.abs(basis)
     if not full:
         a, b, c = shift.unbind(-1)
-        leading, (first, second) = (
-            torch.where(a != 0, a, torch.where(b != 0, b, c)),
-            pairs.unbind(-1),
-        )
+        leading = torch.where(a != 0, a, torch.where(b != 0, b, c))
+        first, second = pairs.unbind(-1)
         backward = ((first > second) | ((first == second) & (leading < 0))).unsqueeze(-1)
-        pairs, shift = (
-            torch.where(backward, pairs.flip(-1), pairs),
-            torch.where(backward, -shift, shift),
-        )
+        pairs = torch.where(backward, pairs.flip(-1), pairs)
+        shift = torch.where(backward, -shift, shift)
     key = pairs[:, 0] * len(points) + pairs[:, 1]
     for axis, most in enumerate(bound.astype(np.int64).tolist()):
         key = key * (2 * most + 1) + (shift[:, axis].to(torch.int64) + most)

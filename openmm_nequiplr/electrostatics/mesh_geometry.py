@@ -155,16 +155,19 @@ def _collect_pairs_on(
 ) -> tuple[torch.Tensor, ...]:
     """:func:`_collect_pairs` on a device, with pairs in a fixed order."""
     index, shift = neighbor_list_on(device, points, cell, True, reach, False)
-    kinds = torch.from_numpy(species).to(device).index_select(0, index.reshape(-1))
-    kind = kinds.reshape(2, -1)[0] * len(needed) + kinds.reshape(2, -1)[1]
+    first, second = (
+        torch.from_numpy(species).to(device).index_select(0, index.flatten()).view(2, -1)
+    )
+    kind = first * len(needed) + second
     if not needed.all():
         wanted = torch.from_numpy(needed.reshape(-1)).to(device).index_select(0, kind)
         chosen = torch.nonzero(wanted).squeeze(-1)
         index, shift, kind = (
             index.index_select(1, chosen), shift.index_select(0, chosen), kind[chosen],
         )  # fmt: skip
-    low = torch.cat((shift, torch.zeros_like(shift[:1]))).amin(dim=0)
-    span = torch.cat((shift, torch.zeros_like(shift[:1]))).amax(dim=0) - low + 1.0
+    some = torch.cat((shift, torch.zeros_like(shift[:1])))  # a list may be empty
+    low = some.amin(dim=0)
+    span = some.amax(dim=0) - low + 1.0
     if float(span.prod()) > _MOST_IMAGES:
         images, image = torch.unique(shift, dim=0, return_inverse=True)
     else:

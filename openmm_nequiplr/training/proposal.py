@@ -250,15 +250,14 @@ def _loss(summary: DataSummary) -> Entries:
 def _run(summary: DataSummary, num_train: int, max_time: float) -> Entries:
     per_structure = summary.num_atoms / len(summary.structures)
     size = int(min(16, max(1, round(_BATCH_ATOMS / per_structure)), max(1, num_train // 20)))
-    steps = -(-num_train // size)
-    epochs = int(min(5000, max(50, _STEPS / steps)))
-    sizes = [structure.num_atoms for structure in summary.structures]
+    in_batch, sizes = size, [structure.num_atoms for structure in summary.structures]
     batch: Entries = {"batch_size": (size, "structures in an optimiser step")}
     if max(sizes) > _MIXED * min(sizes):
         atoms = int(float(f"{max(size * per_structure, max(sizes)):.1e}"))
         batch = {"batch_atoms": (atoms, "atoms in an optimiser step: structures of mixed sizes")}
-        steps = -(-num_train // max(1, round(atoms / per_structure)))
-        epochs = int(min(5000, max(50, _STEPS / steps)))
+        in_batch = max(1, round(atoms / per_structure))
+    steps = -(-num_train // in_batch)
+    epochs = int(min(5000, max(50, _STEPS / steps)))
     return {
         **batch,
         "gradient_clip": (20.0, ""),
