@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A committee: find failures, and mend them
+# # A committee: find failures and correct them
 #
 # Models that differ only in their random seed agree where the data determine them, and disagree
 # elsewhere. This tutorial trains such a committee on structures from dynamics at 300 K and runs it
