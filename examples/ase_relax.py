@@ -1,7 +1,7 @@
-"""Relax a carbon chain through ASE and see where its charge sits.
+"""Relax a carbon chain with ASE and print the location of its charge.
 
-The start structure of the shipped model ``carbon-chain`` is relaxed at its own total charge, then
-its end is pulled by 0.1 Å and the charges are compared: atoms far from the end feel it too.
+The start structure of the shipped model ``carbon-chain`` is relaxed at its total charge. Then its
+end is displaced by 0.1 Å and the charges are compared: the charges of distant atoms change too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Bulk MgO at constant temperature, then at constant pressure too: what is its lattice constant?
+"""Lattice constant of bulk MgO: a run at constant temperature, then one at constant pressure.
 
-The shipped model ``au2-mgo`` has seen MgO as a slab under Au2 only. The inside of that slab is near
-enough to the bulk for a lattice constant; nothing is promised of bulk MgO under pressure.
+The shipped model ``au2-mgo`` was trained only on MgO slabs under Au2. The inside of these slabs is
+similar enough to the bulk for a lattice constant, but the model is not valid for MgO under
+pressure.
 """
 
 from __future__ import annotations

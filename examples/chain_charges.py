@@ -1,9 +1,9 @@
 """A proton at one end of a carbon chain moves charge along all of it.
 
-Charges of C10H2 and of C10H3+, by ``carbon-chain`` and by DFT (Hirshfeld, data of Ko, Finkler,
-Goedecker and Behler, Nat. Commun. 12, 398 (2021)), against the place along the chain; then the
-outermost hydrogen of the proton's end is pulled away in steps, and the charges there and at the far
-end, 13 Å away, are followed.
+The charges of C10H2 and of C10H3+ from ``carbon-chain`` and from DFT (Hirshfeld, data of Ko,
+Finkler, Goedecker and Behler, Nat. Commun. 12, 398 (2021)) are shown along the chain. Then the
+outermost hydrogen atom of the protonated end is pulled away in steps, and the charges at this end
+and at the other end, 13 Å away, are printed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DATA = Path(__file__).parent / "data" / "carbon_chains.extxyz"
 
 
 def along(atoms) -> np.ndarray:
-    """Place of each atom along the chain, Å; the end with more hydrogen is at the right."""
+    """Position of each atom along the chain, Å; the end with more hydrogen is on the right."""
     centred = atoms.positions - atoms.positions.mean(axis=0)
     axis = np.linalg.svd(centred)[2][0]
     place = centred @ axis

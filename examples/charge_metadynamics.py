@@ -1,9 +1,9 @@
-"""Metadynamics of a charge: how much of it moves from one half of a carbon chain to the other.
+"""Metadynamics of charge transfer between the two halves of a carbon chain.
 
 The collective variable is the difference of the charges of the two halves of C10H3+, with exact
-gradients, in OpenMM's own metadynamics. The bias drives charge to and fro by moving the atoms.
-``charge_metadynamics.py STEPS`` runs for longer; ``charge_metadynamics.png`` shows the variable
-along the run and the free energy so far.
+gradients. OpenMM's own metadynamics biases it: the bias moves the atoms, and charge flows between
+the halves. ``charge_metadynamics.py STEPS`` sets the number of steps. ``charge_metadynamics.png``
+shows the variable along the run and the free energy so far.
 """
 
 from __future__ import annotations

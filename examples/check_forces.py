@@ -1,8 +1,9 @@
-"""Check a System as one would check any force field: are the forces the slope of the energy?
+"""Check that the forces of a System are the negative gradient of its energy.
 
-Compares OpenMM's forces with finite differences of OpenMM's energy along random displacements, the
-delegated Coulomb sum with its twin in torch, and the slope of the energy along the volume with the
-model's stress. Takes a shipped model's name: python check_forces.py [au2-mgo]
+OpenMM's forces are compared with finite differences of OpenMM's energy along random displacements,
+the Coulomb sum in OpenMM with the one in torch, and the derivative of the energy with respect to
+the volume with the stress of the model. The argument is the name of a shipped model:
+python check_forces.py [au2-mgo]
 """
 
 import sys
@@ -37,7 +38,7 @@ def energy(context, positions):
 
 
 def force_error(context, directions=8):
-    """Relative rms difference of slopes along random collective displacements (four points)."""
+    """Relative rms difference of derivatives along random displacements (four points)."""
     rng = np.random.default_rng(1)
     state = context.getState(positions=True, forces=True)
     start = state.getPositions(asNumpy=True)._value
@@ -53,7 +54,7 @@ def force_error(context, directions=8):
 
 
 def volume_slopes(context, atoms, strain=1e-4):
-    """dE/dln V in eV: from energies of scaled boxes, and from the stress of the ASE calculator."""
+    """dE/dln V in eV, from energies of scaled boxes and from the stress of the ASE calculator."""
     start = context.getState(positions=True).getPositions(asNumpy=True)._value
     box = np.array(atoms.cell) / 10.0
     energies = []

@@ -1,6 +1,7 @@
-"""Build a model from its configuration, look at its energy, save it and load it again.
+"""Build a model from its configuration, print its energy, save it and load it again.
 
-The weights are random: this shows the interface. ``nequiplr train`` makes real ones.
+The weights are random, because the example only shows the interface. ``nequiplr train`` trains
+them.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Two ions apart: a model trained on the spot, and its energy far beyond its data and every cutoff.
+"""Energy of two ions far beyond the training data and every cutoff, with a model trained here.
 
     python dimer_energy.py [--minutes 22] [--output runs/charged_dimer]
 
-A guanidinium-like cation and a carboxylate, trained at 6.6 to 12.2 Å (dimers of Huguenin-Dumittan
-et al., J. Phys. Chem. Lett. 14, 9612 (2023)) in a box of 30 Å. There the model is compared with
-DFT; without the box it goes on to 20 Å, where ions attract one another as −k_e q²/r. The ions of
-the data are rigid: the model knows nothing of their vibrations and is not fit for dynamics. A
-training that is already in the output directory is used as it is.
+A model of a guanidinium-like cation and a carboxylate is trained at 6.6 to 12.2 Å in a box of 30 Å
+(dimers of Huguenin-Dumittan et al., J. Phys. Chem. Lett. 14, 9612 (2023)). At these distances it is
+compared with DFT. Without the box it is evaluated up to 20 Å, where the ions attract each other as
+−k_e q²/r. The ions in the data are rigid, so the model does not describe their vibrations and is
+not fit for dynamics. If the output directory already contains a training, its model is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FAR = 1000.0
 
 
 def trained_model() -> Path:
-    """The model file of the recipe, trained now unless it is there."""
+    """The model file of ``charged_dimer.yaml``, which is trained now unless it exists."""
     parser = argparse.ArgumentParser(description="the energy of two ions, far apart")
     parser.add_argument("--minutes", type=float, default=22.0, help="of training (default: 22)")
     parser.add_argument("--output", type=Path, default=Path("runs/charged_dimer"))

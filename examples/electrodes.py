@@ -1,7 +1,7 @@
-"""An ionic melt between two electrodes whose voltage is switched: charge, capacitance, closed form.
+"""An ionic melt between two electrodes at a switched voltage: charge, capacitance, closed form.
 
-The model is untrained: it has charges and no short-range energy, which soft spheres stand in for.
-Every ion keeps its charge, and charge flows between the electrodes alone.
+The model is untrained. It has charges but no short-range energy; soft spheres replace it. The
+charge of every ion is constrained, so that charge flows only between the electrodes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST, SECOND = range(SIDE**2), range(SIDE**2, 2 * SIDE**2)
 
 
 def untrained() -> NequIPLRPotential:
-    """Charges with the widths and hardnesses of the elements, and no energy besides."""
+    """A model with the widths and hardnesses of the elements and without short-range energy."""
     torch.manual_seed(0)
     sizes = {"num_layers": 0, "num_layers_charge": 0, "l_max": 0, "num_features": 4}
     widths = (WIDTH, 0.8, 0.9)
@@ -50,7 +50,7 @@ def closed_form(hardness: float) -> float:
 
 
 def capacitor(ions: int) -> Atoms:
-    """Two layers of gold with vacuum outside of them, and ions on a grid in between."""
+    """Two layers of gold with vacuum outside, and ions on a grid between them."""
     layer = SPACING * np.array([[i, j, 0.0] for i in range(SIDE) for j in range(SIDE)])
     size, normal = SIDE * SPACING, np.array([0.0, 0.0, GAP])
     grid = np.indices((4, 4, 3)).reshape(3, -1).T * [size / 4, size / 4, GAP / 4] + normal / 4

@@ -1,9 +1,10 @@
-"""A dipeptide in water: the model's charges respond to the water's, and act back on them.
+"""A dipeptide in water with electrostatic embedding: the charges of model and water interact.
 
-The shipped dipeptide gets the templates of a protein force field, which matches residues by their
-bonds, and a box of TIP3P water. Then the model takes its place in the force field. The water's
-charges are summed over all images (particle mesh Ewald); the dipole shows what they do to the
-model. Needs openmm-ml (pip install openmmml). ``electrostatic_embedding.py STEPS`` runs for longer.
+The shipped dipeptide is assigned to the residue templates of a protein force field by its bonds and
+solvated in TIP3P water. Then the model replaces the force field of the dipeptide. The charges of
+the water are summed over all images (particle mesh Ewald), and the dipole shows how they polarise
+the model. Needs openmm-ml (pip install openmmml). ``electrostatic_embedding.py STEPS`` sets the
+number of steps.
 """
 
 from __future__ import annotations

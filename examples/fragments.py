@@ -1,8 +1,8 @@
-"""Two dipeptides 20 Å apart in a field: with one total charge, and with the charge of each held.
+"""Two dipeptides 20 Å apart in a field: with one total charge, and with a constraint for each.
 
-With one total charge they are two pieces of one metal: charge flows from one to the other, and the
-polarisability of the pair grows with the square of their distance. With a charge for each molecule
-every molecule responds on its own.
+With one total charge they behave like two pieces of one metal: charge flows between them, and the
+polarisability of the pair grows with the square of their distance. With a constrained charge for
+each molecule, they respond separately.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Infrared spectrum of a dipeptide: normal modes, and the dipole along molecular dynamics.
+"""Infrared spectrum of a dipeptide from normal modes and from molecular dynamics.
 
-The molecule is relaxed; its normal modes (finite differences of forces) get their intensities from
-Born effective charges, which the model gives in one evaluation. Then it runs for 0.75 ps at
-300 K (``infrared.py STEPS`` for longer), and the fluctuations of its dipole are turned into a
-spectrum. ``infrared.png`` shows both.
+The molecule is relaxed. The intensities of its normal modes (finite differences of forces) are
+computed from Born effective charges, which the model gives in one evaluation. The second spectrum
+is that of the fluctuations of the dipole in a run of 0.75 ps at 300 K (``infrared.py STEPS`` sets
+the number of steps). ``infrared.png`` shows both.
 """
 
 from __future__ import annotations

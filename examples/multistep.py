@@ -1,8 +1,8 @@
-"""Multiple time steps: a small network for the stiff forces, the whole model every 2 fs.
+"""Multiple time steps: a small network for the stiff forces, the full model every 2 fs.
 
 ``nequiplr init --distill`` writes a training file for a network without charges, which learns the
-forces of the model. Here it sees displaced copies of one structure for some seconds; for use, give
-it frames of a run, and some minutes. ``multistep.py MINUTES`` trains for longer.
+forces of the model. Here it is trained on displaced copies of one structure for some seconds. For
+production, train it on frames of a run for some minutes; ``multistep.py MINUTES`` sets the time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same through openmm-ml: three lines make the System. Needs pip install openmmml."""
+"""Au2 on MgO(001) through openmm-ml: three lines make the System. Needs openmm-ml."""
 
 import sys
 

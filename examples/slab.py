@@ -1,7 +1,7 @@
-"""A polar film, as a bulk with vacuum and as a slab: the vacuum grows, and a field is applied.
+"""A polar film as a bulk with vacuum and as a slab, with increasing vacuum and in a field.
 
-The model is `au2-mgo`, with the gold above the surface. It was trained without ``slab``, and shows
-here how sums converge, no property of the film.
+The model is `au2-mgo`, with the gold above the surface. It was trained without ``slab``. The
+example shows the convergence of the sums, not a property of the film.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ film.calc = NequIPLRCalculator("au2-mgo", precision="double")
 
 
 def energy(vacuum: float, slab: bool) -> float:
-    """Energy with so much vacuum (Å), eV."""
+    """Energy (eV) with the given width of the vacuum (Å)."""
     film.center(0.5 * vacuum, axis=2)
     film.pbc = (True, True, not slab)
     return film.get_potential_energy()

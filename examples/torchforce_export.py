@@ -1,4 +1,4 @@
-"""A model as one TorchScript file, run by OpenMM's TorchForce and compared with a PythonForce."""
+"""A model exported to one TorchScript file, run by a TorchForce, compared with a PythonForce."""
 
 import tempfile
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Au2 on MgO(001): three dopants eleven ångströms below decide how it sits.
+"""Au2 on MgO(001): three dopants eleven ångströms below determine its orientation.
 
-On clean MgO the dimer stands up (non-wetting), on doped MgO it lies down (wetting). A model that
-sees less than the distance between Au and Al and knows no charges must find the same energy
-difference on both. Here ``au2-mgo`` judges the four DFT minima of Ko, Finkler, Goedecker
-and Behler, Nat. Commun. 12, 398 (2021), as they are and with the gold relaxed, and tells the charge
-of the gold.
+On clean MgO the dimer stands up (non-wetting), on doped MgO it lies down (wetting). A model without
+charges, whose range is shorter than the distance between Au and Al, must predict the same energy
+difference on both surfaces. Here ``au2-mgo`` evaluates the four DFT minima of Ko, Finkler,
+Goedecker and Behler, Nat. Commun. 12, 398 (2021), as they are and with the gold relaxed. The
+energies and the charge of the gold are printed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def draw(difference, charge, stages, substrates) -> None:
-    """Two panels of bars in ``wetting.png``."""
+    """Draw the energy differences and the charges as bars in ``wetting.png``."""
     figure, (left, right) = new_figure(2, 4.5, 3.6)
     place = np.arange(len(substrates))
     for number, stage in enumerate(stages):

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Charges along a trajectory
 #
-# The charges of NequIP-LR follow the geometry at every step. This tutorial watches them in a
-# protonated carbon chain, C₁₀H₃⁺, that vibrates in vacuum: where they sit, how they move, and what
-# dipole they make.
+# The charges of NequIP-LR respond to the geometry at every step. This tutorial analyses them in a
+# protonated carbon chain, C₁₀H₃⁺, that vibrates in vacuum: their distribution along the chain,
+# their fluctuations, and the dipole.
 #
 # ## A run at constant energy
 #
-# A Verlet run without a thermostat. Since the forces contain the response of the charges, the total
-# energy stays constant. In a shell:
+# The run uses the Verlet integrator without a thermostat. The forces include the response of the
+# charges, so the total energy is conserved. In a shell:
 #
 # ```bash
 # nequiplr md carbon-chain --ensemble nve --temperature 600 --timestep 0.5 --steps 1000 \
@@ -24,7 +24,7 @@ from openmm_nequiplr.simulation.runfiles import read_log
 options = MDOptions(
     model="carbon-chain",
     ensemble="nve",
-    temperature=600,  # of the first velocities; half of it goes into the bonds
+    temperature=600,  # of the initial velocities; half of it becomes potential energy
     timestep=0.5,
     steps=1000,
     report_interval=2,
@@ -39,7 +39,7 @@ print(f"potential energy ± {swing:.1f} meV, total energy ± {drift:.2f} meV")
 # %% [markdown]
 # ## The charges
 #
-# `md/charges.npy` holds the charges and the dipole of every reported frame, and `open_trajectory`
+# `md/charges.npy` contains the charges and the dipole of every reported frame. `open_trajectory`
 # reads the positions.
 
 # %%
@@ -64,9 +64,9 @@ if (symbols[np.argsort(place)[:2]] == "H").all():  # the protonated end to the r
 order = np.argsort(place)
 
 # %% [markdown]
-# The left picture shows mean and range of each charge along the chain, the right one how each
-# charge deviates from its mean. Charge moves with the vibrations, fastest near the protonated end,
-# where hydrogen atoms stretch and bend.
+# The left panel shows the mean and the range of each charge along the chain. The right panel shows
+# the deviation of each charge from its mean. The charges oscillate with the vibrations, most
+# rapidly near the protonated end, where bonds to hydrogen atoms stretch and bend.
 
 # %%
 from openmm_nequiplr.analysis.figures import (
@@ -107,11 +107,11 @@ save_figure(figure, "charges.png")
 #
 # ## The dipole
 #
-# The dipole of a charged molecule depends on the origin, so it is taken about the centre of mass,
-# $\mu = \sum_i q_i (r_i - r_\mathrm{com})$, and projected on the axis of the chain, which turns
-# with the molecule. The dotted curve freezes the charges at their means. An infrared spectrum comes
-# from the rate of change of the dipole, which is where the charges that move matter most
-# ([Response and spectra](../guides/response.md)).
+# The dipole of a charged molecule depends on the origin. It is therefore computed relative to the
+# centre of mass, $\mu = \sum_i q_i (r_i - r_\mathrm{com})$, and projected on the axis of the chain,
+# which rotates with the molecule. For the dotted curve, the charges are fixed at their means. An
+# infrared spectrum is determined by the rate of change of the dipole. This is where the
+# fluctuations of the charges matter most ([Response and spectra](../guides/response.md)).
 
 # %%
 carbons = order[symbols[order] == "C"]
@@ -140,5 +140,5 @@ save_figure(figure, "dipole.png")
 # %% [markdown]
 # ![Energies at constant energy; dipole with moving and with frozen charges](dipole.png)
 #
-# For a trajectory that was stored without charges, `nequiplr analyze` and `recompute` find them
-# afterwards: see [Charges along a trajectory](../guides/charges.md).
+# For a trajectory that was stored without charges, `nequiplr analyze` and `recompute` compute them
+# afterwards; see [Charges along a trajectory](../guides/charges.md).

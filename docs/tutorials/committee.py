@@ -1,10 +1,10 @@
 # %% [markdown]
-# # A committee: find failures, and mend them
+# # A committee: find failures and correct them
 #
 # Models that differ only in their random seed agree where the data determine them, and disagree
-# elsewhere. This tutorial trains such a committee on structures from cold dynamics, runs it hot,
-# collects the structures on which its members disagree, labels them and trains again. As in [Your
-# own data](own_data.md), the model `carbon-chain` stands in for the reference method.
+# elsewhere. This tutorial trains such a committee on structures from dynamics at 300 K and runs it
+# at 600 K. It collects the structures on which the members disagree, labels them and trains again.
+# As in [Your own data](own_data.md), the model `carbon-chain` replaces the reference method.
 
 # %%
 import ase.io
@@ -50,13 +50,13 @@ def sample(temperature: float, count: int) -> list[Atoms]:
 
 cold, hot = sample(300, 30), sample(600, 15)
 ase.io.write("first.extxyz", cold)
-ase.io.write("hot.extxyz", hot)  # for the test alone
+ase.io.write("hot.extxyz", hot)  # only for the test
 print(f"{len(cold)} structures at 300 K for training, {len(hot)} at 600 K for the test")
 
 # %% [markdown]
 # ## The first committee
 #
-# Three small models, trained on the cold structures. In a shell:
+# Three small models are trained on the structures at 300 K. In a shell:
 #
 # ```bash
 # nequiplr train committee.yaml --seeds 3
@@ -88,10 +88,10 @@ first = train_committee("committee.yaml", seeds=[0, 1, 2], progress=False)
 # %% [markdown]
 # ## Disagreement in dynamics
 #
-# The first member drives a run at 600 K, and at every report the others are evaluated at the same
-# structure. Where the standard deviation of any force exceeds 0.8 eV/Å, the structure goes to
-# `uncertain.extxyz`. The run goes on where it would stop otherwise (`on_unstable="warn"`), because
-# failures are what we are after. In a shell:
+# The first member drives a run at 600 K. At every report, the other members are evaluated at the
+# same structure. If the standard deviation of any force exceeds 0.8 eV/Å, the structure is written
+# to `uncertain.extxyz`. With `on_unstable="warn"` the run continues where it would otherwise stop,
+# because we want to find failures. In a shell:
 #
 # ```bash
 # nequiplr md first/seed_0/model.safetensors first.extxyz --committee first \
@@ -153,9 +153,10 @@ print(f"{np.mean(before[1] > threshold):.0%}")
 # %% [markdown]
 # ## What it was worth
 #
-# The test is on structures at 600 K from dynamics of the reference method, which neither committee
-# has seen. `evaluate_committee` (in a shell `nequiplr evaluate first hot.extxyz`) also tells how
-# well the spread follows the error: a committee is a measure of the error only as far as it does.
+# The test set consists of structures from dynamics of the reference method at 600 K, which were not
+# used by either committee. `evaluate_committee` (in a shell `nequiplr evaluate first hot.extxyz`)
+# also reports how well the spread correlates with the error. A committee estimates the error only
+# to the extent of this correlation.
 
 # %%
 from openmm_nequiplr.training.spread import evaluate_committee
@@ -203,12 +204,13 @@ save_figure(figure, "committee.png")
 # %% [markdown]
 # ![Spread along the runs of both committees, and their errors at 600 K](committee.png)
 #
-# Errors of the first committee against its spread, at 600 K:
+# The errors of the first committee as a function of its spread, at 600 K:
 #
 # ![Errors of the forces against the spread of the committee](first-hot/spread_forces.png)
 #
-# These errors exceed the spread and follow it only loosely: with three small models, the spread is
-# a warning, not an error bar. It was good enough to select structures by.
+# These errors are larger than the spread and correlate with it only weakly. With three small
+# models, the spread is a warning, not an error bar, but it was sufficient to select structures.
 #
-# One round mends what one run has found. In practice the loop goes on until runs of the length that
-# you need stay below the threshold. [Committees](../guides/committees.md) is the guide.
+# One round corrects the failures that one run has found. In practice, repeat the loop until runs of
+# the length that you need stay below the threshold. See also the guide on
+# [committees](../guides/committees.md).

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Large periodic systems
 #
-# Solving for the charges of N atoms with a dense matrix costs N³. From 200 periodic atoms on,
-# conjugate gradients with particle-mesh products take over, and the cost of a step grows in
-# proportion to N, apart from a logarithm. This tutorial measures both: how accurate the mesh is,
-# and how long a step takes, for crystals of MgO with up to 4,096 atoms.
+# Solving for the charges of N atoms with a dense matrix costs N³ operations. From 200 periodic
+# atoms on, conjugate gradients with particle-mesh products are used instead, and the cost of a step
+# grows in proportion to N, apart from a logarithm. This tutorial measures the accuracy of the mesh
+# and the time of a step for crystals of MgO with up to 4,096 atoms.
 #
 # ## The mesh against the dense matrix
 #
-# The same 512 atoms, displaced at random, with the dense solver and with the iterative one at
-# several tolerances. `charge_tolerance` is the relative residual at which the solver stops; the
-# mesh is chosen to match.
+# The same 512 randomly displaced atoms are evaluated with the dense solver and with the iterative
+# solver at several tolerances. `charge_tolerance` is the relative residual at which the solver
+# stops; the mesh is chosen accordingly.
 
 # %%
 import numpy as np
@@ -51,10 +51,11 @@ found = np.array(found)
 # %% [markdown]
 # ## Time of a step
 #
-# Ordinary OpenMM Systems at 300 K. The first steps do not count, because they compile loops and
-# fill the memory of the solver. Of the others, the fastest is shown. `solves` holds the iterations
-# of the last steps for the charges and for the adjoint charges, which the forces need: a few for
-# each, because a solve starts from the results of the steps before.
+# The Systems are ordinary OpenMM Systems at 300 K. The first steps are discarded, because they
+# compile loops and the solver has no previous solutions yet. Of the other steps, the fastest is
+# shown. `solves` contains the numbers of iterations for the charges and for the adjoint charges,
+# which the forces need. Each solve starts from the results of previous steps (warm start) and needs
+# only a few iterations.
 
 # %%
 import time
@@ -124,9 +125,10 @@ save_figure(figure, "large.png")
 # %% [markdown]
 # ![Differences between the mesh and the dense matrix, and time of a step against size](large.png)
 #
-# Charges and forces follow the tolerance, and the error of the energy is of second order in it. The
-# default of 1e-4 is far below the errors of any network. The [benchmarks](../benchmarks/index.md)
-# go to 32,768 atoms, and [Large systems](../guides/large.md) lists the options.
+# The errors of charges and forces are proportional to the tolerance, and the error of the energy is
+# of second order in it. The errors at the default of 1e-4 are far below those of any network. The
+# [benchmarks](../benchmarks/index.md) include systems of up to 32,768 atoms, and [Large
+# systems](../guides/large.md) lists the options.
 #
-# `au2-mgo` was trained on a slab under gold: it serves here to measure, not to predict properties
-# of bulk MgO.
+# `au2-mgo` was trained on slabs under gold. It is used here only for measurements, not to predict
+# properties of bulk MgO.

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Your own data to dynamics in ten minutes
 #
-# This tutorial goes the whole way: structures with reference energies and forces, a training, a
-# look at the errors, a check, and molecular dynamics. It needs no download and no reference
-# program, because the shipped model `carbon-chain` stands in for one. With your own data,
-# everything from step 2 on stays the same.
+# This tutorial shows all steps: structures with reference energies and forces, the training, the
+# errors, a check of the model, and molecular dynamics. It needs no download and no reference
+# program, because the shipped model `carbon-chain` replaces the reference program. With your own
+# data, everything from step 2 on is the same.
 #
 # ## 1. Data
 #
-# A protonated carbon chain, C₁₀H₃⁺, moves at 400 K, and every tenth structure is labelled. Put a
-# DFT calculator of ASE in place of `NequIPLRCalculator("carbon-chain")`, and the labels are those
-# of DFT. The charge of the whole system goes into `atoms.info["total_charge"]`.
+# A protonated carbon chain, C₁₀H₃⁺, is simulated at 400 K, and every tenth structure is labelled.
+# To obtain DFT labels, replace `NequIPLRCalculator("carbon-chain")` by a DFT calculator of ASE.
+# Store the total charge in `atoms.info["total_charge"]`.
 
 # %%
 import ase.io
@@ -47,9 +47,9 @@ print(len(frames), "structures of", frames[0].get_chemical_formula())
 # ## 2. Training
 #
 # The configuration is a short YAML file; all other keys have defaults
-# ([reference](../reference/training-file.md)). Ten structures are set aside for validation, which
-# decides which epoch's model is kept, and ten for the test. In a shell the command is `nequiplr
-# train chain.yaml`.
+# ([reference](../reference/training-file.md)). Ten structures are used for validation, which
+# determines the epoch whose model is kept, and ten for the test. In a shell the command is
+# `nequiplr train chain.yaml`.
 
 # %%
 from pathlib import Path
@@ -79,8 +79,8 @@ result = train("chain.yaml")
 #
 # ## 3. Errors
 #
-# The parity plots show the ten test structures, which the training has never seen. Points on the
-# diagonal are perfect; the histogram shows how far they are from it.
+# The parity plots show the ten test structures, which were not used in the training. Points on the
+# diagonal have no error; the histogram shows the distribution of the errors.
 #
 # ![Forces of the model against the reference](chain/test/parity_forces.png)
 #
@@ -88,9 +88,10 @@ result = train("chain.yaml")
 #
 # ## 4. Is it fit for dynamics?
 #
-# Small errors on the test set are not enough: dynamics finds every hole in a model. The check
-# compares forces with finite differences, minimises displaced structures, runs short dynamics and
-# scans pairs of atoms. `nequiplr train` ends with it, and `nequiplr check` runs it at full length.
+# Small errors on the test set are not sufficient: dynamics finds every hole in the potential energy
+# surface of a model. The check compares forces with finite differences, minimises displaced
+# structures, runs short dynamics and scans pairs of atoms. `nequiplr train` ends with a quick
+# check, and `nequiplr check` performs the full check.
 
 # %%
 from openmm_nequiplr.checking import check_file
@@ -103,7 +104,7 @@ print(report.verdict)
 #
 # ## 5. Dynamics
 #
-# 0.3 ps in OpenMM at 300 K, from the last structure of the file. In a shell:
+# The model runs in OpenMM for 0.3 ps at 300 K, from the last structure of the file. In a shell:
 #
 # ```bash
 # nequiplr md chain/model.safetensors chain.extxyz --steps 600 --timestep 0.5 --output md
@@ -126,10 +127,10 @@ run_md(options)
 #
 # ## 6. Errors where they count
 #
-# The test structures came from the reference's dynamics. Structures that the model itself visits
-# are the harder test: here is the energy of the reference along the model's own trajectory. Errors
-# are larger there than in the test set, because a run drifts to where the model's energy is too
-# low.
+# The test structures come from dynamics of the reference. Structures from dynamics of the model are
+# a harder test. The figure shows the energy of the reference along the trajectory of the model. The
+# errors are larger than in the test set, because a run drifts to structures where the energy of the
+# model is too low.
 
 # %%
 from openmm_nequiplr.analysis import recompute
@@ -152,6 +153,6 @@ print(f"forces on the way: {np.sqrt(np.mean(errors**2)):.0f} meV/Å RMS error")
 # %% [markdown]
 # ![Energies and errors of the forces along the run](along_the_run.png)
 #
-# If these errors grow along a run, the training data lack what the run visits: the [committee
-# tutorial](committee.md) finds such structures and adds them. How to choose the options of a
-# training is the subject of [Train your own model](../guides/train.md).
+# If these errors grow along a run, the run visits structures that the training data lack. The
+# [committee tutorial](committee.md) shows how to find and add such structures. [Train your own
+# model](../guides/train.md) explains the options of a training.

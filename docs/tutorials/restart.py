@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Restart and analysis
 #
-# A run of Au₂ on MgO(001) that stops half-way, continues, and is then analysed: log, radial
-# distributions, charges.
+# In this tutorial, a run of Au₂ on MgO(001) stops half-way and continues. Then its log, its radial
+# distribution functions and its charges are analysed.
 #
 # ## Stop and continue
 #
@@ -23,9 +23,9 @@ run_md(continued_options(restart=True, steps=100, output="md"))
 run_md(MDOptions(**common, steps=200, quiet=True, output="md-whole"))
 
 # %% [markdown]
-# Log, trajectory and charges continue in the same files. At constant energy a run that was stopped
-# is the same trajectory as one that was not, and with a thermostat too, because the checkpoint
-# holds the state of the random numbers.
+# The log, the trajectory and the charges continue in the same files. The continued run has the same
+# trajectory as an uninterrupted run. This also holds with a thermostat, because the checkpoint
+# contains the state of the random numbers.
 
 # %%
 import numpy as np
@@ -40,8 +40,8 @@ assert difference < 1e-3
 # %% [markdown]
 # ## The log
 #
-# `log.csv` is a plain table: pandas, a spreadsheet or `read_log` read it. The output directory also
-# has this picture of the whole run:
+# `log.csv` is a plain table, which pandas, a spreadsheet or `read_log` can read. The output
+# directory also contains this figure of the run:
 #
 # ![Energy, temperature and charges of gold along the run](md/summary.png)
 
@@ -71,9 +71,9 @@ save_figure(figure, "restart.png")
 #
 # ## Radial distributions
 #
-# Any trajectory that mdtraj or ASE reads will do; here it is the output directory of the run. The
-# atoms of the crystal vibrate about their sites, so g(r) is a row of peaks, and coordination
-# numbers are steps.
+# The functions accept any trajectory that mdtraj or ASE reads; here it is the output directory of
+# the run. The atoms of the crystal vibrate about their sites, so g(r) is a series of peaks, and the
+# coordination numbers increase in steps.
 
 # %%
 from openmm_nequiplr.analysis import plot_radial_distributions, radial_distributions
@@ -89,8 +89,8 @@ print(f"a magnesium atom has {distances.coordination_number('Mg', 'O', 2.6):.2f}
 #
 # ## Charges
 #
-# The run has recorded its charges. `recompute` finds them for any trajectory, also for one of
-# another program that knows no charges, together with energies and dipoles.
+# The run has recorded its charges. `recompute` computes charges, energies and dipoles for any
+# trajectory, also for one of another program without charges.
 
 # %%
 from openmm_nequiplr.analysis import (
@@ -114,13 +114,13 @@ plot_charge_distributions(distributions, "charges.png")
 #
 # ![Histograms of the charges of gold, magnesium and oxygen](charges.png)
 #
-# Oxygen and magnesium atoms of the surface differ from those inside: hence two peaks. In a shell,
-# `nequiplr analyze au2-mgo md` writes all of these pictures, and tables, in one go.
+# The histograms have two peaks, because oxygen and magnesium atoms at the surface differ from those
+# inside. In a shell, `nequiplr analyze au2-mgo md` writes all these figures, and tables.
 #
-# ## In a script of your own
+# ## In your own script
 #
-# OpenMM's own checkpoints work too. With the dense solver the force has no hidden state, so nothing
-# else needs to be stored.
+# OpenMM's own checkpoints also work. With the dense solver the force has no hidden state, so
+# nothing else needs to be stored.
 
 # %%
 from openmm import LangevinMiddleIntegrator, app, unit

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # A molecule in force-field water
 #
-# A protonated carbon chain, described by a model, in TIP3P water, described by a force field. The
-# embedding is mechanical: chain and water interact through fixed charges and Lennard-Jones
-# parameters, and inside the chain the model alone counts. [Mixed ML/MM systems](../guides/mixed.md)
-# has the equation. The tutorial needs openmm-ml (`pip install ".[openmmml]"`).
+# In this tutorial, a model describes a protonated carbon chain and a force field describes the
+# surrounding TIP3P water. The embedding is mechanical: the chain and the water interact through
+# fixed charges and Lennard-Jones parameters, and the model alone describes the interactions within
+# the chain. The equation is in [Mixed ML/MM systems](../guides/mixed.md). The tutorial needs
+# openmm-ml (`pip install ".[openmmml]"`).
 #
 # ## The solute
 #
-# The fixed charges that the water sees are those of the model for the start structure.
+# The fixed charges of the chain, which act on the water, are those of the model for the start
+# structure.
 
 # %%
 import ase.io
@@ -28,7 +30,7 @@ print(chain.get_chemical_formula(), f"with a total charge of {fixed.sum():+.3f} 
 # %% [markdown]
 # ## The water
 #
-# A box of water, without the molecules that overlap with the chain.
+# Make a box of water and delete the molecules that overlap with the chain.
 
 # %%
 water = app.Modeller(app.Topology(), [] * unit.nanometer)
@@ -46,9 +48,9 @@ force_field = field.createSystem(
 # %% [markdown]
 # ## The mixed system
 #
-# The chain joins the force field with its charges and with Lennard-Jones parameters (nm, kJ/mol).
-# `createMixedSystem` takes the interactions inside the chain out of the force field and puts the
-# model in their place. From here on it is OpenMM as usual.
+# Add the chain to the force field with its charges and Lennard-Jones parameters (nm, kJ/mol).
+# `createMixedSystem` then replaces the interactions within the chain by the model. The rest is
+# ordinary OpenMM code.
 
 # %%
 lennard_jones = {"C": (0.34, 0.36), "H": (0.26, 0.065)}
@@ -77,7 +79,7 @@ print(f"{system.getNumParticles()} atoms, {len(atoms)} of them described by the 
 # %% [markdown]
 # ## Energies and charges along the run
 #
-# `current_evaluation` returns what the model computed last: its energy and the charges of its
+# `current_evaluation` returns the latest result of the model: its energy and the charges of its
 # atoms.
 
 # %%
@@ -97,9 +99,9 @@ print(f"total charge of the chain: {charges.sum(axis=1).min():+.6f} to", end=" "
 print(f"{charges.sum(axis=1).max():+.6f} e")
 
 # %% [markdown]
-# From the minimum on, water and chain take up heat from the thermostat. The charges move by some
-# hundredths of an elementary charge as the chain bends and stretches, while the water goes on
-# seeing the fixed ones.
+# After the minimisation, the water and the chain absorb heat from the thermostat. The charges of
+# the model fluctuate by some hundredths of an elementary charge as the chain bends and stretches,
+# while the charges that act on the water remain fixed.
 
 # %%
 from openmm_nequiplr.analysis.figures import (
@@ -134,7 +136,8 @@ save_figure(figure, "mixed_energies_charges.png")
 #
 # ## The structure at the end
 #
-# A slice of the box that contains the chain. Oxygen is red, the chain is coloured by its charges.
+# The figure shows a slice of the box that contains the chain. Oxygen atoms are red, and the atoms
+# of the chain are coloured by their charges.
 
 # %%
 state = simulation.context.getState(positions=True, enforcePeriodicBox=False)
@@ -158,4 +161,4 @@ save_figure(figure, "mixed_slice.png")
 # %% [markdown]
 # ![A slice through the box: the chain and the water around it](mixed_slice.png)
 #
-# In [electrostatic embedding](../guides/embedding.md) the water polarises the chain.
+# With [electrostatic embedding](../guides/embedding.md), the water polarises the chain.
