@@ -11,13 +11,14 @@ import numpy as np
 from openmm import app, unit
 
 from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
+from ..files.ase_frames import ase_frames, check_cell_entry
 from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
 from ..files.gro import read_gro
 from ..files.pdb import read_pdb
 from ..fragments import ELECTRODE
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
-from .mmcif_file import check_crystal, read_mmcif
+from .mmcif_file import read_mmcif
 from .topology import SimulationStructure, from_atoms, say_turned
 
 _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
@@ -154,7 +155,6 @@ def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:
 
 def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
     """One frame of a file as ``ase.Atoms``."""
-    from ase.io import read
     from ase.io.formats import filetype
 
     kind = kind or filetype(str(path))
@@ -162,18 +162,14 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
         expected = "the suffix .pdb or .gro for files of these formats, not compressed"
         raise InputError(describe("structure", str(path), expected))
     _check_types(path, kind)
-    try:
-        atoms: Any = read(path, index=-1 if frame is None else frame, format=kind)
-    except (IndexError, StopIteration):
-        if frame is None:
-            raise
-        raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None
-    if frame is None and len(read(path, index=slice(0, 2), format=kind)) > 1:
-        notify(
-            f"structure: of several frames in {path}, the last one is taken, as no frame was named"
-        )
     if kind == "cif":
-        check_crystal(path, atoms)
+        crystals = list(ase_frames(path, kind))
+        atoms: Any = crystals[choose_frame(path, frame, len(crystals))]
+    else:
+        atoms = _one_of(path, frame, kind)
+    check_cell_entry(atoms)
+    if "mass" in atoms.arrays:
+        notify(f"structure: the column mass of {path} is not read; masses is")
     field, sides = atoms.info.get("electric_field", 0.0), atoms.arrays.get(ELECTRODE, 0)
     for name, told in (("electric_field", field), ("electrodes", sides)):
         if np.any(told):
@@ -184,11 +180,36 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
     return atoms
 
 
+def _one_of(path: Path, frame: int | None, kind: str) -> Any:
+    from ase.io import read
+
+    as_it_is: dict[str, Any] = {"format": kind, "do_not_split_by_at_sign": True}
+    try:
+        atoms = read(str(path), index=-1 if frame is None else frame, **as_it_is)
+    except (IndexError, StopIteration):
+        if frame is None:
+            raise
+        raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None
+    if frame is None and len(read(str(path), index=slice(0, 2), **as_it_is)) > 1:
+        notify(
+            f"structure: of several frames in {path}, the last one is taken, as no frame was named"
+        )
+    return atoms
+
+
 def _check_types(path: Path, kind: str) -> None:
-    """Refuse LAMMPS files whose numbers of types would be taken for atomic numbers."""
-    if kind not in ("lammps-data", "lammps-dump-text"):
+    """Refuse files from which ASE would take other atoms than those that are meant.
+
+    Numbers of types of LAMMPS are no atomic numbers, and VASP's numbers of atoms belong to names.
+    """
+    if kind not in ("lammps-data", "lammps-dump-text", "vasp"):
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rt") as handle:
+        text = handle.read()
+    if kind == "vasp":
+        return _check_counts(path, text.splitlines())
     if kind == "lammps-data":
         told = any(line.strip().startswith("Masses") for line in text.splitlines())
     else:
@@ -197,3 +218,26 @@ def _check_types(path: Path, kind: str) -> None:
     if not told:
         expected = "elements (dump_modify element, or a section Masses) in a LAMMPS file"
         raise InputError(describe("structure", f"numbers of types in {path}", expected))
+
+
+def _check_counts(path: Path, lines: list[str]) -> None:
+    """Refuse a POSCAR whose numbers of atoms are not those of its names or positions."""
+    lines = lines + [""] * 9
+    names = lines[5].split()
+    if not names or names[0].isdigit():
+        notify(f"structure: {path} names no elements but, in its first line, {lines[0].strip()!r}")
+        return
+    counts = lines[6].partition("!")[0].split()
+    if len(names) != len(counts) or not all(word.isdigit() for word in counts):
+        got = f"{lines[6].strip()!r} below {lines[5].strip()!r} in {path}"
+        raise InputError(describe("structure", got, "a number of atoms for every element"))
+    head = 9 if lines[7].strip()[:1].lower() == "s" else 8
+    total = sum(map(int, counts))
+    there = 0
+    for line in lines[head:]:
+        if not line.strip() or line.strip()[0].isalpha():
+            break  # velocities and other tables follow
+        there += 1
+    if there != total:
+        got = f"{total} atoms declared, {there} positions in {path}"
+        raise InputError(describe("structure", got, "a position for every atom"))

@@ -44,6 +44,15 @@ def test_order_positions_and_cell(tmp_path, skewed_salt, suffix):
     )
 
 
+@pytest.mark.parametrize("name", ["salt@300K.extxyz", "a[1]*.extxyz", "b{0}%d.traj", "-.xyz@2.xyz"])
+def test_names_that_mean_something_to_ase(tmp_path, cluster, name):
+    write(tmp_path / "whole.extxyz", cluster)
+    (tmp_path / name).write_bytes((tmp_path / "whole.extxyz").read_bytes())
+    if name.endswith("traj"):
+        write(tmp_path / name, cluster)
+    assert read_structure(tmp_path / name).num_atoms == len(cluster)
+
+
 def test_one_of_several_frames(tmp_path, cluster):
     frames = []
     for k in range(3):
@@ -85,3 +94,55 @@ def test_what_cannot_be_read(tmp_path, rock_salt):
     (tmp_path / "nan.xyz").write_text("1\n\nH nan 0 0\n")
     with pytest.raises(InputError, match="positions: expected finite numbers"):
         read_structure(tmp_path / "nan.xyz")
+
+
+@pytest.mark.parametrize(
+    ("comment", "message"),
+    [
+        ("molecule with charge 0", r"atoms.info\['charge'\]: expected one finite number .*True"),
+        ('lattice="9 0 0 0 9 0 0 0 9"', "lattice: expected no entry of this name: it is Lattice"),
+        ("Properties=species:S:1:pos:R:3:masses:R:1", r"masses\[0\]: expected a mass in Da from"),
+    ],
+)
+def test_comments_that_are_misread(tmp_path, comment, message):
+    path = tmp_path / "a.xyz"
+    path.write_text(f"1\n{comment}\nNa 0 0 0 1e-26\n")
+    with pytest.raises(InputError, match=message):
+        read_structure(path)
+
+
+@pytest.mark.parametrize(
+    ("comment", "charge", "message"),
+    [
+        ("total_charge=1 charge=0", 1.0, r"\+1 e is taken, which charge = 0 contradict"),
+        ("Properties=species:S:1:pos:R:3:initial_charges:R:1 charge=0", 0.0,
+         r"\+0 e is taken, which the sum of initial charges = 1 contradict"),
+        ("Charge=1", None, "Charge = 1 is not read"),
+        ("Properties=species:S:1:pos:R:3:mass:R:1", None, "the column mass of .* is not read"),
+    ],
+)  # fmt: skip
+def test_what_is_told_twice_or_not_read(tmp_path, comment, charge, message):
+    path = tmp_path / "a.xyz"
+    path.write_text(f"1\n{comment}\nNa 0 0 0 1\n")
+    with pytest.warns(NequIPLRWarning, match=message):
+        found = read_structure(path)
+    assert (found.total_charge if found.charge_given else None) == charge
+
+
+POSCAR = "NaCl\n1\n5 0 0\n0 5 0\n0 0 5\nNa Cl\n1 1\nDirect\n0 0 0\n.5 .5 .5\n"
+
+
+def test_numbers_of_atoms_of_vasp(tmp_path):
+    path = tmp_path / "POSCAR"
+    path.write_text(POSCAR + "\n 0 0 1\n 0 0 0\n")  # velocities
+    assert element_symbols(read_structure(path).topology) == ["Na", "Cl"]
+    path.write_text(POSCAR.replace("1 1\n", "1\n"))
+    with pytest.raises(InputError, match="expected a number of atoms for every element"):
+        read_structure(path)
+    for wrong in (POSCAR + ".2 .2 .2\n", POSCAR.replace("1 1\n", "1 2\n")):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match="expected a position for every atom"):
+            read_structure(path)
+    path.write_text(POSCAR.replace("Na Cl\n", ""))
+    with pytest.warns(NequIPLRWarning, match="names no elements but, in its first line, 'NaCl'"):
+        assert element_symbols(read_structure(path).topology) == ["Na", "Cl"]
