@@ -96,8 +96,9 @@ def _frames(
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # ASE raises many unrelated types on malformed files
+            reason = f"unknown element {error}" if isinstance(error, KeyError) else error
             raise InputError(
-                describe("data file", f"{path} ({error})", "a readable extended XYZ file")
+                describe("data file", f"{path} ({reason})", "a readable extended XYZ file")
             ) from error
         if atoms is None:
             return

@@ -163,6 +163,8 @@ class Structure:
 
 def _array(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
     try:
+        if np.asarray(value).dtype == bool:
+            raise TypeError
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(describe(name, value, f"numbers of shape {list(shape)}")) from None

@@ -17,6 +17,8 @@ from .box import reduce_box
 
 # Constraints of ASE that change nothing here: the centre of mass is held by default anyway.
 _HARMLESS = {"FixCom"}
+# Steps (Å) between numbers in single precision that are worth a word.
+_COARSE = 1e-3
 # Masses (Da) beyond these are in another unit.
 _MASSES = (0.01, 1e9)
 
@@ -176,6 +178,17 @@ def say_turned(cell: np.ndarray, rotation: np.ndarray) -> None:
         )
     if np.linalg.det(cell) < 0.0:
         notify("structure: its cell is left-handed; the third vector is reversed, same lattice")
+
+
+def say_far(structure: SimulationStructure) -> None:
+    """Say that a trajectory, in single precision, is coarse so far from the origin."""
+    farthest = ANGSTROM_PER_NM * float(np.abs(structure.positions).max())
+    step = float(np.spacing(np.float32(farthest)))
+    if step > _COARSE:
+        notify(
+            f"structure: its atoms are up to {farthest:.3g} Å from the origin, where trajectories "
+            f"tell places to {step:.1g} Å only; move it there"
+        )
 
 
 def to_atoms(

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.io import write
 
 from openmm_nequiplr.errors import InputError, NequIPLRWarning
-from openmm_nequiplr.simulation import read_structure
-from openmm_nequiplr.simulation.topology import element_symbols
+from openmm_nequiplr.simulation import from_atoms, read_structure
+from openmm_nequiplr.simulation.topology import element_symbols, say_far
 
 DUMP = """ITEM: TIMESTEP
 0
@@ -146,3 +146,13 @@ def test_numbers_of_atoms_of_vasp(tmp_path):
     path.write_text(POSCAR.replace("Na Cl\n", ""))
     with pytest.warns(NequIPLRWarning, match="names no elements but, in its first line, 'NaCl'"):
         assert element_symbols(read_structure(path).topology) == ["Na", "Cl"]
+
+
+@pytest.mark.parametrize(("away", "coarse"), [(1e3, False), (1e6, True)])
+def test_trajectories_far_from_the_origin(cluster, away, coarse):
+    atoms = cluster.copy()
+    atoms.positions[:, 1] -= away
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        say_far(from_atoms(atoms))
+    assert ["tell places to 0.06 Å only" in str(each.message) for each in said] == [True] * coarse
