@@ -122,7 +122,7 @@ def say_contradictions(atoms: Any, told: float | None) -> None:
     """
     info = getattr(atoms, "info", {})
     if told is None:
-        likely = [key for key in info if "charge" in str(key).lower() and np.ndim(info[key]) == 0]
+        likely = [key for key in info if _like_charge(str(key)) and np.ndim(info[key]) == 0]
         if likely:
             shown = ", ".join(f"{key} = {info[key]}" for key in likely)
             notify(f"total charge: {shown} is not read; {', '.join(CHARGE_KEYS)} are")
@@ -135,6 +135,10 @@ def say_contradictions(atoms: Any, told: float | None) -> None:
     off = [f"{name} = {charge:g}" for name, charge in others.items() if abs(charge - told) > _SAME]
     if off:
         notify(f"total charge: {told:+g} e is taken, which {' and '.join(off)} contradict")
+
+
+def _like_charge(key: str) -> bool:
+    return "charge" in key.lower() or key.lower() in ("q", "qtot", "q_tot", "chg")
 
 
 def _one_number(name: str, value: Any) -> float:

@@ -40,7 +40,9 @@ def ase_frames(path: str | Path, kind: str | None = None) -> Iterator[Atoms]:
         If a crystal is not one structure, or its symmetry is not told.
     """
     from ase.io import iread
+    from ase.io.formats import filetype
 
+    kind = kind or filetype(str(path))
     if kind == "cif":
         return _crystals(Path(path))
     return iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True)

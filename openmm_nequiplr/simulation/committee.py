@@ -280,7 +280,7 @@ def cut_frames(path: Path, step: int) -> int:
 def _computations(driver: Computation, models: Sequence[NequIPLRPotential]) -> list[Computation]:
     """The driver's computation, and one with the same settings for each other model."""
     settings = driver.settings
-    check_alike([load_embedded(settings.model).config, *(m.config for m in models)])
+    check_alike([load_embedded(settings.model), *models])
     members = [driver]
     for model in models:
         type_indices(model.config, settings.symbols)

@@ -96,7 +96,7 @@ def run_md(options: MDOptions) -> MDResult:
         stack.enter_context(limited_platform(threads))
         simulation = _make_simulation(options, model, structure, checkpoint)
         others = load_others(options.committee, options.model) if options.committee else []
-        check_alike([model.config, *(other.config for other in others)])
+        check_alike([model, *others])
         if not options.restart:
             files.refuse_results()
             stack.enter_context(directory_lock(files.directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from openmm import app, unit
 
+from ..data import read_runner
 from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
 from ..files.ase_frames import ase_frames, check_cell_entry
 from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
@@ -28,6 +30,7 @@ _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
     ".pdbx": read_mmcif,
     ".mmcif": read_mmcif,
 }
+_LAMMPS_SUFFIXES = {".data", ".lmp", ".lammps"}
 # Formats with a topology of their own that mdtraj reads.
 _MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
 
@@ -64,10 +67,13 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
             return _from_mdtraj(path, frame)
         reader = _reader(path)
         if reader is None:
-            return from_atoms(_from_ase(path, frame, "cif" if suffix == ".cif" else None))
+            return from_atoms(_from_ase(path, frame))
         return _structure(path, reader(path, frame))
     except (NequIPLRError, NequIPLRWarning, PermissionError):
         raise
+    except ImportError as error:
+        got = f"{path}, whose reader needs {error.name or 'a package'}, which is not installed"
+        raise InputError(f"structure: expected a readable file, got {got}") from error
     except Exception as error:  # readers raise errors of any type
         raise _unreadable(path, error) from error
 
@@ -153,11 +159,9 @@ def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:
     return from_mdtraj(trajectory, choose_frame(path, frame, trajectory.n_frames))
 
 
-def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
+def _from_ase(path: Path, frame: int | None) -> Any:
     """One frame of a file as ``ase.Atoms``."""
-    from ase.io.formats import filetype
-
-    kind = kind or filetype(str(path))
+    kind = _kind_of(path)
     if kind in ("proteindatabank", "gromacs"):
         expected = "the suffix .pdb or .gro for files of these formats, not compressed"
         raise InputError(describe("structure", str(path), expected))
@@ -165,8 +169,13 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
     if kind == "cif":
         crystals = list(ase_frames(path, kind))
         atoms: Any = crystals[choose_frame(path, frame, len(crystals))]
+    elif kind == "runnerdata":
+        atoms = _from_runner(path, frame)
     else:
         atoms = _one_of(path, frame, kind)
+    formal = _charge_of_molfile(path) if kind in ("mol", "sdf") else None
+    if formal is not None:
+        atoms.info["total_charge"] = formal
     check_cell_entry(atoms)
     if "mass" in atoms.arrays:
         notify(f"structure: the column mass of {path} is not read; masses is")
@@ -178,6 +187,45 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
                 f"{name.replace('_', '-')}, or {name} of create_system, does (fields in V/nm)"
             )
     return atoms
+
+
+def _kind_of(path: Path) -> str:
+    """ASE's name of a format."""
+    from ase.io.formats import filetype
+
+    suffix = path.suffix.lower()
+    if suffix == ".cif":
+        return "cif"
+    if suffix in _LAMMPS_SUFFIXES:
+        head = path.read_text(encoding="utf-8", errors="replace")[:10_000]
+        if re.search(r"^\s*\d+\s+atoms\b", head, re.MULTILINE):
+            return "lammps-data"
+    return str(filetype(str(path)))
+
+
+def _from_runner(path: Path, frame: int | None) -> Any:
+    from ase import Atoms
+
+    structures = read_runner(path, say=notify)
+    one = structures[choose_frame(path, frame, len(structures))]
+    notify(f"structure: lengths in {path} are in Bohr, as in files of RuNNer")
+    atoms = Atoms(one.symbols, one.positions, cell=one.cell, pbc=one.pbc)
+    atoms.info["total_charge"] = one.total_charge
+    return atoms
+
+
+def _charge_of_molfile(path: Path) -> float | None:
+    """Sum of the formal charges of a molecule, e; ``None`` if all are 0."""
+    lines = path.read_text(encoding="utf-8", errors="replace").partition("M  END")[0].splitlines()
+    told = [line[9:].split()[1::2] for line in lines if line.startswith("M  CHG")]
+    charges = [int(charge) for words in told for charge in words]
+    if not told:  # codes in the lines of atoms: 1 to 3 for +3 to +1, 5 to 7 for -1 to -3
+        codes = [int(line[36:39] or 0) for line in lines[4 : 4 + int(lines[3][:3])]]
+        charges = [4 - code for code in codes if code not in (0, 4)]
+    if not any(charges):
+        return None
+    notify(f"total charge: {sum(charges):+d} e, the sum of the formal charges in {path}")
+    return float(sum(charges))
 
 
 def _one_of(path: Path, frame: int | None, kind: str) -> Any:
@@ -211,6 +259,7 @@ def _check_types(path: Path, kind: str) -> None:
     if kind == "vasp":
         return _check_counts(path, text.splitlines())
     if kind == "lammps-data":
+        notify(f"structure: elements of {path} are told by the masses of its types")
         told = any(line.strip().startswith("Masses") for line in text.splitlines())
     else:
         heads = [line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")]

@@ -156,3 +156,67 @@ def test_trajectories_far_from_the_origin(cluster, away, coarse):
         warnings.simplefilter("always")
         say_far(from_atoms(atoms))
     assert ["tell places to 0.06 Å only" in str(each.message) for each in said] == [True] * coarse
+
+
+DATA = """LAMMPS data
+
+2 atoms
+2 atom types
+0 9 xlo xhi
+0 9 ylo yhi
+0 9 zlo zhi
+2 1 0.5 xy xz yz
+
+Masses
+
+1 22.99
+2 35.45
+
+Atoms # charge
+
+2 2 0.0 3 0 0
+1 1 1.0 0 0 0
+"""
+
+
+@pytest.mark.parametrize("suffix", ["data", "lmp"])
+def test_data_of_lammps(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(DATA)
+    with pytest.warns(NequIPLRWarning, match="are told by the masses"):
+        found = read_structure(path)
+    assert element_symbols(found.topology) == ["Na", "Cl"]
+    np.testing.assert_allclose(10 * found.box, [[9, 0, 0], [2, 9, 0], [1, 0.5, 9]], atol=1e-9)
+    assert (found.total_charge, found.charge_given) == (1.0, True)
+    path.write_text(DATA.partition("Masses")[0] + "Atoms" + DATA.partition("Atoms")[2])
+    with pytest.raises(InputError, match="elements .* in a LAMMPS file"):
+        read_structure(path)
+
+
+@pytest.mark.parametrize(("scale", "charge"), [(1.0, 0), (1 / 0.529177, 1)])
+def test_structures_of_runner_are_in_bohr(tmp_path, scale, charge):
+    """Lengths in Å would be half as long: they are refused as in training data."""
+    path = tmp_path / "input.data"
+    atoms = "".join(
+        f"atom {2.6 * k * scale} 0 0 {s} 0 0 0 0 0\n" for k, s in enumerate(("Na", "Cl"))
+    )
+    path.write_text(f"begin\n{atoms}charge {charge}\nend\n")
+    if scale == 1.0:
+        with pytest.raises(InputError, match="angstrom would make that 2.6 Å"):
+            read_structure(path)
+        return
+    with pytest.warns(NequIPLRWarning, match="are in Bohr"):
+        found = read_structure(path)
+    assert 10 * found.positions[1, 0] == pytest.approx(2.6, rel=1e-5)
+    assert (found.total_charge, found.charge_given) == (1.0, True)
+
+
+@pytest.mark.parametrize(("code", "line"), [(3, ""), (0, "M  CHG  1   1   1\n")])
+def test_formal_charges_of_molfiles(tmp_path, code, line):
+    path = tmp_path / "a.sdf"
+    atom = "{:10.4f}    0.0000    0.0000 {:<3} 0{:3d}  0  0  0  0\n"
+    atoms = atom.format(0.0, "Na", code) + atom.format(3.0, "Cl", 0)
+    path.write_text(f"x\n\n\n  2  0  0  0  0  0            999 V2000\n{atoms}{line}M  END\n")
+    with pytest.warns(NequIPLRWarning, match=r"\+1 e, the sum of the formal charges"):
+        found = read_structure(path)
+    assert (found.total_charge, found.charge_given) == (1.0, True)
