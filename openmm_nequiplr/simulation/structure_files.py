@@ -31,6 +31,7 @@ _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
     ".mmcif": read_mmcif,
 }
 _LAMMPS_SUFFIXES = {".data", ".lmp", ".lammps"}
+_LAMMPS_HEAD = re.compile(r"^\s*\d+\s+atoms\b", re.MULTILINE)
 # Formats with a topology of their own that mdtraj reads.
 _MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
 
@@ -196,11 +197,17 @@ def _kind_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".cif":
         return "cif"
-    if suffix in _LAMMPS_SUFFIXES:
-        head = path.read_text(encoding="utf-8", errors="replace")[:10_000]
-        if re.search(r"^\s*\d+\s+atoms\b", head, re.MULTILINE):
-            return "lammps-data"
+    if suffix in _LAMMPS_SUFFIXES and _LAMMPS_HEAD.search(_text(path)[:10_000]):
+        return "lammps-data"
     return str(filetype(str(path)))
+
+
+def _text(path: Path) -> str:
+    """The text of a file, which may be compressed."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as handle:
+        return handle.read().decode(errors="replace")
 
 
 def _from_runner(path: Path, frame: int | None) -> Any:
@@ -216,7 +223,7 @@ def _from_runner(path: Path, frame: int | None) -> Any:
 
 def _charge_of_molfile(path: Path) -> float | None:
     """Sum of the formal charges of a molecule, e; ``None`` if all are 0."""
-    lines = path.read_text(encoding="utf-8", errors="replace").partition("M  END")[0].splitlines()
+    lines = _text(path).partition("M  END")[0].splitlines()
     told = [line[9:].split()[1::2] for line in lines if line.startswith("M  CHG")]
     charges = [int(charge) for words in told for charge in words]
     if not told:  # codes in the lines of atoms: 1 to 3 for +3 to +1, 5 to 7 for -1 to -3
@@ -252,10 +259,7 @@ def _check_types(path: Path, kind: str) -> None:
     """
     if kind not in ("lammps-data", "lammps-dump-text", "vasp"):
         return
-    from ase.io.formats import open_with_compression
-
-    with open_with_compression(str(path), "rt") as handle:
-        text = handle.read()
+    text = _text(path)
     if kind == "vasp":
         return _check_counts(path, text.splitlines())
     if kind == "lammps-data":
