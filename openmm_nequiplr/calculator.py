@@ -182,7 +182,17 @@ class NequIPLRCalculator(Calculator):
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation; new charge or field count as new charges."""
-        changes = super().check_state(atoms, tol=tol)
+        try:
+            changes = super().check_state(atoms, tol=tol)
+            if not self._as_computed(atoms) and "initial_charges" not in changes:
+                changes.append("initial_charges")
+        except InputError:  # what a structure tells makes no sense: no results are its own
+            self.reset()
+            raise
+        return changes
+
+    def _as_computed(self, atoms: Atoms) -> bool:
+        """Whether charge, field, groups and electrodes are those of the last calculation."""
         charge, field = total_charge_of(atoms), self._field_of(atoms)
         before = self._computed_field
         same = charge == self._computed_charge
@@ -192,9 +202,7 @@ class NequIPLRCalculator(Calculator):
             same = _equal(self._groups_of(atoms), self._computed_groups)
         if same and self._computed_charge is not None:
             same = self._electrodes_of(atoms) == self._computed_electrodes
-        if not same and "initial_charges" not in changes:
-            changes.append("initial_charges")
-        return changes
+        return same
 
     def _field_of(self, atoms: Atoms) -> np.ndarray:
         """The uniform field that acts on a structure, shape (3,), V/Å; zeros without one."""

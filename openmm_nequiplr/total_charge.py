@@ -112,9 +112,38 @@ def check_trained(metadata: Mapping[str, str], charge: float) -> None:
         )
 
 
+def say_contradictions(atoms: Any, told: float | None) -> None:
+    """Say which entries contradict the charge of :func:`told_charge`, or seem to tell one unread.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms or another object with ``info``
+    told : float or None, e
+    """
+    info = getattr(atoms, "info", {})
+    if told is None:
+        likely = [key for key in info if _like_charge(str(key)) and np.ndim(info[key]) == 0]
+        if likely:
+            shown = ", ".join(f"{key} = {info[key]}" for key in likely)
+            notify(f"total charge: {shown} is not read; {', '.join(CHARGE_KEYS)} are")
+        return
+    others = {key: _one_number(key, info[key]) for key in CHARGE_KEYS if info.get(key) is not None}
+    if getattr(atoms, "has", lambda name: False)("initial_charges"):
+        total = float(np.sum(atoms.get_initial_charges()))
+        if abs(total - round(total)) < _WHOLE and np.any(atoms.get_initial_charges()):
+            others["the sum of initial charges"] = round(total)
+    off = [f"{name} = {charge:g}" for name, charge in others.items() if abs(charge - told) > _SAME]
+    if off:
+        notify(f"total charge: {told:+g} e is taken, which {' and '.join(off)} contradict")
+
+
+def _like_charge(key: str) -> bool:
+    return "charge" in key.lower() or key.lower() in ("q", "qtot", "q_tot", "chg")
+
+
 def _one_number(name: str, value: Any) -> float:
     try:
-        charge = float(value)
+        charge = float("nan") if isinstance(value, bool | np.bool_) else float(value)
     except (TypeError, ValueError, OverflowError):
         charge = float("nan")
     if not np.isfinite(charge):

@@ -20,6 +20,7 @@ def replace_file(
     Parameters
     ----------
     path : path
+        A link stays one, and what it points to is written; a device or a pipe is written into.
     data : bytes or str
         Text is written in UTF-8.
     earlier : path, optional
@@ -32,11 +33,18 @@ def replace_file(
         Naming the file, for example on a full disk.
     """
     target = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    if target.exists() and not target.is_file() and not target.is_dir():  # a device or a pipe
+        with _named(target), open(target, "wb") as handle:
+            handle.write(content)
+        return
+    if target.is_symlink():
+        target = target.resolve()
     part = target.with_name(target.name + PART)
     with _named(target):
         try:
             with open(part, "wb") as handle:
-                handle.write(data.encode() if isinstance(data, str) else data)
+                handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
             if earlier is not None and target.is_file():

@@ -169,6 +169,11 @@ def test_nothing_of_a_failed_calculation_is_left(model, crystal):
     with pytest.raises(InputError, match="apart"):
         calculator.calculate(bad, ["energy", "forces"])
     assert calculator.results == {}
+    atoms.get_forces()
+    atoms.info["total_charge"] = True  # a word in a comment, which ASE takes for a flag
+    with pytest.raises(InputError, match="total_charge.* expected one finite number"):
+        atoms.get_forces()
+    assert calculator.results == {}
     other = crystal.copy()
     other.rattle(0.1, seed=1)
     expected = attached(other, model).get_forces()

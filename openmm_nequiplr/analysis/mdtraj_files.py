@@ -10,6 +10,7 @@ import numpy as np
 
 from ..console import silent_libraries
 from ..errors import InputError, describe
+from ..files.ase_frames import ase_frames
 from ..files.content import FileContent, is_mmcif, say_sites
 from ..files.gro import gro_frames, read_gro
 from ..files.pdb import pdb_frames, read_pdb
@@ -116,9 +117,8 @@ def _readable_topology(topology: Any) -> Any:
             say_sites(path, content)
             return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
         if not is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
-            from ase.io import iread
-
-            return _bare_topology(next(iter(iread(path, index=0))).symbols)
+            kind = "cif" if path.suffix.lower() == ".cif" else None
+            return _bare_topology(next(ase_frames(path, kind)).symbols)
         return mdtraj.load_topology(AsciiPath(path).path)
     except InputError:
         raise

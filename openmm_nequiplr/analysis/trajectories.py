@@ -13,6 +13,7 @@ import numpy as np
 
 from ..boundaries import SLAB, as_pbc
 from ..errors import InputError, describe
+from ..files.ase_frames import ase_frames
 from ..files.content import say_sites
 from ..fragments import told_electrodes, told_groups
 from ..total_charge import told_charge, total_charge_of
@@ -79,10 +80,8 @@ def open_trajectory(
         return own
     if is_for_mdtraj(path, topology):
         return from_mdtraj(path, topology, stride)
-    from ase.io import iread
-
     kind = "cif" if path.suffix.lower() == ".cif" else None
-    return _from_ase(str(path), lambda: iread(str(path), index=":", format=kind), stride)
+    return _from_ase(str(path), lambda: ase_frames(path, kind), stride)
 
 
 def _from_records(path: Path, stride: int) -> StoredTrajectory | None:

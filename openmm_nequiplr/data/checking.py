@@ -30,13 +30,13 @@ def converted(
     Raises
     ------
     InputError
-        If a total charge is beyond that of all nuclei.
+        If a symbol is that of no element, or a total charge is beyond that of all nuclei.
     """
     units = (given or DataUnits()).completed(*own)
     for number, structure in enumerate(structures):
         origin = f"{source}, structure {number}"
         result = replace(units.to_angstrom_and_ev(structure), origin=origin)
-        _check_charge(result, f"{origin}: total_charge")
+        _check_nuclei(result, origin)
         yield result
 
 
@@ -107,12 +107,17 @@ def _zero(structures: Sequence[Structure], name: str) -> bool:
     return known
 
 
-def _check_charge(structure: Structure, name: str) -> None:
-    """Atoms have no more electrons to lose than their nuclei have charges."""
+def _check_nuclei(structure: Structure, origin: str) -> None:
+    """Atoms are of elements, and have no more electrons to lose than their nuclei have charges."""
     from ase.data import atomic_numbers
 
-    most = sum(atomic_numbers.get(symbol, 118) for symbol in structure.symbols)
+    numbers = {symbol: atomic_numbers.get(symbol, 0) for symbol in set(structure.symbols)}
+    unknown = [symbol for symbol, number in numbers.items() if number == 0]
+    if unknown:
+        raise InputError(describe(f"{origin}: element", unknown[0], "an element's symbol"))
+    most = sum(numbers[symbol] for symbol in structure.symbols)
     if abs(structure.total_charge) > most:
+        name = f"{origin}: total_charge"
         raise InputError(describe(name, structure.total_charge, f"at most {most} e"))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..boundaries import as_pbc
 from ..errors import InputError, describe
+from ..files.ase_frames import ase_frames, check_cell_entry
 from ..fragments import flat
 from .checking import Say, converted, finish, ignored_labels
 from .keys import DEFAULT_KEYS, DataKeys, FoundKeys
@@ -88,22 +89,22 @@ def _frames(
     path: str | Path, keys: DataKeys, used: dict[str, set[str]], names: Counter[frozenset[str]]
 ) -> Iterator[Structure]:
     """The frames in the numbers of the file; what they are called is added to ``names``."""
-    from ase.io import iread
-
-    frames = iread(str(path), index=":", format="extxyz")
+    frames = ase_frames(path, "extxyz")
     for number in itertools.count():
         try:
             atoms = next(frames, None)
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # ASE raises many unrelated types on malformed files
+            reason = f"unknown element {error}" if isinstance(error, KeyError) else error
             raise InputError(
-                describe("data file", f"{path} ({error})", "a readable extended XYZ file")
+                describe("data file", f"{path} ({reason})", "a readable extended XYZ file")
             ) from error
         if atoms is None:
             return
         names[_names(atoms)] += 1
         try:
+            check_cell_entry(atoms)
             yield structure_from_atoms(atoms, keys, used)
         except InputError as error:
             raise InputError(f"{path}, frame {number}: {error}") from None

@@ -107,6 +107,9 @@ class _Block:
         keyword, values = words[0], words[1:]
         if keyword == "comment":
             return
+        given = {"energy": self.energy, "charge": self.total_charge}.get(keyword)
+        if given is not None:
+            raise InputError(describe(keyword, f"a second one after {given:g}", "one a structure"))
         if keyword == "lattice":
             self.lattice.append(_floats(keyword, values, 3))
         elif keyword == "atom":

@@ -163,6 +163,8 @@ class Structure:
 
 def _array(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
     try:
+        if np.asarray(value).dtype == bool:
+            raise TypeError
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(describe(name, value, f"numbers of shape {list(shape)}")) from None
@@ -175,6 +177,8 @@ def _array(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
 
 def _number(name: str, value: object) -> float:
     try:
+        if isinstance(value, bool | np.bool_):  # a word of a comment, which ASE takes for a flag
+            raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InputError(describe(name, value, "one number")) from None

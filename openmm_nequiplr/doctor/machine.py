@@ -13,6 +13,7 @@ from .. import __version__
 from ..costs import costs_file
 from ..jit import numba_available
 from ..pretrained import cache_directory
+from ..pretrained.cache import home_directory
 
 #: Packages whose versions matter, by their names on the package index.
 PACKAGES = (
@@ -84,11 +85,11 @@ def loops_directory() -> Path | None:
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     beside = Path(__file__).parents[1] / "ops" / "__pycache__"
     if os.name == "nt":
-        own = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "numba" / "numba" / "Cache"
+        own = Path(os.environ.get("LOCALAPPDATA", home_directory())) / "numba" / "numba" / "Cache"
     elif platform.system() == "Darwin":
-        own = Path.home() / "Library" / "Caches" / "numba"
+        own = home_directory() / "Library" / "Caches" / "numba"
     else:
-        own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+        own = Path(os.environ.get("XDG_CACHE_HOME") or home_directory() / ".cache") / "numba"
     for place in (Path(chosen),) if chosen else (beside, own):
         if writable(place):
             return place

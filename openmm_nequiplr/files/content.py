@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,39 @@ def cell_of_parameters(path: Path, parameters: list[float]) -> np.ndarray | None
     """
     from ase.geometry import cellpar_to_cell
 
+    if min(parameters[:3]) < 0.0 or not all(0.0 < angle < 180.0 for angle in parameters[3:]):
+        expected = "lengths above 0 Å and angles between 0 and 180 degrees"
+        raise InputError(describe("cell", f"{parameters} in {path}", expected))
     if max(parameters[:3]) <= 1.0:
         if max(parameters[:3]) > 0.0:
             shown = " × ".join(f"{length:g}" for length in parameters[:3])
             notify(f"structure: the cell of {shown} Å in {path} is a placeholder, there is no box")
         return None
-    return np.asarray(cellpar_to_cell(parameters))
+    try:
+        return np.asarray(cellpar_to_cell(parameters))
+    except AssertionError:
+        expected = "angles that three vectors can have"
+        raise InputError(describe("cell", f"{parameters} in {path}", expected)) from None
+
+
+def sum_of_formal_charges(path: Path, texts: Iterable[str]) -> float | None:
+    """Total charge in e of atoms with formal charges such as ``2-``, ``+1``, ``-``, empty for 0.
+
+    Returns
+    -------
+    float or None
+        ``None`` if all are 0, or one is no charge, as in columns used otherwise; that is said.
+    """
+    charges = []
+    for text in (each.strip() for each in texts):
+        sign, number = text.strip("0123456789"), text.strip("+-")
+        if sign not in ("+", "-"):
+            if text.strip("0"):
+                notify(f"total charge: formal charges in {path} are not read ({text!r} is none)")
+                return None
+            continue
+        charges.append(int(f"{sign}{number or 1}"))
+    return float(sum(charges)) if any(charges) else None
 
 
 def say_space_group(path: Path, name: str) -> None:

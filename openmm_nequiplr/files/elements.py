@@ -28,6 +28,11 @@ _IONS = {
 _TWO_LETTERS = {"CL", "BR", "NA", "SI", "SE", "FE", "CU", "BE", "NI", "NE"}
 # ... as do all others but those of organic names, such as CA, CD, HG, NB, OS.
 _ORGANIC = set("CHNO")
+# Elements of one letter that stand before other letters in names.
+_ONE_LETTER = _ORGANIC | set("SPFBIK")
+# Names of four letters have no column for the second letter of an element, but these are common.
+_HALOGENS = {"CL", "BR"}
+_HEAVIEST = 103  # no heavier element has a chemistry to simulate
 _SITE = re.compile(r"(EPW?|LPW?|MW|M-?SITE)\d*")
 
 
@@ -77,13 +82,17 @@ def element_from_name(name: str, residue: str, aligned: bool = False) -> str | N
     if upper in _IONS and place[:3] == upper[:3]:
         return known_element(_IONS[upper])
     two = known_element(core[:2]) if len(core) > 1 else None
+    if atomic_numbers.get(str(two), 0) > _HEAVIEST:
+        two = None
     one = known_element(core[0])
+    if len(core) > 1 and core[0].upper() not in _ONE_LETTER:
+        one = None
     if two is None or (core[1].islower() and core[0].isupper()):
         return two or one
     alone = re.sub(r"[^A-Z]", "", place) == upper
     if alone or one is None:
         return two if len(core) == 2 or one is None else one
-    if aligned and len(name) == 4:
+    if aligned and len(name) == 4 and upper[:2] not in _HALOGENS:
         return two if name[:2] == core[:2] and len(name.strip()) < 4 else one
     if upper[:2] in _TWO_LETTERS or core[0].upper() not in _ORGANIC:
         return two

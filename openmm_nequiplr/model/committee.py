@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError, ModelFileError, describe
+from ..errors import InputError, ModelFileError, describe, notify
 from ..fragments import Groups
 from ..pretrained import named_models
 from .building import build_graph
@@ -253,7 +253,7 @@ def load_models(
         source if isinstance(source, NequIPLRPotential) else load_model(source)
         for source in member_sources(models)
     ]
-    check_alike([model.config for model in loaded])
+    check_alike(loaded)
     return loaded
 
 
@@ -280,16 +280,17 @@ def load_members(
     return loaded
 
 
-def check_alike(configs: Sequence[ModelConfig]) -> None:
-    """See that models can be compared.
+def check_alike(models: Sequence[NequIPLRPotential]) -> None:
+    """See that models can be compared, and say which are the same, as these never disagree.
 
     Raises
     ------
     InputError
         If their elements differ, or only some of them have charges.
     """
-    for number, config in enumerate(configs[1:], start=2):
-        first = configs[0]
+    first = models[0].config
+    for number, model in enumerate(models[1:], start=2):
+        config = model.config
         if set(config.type_names) != set(first.type_names):
             expected = f"the elements of the first, {', '.join(first.type_names)}"
             got = ", ".join(config.type_names)
@@ -298,6 +299,17 @@ def check_alike(configs: Sequence[ModelConfig]) -> None:
             expected = "charge equilibration in all models or in none"
             got = f"{'with' if config.equilibration else 'without'}"
             raise InputError(describe(f"committee, model {number}", got, expected))
+        twin = next((k for k in range(number - 1) if _same(models[k], model)), None)
+        if twin is not None:
+            notify(f"committee: models {twin + 1} and {number} are the same and never disagree")
+
+
+def _same(first: NequIPLRPotential, second: NequIPLRPotential) -> bool:
+    """Whether two models have equal weights."""
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(
+        torch.equal(one[k].cpu(), other[k].cpu()) for k in one
+    )
 
 
 def _forces(member: Evaluation) -> np.ndarray:

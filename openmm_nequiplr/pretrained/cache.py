@@ -11,6 +11,14 @@ CACHE_VARIABLE = "NEQUIPLR_CACHE"
 _NAME = "openmm-nequiplr"
 
 
+def home_directory() -> Path:
+    """The user's home; one that does not exist where a user has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
+
+
 def cache_directory() -> Path:
     """The cache of this package: ``NEQUIPLR_CACHE``, or where the system keeps caches.
 
@@ -22,11 +30,11 @@ def cache_directory() -> Path:
     if chosen:
         return Path(chosen).expanduser()
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+        base = os.environ.get("LOCALAPPDATA") or str(home_directory() / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
+        base = str(home_directory() / "Library" / "Caches")
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        base = os.environ.get("XDG_CACHE_HOME") or str(home_directory() / ".cache")
     return Path(base) / _NAME
 
 

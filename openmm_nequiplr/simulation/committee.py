@@ -20,6 +20,7 @@ from openmm import app, unit
 
 from ..checks import check_choice, check_positive
 from ..errors import InputError, UncertaintyError, describe
+from ..files.ase_frames import ase_frames
 from ..fragments import tell_electrodes, tell_groups
 from ..model import NequIPLRPotential, load_model
 from ..model.building import type_indices
@@ -256,12 +257,12 @@ def cut_frames(path: Path, step: int) -> int:
     """Drop saved frames that belong to later steps; return the number of those left."""
     if not path.is_file():
         return 0
-    from ase.io import iread, write
+    from ase.io import write
 
     kept: list[Atoms] = []
     dropped = False
     try:
-        for atoms in iread(str(path), index=":", format="extxyz"):
+        for atoms in ase_frames(path, "extxyz"):
             if atoms.info["step"] > step:
                 dropped = True
                 break
@@ -279,7 +280,7 @@ def cut_frames(path: Path, step: int) -> int:
 def _computations(driver: Computation, models: Sequence[NequIPLRPotential]) -> list[Computation]:
     """The driver's computation, and one with the same settings for each other model."""
     settings = driver.settings
-    check_alike([load_embedded(settings.model).config, *(m.config for m in models)])
+    check_alike([load_embedded(settings.model), *models])
     members = [driver]
     for model in models:
         type_indices(model.config, settings.symbols)

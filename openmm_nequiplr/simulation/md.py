@@ -46,7 +46,7 @@ from .signals import stop_signals
 from .structure_files import read_structure
 from .summary import rarest_element
 from .system import create_system
-from .topology import SimulationStructure, element_symbols
+from .topology import SimulationStructure, element_symbols, say_far
 
 __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
 
@@ -82,6 +82,7 @@ def run_md(options: MDOptions) -> MDResult:
         model = load_model(options.model)
         structure = _load_structure(options, files)
         _check_held(options, structure)
+        say_far(structure)
         options, assumed = _settle_charge(options, model, structure, earlier)
         options = _settle(_settle_groups(options, structure), structure, earlier)
         checkpoint, notes = None, []
@@ -95,7 +96,7 @@ def run_md(options: MDOptions) -> MDResult:
         stack.enter_context(limited_platform(threads))
         simulation = _make_simulation(options, model, structure, checkpoint)
         others = load_others(options.committee, options.model) if options.committee else []
-        check_alike([model.config, *(other.config for other in others)])
+        check_alike([model, *others])
         if not options.restart:
             files.refuse_results()
             stack.enter_context(directory_lock(files.directory))

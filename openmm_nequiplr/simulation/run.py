@@ -16,7 +16,14 @@ import openmm
 from openmm import app, unit
 
 from ..console import say
-from ..errors import InstabilityError, Interrupted, NequIPLRError, UncertaintyError
+from ..errors import (
+    InputError,
+    InstabilityError,
+    Interrupted,
+    NequIPLRError,
+    UncertaintyError,
+    describe,
+)
 from ..fragments import tell_electrodes, tell_groups
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
@@ -193,7 +200,11 @@ class Run:
     def _write_start(self) -> None:
         state = self.simulation.context.getState(positions=True)
         with open(self.files.topology, "w", encoding="utf-8") as handle:
-            app.PDBFile.writeFile(self.simulation.topology, state.getPositions(), handle, True)
+            try:
+                app.PDBFile.writeFile(self.simulation.topology, state.getPositions(), handle, True)
+            except ValueError as error:
+                expected = "none that the eight columns of topology.pdb cannot hold"
+                raise InputError(describe("positions", str(error), expected)) from None
         settings = settings_of(self.options)
         if not np.allclose(self.masses, element_masses(self.simulation.topology), rtol=1e-6):
             settings["masses"] = self.masses.tolist()  # the topology cannot hold them

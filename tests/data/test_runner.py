@@ -87,6 +87,9 @@ def test_a_total_charge_that_is_not_there_is_told(tmp_path):
         (ION.replace("end\n", ""), "unfinished"),
         (ION.replace("end\n", "begin\n"), "line 5: line: expected 'end' first"),
         (PERIODIC.replace("lattice 0 11 0\n", ""), "structure 0: lattice: expected three or none"),
+        (ION.replace("energy", "energy -1\nenergy"), "line 4: energy: expected one a structure"),
+        (ION.replace("end", "charge 1\ncharge 0\nend"), "charge: expected one a structure"),
+        (ION.replace("Na", "11"), "structure 0: element: expected an"),
         ("# nothing\n", "no structure"),
     ],
 )
