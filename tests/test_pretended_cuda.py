@@ -20,8 +20,8 @@ from openmm_nequiplr.ops.image_sums import image_sums
 
 #: In a step of up to five iterations, which is what 13,824 atoms need, and for each of them.
 KERNELS, AN_ITERATION, WAITS_AND_COPIES = 450, 28, 4
-#: A dense solve looks at its matrix, its factors and its residual.
-WAITS_OF_REPLICAS = 12
+#: Of replicas, whatever their number; a dense solve looks at its matrix, factors and residuals.
+MORE_OF_REPLICAS, WAITS_OF_REPLICAS = 15, 8
 
 
 @pytest.fixture
@@ -100,12 +100,13 @@ def test_a_step_within_budgets(model, device):
 
 @pytest.mark.parametrize("periodic", [False, True])
 def test_kernels_do_not_grow_with_replicas(make_model, molecule, crystal, device, periodic):
-    """Between searches; more pairs are as many operations."""
+    """Between searches, where copies of one structure are a few operations more than itself."""
     atoms, model, counts = crystal if periodic else molecule, make_model(), {}
-    for replicas in (2, 16):
+    for replicas in (1, 16):
+        groups = None if replicas == 1 else np.repeat(np.arange(replicas), len(atoms))
         build = GraphBuilder(
             model.config, list(atoms.symbols) * replicas, periodic, skin=1.0, device="cuda",
-            charge_groups=np.repeat(np.arange(replicas), len(atoms)), replicas=replicas,
+            charge_groups=groups, replicas=replicas,
         )  # fmt: skip
         evaluator = Evaluator(copy_of(model), device="cuda")
         for step in range(2):
@@ -113,9 +114,8 @@ def test_kernels_do_not_grow_with_replicas(make_model, molecule, crystal, device
             points = np.tile(atoms.positions + 0.01 * step, (replicas, 1))
             found = evaluator(build(points, atoms.cell.array if periodic else None))
         counts[replicas] = device.totals()
-        assert np.ptp(found.replica_energies) < 1e-6
-    assert counts[2] == counts[16]
-    assert counts[16]["kernels"] <= KERNELS
+    assert np.ptp(found.replica_energies) < 1e-6
+    assert counts[16]["kernels"] <= counts[1]["kernels"] + MORE_OF_REPLICAS
     assert counts[16]["waits"] + counts[16]["copies"] <= WAITS_OF_REPLICAS
 
 

@@ -129,7 +129,7 @@ def test_instability_is_looked_for_in_each(tiny_model, cluster):
         ({"replicas": 0}, "replicas: expected a whole number of at least 1, got 0"),
         ({"replicas": True}, "replicas: expected a whole number"),
         ({"replicas": 5}, "replicas: .* whose 24 atoms can be shared"),
-        ({"replicas": 6}, r"as atom \d of replica 1 \(atom \d\)"),
+        ({"replicas": 8}, r"as atom \d of replica 1 \(atom \d\)"),
         ({"total_charge": [0.0, 1.0]}, "one for each of 3 replicas .*, got '2 charges'"),
         ({"total_charge": [0.0, 0.0, "a"]}, r"total_charge\[2\]: expected a number"),
         ({"long_range": "openmm"}, "long_range: expected 'graph' with replicas: .* couple"),
