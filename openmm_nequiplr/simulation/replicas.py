@@ -88,7 +88,7 @@ def refuse_with_replicas(options: Any, model: NequIPLRPotential, boxed: bool, **
         **{name: (value, no_part) for name, value in more.items()},
         "charge_groups": (options.charge_groups, one_group),
         "electrodes": (options.electrodes, one_group),
-        "slab": (options.slab or None, "False with replicas, which have no dipole each here"),
+        "slab": (options.slab or None, "False with replicas: its dipole is that of one structure"),
         "long_range": (
             options.long_range if options.long_range == "openmm" else None,
             "'graph' with replicas: OpenMM's sum over all atoms would couple the copies",

@@ -171,7 +171,7 @@ def computation_settings(
         others = {"atoms": chosen, "outside_charges": outside_charges or None}
         refuse_with_replicas(options, model, cell is not None, **others)
         held: Fragments | None = _held_by_replicas(total_charge, copies, symbols, model)
-        charge = float(held.charges.sum())
+        charge, sums = float(held.charges.sum()), "graph"
     else:
         told = None if total_charge is None else plain_charge(total_charge)
         held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
@@ -181,6 +181,7 @@ def computation_settings(
                 expected = "None for a model without charges"
                 raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
         charge = _check_charge(total_charge, symbols, model)
+        sums = _summed_by(options, model, len(symbols), box is not None)
     several = held is not None and len(held.charges) > 1
     width = plain_length("outside_width", outside_width, WIDEST)
     charges = _check_outside(outside_charges, width, chosen)
@@ -191,7 +192,7 @@ def computation_settings(
         symbols=symbols,
         periodic=box is not None,
         total_charge=charge,
-        long_range="graph" if copies > 1 else _summed_by(options, model, symbols, box is not None),
+        long_range=sums,
         precision=options.precision or own,
         device=options.device,
         tolerance=float(options.ewald_tolerance),
@@ -221,11 +222,8 @@ def computation_settings(
     return settings
 
 
-def _summed_by(
-    options: ForceOptions, model: NequIPLRPotential, symbols: Sequence[str], periodic: bool
-) -> str:
+def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:
     """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
-    count = len(symbols)
     device = default_device(count, options.device)
     iterative = options.iterative(model.config, count, periodic, device)
     if not model.config.has_coulomb_sum(periodic):

@@ -282,15 +282,8 @@ def _force(
             raise InputError(describe("charge", "it and total_charge", "one of the two names"))
         others["total_charge"] = options.pop("charge")
     known = [each.name for each in dataclasses.fields(ForceOptions)]
-    known += [
-        "total_charge",
-        "charge",
-        "hydrogenMass",
-        "masses",
-        "embed_model",
-        "parameters",
-        "replicas",
-    ]
+    known += ["total_charge", "charge", "hydrogenMass", "masses", "embed_model", "parameters"]
+    known.append("replicas")
     check_names(options, known, _NOT_HERE)
     chosen = ForceOptions(**options)
     backend = resolve_backend(chosen.backend, chosen.device)
