@@ -167,11 +167,12 @@ def computation_settings(
     groups = options.charge_groups, options.group_charges
     electrodes = topology_electrodes(topology, chosen, options.electrodes)
     sides = check_electrodes(model.config, len(symbols), electrodes)
+    held: Fragments | None
     if copies > 1:
         others = {"atoms": chosen, "outside_charges": outside_charges or None}
         refuse_with_replicas(options, model, cell is not None, **others)
-        held: Fragments | None = _held_by_replicas(total_charge, copies, symbols, model)
-        charge, sums = float(held.charges.sum()), "graph"
+        each = _held_by_replicas(total_charge, copies, symbols, model)
+        held, charge, sums = each, float(each.charges.sum()), "graph"
     else:
         told = None if total_charge is None else plain_charge(total_charge)
         held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
