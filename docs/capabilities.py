@@ -155,6 +155,12 @@ FEATURES: dict[str, Feature] = {
         note="with a PythonForce by `create_force(outside_charges=…)`; "
         "[Electrostatic embedding](../guides/embedding.md)",
     ),
+    "replicas": Feature(
+        "Replicas: copies of one system that do not interact (`replicas`)",
+        {"torch export": "a TorchScript graph knows one system"},
+        absent="ase evaluator",
+        note="with charges of their own, isolated or in one box; [Replicas](../guides/replicas.md)",
+    ),
     "inner": Feature(
         "Multiple time steps with an inner potential (`inner`)",
         {"export": "it holds one force"},

@@ -53,6 +53,9 @@ class AtomicGraph:
         Charges of these groups.
     applied_potential : torch.Tensor, optional, float64, shape (N,), eV/e
         Of a voltage source between electrodes.
+    replicas : int
+        R copies of a system in one structure, N/R atoms each one after another, that do not
+        interact; the charges of each are held as those of a group. For an Evaluator alone.
     host : AtomicGraph, optional
         Of a graph on a GPU: positions, cell and charge as they are on the CPU.
     """
@@ -73,6 +76,7 @@ class AtomicGraph:
     charge_groups: torch.Tensor | None = None
     group_charges: torch.Tensor | None = None
     applied_potential: torch.Tensor | None = None
+    replicas: int = 1
     host: AtomicGraph | None = None
 
     def __post_init__(self) -> None:
@@ -115,6 +119,25 @@ class AtomicGraph:
         if self.positions.device.type == "cpu":
             return self
         return self.to("cpu") if self.host is None else self.host
+
+    def apart(self) -> AtomicGraph:
+        """Replicas as R structures of a batch, without lattice sums."""
+        copies, field = self.replicas, self.electric_field
+        return replace(
+            self,
+            batch=self.holders,
+            cell=self.cell.expand(copies, 3, 3),
+            pbc=self.pbc * copies,
+            total_charge=self.held_charges,
+            counts=(self.num_atoms // copies,) * copies,
+            ewald=(None,) * copies,
+            linearized=(None,) * copies,
+            electric_field=None if field is None else field.expand(copies, 3),
+            charge_groups=None,
+            group_charges=None,
+            replicas=1,
+            host=None,
+        )
 
     def to(self, device: torch.device | str) -> AtomicGraph:
         """Return the same graph with every tensor on ``device``."""

@@ -12,7 +12,7 @@ from .device_neighbors import neighbor_list_on
 from .errors import InputError, describe
 from .jit import FEWEST_ATOMS, compiled
 from .lattice import displacements
-from .neighbors import PairSearch
+from .neighbors import PairSearch, neighbor_list
 
 #: Å
 DEFAULT_SKIN = 1.0
@@ -70,6 +70,9 @@ class VerletList:
         Where the pairs are searched (:mod:`.device_neighbors`), held and chosen.
     search : callable, optional
         Finds other pairs than all of them.
+    replicas : int
+        R copies of a system, N/R atoms each one after another, between which there are no pairs.
+        They are searched for on the CPU, and all anew where one of them has moved too far.
 
     Attributes
     ----------
@@ -88,11 +91,14 @@ class VerletList:
         full: bool = True,
         device: torch.device | str = "cpu",
         search: PairSearch | None = None,
+        replicas: int = 1,
     ) -> None:
         if not 0.0 <= skin < np.inf:
             raise InputError(describe("skin", skin, "a length (Å), zero or more"))
         self.skin = float(skin)
         self.device = torch.device(device)
+        if search is None and replicas > 1:
+            search = functools.partial(neighbors_within, replicas, full=full)
         self._search = search or functools.partial(neighbor_list_on, self.device, full=full)
         self.searches = 0
         self._held: _Held | None = None
@@ -138,6 +144,21 @@ class VerletList:
             images = np.zeros_like(points)
         unwrapped = points - images @ box if images.any() else points
         return Candidates(held.index, held.shift, unwrapped, images, self.searches)
+
+
+def neighbors_within(
+    replicas: int,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    periodic: bool,
+    cutoff: float,
+    full: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs of :func:`.neighbors.neighbor_list` within each of several replicas."""
+    copies = positions.reshape(replicas, -1, 3)
+    found = [neighbor_list(each, cell, periodic, cutoff, full) for each in copies]
+    index = [pairs + k * copies.shape[1] for k, (pairs, _) in enumerate(found)]
+    return torch.cat(index, dim=1), torch.cat([shift for _, shift in found])
 
 
 @dataclass(frozen=True)

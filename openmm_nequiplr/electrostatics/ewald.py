@@ -19,7 +19,7 @@ import torch
 from ..neighbors import PairSearch, neighbor_list
 from ..ops.pair_formulas import pair_width, screening
 from .gaussian import GaussianScreening, pair_energy, pair_potential_of, self_coefficient
-from .operator import CoulombOperator
+from .operator import CoulombOperator, block_product
 from .reciprocal import half_index, reciprocal
 
 #: Finds each pair once.
@@ -169,6 +169,8 @@ class EwaldCoulomb(CoulombOperator):
     geometry : EwaldGeometry
         Made for these positions and this cell.
     coulomb_constant : float, eV Å/e²
+    replicas : int
+        R copies of a system in the same cell, which do not interact.
     """
 
     def __init__(
@@ -178,9 +180,10 @@ class EwaldCoulomb(CoulombOperator):
         widths: torch.Tensor,
         geometry: EwaldGeometry,
         coulomb_constant: float,
+        replicas: int = 1,
     ) -> None:
         super().__init__()
-        self.constant = coulomb_constant
+        self.constant, self.replicas = coulomb_constant, replicas
         lists = geometry.pair_index, geometry.pair_shift, geometry.k_index
         self.setup(positions, cell, widths, *lists, geometry.eta)
 
@@ -224,15 +227,22 @@ class EwaldCoulomb(CoulombOperator):
         return self._gaussian_self() - point
 
     def matrix(self) -> torch.Tensor:
-        """K, shape (N, N), eV/e²."""
-        count = self.widths.shape[0]
-        zeros = torch.zeros([count * count], dtype=self.widths.dtype, device=self.widths.device)
-        upper = zeros.index_add(0, self.pairs[0] * count + self.pairs[1], self.coefficient)
-        upper = upper.reshape(count, count)
+        """K, shape (N, N), or its blocks, (R, N/R, N/R), eV/e²."""
+        count, columns = self.widths.shape[0] // self.replicas, self.pairs[1]
+        shape = [count]
+        if self.replicas > 1:
+            columns, shape = columns % count, [self.replicas, count]
+        zeros = torch.zeros(
+            [self.widths.shape[0] * count], dtype=self.widths.dtype, device=self.widths.device
+        )
+        upper = zeros.index_add(0, self.pairs[0] * count + columns, self.coefficient)
+        upper = upper.reshape(shape + [count])  # noqa: RUF005  (TorchScript)
         wave = torch.cat((self.cos, self.sin), dim=1)
         filtered = torch.cat((self.cos * self.influence, self.sin * self.influence), dim=1)
-        smooth = wave @ filtered.t() + self.background
-        return upper + upper.t() + smooth + torch.diag(self._self())
+        waves = shape + [wave.shape[1]]  # noqa: RUF005
+        smooth = wave.reshape(waves) @ filtered.reshape(waves).transpose(-1, -2) + self.background
+        own = torch.diag_embed(self._self().reshape(shape))
+        return upper + upper.transpose(-1, -2) + smooth + own
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e²."""
@@ -243,6 +253,8 @@ class EwaldCoulomb(CoulombOperator):
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e, in O(pairs + N K)."""
+        if self.replicas > 1:
+            return block_product(self.matrix(), charges)
         result = self._self() * charges + self.background * charges.sum()
         result = result + pair_potential_of(self.pairs, self.coefficient, charges)
         result = result + self.cos @ (self.influence * (charges @ self.cos))
@@ -250,8 +262,14 @@ class EwaldCoulomb(CoulombOperator):
 
     def _waves(self, charges: torch.Tensor) -> torch.Tensor:
         """½ Σ_k A(k) |S(k)|² with the structure factor S, and the background; a scalar, eV."""
-        squares = (charges @ self.cos) ** 2 + (charges @ self.sin) ** 2
-        return 0.5 * ((self.influence * squares).sum() + self.background * charges.sum() ** 2)
+        total, cos, sin = charges.sum(), self.cos, self.sin
+        if self.replicas > 1:  # factors of each replica, shape (R, 1, K)
+            charges = charges.reshape(self.replicas, 1, -1)
+            total = charges.sum(dim=-1)
+            cos = cos.reshape(self.replicas, -1, cos.shape[1])
+            sin = sin.reshape(self.replicas, -1, sin.shape[1])
+        squares = (charges @ cos) ** 2 + (charges @ sin) ** 2
+        return 0.5 * ((self.influence * squares).sum() + self.background * (total**2).sum())
 
     def energy_difference(
         self,

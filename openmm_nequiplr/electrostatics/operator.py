@@ -14,11 +14,18 @@ class EnergyFunction(Protocol):
         ...
 
 
+def block_product(matrix: torch.Tensor, charges: torch.Tensor) -> torch.Tensor:
+    """K q, shape (N,), for a matrix (N, N), or R blocks of it on the diagonal, (R, N/R, N/R)."""
+    return (matrix @ charges.reshape(matrix.shape[:-1]).unsqueeze(-1)).reshape(-1)
+
+
 class CoulombOperator(torch.nn.Module):
     """The matrix K of the Coulomb energy e(q) = ½ qᵀKq of N Gaussian charges, at fixed positions.
 
     K holds pairs, images and the self-energy k_e/(√π σ) of every Gaussian; the hardness J is not
     part of it. All tensors are float64; energies are eV, charges e.
+
+    Of R replicas, N/R atoms each one after another, K has R blocks on the diagonal.
 
     An operator has ``matrix`` at least; others override what they do faster. The smooth part of a
     periodic operator is that of a point-charge Ewald sum: all but its pairs k_e q_i q_j
@@ -37,7 +44,7 @@ class CoulombOperator(torch.nn.Module):
         self.field = torch.zeros(0)
 
     def matrix(self) -> torch.Tensor:
-        """K itself, shape (N, N), eV/e²: the slow, obvious form."""
+        """K itself, shape (N, N), or its blocks, (R, N/R, N/R), eV/e²: the slow, obvious form."""
         raise NotImplementedError
 
     def diagonal(self) -> torch.Tensor:
@@ -49,7 +56,7 @@ class CoulombOperator(torch.nn.Module):
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e, without forming K where that is cheaper."""
-        return self.matrix() @ charges
+        return block_product(self.matrix(), charges)
 
     def low_rank(self) -> torch.Tensor:
         """Columns c, shape (N, r), of a part Σ c cᵀ of K that a preconditioner is to know.

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..electrostatics.operator import block_product
 from ..errors import ConvergenceError
 from .constraints import contrast, free_atoms, group_means, group_sizes, group_sums, moved
 
@@ -58,6 +59,11 @@ def failed(reason: str) -> str:
     )
 
 
+def of_replica(bad: torch.Tensor) -> str:
+    """Which of several matrices is bad, for a bool tensor of shape () or (R,); in words."""
+    return "" if bad.dim() == 0 else " of replica " + str(int(torch.nonzero(bad)[0]))
+
+
 def bordered(matrix: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Append the row and column of the charge constraint.
 
@@ -83,9 +89,10 @@ class DenseSolver(torch.nn.Module):
     Parameters
     ----------
     matrix : torch.Tensor, optional, float64, shape (N, N), eV/e²
-        A = K + diag(J), for :meth:`factorize`.
+        A = K + diag(J), for :meth:`factorize`. Of R replicas its blocks, shape (R, N/R, N/R).
     groups : torch.Tensor, optional, int64, shape (N,)
-        Group of each atom, from 0 to F − 1, where the charges of F groups are held.
+        Group of each atom, from 0 to F − 1, where the charges of F groups are held. Those of
+        replicas are the blocks.
 
     Raises
     ------
@@ -107,20 +114,23 @@ class DenseSolver(torch.nn.Module):
             self.factorize(matrix, groups)
 
     def factorize(self, matrix: torch.Tensor, groups: torch.Tensor | None = None) -> None:
-        """Factorise another A, shape (N, N), eV/e²; ``groups`` as for the class."""
+        """Factorise another A, eV/e²; arguments as for the class."""
         with torch.no_grad():
-            if groups is None:
+            if groups is None or matrix.dim() == 3:
                 self.groups = self.groups[:0]
-                full = bordered(matrix, torch.ones_like(matrix[0]))
+                full = bordered(matrix, torch.ones_like(matrix[..., 0]))
             else:
                 self.groups = groups
                 free, partner = free_atoms(groups, group_sizes(groups))
                 full = contrast(contrast(matrix, free, partner).t(), free, partner).t()
             if not bool(torch.isfinite(full).all()):
-                raise ConvergenceError(failed("the Coulomb matrix is not finite"))
+                where = of_replica(~torch.isfinite(full).all(dim=-1).all(dim=-1))
+                raise ConvergenceError(failed("the Coulomb matrix" + where + " is not finite"))
             factors, pivots, info = torch.linalg.lu_factor_ex(full)
-            if int(info) != 0:
-                raise ConvergenceError(failed("the matrix is singular"))
+            if bool((info != 0).any()):
+                raise ConvergenceError(
+                    failed("the matrix" + of_replica(info != 0) + " is singular")
+                )
             self.matrix, self.factors, self.pivots = matrix, factors, pivots
 
     def solve(
@@ -135,7 +145,7 @@ class DenseSolver(torch.nn.Module):
         ----------
         electronegativity : torch.Tensor, float64, shape (N,), eV/e
         total_charge : torch.Tensor, float64, scalar or shape (F,), e
-            Of the structure, or of the groups.
+            Of the structure, or of the groups or replicas; a scalar is that of each.
         guess
             Not needed.
         """
@@ -147,12 +157,15 @@ class DenseSolver(torch.nn.Module):
                 multiplier = -group_sums(gradient, self.groups, sizes) / sizes
                 residual = float((gradient + multiplier.index_select(0, self.groups)).abs().max())
             else:
-                end = total_charge.reshape(1).to(electronegativity.device)
-                right = torch.cat((-electronegativity, end)).unsqueeze(-1)
+                chi = electronegativity.reshape(self.matrix.shape[:-1])
+                held = total_charge.to(chi.device).reshape(-1)
+                end = held if chi.dim() == 1 else held.unsqueeze(-1).expand(chi.shape[0], 1)
+                right = torch.cat((-chi, end), dim=-1).unsqueeze(-1)
                 solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
-                charges, multiplier = solution[:-1], solution[-1:]
-                gradient = self.matrix @ charges + electronegativity
-                residual = float((gradient + multiplier).abs().max())
+                charges, multiplier = solution[..., :-1].reshape(-1), solution[..., -1:]
+                gradient = block_product(self.matrix, charges) + electronegativity
+                residual = float((gradient.reshape(chi.shape) + multiplier).abs().max())
+                multiplier = multiplier.reshape(-1)
         if not residual < float("inf"):
             raise ConvergenceError(failed("the charges are not finite"))
         return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])

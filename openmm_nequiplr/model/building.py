@@ -198,6 +198,9 @@ class GraphBuilder:
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
     charge_groups, group_charges, electrodes
         As for :func:`build_graph`.
+    replicas : int
+        R copies of a system, N/R atoms each one after another, that do not interact; the groups are
+        the copies.
 
     Raises
     ------
@@ -218,9 +221,10 @@ class GraphBuilder:
         charge_groups: Groups = None,
         group_charges: Sequence[float] | np.ndarray | None = None,
         electrodes: Any = None,
+        replicas: int = 1,
     ) -> None:
         self.config = config
-        self.lattice_sum = lattice_sum
+        self.lattice_sum, self.replicas = lattice_sum, replicas
         given = as_pbc(pbc)
         self.pbc = given if config.sees_images(bool(given)) else FREE
         self.periodic = bool(self.pbc)
@@ -233,10 +237,10 @@ class GraphBuilder:
         self._whole = WholeMolecules() if config.isolated and given else None
         self._thin = False
         #: The lists behind the edges and behind the pairs of a lattice sum.
-        self.neighbors = VerletList(skin, device=device)
-        self.pairs = VerletList(skin, full=False, device=device)
+        self.neighbors = VerletList(skin, device=device, replicas=replicas)
+        self.pairs = VerletList(skin, full=False, device=device, replicas=replicas)
         types = type_indices(config, numbers)
-        self._count, self._kinds = len(types), types.tolist()
+        self._count, self._kinds = len(types), types[: len(types) // replicas].tolist()
         self._cutoff = max(config.r_max, config.charge_cutoff)
         self._given: np.ndarray | None = None
         check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
@@ -246,14 +250,14 @@ class GraphBuilder:
         self._sides = check_electrodes(config, self._count, electrodes)
         given_groups = charge_groups, group_charges, total_charge, self._sides
         held = held_groups(self._count, *given_groups)
-        if held is not None and not config.equilibration:
+        if held is not None and not config.equilibration and replicas == 1:
             got = f"{len(held.charges)} groups"
             raise InputError(describe("charge_groups", got, "None for a model without charges"))
         self._whole_groups: WholeGroups | None = None
         self._groups: torch.Tensor | None = None
         self._group_charges: torch.Tensor | None = None
         if held is not None:
-            self._whole_groups = WholeGroups(held.groups)
+            self._whole_groups = WholeGroups(held.groups) if replicas == 1 else None
             self._groups, self._group_charges = (torch.from_numpy(x) for x in held)
             self._groups = self._groups.to(device)
         self._moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -318,6 +322,7 @@ class GraphBuilder:
             charge_groups=self._groups,
             group_charges=self._group_charges,
             applied_potential=applied_potential(self._sides, voltage),
+            replicas=self.replicas,
         )
         if torch.device(self.device).type == "cpu":
             return graph

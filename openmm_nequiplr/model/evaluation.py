@@ -99,7 +99,7 @@ class Evaluator:
     def _prepare(self, graph: AtomicGraph) -> tuple[AtomicGraph, ChargeMemory | None]:
         """The graph with all that its solver needs, and what an iterative one remembers."""
         _check_single(graph)
-        if self.iterative(graph.num_atoms, graph.periodic[0]):
+        if graph.replicas == 1 and self.iterative(graph.num_atoms, graph.periodic[0]):
             return graph, self.memory
         return with_lattice_sum(self.model.config, graph), None
 
@@ -211,7 +211,7 @@ class Evaluator:
         Parameters
         ----------
         graph : AtomicGraph
-            Of one structure.
+            Of one structure, which may be several replicas; their energies are summed.
         compute_forces, compute_stress : bool
         point_charge_coulomb : callable, optional
             Takes over the point-charge sums (see :data:`PointChargeCoulomb`); without it they are
@@ -351,6 +351,7 @@ class Evaluator:
             expected = "None: this model has no Coulomb sum to hand over"
             raise InputError(describe("point_charge_coulomb", "a callable", expected))
         graph, _ = self._prepare(graph)
+        graph = graph if graph.replicas == 1 else graph.apart()
         return evaluation_of_output(self.model(graph, compute_forces, compute_stress))
 
 

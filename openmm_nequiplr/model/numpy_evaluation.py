@@ -30,7 +30,7 @@ def evaluation_of(
     """The evaluation of one structure out of all that was computed of it, in one copy."""
     charges, scale = results.charges, charged.inference.scale
     atoms, geometry = charged.atoms, charged.geometry
-    sums = {"short_range": results.short_range}
+    sums = {"short_range": results.short_range.sum()}
     if model.config.electrostatic_energy == "qeq":
         sums["electronegativity"] = scale * (charges @ results.chi)
         sums["hardness"] = 0.5 * scale * ((atoms.hardness * charges) @ charges)
@@ -49,10 +49,13 @@ def evaluation_of(
         slope = results.gradients[1]
         slope = torch.zeros_like(graph.cell) if slope is None else slope
         arrays["stress"] = stress_from_strain(slope, graph.cell, graph.periodic)[0]
-    reference = model.reference_energy(graph)[0]
+    reference, copies = model.reference_energy(graph)[0], graph.replicas
+    if copies > 1:
+        atomic = torch.add(results.short_range, results.electrostatic, alpha=scale)
+        arrays["replica_energies"] = atomic.reshape(copies, -1).sum(dim=1) + reference / copies
     numbers, *found = to_arrays(
         [
-            torch.stack([results.energy, reference, results.electrostatic, *sums.values()]),
+            torch.stack([results.energy, reference, results.electrostatic.sum(), *sums.values()]),
             *arrays.values(),
         ]
     )
@@ -74,18 +77,19 @@ def evaluation_of(
 
 
 def evaluation_of_output(output: PotentialOutput) -> Evaluation:
-    """The evaluation of one structure by differentiation."""
-    short, electrostatic = output.energy_short_range, output.energy_electrostatic
+    """The evaluation of one structure, or of replicas as a batch, by differentiation."""
+    short, electrostatic = output.energy_short_range.sum(), output.energy_electrostatic.sum()
     return Evaluation(
-        energy=float(output.energy),
+        energy=float(output.energy.sum()),
         forces=None if output.forces is None else to_numpy(output.forces),
-        stress=None if output.stress is None else to_numpy(output.stress[0]),
+        stress=None if output.stress is None else to_numpy(output.stress.sum(dim=0)),
         charges=to_numpy(output.charges),
         adjoint=np.zeros(len(output.charges)),
         electronegativity=to_numpy(output.electronegativity),
-        dipole=to_numpy(output.dipole[0]),
+        dipole=to_numpy(output.dipole.sum(dim=0)),
         parts={"short_range": float(short), "coulomb": float(electrostatic)},
         electrostatic=float(electrostatic),
+        replica_energies=to_numpy(output.energy) if len(output.energy) > 1 else None,
     )
 
 

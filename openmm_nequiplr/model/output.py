@@ -74,6 +74,8 @@ class Evaluation:
         Of the solves for the charges and for the adjoint charges; 0 where they are dense.
     observed : tuple of Observation
         Of the observables that were asked for.
+    replica_energies : numpy.ndarray or None, shape (R,), eV
+        Energy of each replica, where there are several.
     """
 
     energy: float
@@ -89,3 +91,4 @@ class Evaluation:
     outside_forces: np.ndarray | None = None
     electrostatic: float = 0.0
     observed: tuple[Observation, ...] = ()
+    replica_energies: np.ndarray | None = None

@@ -117,7 +117,7 @@ class NequIPLRPotential(Networks):
         points, widths = positions[own], self.widths[graph.types[own]]
         geometry = graph.ewald[index]
         if geometry is not None:
-            operator = EwaldCoulomb(points, cell[index], widths, geometry, constant)
+            operator = EwaldCoulomb(points, cell[index], widths, geometry, constant, graph.replicas)
             return bounded(graph.pbc[index], operator, points, cell[index], constant)
         if graph.periodic[index]:
             if not self.config.legacy_periodic:
@@ -127,7 +127,7 @@ class NequIPLRPotential(Networks):
         if self.config.legacy_nonperiodic:
             first = self.hardness(graph.types[own][:1])[0]
             return LegacyFreeCoulomb(points, widths, first, constant)
-        return FreeSpaceCoulomb(points, widths, constant)
+        return FreeSpaceCoulomb(points, widths, constant, replicas=graph.replicas)
 
     def coulomb_matrices(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor

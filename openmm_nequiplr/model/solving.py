@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..costs import crossings
+from ..electrostatics.operator import block_product
 from ..equilibration import DenseSolver, Equilibration, IterativeSolver, positive_diagonal
 from ..equilibration.iterative import DEFAULT_MAX_ITERATIONS
 from ..errors import ConvergenceError, InputError, describe
@@ -117,15 +118,16 @@ class DenseEquilibration(DenseSolver):
         hardness : torch.Tensor, float64, shape (N,), eV/e²
         positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
         groups : torch.Tensor or None, int64, shape (N,)
-            Group of each atom, where the charges of groups are held.
+            Group of each atom, where the charges of groups are held, or its replica.
         """
         with torch.no_grad():
             self.kernel = self.operator.matrix()
-        self.factorize(self.kernel + torch.diag(hardness), groups)
+            hard = torch.diag_embed(hardness.reshape(self.kernel.shape[:-1]))
+        self.factorize(self.kernel + hard, groups)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        return self.kernel @ charges
+        return block_product(self.kernel, charges)
 
     def equilibrate(self, effective_chi: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
         """Charges for electronegativities, shape (N,), eV/e, and those that are held, e."""

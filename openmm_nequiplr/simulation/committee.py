@@ -186,6 +186,9 @@ class CommitteeReporter(RecordReporter):
     def _dtype(self, simulation: app.Simulation) -> np.dtype:
         if not self._members:
             self._members = _computations(get_computation(simulation.system), self._models)
+            if self.threshold is not None and self._members[0].settings.replicas > 1:
+                expected = "None with replicas, whose frames are no structures to be saved"
+                raise InputError(describe("threshold", self.threshold, expected))
         return spread_dtype(self._members[0].num_atoms)
 
     def _save(

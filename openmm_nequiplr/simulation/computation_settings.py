@@ -112,6 +112,8 @@ class ComputationSettings:
         Which of the N atoms are those of the first and of the second electrode.
     electrode_voltage : float, V
         Potential of the first one less that of the second, at the start.
+    replicas : int
+        Copies of one system that the atoms are, one after another; the groups are the copies.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -139,6 +141,7 @@ class ComputationSettings:
     parameters: tuple[str, ...] = ()
     electrodes: tuple[tuple[int, ...], ...] | None = None
     electrode_voltage: float = 0.0
+    replicas: int = 1
 
     @property
     def particles(self) -> tuple[int, ...] | None:
@@ -191,7 +194,7 @@ class ComputationSettings:
         """Refuse a field that has no meaning for a model, see :func:`.check_field`."""
         if self.field_at_start is not None:
             normal = (0.0, 0.0, 1.0) if self.slab else None
-            between = self.periodic and self.charge_groups is None
+            between = self.periodic and (self.charge_groups is None or self.replicas > 1)
             check_field(config, between, self.field_at_start, normal)
 
     @property

@@ -14,7 +14,7 @@ from ..boundaries import check_slab
 from ..checks import check_choice
 from ..costs import default_device
 from ..errors import BoxError, InputError, UnknownElementError, describe
-from ..fragments import plain_electrodes, with_electrodes
+from ..fragments import Fragments, plain_electrodes, with_electrodes
 from ..model import NequIPLRPotential
 from ..model.geometry_checks import check_electrodes, check_surrounded
 from ..model.io import read_model_file, serialize_model, shared_models
@@ -32,6 +32,7 @@ from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSetting
 from .mdtraj_topology import openmm_topology
 from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
 from .quantities import plain_charge, plain_field, plain_length, plain_voltage
+from .replicas import check_replicas, refuse_with_replicas, replica_charges, replica_labels
 from .serialization import ModelFile
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def computation_settings(
     outside_charges: Mapping[int, Any] | None = None,
     outside_width: Any = 0.0,
     parameters: Sequence[str] = (),
+    replicas: int = 1,
 ) -> ComputationSettings:
     """Check what a force is made of.
 
@@ -160,17 +162,27 @@ def computation_settings(
     _check_periodic(box, model)
     if options.slab:
         _check_slab(box, model)
+    copies = check_replicas(replicas, symbols)
     own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
-    told = None if total_charge is None else plain_charge(total_charge)
     groups = options.charge_groups, options.group_charges
     electrodes = topology_electrodes(topology, chosen, options.electrodes)
     sides = check_electrodes(model.config, len(symbols), electrodes)
-    held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
-    if held is not None:
-        total_charge = told = float(held.charges.sum()) if told is None else told
-        if not model.config.equilibration:
-            expected = "None for a model without charges"
-            raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
+    held: Fragments | None
+    if copies > 1:
+        others = {"atoms": chosen, "outside_charges": outside_charges or None}
+        refuse_with_replicas(options, model, cell is not None, **others)
+        each = _held_by_replicas(total_charge, copies, symbols, model)
+        held, charge, sums = each, float(each.charges.sum()), "graph"
+    else:
+        told = None if total_charge is None else plain_charge(total_charge)
+        held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
+        if held is not None:
+            total_charge = float(held.charges.sum()) if told is None else told
+            if not model.config.equilibration:
+                expected = "None for a model without charges"
+                raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
+        charge = _check_charge(total_charge, symbols, model)
+        sums = _summed_by(options, model, len(symbols), box is not None)
     several = held is not None and len(held.charges) > 1
     width = plain_length("outside_width", outside_width, WIDEST)
     charges = _check_outside(outside_charges, width, chosen)
@@ -180,8 +192,8 @@ def computation_settings(
         model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
         periodic=box is not None,
-        total_charge=_check_charge(total_charge, symbols, model),
-        long_range=_summed_by(options, model, len(symbols), box is not None),
+        total_charge=charge,
+        long_range=sums,
         precision=options.precision or own,
         device=options.device,
         tolerance=float(options.ewald_tolerance),
@@ -201,6 +213,7 @@ def computation_settings(
         parameters=_check_parameters(parameters, model, box is not None, several),
         electrodes=electrodes,
         electrode_voltage=options.electrode_voltage,
+        replicas=copies,
     )
     settings.check_field(model.config)
     if settings.long_range == "openmm":  # fail now rather than at the first step
@@ -353,6 +366,16 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
         )
     check_trained(model.metadata, value)
     return value
+
+
+def _held_by_replicas(
+    total_charge: Any, copies: int, symbols: tuple[str, ...], model: NequIPLRPotential
+) -> Fragments:
+    """The copies as groups, with their charges."""
+    count, given = len(symbols) // copies, replica_charges(total_charge, copies)
+    known = {each: _check_charge(each, symbols[:count], model) for each in dict.fromkeys(given)}
+    groups = np.array(replica_labels(len(symbols), copies))
+    return Fragments(groups, np.array([known[each] for each in given]))
 
 
 def _check_parameters(

@@ -32,6 +32,7 @@ from .computation import FORCE_NAME, Computation
 from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSettings
 from .lookup import force_backend, force_computation
 from .multistep import INNER_NAME
+from .replicas import check_replicas, replica_labels
 from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
 from .torchforce import restored_graph
 
@@ -385,6 +386,9 @@ def _settings(values: dict[str, Any]) -> ComputationSettings:
         settings.check_field(config)
         check_electrodes(config, len(symbols), settings.electrodes)
         check_voltage(settings.electrode_voltage, settings.electrodes)
+        copies = check_replicas(settings.replicas, symbols)
+        if copies > 1 and settings.charge_groups != replica_labels(len(symbols), copies):
+            raise InputError(describe("charge_groups", "others", "the replicas"))
         groups = settings.charge_groups, settings.group_charges
         read_groups(len(symbols), *groups, settings.total_charge)
     except InputError as error:

@@ -52,6 +52,7 @@ def create_system(
     embed_model: bool = True,
     parameters: Sequence[str] = (),
     inner: Inner | None = None,
+    replicas: int = 1,
     **options: Any,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
@@ -98,6 +99,11 @@ def create_system(
         A cheap model without charges, or forces of OpenMM, for multiple time steps, see
         :func:`~openmm_nequiplr.simulation.add_inner_potential`: it is in force group 1, all else in
         group 0, and the sum of both is the model, as without it.
+    replicas : int
+        How many copies of one system the topology holds, one after another: they do not interact,
+        each has its own charges, and ``total_charge`` is that of each or a list of theirs. A
+        barostat couples them through their common box. There is no CMMotionRemover, which would
+        couple them too.
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``electric_field``, ``charge_groups``,
@@ -128,6 +134,7 @@ def create_system(
         total_charge=total_charge,
         embed_model=embed_model,
         parameters=parameters,
+        replicas=replicas,
     )
     if settings.whole is not None:  # nothing in this System has images
         force.setUsesPeriodicBoundaryConditions(False)
@@ -144,8 +151,9 @@ def create_system(
     if inner is not None:
         names = ("device", "precision", "slab")
         own = {name: options[name] for name in names if name in options}
-        add_inner_potential(system, topology, inner, embed_model=embed_model, **own)
-    if remove_cm_motion and chosen.all():
+        own |= {"embed_model": embed_model, "replicas": replicas}
+        add_inner_potential(system, topology, inner, **own)
+    if remove_cm_motion and chosen.all() and replicas == 1:
         system.addForce(openmm.CMMotionRemover())
     return system
 
@@ -216,6 +224,7 @@ def create_force(
     outside_charges: Mapping[int, Any] | None = None,
     outside_width: Any = 0.0,
     parameters: Sequence[str] = (),
+    replicas: int = 1,
     **options: Any,
 ) -> openmm.Force:
     """Make the force of :func:`create_system`, for your own System.
@@ -234,7 +243,7 @@ def create_force(
         In a box all images are summed. It needs ``atoms``, and backend ``"python"``.
     outside_width : float (Å) or Quantity
         Width σ of Gaussians in place of points for these charges, against overpolarisation.
-    topology, model, embed_model, parameters, **options
+    topology, model, embed_model, parameters, replicas, **options
         As for :func:`create_system`.
 
     Returns
@@ -257,6 +266,7 @@ def create_force(
         outside_charges=outside_charges,
         outside_width=outside_width,
         parameters=parameters,
+        replicas=replicas,
     )[0]
 
 
@@ -273,6 +283,7 @@ def _force(
         others["total_charge"] = options.pop("charge")
     known = [each.name for each in dataclasses.fields(ForceOptions)]
     known += ["total_charge", "charge", "hydrogenMass", "masses", "embed_model", "parameters"]
+    known.append("replicas")
     check_names(options, known, _NOT_HERE)
     chosen = ForceOptions(**options)
     backend = resolve_backend(chosen.backend, chosen.device)

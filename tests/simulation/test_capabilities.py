@@ -324,6 +324,15 @@ class Trial:
             found = current_evaluation(context_of(system, start.positions)).charges
         assert np.abs(found - alone).max() > 1e-3
 
+    def replicas(self) -> None:
+        model, atoms, charges = self.fixture("tiny_model"), self.fixture("cluster"), [0.0, 1.0]
+        if self.door == "export":
+            energy("export", model, atoms + atoms, folder=self.folder, replicas=2)
+        system = system_of(self.door, model, atoms + atoms, charges, replicas=2)
+        context = context_of(system, np.tile(from_atoms(atoms).positions, (2, 1)))
+        found = current_evaluation(context).charges.reshape(2, -1).sum(axis=1)
+        assert np.abs(found - charges).max() < 1e-6
+
     def inner(self) -> None:
         model, atoms = self.fixture("tiny_model"), self.fixture("cluster")
         cheap = self.fixture("make_model")(equilibration=False, num_layers=0, l_max=0)
