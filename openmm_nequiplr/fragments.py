@@ -1,4 +1,4 @@
-"""Groups of atoms whose charges are held, and electrodes: read, checked, told by structures."""
+"""Charge groups (groups of atoms with constrained charges) and electrodes: input and checks."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .total_charge import GROUP_CHARGES
 Groups: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None"
 #: Name of the groups that are bonded molecules.
 MOLECULES = "molecules"
-#: Column of ``atoms.arrays`` and entry of ``atoms.info`` that tell groups and their charges.
+#: Column of ``atoms.arrays`` with the groups, and entry of ``atoms.info`` with their charges.
 COLUMN, ENTRY = "charge_group", GROUP_CHARGES
-#: The same for electrodes: 1 on atoms of the first one, 2 on those of the second, and the voltage.
+#: Column with 1 on atoms of the first electrode and 2 on those of the second; entry of the voltage.
 ELECTRODE, VOLTAGE = "electrode", "electrode_voltage"
 #: Largest voltage, V.
 HIGHEST_VOLTAGE = 100.0
-# Charges (e) that differ by less are the same.
+# Tolerance of equal charges, e.
 _SAME = 1e-6
-# Atoms nearer than the sum of their covalent radii times this are bonded.
+# Longest bond in units of the sum of the covalent radii.
 _BOND = 1.25
 _EXPECTED = "a label for each of {} atoms, or lists of the indices of atoms"
 
 
 class Fragments(NamedTuple):
-    """Groups that cover all atoms.
+    """Charge groups that cover all atoms.
 
     Parameters
     ----------
@@ -48,20 +48,21 @@ class Fragments(NamedTuple):
 def read_groups(
     count: int, groups: Groups, charges: Any = None, total_charge: float | None = None
 ) -> Fragments | None:
-    """Groups of ``count`` atoms.
+    """Validate the charge groups of ``count`` atoms.
 
     Parameters
     ----------
     count : int
         Number N of atoms.
     groups : sequence of N int, or sequence of sequences of int, optional
-        A label for each atom, or lists of the indices of atoms, where those in no list form one
-        more group.
+        A label for each atom, or lists of the indices of atoms. Atoms in no list form one more
+        group.
     charges : sequence of F float, optional, e
-        In the order of the labels, or of the lists; without that of the atoms in no list, which is
-        what is left of the total charge. By default 0, for one group the total charge.
+        Charges in the order of the labels or lists. The charge of the atoms in no list may be
+        omitted: it is the remainder of the total charge. By default all are 0, except that a single
+        group has the total charge.
     total_charge : float, optional, e
-        By default the sum.
+        By default the sum of the charges.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def read_groups(
     Raises
     ------
     InputError
-        If these are no groups, or charges do not sum to the total charge.
+        If the groups are invalid, or the charges do not sum to the total charge.
     """
     if groups is None:
         if charges is None:
@@ -104,22 +105,22 @@ def held_groups(
     total_charge: float | None = None,
     sides: np.ndarray | None = None,
 ) -> Fragments | None:
-    """:func:`read_groups`, those of electrodes joined; ``None`` for a single group.
+    """:func:`read_groups` with the groups of electrodes merged; ``None`` for a single group.
 
-    The charge of a single group is the total charge.
+    A single group needs no constraint but that on the total charge.
     """
     found = with_electrodes(read_groups(count, groups, charges, total_charge), sides)
     return None if found is None or len(found.charges) == 1 else found
 
 
 def with_electrodes(held: Fragments | None, sides: np.ndarray | None) -> Fragments | None:
-    """Groups in which all that hold atoms of electrodes are one, with the sum of their charges.
+    """Merge all groups that contain atoms of electrodes into one, with the sum of their charges.
 
     Parameters
     ----------
     held : Fragments or None
     sides : numpy.ndarray or None, shape (N,)
-        Of :func:`read_electrodes`.
+        Result of :func:`read_electrodes`.
     """
     if held is None or sides is None:
         return held
@@ -130,12 +131,12 @@ def with_electrodes(held: Fragments | None, sides: np.ndarray | None) -> Fragmen
 
 
 def plain_electrodes(electrodes: Any) -> tuple[Any, ...] | None:
-    """Two electrodes as tuples of the indices of their atoms, or as names; ``None`` stays.
+    """Two electrodes as tuples of the indices of their atoms, or as names; ``None`` if absent.
 
     Raises
     ------
     InputError
-        If they are something else.
+        If the argument is invalid.
     """
     if electrodes is None:
         return None
@@ -150,7 +151,7 @@ def plain_electrodes(electrodes: Any) -> tuple[Any, ...] | None:
 
 
 def read_electrodes(count: int, electrodes: Any) -> np.ndarray | None:
-    """Side of each of ``count`` atoms, int64, shape (N,): 1 and −1 on two electrodes, 0 elsewhere.
+    """Electrode of each of ``count`` atoms, int64, shape (N,): 1 and −1 on two electrodes, else 0.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def read_electrodes(count: int, electrodes: Any) -> np.ndarray | None:
     Raises
     ------
     InputError
-        If these are not two lists of different atoms.
+        If these are not two disjoint lists of atoms.
     """
     lists = plain_electrodes(electrodes)
     if lists is None:
@@ -172,12 +173,12 @@ def read_electrodes(count: int, electrodes: Any) -> np.ndarray | None:
 
 
 def check_voltage(value: Any, electrodes: Any) -> float:
-    """A voltage between electrodes, V.
+    """Validate a voltage between electrodes, V.
 
     Raises
     ------
     InputError
-        If it is no number or too large, or there are no electrodes.
+        If it is not a number or too large, or there are no electrodes.
     """
     if not is_number(value) or abs(value) > HIGHEST_VOLTAGE:
         expected = f"a number of at most {HIGHEST_VOLTAGE:g} V in size"
@@ -190,7 +191,7 @@ def check_voltage(value: Any, electrodes: Any) -> float:
 def _labels(
     count: int, groups: list[Any], name: str = "charge_groups", expected: str = _EXPECTED
 ) -> tuple[np.ndarray, int, int]:
-    """Group of each atom, from 0 on, the number of groups, and of those that are given."""
+    """Group of each atom, from 0 on, the number of groups, and the number of given groups."""
     expected = expected.format(count)
     if not any(np.ndim(each) for each in groups):
         labels = _whole(groups, name, expected)
@@ -214,7 +215,7 @@ def _labels(
 
 
 def _whole(values: Any, name: str, expected: str) -> np.ndarray:
-    """Whole numbers, int64."""
+    """Convert to an int64 array."""
     try:
         array = np.asarray(list(values))
         numbers = array.astype(np.int64)
@@ -237,7 +238,7 @@ def _numbers(charges: Any) -> np.ndarray:
 
 
 def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> np.ndarray:
-    """Molecule of each of ``count`` atoms with bonds between first and second ones, int64, (N,)."""
+    """Molecule of each of ``count`` atoms, int64, (N,), for bonds between first and second."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -252,10 +253,10 @@ def nearby_molecules(
     cell: np.ndarray | None,
     sides: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Molecule of each atom of a structure that knows no bonds, int64, shape (N,).
+    """Molecule of each atom of a structure without a list of bonds, int64, shape (N,).
 
-    Bonded are atoms nearer than 1.25 times the sum of their covalent radii, those of electrodes
-    to nothing.
+    Atoms closer than 1.25 times the sum of their covalent radii are bonded. Atoms of electrodes
+    have no bonds.
 
     Parameters
     ----------
@@ -264,7 +265,7 @@ def nearby_molecules(
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å, or None
     sides : numpy.ndarray, shape (N,), optional
-        Of :func:`read_electrodes`.
+        Result of :func:`read_electrodes`.
     """
     from ase.data import covalent_radii
 
@@ -282,7 +283,7 @@ def by_formula(
     charges: Mapping[str, Any],
     sides: np.ndarray | None = None,
 ) -> list[Any]:
-    """Charges of groups, e, that are given by formulas; those of others are 0.
+    """Charges of groups, e, from charges given by formula; those of other groups are 0.
 
     Parameters
     ----------
@@ -290,14 +291,14 @@ def by_formula(
     groups
         As for :func:`read_groups`.
     charges : mapping of str to float, e
-        Formulas are such as ``"Na"`` or ``"H3O"``, in any order of the elements.
+        Charges by formula, such as ``"Na"`` or ``"H3O"``, with elements in any order.
     sides : numpy.ndarray, shape (N,), optional
-        Of :func:`read_electrodes`; groups that hold atoms of electrodes have no formula.
+        Result of :func:`read_electrodes`; groups with atoms of electrodes match no formula.
 
     Raises
     ------
     InputError
-        If something is no formula, or no group has it.
+        If a formula is invalid, or no group has it.
     """
     found = read_groups(len(symbols), groups)
     if found is None:
@@ -324,7 +325,7 @@ def by_formula(
 
 
 def told_groups(atoms: Any) -> tuple[Any, Any]:
-    """Groups and their charges as an ``ase.Atoms`` tells them; ``None`` for what it does not tell.
+    """Charge groups and their charges specified by an ``ase.Atoms``; ``None`` if unspecified.
 
     They are the column ``charge_group`` of its arrays and the entry ``group_charges`` of its info.
     """
@@ -333,24 +334,24 @@ def told_groups(atoms: Any) -> tuple[Any, Any]:
 
 
 def flat(charges: Any) -> Any:
-    """Charges in one row, as they were before ASE took nine of them for a matrix."""
+    """Flat array of charges; ASE reads nine values as a matrix."""
     return charges if charges is None else np.ravel(np.asarray(charges), order="F")
 
 
 def tell_groups(atoms: Any, groups: Any, charges: Any) -> None:
-    """Let an ``ase.Atoms`` tell its groups, if there are any; see :func:`told_groups`."""
+    """Store charge groups, if any, in an ``ase.Atoms``; see :func:`told_groups`."""
     if groups is not None:
         atoms.arrays[COLUMN] = np.asarray(groups, dtype=np.int64)
         atoms.info[ENTRY] = np.asarray(charges, dtype=np.float64)
 
 
 def told_electrodes(atoms: Any) -> tuple[tuple[tuple[int, ...], ...] | None, float]:
-    """Electrodes and their voltage (V) as an ``ase.Atoms`` tells them; see :data:`ELECTRODE`.
+    """Electrodes and their voltage (V) specified by an ``ase.Atoms``; see :data:`ELECTRODE`.
 
     Raises
     ------
     InputError
-        If the column has something else than 0, 1 and 2.
+        If the column contains values other than 0, 1 and 2.
     """
     side = getattr(atoms, "arrays", {}).get(ELECTRODE)
     if side is None or not np.any(side):
@@ -363,7 +364,7 @@ def told_electrodes(atoms: Any) -> tuple[tuple[tuple[int, ...], ...] | None, flo
 
 
 def tell_electrodes(atoms: Any, electrodes: Any, voltage: float) -> None:
-    """Let an ``ase.Atoms`` tell its electrodes, if there are any; see :func:`told_electrodes`."""
+    """Store electrodes, if any, in an ``ase.Atoms``; see :func:`told_electrodes`."""
     if electrodes is not None:
         side = np.array(read_electrodes(len(atoms), electrodes))
         atoms.arrays[ELECTRODE] = np.where(side < 0, 2, side)

@@ -335,4 +335,4 @@ def test_a_spin_is_ignored_and_that_is_said_once(model, molecule, spin, said):
             assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-6)
     lines = [str(each.message) for each in caught if "spin" in str(each.message)]
     assert len(lines) == said
-    assert all("the model knows no spin" in line for line in lines)
+    assert all("the model does not depend on spin" in line for line in lines)

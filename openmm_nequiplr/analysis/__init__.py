@@ -1,6 +1,6 @@
-"""Analysis of trajectories, and pictures of results.
+"""Analysis of trajectories, and plots of results.
 
-The public names are loaded on first use (PEP 562): mdtraj and ASE cost nothing before.
+The public names are loaded on first use (PEP 562), which defers the import of mdtraj and ASE.
 """
 
 from __future__ import annotations

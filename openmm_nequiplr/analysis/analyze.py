@@ -1,4 +1,4 @@
-"""Everything about a trajectory at once, as arrays, tables and pictures in a directory."""
+"""Complete analysis of a trajectory, written as arrays, tables and plots to a directory."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class TrajectoryAnalysis:
     Parameters
     ----------
     output : path
-        Where the files are.
+        Directory of the files.
     properties : TrajectoryProperties
     radial : RadialDistributions
     charges : ChargeDistributions
     recorded_difference : float or None, e
-        Largest difference of a charge to those that were recorded in the run, where there are any.
+        Largest difference of a charge from the one recorded during the run; None without records.
     dynamics : Dynamics or None
-        Where it was asked for.
+        None unless requested.
     """
 
     output: Path
@@ -82,17 +82,17 @@ def analyze_trajectory(
     quiet: bool = False,
     **options: Any,
 ) -> TrajectoryAnalysis:
-    """Recompute charges, dipoles and energies, count pairs, and write arrays and pictures.
+    """Recompute charges, dipoles and energies, compute radial distributions, and write the results.
 
-    Writes ``properties.npz`` (:class:`TrajectoryProperties`), ``properties.csv``,
-    ``radial.csv``, ``charges.csv`` (distributions by element) and a ``.png`` of each; with
-    ``dynamics`` also ``diffusion.csv``, ``spectra.csv`` and ``dynamics.png``.
+    The files are ``properties.npz`` (:class:`TrajectoryProperties`), ``properties.csv``,
+    ``radial.csv``, ``charges.csv`` (distributions by element) and a ``.png`` of each. With
+    ``dynamics`` there are also ``diffusion.csv``, ``spectra.csv`` and ``dynamics.png``.
 
     Parameters
     ----------
     model : NequIPLRPotential, path or str
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
-        The output directory of ``nequiplr md`` will do.
+        A file, or the output directory of ``nequiplr md``.
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
         See :func:`open_trajectory`.
     output : path, optional
@@ -100,8 +100,9 @@ def analyze_trajectory(
     stride, total_charge, forces, response, resume, **options
         See :func:`recompute`.
     dynamics : bool
-        Whether to take diffusion, infrared and (with ``response``) Raman spectra from the time
-        series, and in a cell at a known temperature conductivity and dielectric constant.
+        Whether to compute diffusion coefficients, infrared and (with ``response``) Raman spectra
+        from the time series. In a cell at a known temperature these include the conductivity and
+        the dielectric constant.
     temperature, interval
         See :func:`analyze_dynamics`.
     r_max, bin_width : float, Å
@@ -114,8 +115,8 @@ def analyze_trajectory(
     Raises
     ------
     InputError
-        If there are results in ``output`` already and this does not resume, or as the functions
-        above.
+        If ``output`` already contains results and ``resume`` is false, or for the reasons of the
+        functions above.
     """
     source = open_trajectory(trajectory, topology, stride)
     if output is None:
@@ -166,7 +167,7 @@ def _headline(
     solver: SolverOptions,
     threads: int,
 ) -> str:
-    """One line on what is evaluated, with the box of the first frame."""
+    """Line that describes the system and the evaluation, with the box of the first frame."""
     first = next(source.frames(), None)
     box = None if first is None else first.cell
     told = source.total_charge if total_charge is None else total_charge
@@ -196,7 +197,7 @@ def _write(
 
 
 def save_properties_table(properties: TrajectoryProperties, path: str | Path) -> None:
-    """Write a CSV table with a row for each frame; charges as means over the elements."""
+    """Write a CSV table with a row for each frame and the mean charge of each element."""
     names = ["frame", "time_ps", "energy_eV", "volume_A3"]
     names += [f"dipole_{axis}_eA" for axis in "xyz"]
     columns = [properties.frames, properties.times, properties.energies, properties.volumes]
@@ -237,9 +238,9 @@ def _report(analysis: TrajectoryAnalysis) -> list[str]:
         lines.append(f"charge of {element:<2} {mean:+.4f} ± {deviation:.4f} e")
     if analysis.recorded_difference is not None:
         lines.append(
-            "largest difference to the charges recorded in the run: "
+            "largest difference from the charges recorded in the run: "
             f"{analysis.recorded_difference:.1e} e"
         )
     if analysis.dynamics is not None:
         lines += report_dynamics(analysis.dynamics)
-    return [*lines, f"arrays and pictures in {analysis.output}"]
+    return [*lines, f"results in {analysis.output}"]

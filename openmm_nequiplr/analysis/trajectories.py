@@ -1,4 +1,4 @@
-"""Stored trajectories as frames in Å, from files of mdtraj and ASE or from memory."""
+"""Opening of trajectories: files read by mdtraj or ASE, runs, or objects in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
     "recorded_charges",
 ]
 
-# Files that `nequiplr md` leaves in its directory.
+# Files that `nequiplr md` writes to its directory.
 RUN_TRAJECTORY, RUN_TOPOLOGY = "trajectory.dcd", "topology.pdb"
 RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
 
@@ -40,18 +40,18 @@ RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
 def open_trajectory(
     trajectory: TrajectoryLike, topology: Any = None, stride: int = 1
 ) -> StoredTrajectory:
-    """Prepare a trajectory for reading.
+    """Open a trajectory.
 
     Parameters
     ----------
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
         A file in a format of mdtraj or ASE (extended XYZ …), or the output directory of
-        ``nequiplr md``. XYZ files are read by mdtraj if there is a topology, else by ASE.
-        A PDB file holds one cell for all its frames.
+        ``nequiplr md``. XYZ files are read by mdtraj if a topology is given, else by ASE.
+        A PDB file has one cell for all its frames.
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
-        Needed by formats that hold coordinates alone (DCD, XTC, …).
+        Required for formats that contain only coordinates (DCD, XTC, …).
     stride : int
-        Read every so many frames.
+        Read every ``stride``-th frame.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def open_trajectory(
         raise InputError(describe("stride", stride, "a whole number of at least 1"))
     if isinstance(trajectory, StoredTrajectory):
         return replace(trajectory, stride=stride * trajectory.stride)
-    mdtraj = sys.modules.get("mdtraj")  # an object of it exists only if it was imported
+    mdtraj = sys.modules.get("mdtraj")  # if it is not imported, this is no mdtraj object
     if mdtraj is not None and isinstance(trajectory, mdtraj.Trajectory):
         return in_memory(trajectory, stride)
     if not isinstance(trajectory, str | Path):
@@ -85,7 +85,7 @@ def open_trajectory(
 
 
 def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
-    """A PDB or GRO file; ``None`` for other formats."""
+    """Open a PDB or GRO file; ``None`` for other formats."""
     readers = RECORDS.get(path.suffix.lower())
     if readers is None:
         return None
@@ -151,7 +151,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
 
 
 def _field(value: Any, where: str) -> np.ndarray | None:
-    """A uniform field, shape (3,), V/Å; ``None`` where there is none."""
+    """Validated uniform field, shape (3,), V/Å; ``None`` if it is absent or zero."""
     if value is None:
         return None
     try:
@@ -168,7 +168,7 @@ def _field(value: Any, where: str) -> np.ndarray | None:
 
 
 def _run_directory(path: Path, stride: int) -> StoredTrajectory:
-    """What ``nequiplr md`` wrote: times, total charge and field are known too."""
+    """Open the output directory of ``nequiplr md``, including times, total charge and field."""
     missing = [name for name in (RUN_TRAJECTORY, RUN_TOPOLOGY) if not (path / name).is_file()]
     if missing:
         raise InputError(
@@ -200,12 +200,12 @@ def recorded_charges(path: str | Path) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, structured, shape (F,)
-        Mapped from the file, not read at once.
+        Memory-mapped.
 
     Raises
     ------
     InputError
-        If it is another file.
+        If the file was not written by a ``ChargeReporter``.
     """
     try:
         records = np.load(path, mmap_mode="r")

@@ -23,10 +23,10 @@ class FreeSpaceCoulomb(CoulombOperator):
     widths : torch.Tensor, float64, shape (N,), Å
     coulomb_constant : float, eV Å/e²
     offset : float, Å
-        Added to each component of every pair vector x_i − x_j, i < j (of use to the published
-        code's operator only).
+        Added to each component of every pair vector x_i − x_j, i < j; used only by the operator
+        of the published code.
     replicas : int
-        R copies of a system, which do not interact.
+        Number R of copies of a system; different copies do not interact.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FreeSpaceCoulomb(CoulombOperator):
         self.setup(positions, widths)
 
     def setup(self, positions: torch.Tensor, widths: torch.Tensor) -> None:
-        """Take other positions, shape (N, 3), Å, and widths, shape (N,), Å."""
+        """Set the positions, shape (N, 3), Å, and widths, shape (N,), Å."""
         count = positions.shape[0] // self.replicas
         self.widths = widths
         self.pairs = torch.triu_indices(count, count, offset=1, device=positions.device)
@@ -75,7 +75,7 @@ class FreeSpaceCoulomb(CoulombOperator):
         return self.constant * self_coefficient(self.widths)
 
     def prepare(self) -> None:
-        """Form K, whose products are faster than those over pairs."""
+        """Form K, whose products are faster than sums over pairs."""
         self.kernel = self.matrix()
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
@@ -96,5 +96,5 @@ class FreeSpaceCoulomb(CoulombOperator):
 
     @torch.jit.unused
     def screening(self) -> EnergyFunction:
-        """The part that a point-charge sum over the same atoms lacks."""
+        """Correction from the point-charge sum of the same atoms to this operator."""
         return GaussianScreening(self.pairs, self.distance, self.widths, self.constant)

@@ -1,4 +1,4 @@
-"""Charge equilibration: minimise χᵀQ + ½QᵀAQ at fixed total charge."""
+"""Charge equilibration: minimisation of χᵀQ + ½QᵀAQ at constrained total charge."""
 
 from .adjoint import adjoint_charges, lagrangian_weights
 from .constraints import group_means, group_sizes

@@ -1,12 +1,13 @@
-"""Dense charge equilibration by LU factors of the bordered matrix.
+"""Dense charge equilibration by LU factorisation of the bordered matrix.
 
 Minimising χᵀQ + ½QᵀAQ subject to ΣQ = Q_tot gives the linear system
 
     ⎡A  1⎤ ⎡Q⎤   ⎡ −χ  ⎤
     ⎣1ᵀ 0⎦ ⎣λ⎦ = ⎣Q_tot⎦
 
-whose matrix is indefinite, hence LU and not Cholesky. Where charges of several groups of atoms are
-held, one atom of each is eliminated instead (:mod:`.constraints`), which leaves N − F unknowns.
+Its matrix is indefinite, which excludes a Cholesky factorisation. If the charges of several groups
+of atoms are constrained, one atom of each group is eliminated instead (:mod:`.constraints`), which
+leaves N − F unknowns.
 """
 
 # TorchScript compiles DenseSolver and reads its annotations: no postponed ones here
@@ -27,18 +28,18 @@ class Equilibration(NamedTuple):
     ----------
     charges : torch.Tensor, float64, shape (N,), e
     multiplier : torch.Tensor, float64, shape (B,) or (F,), eV/e
-        Lagrange multiplier of the charge of each structure, or of each group of atoms whose charge
-        is held: less the chemical potential of its electrons.
+        Lagrange multiplier λ of each structure, or of each group of atoms with a constrained
+        charge.
     iterations : int
-        Iterations of an iterative solver, 0 for a dense one.
+        Number of iterations; 0 for a dense solver.
     residual : float
         Largest |A Q + χ + λ| of all atoms, eV/e.
     failure : str
-        Why the charges are no solution; empty if they are.
+        Reason why the solver failed; empty if it converged.
     gradient : torch.Tensor, float64, shape (N,), eV/e
         A Q + χ; empty for a batch.
     field : torch.Tensor
-        What the charges make on the mesh of the operator, see
+        The ``field`` of the charges on the mesh of the operator, see
         :class:`openmm_nequiplr.electrostatics.CoulombOperator`; empty without a mesh.
     """
 
@@ -52,7 +53,7 @@ class Equilibration(NamedTuple):
 
 
 def failed(reason: str) -> str:
-    """Message of an equilibration that failed."""
+    """Error message of a failed equilibration."""
     return (
         f"charge equilibration failed: {reason} (atoms on top of one another, non-finite positions "
         "and a hardness near zero are other usual causes)"
@@ -65,7 +66,7 @@ def of_replica(bad: torch.Tensor) -> str:
 
 
 def bordered(matrix: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Append the row and column of the charge constraint.
+    """Append the row and column of the constraint on the total charge.
 
     Parameters
     ----------
@@ -84,15 +85,15 @@ def bordered(matrix: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class DenseSolver(torch.nn.Module):
-    """LU factors of one structure's bordered matrix, for several right-hand sides; no gradient.
+    """Direct solver with LU factors of the bordered matrix of one structure; not differentiable.
 
     Parameters
     ----------
     matrix : torch.Tensor, optional, float64, shape (N, N), eV/e²
         A = K + diag(J), for :meth:`factorize`. Of R replicas its blocks, shape (R, N/R, N/R).
     groups : torch.Tensor, optional, int64, shape (N,)
-        Group of each atom, from 0 to F − 1, where the charges of F groups are held. Those of
-        replicas are the blocks.
+        Group of each atom, from 0 to F − 1, if the charges of F groups are constrained. Replicas
+        need none: each block of A has its own constraint.
 
     Raises
     ------
@@ -114,7 +115,7 @@ class DenseSolver(torch.nn.Module):
             self.factorize(matrix, groups)
 
     def factorize(self, matrix: torch.Tensor, groups: torch.Tensor | None = None) -> None:
-        """Factorise another A, eV/e²; arguments as for the class."""
+        """Factorise A, eV/e²; arguments as for the class."""
         with torch.no_grad():
             if groups is None or matrix.dim() == 3:
                 self.groups = self.groups[:0]
@@ -139,15 +140,15 @@ class DenseSolver(torch.nn.Module):
         total_charge: torch.Tensor,
         guess: torch.Tensor | None = None,
     ) -> Equilibration:
-        """Charges at the minimum.
+        """Equilibrated charges.
 
         Parameters
         ----------
         electronegativity : torch.Tensor, float64, shape (N,), eV/e
         total_charge : torch.Tensor, float64, scalar or shape (F,), e
-            Of the structure, or of the groups or replicas; a scalar is that of each.
+            Charge of the structure, or of each group or replica; a scalar applies to each of them.
         guess
-            Not needed.
+            Ignored.
         """
         with torch.no_grad():
             if self.groups.shape[0] > 0:
@@ -171,7 +172,7 @@ class DenseSolver(torch.nn.Module):
         return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])
 
     def _with_groups(self, chi: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-        """Charges for charges ``held`` of groups."""
+        """Equilibrated charges for constrained charges of groups."""
         sizes = group_sizes(self.groups)
         free, partner = free_atoms(self.groups, sizes)
         start = (held / sizes).index_select(0, self.groups)
@@ -183,7 +184,7 @@ class DenseSolver(torch.nn.Module):
 def pad_structures(
     matrices: Sequence[torch.Tensor], counts: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack matrices of different sizes, with ones on the diagonal of the padding.
+    """Stack matrices of different sizes; the padding has ones on its diagonal.
 
     Returns
     -------
@@ -211,18 +212,19 @@ def solve_batch(
     counts: Sequence[int],
     groups: torch.Tensor | None = None,
 ) -> Equilibration:
-    """Equilibrate several structures in one solve; twice differentiable.
+    """Equilibrate a batch of structures; twice differentiable.
 
     Parameters
     ----------
     matrices : sequence of B tensors, float64, shape (n_b, n_b), eV/e²
     electronegativity : torch.Tensor, float64, shape (N,), eV/e
     total_charge : torch.Tensor, float64, shape (B,) or (F,), e
-        Of the structures, or of the groups.
+        Charge of each structure, or of each group.
     counts : sequence of int, length B
-        Atoms of each structure; they sum to N.
+        Number of atoms of each structure; the sum is N.
     groups : torch.Tensor, optional, int64, shape (N,)
-        Group of each atom, numbered through all structures, where the charges of groups are held.
+        Group of each atom, numbered through all structures, if the charges of groups are
+        constrained.
 
     Raises
     ------
@@ -256,7 +258,7 @@ def _solve_batch_of_groups(
     counts: Sequence[int],
     groups: torch.Tensor,
 ) -> Equilibration:
-    """:func:`solve_batch` for charges ``held`` of groups."""
+    """:func:`solve_batch` for constrained charges of groups."""
     sizes = group_sizes(groups)
     free, partner = free_atoms(groups, sizes)
     start = (held / sizes).index_select(0, groups)

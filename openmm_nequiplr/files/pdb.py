@@ -1,7 +1,7 @@
-"""PDB files as programs write them, with their pitfalls removed for OpenMM.
+"""Reader of PDB files that corrects common defects before OpenMM reads them.
 
-OpenMM drops atoms whose names are repeated within a residue, takes the first of alternate
-locations, guesses elements by the first letter, and believes placeholders of cells.
+OpenMM drops atoms whose names are repeated within a residue, uses the first of alternate locations,
+guesses elements by the first letter, and accepts placeholders of cells.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .elements import element_from_name, fits, is_site, known_element, say_guess
 from .locations import Location, single_locations
 
 _ATOMS = ("ATOM  ", "HETATM")
-# Relative deviation of the cells of CRYST1 and SCALE records beyond which the latter are void.
+# Largest relative deviation of the cells of CRYST1 and SCALE records; else the latter are ignored.
 _SAME_CELL = 5e-3
 _HEX = re.compile("[0-9A-Fa-f]*")  # numbers of atoms beyond 99,999
 
 
 @dataclass
 class _Frame:
-    """Records of one frame: atoms (80 columns each) and the chain breaks among them."""
+    """Records of one frame: atoms (80 columns each) and chain breaks."""
 
     lines: list[str] = field(default_factory=list)
     crystal: str | None = None
@@ -42,7 +42,7 @@ class _Frame:
 
 
 def read_pdb(path: Path, frame: int | None = None) -> FileContent:
-    """Read one frame of a PDB file, every atom of it.
+    """Read all atoms of one frame of a PDB file.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def read_pdb(path: Path, frame: int | None = None) -> FileContent:
     Raises
     ------
     InputError
-        If a record cannot be understood, an element cannot be told, or there is no such frame.
+        If a record cannot be parsed, an element cannot be deduced, or there is no such frame.
     """
     frames, connects, scales = _split(path)
     chosen = frames[choose_frame(path, frame, len(frames))]
@@ -78,7 +78,7 @@ def pdb_frames(path: Path) -> list[tuple[np.ndarray, np.ndarray | None]]:
 
 
 def _split(path: Path) -> tuple[list[_Frame], list[str], dict[int, list[float]]]:
-    """Frames with atoms, CONECT records, and rows of SCALE records by number."""
+    """Frames with atoms, CONECT records, and SCALE records by number."""
     frames, connects, scales = [_Frame()], [], {}
     crystal = None
     with open(path, encoding="utf-8-sig", errors="replace") as handle:
@@ -125,9 +125,9 @@ def _cell(path: Path, crystal: str | None) -> np.ndarray | None:
 
 
 def _turn(cell: np.ndarray | None, scales: dict[int, list[float]]) -> np.ndarray:
-    """Rotation R from the file's axes to those of ``cell``: ``positions @ R``, shape (3, 3).
+    """Rotation R, shape (3, 3), from the axes of the file to those of ``cell``: ``positions @ R``.
 
-    SCALE records tell how the cell lies; some programs fill them with anything.
+    SCALE records give the orientation of the cell, but some programs write invalid ones.
     """
     if cell is None or sorted(scales) != [1, 2, 3]:
         return np.eye(3)
@@ -169,7 +169,7 @@ def _content(
     if dropped:
         notify(
             f"structure: {path} has alternate locations: the most complete ones of the highest "
-            f"occupancy are taken, {dropped} others left out"
+            f"occupancy are used, {dropped} others are left out"
         )
     lines = _unique_names(_with_elements(path, lines))
     cell = _cell(path, frame.crystal)
@@ -190,7 +190,7 @@ def _content(
 
 
 def _residue(line: str) -> str:
-    """Residue name: three columns, four in some programs, wherever they are justified."""
+    """Residue name of three columns (four in some programs), left- or right-justified."""
     return line[17:21].strip()
 
 
@@ -232,7 +232,7 @@ def _is_site(line: str) -> bool:
 
 
 def _with_elements(path: Path, lines: list[str]) -> list[str]:
-    """Fill in elements that are missing, or impossible in their residue, and say so."""
+    """Deduce elements that are missing or impossible in their residue, and report them."""
     result, guesses = [], []
     for line in lines:
         if line[:6] in _ATOMS:
@@ -255,7 +255,7 @@ def _with_elements(path: Path, lines: list[str]) -> list[str]:
 
 
 def _unique_names(lines: list[str]) -> list[str]:
-    """Where names are repeated within a residue, make every atom a residue of its own."""
+    """Split residues with repeated atom names into residues of one atom."""
     blocks: list[list[str]] = []
     last = None
     for line in lines:

@@ -1,8 +1,8 @@
-"""Several models of the same kind on the same structures: how far they are apart.
+"""Committees of models, and the disagreement (spread) of their members.
 
-Models that were trained alike but for their seed agree where the data tell them what to say; their
-spread is a measure of what they do not know. It is the root mean square deviation from the mean of
-the members, for vectors the length of the deviation.
+Models trained with different seeds agree on structures that are well represented in the training
+data. Their spread is therefore a measure of the uncertainty. It is the root mean square deviation
+from the mean of the members; for vectors, of the length of the deviation.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .evaluation import Evaluation, Evaluator
 from .io import load_model
 from .potential import NequIPLRPotential
 
-#: Where a committee's directory keeps its models.
+#: Model files in the directory of a committee.
 MEMBERS = "seed_*/model.safetensors"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far M models are apart on a structure of N atoms.
+    """Spread of M models on a structure of N atoms.
 
     Parameters
     ----------
     energy : float, eV
     forces : numpy.ndarray, shape (N,), eV/Å
-        Root mean square length of F_k − mean F, for each atom.
+        Root mean square length of F_k − mean F for each atom.
     charges : numpy.ndarray, shape (N,), e
     """
 
@@ -47,7 +47,7 @@ class Spread:
 
     @classmethod
     def of(cls, members: Sequence[Evaluation]) -> Spread:
-        """The spread of evaluations of the same structure, with forces."""
+        """Spread of evaluations, with forces, of a structure."""
         return cls(
             energy=float(deviation(np.array([m.energy for m in members]))),
             forces=deviation(np.stack([_forces(m) for m in members]), vectors=True),
@@ -62,7 +62,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class CommitteeEvaluation:
-    """What a committee says of one structure of N atoms.
+    """Evaluation of a structure of N atoms by a committee.
 
     Parameters
     ----------
@@ -90,20 +90,18 @@ class CommitteeEvaluation:
 
 
 class Committee:
-    """Evaluates several models on one structure after another.
-
-    Models whose graphs are the same share them.
+    """Evaluator of a committee of models, which share graphs where possible.
 
     Parameters
     ----------
     models : sequence of NequIPLRPotential, path or str
-        Models, model files, names of models, or directories of committees; two or more
-        models in all.
+        Models, model files, names of models, or directories of committees; at least two models in
+        total.
     dtype : torch.dtype, optional
-        Of the networks.
+        Precision of the networks.
     device : torch.device or str, optional
     **options
-        How charges are solved for: fields of :class:`.solving.SolverOptions`.
+        Fields of :class:`.solving.SolverOptions`.
 
     Raises
     ------
@@ -138,7 +136,7 @@ class Committee:
     ) -> CommitteeEvaluation:
         """Evaluate all models on one structure.
 
-        Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
+        Arguments and errors are those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
         graphs = {}
         results = []
@@ -171,20 +169,21 @@ def deviation(values: np.ndarray, vectors: bool = False) -> np.ndarray:
     Parameters
     ----------
     values : numpy.ndarray, shape (M, ...)
-        Of M members.
+        Values of M members.
     vectors : bool
-        Whether the last axis holds the components of vectors, whose deviation is a length.
+        Whether the last axis contains the components of vectors, whose deviation is a length.
 
     Returns
     -------
-    numpy.ndarray, of the shape of one member's values, without their last axis for vectors
+    numpy.ndarray
+        The shape is that of one member's values, without the last axis for vectors.
     """
     squares = (values - values.mean(axis=0)) ** 2
     return np.sqrt((squares.sum(axis=-1) if vectors else squares).mean(axis=0))
 
 
 def graph_key(config: ModelConfig) -> Hashable:
-    """What of a configuration its graphs, and their Coulomb matrices, depend on."""
+    """Entries of a configuration that determine its graphs and their Coulomb matrices."""
     return (
         config.type_names,
         max(config.r_max, config.charge_cutoff),
@@ -212,13 +211,13 @@ def member_paths(directory: str | os.PathLike) -> list[Path]:
     """
     paths = sorted(Path(directory).glob(MEMBERS), key=lambda path: (len(path.parent.name), path))
     if not paths:
-        expected = f"a directory with models {MEMBERS}, as training with --seeds leaves it"
+        expected = f"a directory with models {MEMBERS}, as written by training with --seeds"
         raise ModelFileError(describe("committee", str(directory), expected))
     return paths
 
 
 def is_committee(model: object) -> bool:
-    """Whether it is a committee's directory; the name of a model is none."""
+    """Whether it is the directory of a committee, and not the name of a model."""
     if isinstance(model, NequIPLRPotential) or str(model) in named_models():
         return False
     return Path(str(model)).is_dir()
@@ -227,7 +226,7 @@ def is_committee(model: object) -> bool:
 def member_sources(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential | str | os.PathLike]:
-    """The given models, with the members of every directory in its place."""
+    """The given models, with each directory of a committee replaced by its members."""
     sources: list[NequIPLRPotential | str | os.PathLike] = []
     for model in models:
         if not isinstance(model, NequIPLRPotential) and is_committee(model):
@@ -240,7 +239,7 @@ def member_sources(
 def load_models(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential]:
-    """Load models, and the members of committees, one or more.
+    """Load one or more models, including the members of committees.
 
     Raises
     ------
@@ -260,7 +259,7 @@ def load_models(
 def load_members(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential]:
-    """Load the models of a committee, and see that they can be compared.
+    """Load the models of a committee, and check that they can be compared.
 
     Parameters
     ----------
@@ -281,7 +280,7 @@ def load_members(
 
 
 def check_alike(models: Sequence[NequIPLRPotential]) -> None:
-    """See that models can be compared, and say which are the same, as these never disagree.
+    """Check that models can be compared, and report identical ones, which never disagree.
 
     Raises
     ------

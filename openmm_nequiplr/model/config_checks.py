@@ -1,4 +1,4 @@
-"""What a model configuration may say."""
+"""Checks of a model configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ACTIVATION_NAMES = ("silu", "ssp", "tanh", "abs")
 _ODD_ACTIVATIONS = ("tanh", "abs")
-# Least and largest of what is counted: far beyond what is useful, and within what a machine holds.
+# Smallest and largest counts: beyond any useful value, but within the memory of a machine.
 _COUNTS = {
     "num_layers": (0, 20), "num_layers_charge": (0, 20), "l_max": (0, 6), "num_features": (1, 2048),
     "num_bessels": (1, 256), "invariant_layers": (0, 10), "invariant_neurons": (1, 4096),
@@ -27,12 +27,12 @@ _MOST_WEIGHTS = 3e8
 
 
 def check(config: ModelConfig) -> None:
-    """Check the entries of a configuration, and give sequences and numbers the types they have.
+    """Check the entries of a configuration, and convert sequences and numbers to their types.
 
     Raises
     ------
     InputError
-        Naming the entry.
+        If an entry is invalid.
     """
     _freeze_sequences(config)
     _check_types(config)
@@ -105,7 +105,7 @@ def _check_numbers(config: ModelConfig) -> None:
     more = f"more than charge_min and at most {_LARGEST_CHARGE:g}"
     _check_real(config, "charge_max", lambda x: config.charge_min < x <= _LARGEST_CHARGE, more)
     if config.num_weights > _MOST_WEIGHTS:
-        got = f"num_features, l_max and others that make about {config.num_weights:.0e}"
+        got = f"num_features, l_max and others that lead to about {config.num_weights:.0e}"
         expected = f"at most {_MOST_WEIGHTS:.0e} weights"
         raise InputError(f"model configuration: expected {expected}, got {got}")
 
@@ -156,10 +156,10 @@ def _check_short_range(config: ModelConfig) -> None:
 
 
 def _real(value: object) -> bool:
-    """Whether a value is a finite number, and no truth value."""
+    """Whether a value is a finite number, and not a bool."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False

@@ -1,4 +1,4 @@
-"""Evaluations in NumPy out of the tensors of one structure."""
+"""Conversion of the tensors of one structure to an evaluation in NumPy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluation_of(
     compute_stress: bool,
     observed: tuple[Observation, ...],
 ) -> Evaluation:
-    """The evaluation of one structure out of all that was computed of it, in one copy."""
+    """Evaluation of one structure from its tensors, with a single copy from the device."""
     charges, scale = results.charges, charged.inference.scale
     atoms, geometry = charged.atoms, charged.geometry
     sums = {"short_range": results.short_range.sum()}
@@ -77,7 +77,7 @@ def evaluation_of(
 
 
 def evaluation_of_output(output: PotentialOutput) -> Evaluation:
-    """The evaluation of one structure, or of replicas as a batch, by differentiation."""
+    """Evaluation from the output of the differentiable model for one structure or its replicas."""
     short, electrostatic = output.energy_short_range.sum(), output.energy_electrostatic.sum()
     return Evaluation(
         energy=float(output.energy.sum()),
@@ -94,7 +94,7 @@ def evaluation_of_output(output: PotentialOutput) -> Evaluation:
 
 
 def check_finite(evaluation: Evaluation) -> None:
-    """Refuse energies and forces that are no numbers."""
+    """Check that the energy and the forces are finite."""
     total = evaluation.energy
     if evaluation.forces is not None:
         total += float(evaluation.forces.sum())
@@ -106,7 +106,7 @@ def check_finite(evaluation: Evaluation) -> None:
 
 
 def to_arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
-    """Tensors as float64 arrays, in one copy from their device."""
+    """Convert tensors to float64 arrays with a single copy from their device."""
     flat = to_numpy(torch.cat([tensor.to(torch.float64).reshape(-1) for tensor in tensors]))
     ends = np.cumsum([tensor.numel() for tensor in tensors])
     parts = np.split(flat, ends[:-1])
@@ -114,5 +114,5 @@ def to_arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as float64 array."""
+    """Convert a tensor to a float64 array."""
     return tensor.detach().to(torch.float64).cpu().numpy()

@@ -1,4 +1,4 @@
-"""The radial network of a convolution as a table: its weights depend on one number, the length."""
+"""Tables of radial networks, whose weights depend only on the length of an edge."""
 
 from __future__ import annotations
 
@@ -14,29 +14,26 @@ from .radial import RadialBasis
 
 Weights = Callable[[torch.Tensor], torch.Tensor]
 
-#: Shorter edges are not tabulated (a basis function is sin(r)/r), Å.
+#: Shortest tabulated length, Å (the basis functions are of the form sin(r)/r).
 SHORTEST = 0.05
-# Largest error of a table over the largest weight, by precision; of slopes, over the largest slope.
+# Largest error of values and of derivatives, relative to the largest one, for each precision.
 _TOLERANCE = {torch.float32: (2e-8, 1e-7), torch.float64: (1e-14, 1e-13)}
 _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
 _DEGREE = 5
 
 
 class FrozenWeights(Frozen):
-    """Table of a radial network whose parameters ask for no gradient.
+    """Table of a radial network whose parameters require no gradient.
 
     Parameters
     ----------
-    basis : RadialBasis
-    network : torch.nn.Module
-        Radial basis to weights.
-    norm : float
-    dtype : torch.dtype
+    basis, network, norm, dtype
+        Arguments of :func:`build_table`.
 
     Attributes
     ----------
     table : RadialTable or None
-        ``None`` where no table is exact enough.
+        ``None`` if no table is accurate enough.
     """
 
     def __init__(
@@ -47,13 +44,13 @@ class FrozenWeights(Frozen):
         self.table = build_table(basis, network, norm, dtype)
 
     def holds(self, basis: RadialBasis, network: torch.nn.Module, dtype: torch.dtype) -> bool:
-        """Whether the table is that of these modules as they are now."""
+        """Whether the table is valid for these modules and their current parameters."""
         same = self._made_for == (basis, network, dtype)
         return same and self.made_of(_parameters(basis, network))
 
 
 def parameters_of(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
-    """All parameters, once for each place; ``Module.parameters`` is slow for every step."""
+    """All parameters, without the duplicate check that makes ``Module.parameters`` slow."""
     yield from (p for p in module._parameters.values() if p is not None)
     for child in module._modules.values():
         if child is not None:
@@ -65,7 +62,7 @@ def _parameters(*modules: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
 
 
 def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:
-    """Weights of shape (E, weight_numel) out of a table: the slow twin of the kernels' look-up."""
+    """Weights interpolated from a table, shape (E, weight_numel): reference of the kernels."""
     x = (length - table.origin) / table.step
     row = x.long().clamp(max=table.coefficients.shape[0] - 1)
     t = (x - row - 0.5).unsqueeze(-1)
@@ -79,17 +76,18 @@ def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:
 def build_table(
     basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
 ) -> RadialTable | None:
-    """Tabulate ``norm * network(basis(r))``, or return ``None`` where no table is exact enough.
+    """Tabulate ``norm * network(basis(r))``; ``None`` if no table is accurate enough.
 
-    Everything is computed in double precision on the CPU, and the number of intervals is doubled
-    until table and network agree, values and slopes, to the round-off of ``dtype``.
+    Everything is computed in double precision on the CPU. The number of intervals is doubled until
+    the values and derivatives of table and network agree to the round-off of ``dtype``.
 
     Parameters
     ----------
     basis : RadialBasis
     network : torch.nn.Module
-        Radial basis to weights.
+        Maps the radial basis to weights.
     norm : float
+        Factor of the weights.
     dtype : torch.dtype
         float32 or float64.
     """
@@ -115,11 +113,11 @@ def build_table(
 
 
 def _with_slopes(weights: Weights, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and slopes, both of shape (E, weight_numel).
+    """Values and their derivatives by the length, both of shape (E, weight_numel).
 
-    Each row depends on its own length alone. Forward-mode differentiation would be shorter, but its
-    levels belong to the process: two threads that differentiate at once disturb each other. So the
-    derivative, which is linear in the factors of a backward pass, is differentiated by these.
+    Each row depends on its own length alone. The result of a backward pass is linear in its
+    cotangents; differentiating it by these gives the derivatives. Forward-mode differentiation
+    would be shorter, but it is not thread-safe.
     """
     with torch.inference_mode(False), torch.enable_grad():
         length = length.detach().clone().requires_grad_()
@@ -131,10 +129,10 @@ def _with_slopes(weights: Weights, length: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def _fit(weights: Weights, begin: float, end: float, intervals: int) -> RadialTable:
-    """Polynomials with the exact value in the middle and exact slopes at the Gauss points.
+    """Polynomials with the exact value at the midpoint and exact derivatives at the Gauss points.
 
-    The integral of the slope over an interval is exact to order 2·5, so that the pieces fit
-    together; and nothing is lost to differences of close values.
+    Gauss quadrature integrates the derivative over an interval to the order 2·5, so that adjacent
+    polynomials agree at their boundary. No differences of similar values are formed.
     """
     step = (end - begin) / intervals
     middle = begin + step * (torch.arange(intervals, dtype=torch.float64) + 0.5)
@@ -149,7 +147,7 @@ def _fit(weights: Weights, begin: float, end: float, intervals: int) -> RadialTa
 
 
 def _agrees(table: RadialTable, weights: Weights, value_limit: float, slope_limit: float) -> bool:
-    """Whether a table is exact at the ends of its intervals and in between."""
+    """Whether a table is accurate at the ends of its intervals and between them."""
     edges = table.step * torch.arange(table.coefficients.shape[0], dtype=torch.float64)
     length = torch.cat([table.origin + edges + part * table.step for part in (1e-6, 0.25, 0.6)])
     found = _with_slopes(lambda r: interpolate(table, r), length)

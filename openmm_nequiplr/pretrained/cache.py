@@ -1,4 +1,4 @@
-"""Where downloaded models are kept."""
+"""Directory of downloaded models."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def home_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """The cache of this package: ``NEQUIPLR_CACHE``, or where the system keeps caches.
+    """Cache directory of this package: ``NEQUIPLR_CACHE``, or a directory in the user's cache.
 
-    That is ``$XDG_CACHE_HOME/openmm-nequiplr`` (``~/.cache/openmm-nequiplr``) on Linux,
-    ``~/Library/Caches/openmm-nequiplr`` on macOS, ``%LOCALAPPDATA%\\openmm-nequiplr`` on
-    Windows. It need not exist.
+    The latter is ``$XDG_CACHE_HOME/openmm-nequiplr`` (``~/.cache/openmm-nequiplr``) on Linux,
+    ``~/Library/Caches/openmm-nequiplr`` on macOS, and ``%LOCALAPPDATA%\\openmm-nequiplr`` on
+    Windows. The directory may not exist.
     """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
@@ -39,5 +39,5 @@ def cache_directory() -> Path:
 
 
 def models_directory() -> Path:
-    """The directory of downloaded models, one file ``NAME.safetensors`` for each."""
+    """Directory of downloaded models, with one file ``NAME.safetensors`` per model."""
     return cache_directory() / "models"

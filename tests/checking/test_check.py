@@ -127,7 +127,7 @@ def test_the_command_says_why_a_model_is_not_fit(tmp_path, capsys):
     assert captured.out.startswith("not fit for dynamics: ")
     assert captured.out.count("\n") == 1
     assert "pair scan" in captured.out
-    assert "check: minimisation 1 of 1 from 0.15 Å: held, 3 steps" in captured.err
+    assert "check: minimisation 1 of 1 from 0.15 Å: stable, 3 steps" in captured.err
     assert (tmp_path / "check.json").is_file()
     assert (tmp_path / "check.png").is_file()
     assert cli.main(["check", "carbon-chain", str(data), "--record"]) == 2

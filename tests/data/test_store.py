@@ -83,7 +83,7 @@ def test_many_structures_are_kept_on_disk_and_are_the_same(data_file, tmp_path, 
     assert len(found.shards) > 2
     assert_same(found, expected)
     assert remarks == said
-    assert any("nothing but zeros" in line for line in said)
+    assert any("all values are zero" in line for line in said)
     assert found[-1].origin == expected[-1].origin
     assert_same(found[2:9:3], expected[2:9:3])
     assert_same(pickle.loads(pickle.dumps(found)), expected)
@@ -139,7 +139,7 @@ def test_a_stale_store_is_made_anew(data_file, tmp_path, small_shards, what):
         lines = data_file.read_text().splitlines(keepends=True)
         data_file.write_text("".join(lines[: -(2 + (FRAMES - 1) % 3) - 2]))
     found, said = read(data_file, tmp_path / "store", **options)
-    assert any("of other data or settings" in line for line in said)
+    assert any("belongs to other data or settings" in line for line in said)
     assert_same(found, read_structures(data_file, say=said.append, **options))
     own = {shard["file"] for shard in found.shards}
     assert {path.name for path in found.directory.glob("*.safetensors")} == own

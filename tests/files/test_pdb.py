@@ -78,7 +78,7 @@ def test_alternate_locations(saved):
         record(" H2 ", "HOH", 1, (0, 1, 0), "H"),
     ]
     path = saved(*lines)
-    with pytest.warns(NequIPLRWarning, match="alternate locations.* 2 others left out"):
+    with pytest.warns(NequIPLRWarning, match="alternate locations.* 2 others are left out"):
         found = read_structure(path)
     np.testing.assert_allclose(10 * found.positions[:, 0], [0.3, 1.3, 0.0], atol=1e-9)
     assert len(pdb_frames(path)[0][0]) == 3
@@ -104,7 +104,7 @@ def test_alternatives_of_a_residue_are_not_mixed(saved, sites, kept):
         place = (2.0 * k, 0, 0)
         lines.append(record(f" {name}", residue, 1, place, name[0], mark, float(occupancy)))
     path = saved(*lines)
-    with pytest.warns(NequIPLRWarning, match=f" {len(lines) - len(kept)} others left out"):
+    with pytest.warns(NequIPLRWarning, match=f" {len(lines) - len(kept)} others are left out"):
         found = read_structure(path)
     np.testing.assert_allclose(10 * found.positions[:, 0], [2.0 * k for k in kept], atol=1e-9)
 
@@ -114,7 +114,7 @@ def test_hydrogen_and_deuterium_in_one_place(saved):
         record(" H1 ", "HOH", 1, (0, 0, 0), "H", "A", 0.3),
         record(" D1 ", "HOH", 1, (0, 0, 0.1), "D", "B", 0.7),
     ]
-    with pytest.warns(NequIPLRWarning, match="1 others left out"):
+    with pytest.warns(NequIPLRWarning, match="1 others are left out"):
         assert read_structure(saved(*lines)).masses == pytest.approx([2.0136], abs=1e-3)
 
 
@@ -139,7 +139,7 @@ def test_hydrogen_and_deuterium_in_one_place(saved):
 )
 def test_elements_by_names_are_said(saved, name, residue, column, element):
     path = saved(record(name, residue, 1, (0, 0, 0), column))
-    with pytest.warns(NequIPLRWarning, match=f"told by the atoms' names: {element} "):
+    with pytest.warns(NequIPLRWarning, match=f"deduced from the atoms' names: {element} "):
         found = read_structure(path)
     assert element_symbols(found.topology) == [element]
 
@@ -188,7 +188,7 @@ def test_formal_charges_and_symmetry_are_said(saved):
         found = read_structure(path)
     text = "\n".join(str(each.message) for each in said)
     assert "+1 e, the sum of the formal charges" in text
-    assert "symmetry P 1 21 1" in text
+    assert "space group P 1 21 1" in text
     assert (found.total_charge, found.charge_given) == (1.0, True)
 
 

@@ -237,7 +237,7 @@ def test_what_is_refused(make_model, mixture):
         change(system)
         with pytest.raises(InputError, match=match):
             embedded(mixed, model, system=system)
-    with pytest.raises(InputError, match="model: .*charges outside"):
+    with pytest.raises(InputError, match="model: .*outside charges"):
         embedded(mixed, make_model(equilibration=False))
     with pytest.raises(InputError, match="outside_width"):
         embedded(mixed, model, outside_width=-1.0)

@@ -202,7 +202,7 @@ def test_structures_of_runner_are_in_bohr(tmp_path, scale, charge):
     )
     path.write_text(f"begin\n{atoms}charge {charge}\nend\n")
     if scale == 1.0:
-        with pytest.raises(InputError, match="angstrom would make that 2.6 Å"):
+        with pytest.raises(InputError, match="in angstrom it would be 2.6 Å"):
             read_structure(path)
         return
     with pytest.warns(NequIPLRWarning, match="are in Bohr"):
