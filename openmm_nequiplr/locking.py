@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +17,14 @@ from .errors import DirectoryInUseError
 LOCK_FILE = ".lock"
 # Behind everything that is ever written into it.
 _LOCKED_BYTE = 4096
+# Between two tries of a process that waits, s.
+_PAUSE = 0.1
 #: What file systems without locks answer.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
-def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
+def directory_lock(path: str | os.PathLike, wait: bool = False) -> Iterator[Path]:
     """Hold an output directory for as long as the context lasts.
 
     The operating system releases the lock when the process ends, however it ends. Where a file
@@ -31,6 +34,8 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     ----------
     path : path
         Created if it does not exist.
+    wait : bool
+        Wait for another process that holds it.
 
     Yields
     ------
@@ -49,7 +54,7 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     descriptor = os.open(directory / LOCK_FILE, flags, 0o666)
     try:
         try:
-            _lock(descriptor)
+            _lock(descriptor, wait)
         except BlockingIOError:
             raise DirectoryInUseError(
                 f"output: expected a directory that no other process writes, got {directory}, "
@@ -67,8 +72,13 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, wait: bool) -> None:
     """Lock a file until it is closed; ``BlockingIOError`` if another one has locked it."""
+    while wait:
+        try:
+            return _lock(descriptor, wait=False)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
     try:
         import fcntl
     except ImportError:  # Windows, whose locks keep others from reading the bytes: one far behind

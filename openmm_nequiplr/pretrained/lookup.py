@@ -52,11 +52,11 @@ def shipped_structure(name: str) -> Path:
     return models[name].with_suffix(".extxyz")
 
 
-def model_path(model: str | os.PathLike) -> Path:
+def model_path(model: str | os.PathLike, name: str = "model") -> Path:
     """Path of a model file; the name of a shipped or downloaded model stands for its file.
 
     A file or directory that has such a name, such as results of its runs, does not change that;
-    ``./NAME`` is the file.
+    ``./NAME`` is the file. ``name`` is what messages call the argument.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def model_path(model: str | os.PathLike) -> Path:
         expected += f" or a downloaded one {sorted(downloaded)}"
     named = {**downloaded, **shipped}
     if not isinstance(model, str | os.PathLike):
-        raise ModelFileError(describe("model", type(model).__name__, expected))
+        raise ModelFileError(describe(name, type(model).__name__, expected))
     if str(model) in named:
         return named[str(model)]
     path = Path(model)
@@ -83,7 +83,7 @@ def model_path(model: str | os.PathLike) -> Path:
     if near is not None:
         raise ModelFileError(f"no model {str(model)!r}: did you mean {near!r}?")
     got = f"{model}, a directory" if directory else str(model)
-    raise ModelFileError(describe("model", got, expected))
+    raise ModelFileError(describe(name, got, expected))
 
 
 def _near(path: Path, named: Iterable[str]) -> str | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ import pytest
 from openmm_nequiplr.data import store
 from openmm_nequiplr.data.keys import DataKeys
 from openmm_nequiplr.data.reading import read_structures
-from openmm_nequiplr.data.store import Stored, store_of
+from openmm_nequiplr.data.store import Store, Stored, remove_others, store_of
 from openmm_nequiplr.data.structure import Structure
 from openmm_nequiplr.data.units import DataUnits
+from openmm_nequiplr.locking import directory_lock
+from openmm_nequiplr.writing import append_text
 
 FRAMES = 11
 
@@ -139,10 +144,49 @@ def test_a_stale_store_is_made_anew(data_file, tmp_path, small_shards, what):
         lines = data_file.read_text().splitlines(keepends=True)
         data_file.write_text("".join(lines[: -(2 + (FRAMES - 1) % 3) - 2]))
     found, said = read(data_file, tmp_path / "store", **options)
-    assert any("of other data or settings" in line for line in said)
     assert_same(found, read_structures(data_file, say=said.append, **options))
-    own = {shard["file"] for shard in found.shards}
-    assert {path.name for path in found.directory.glob("*.safetensors")} == own
+    one, other = sorted((tmp_path / "store").iterdir(), key=lambda each: each == found.directory)
+    assert other == found.directory
+    mine = tmp_path / "store" / "mine"
+    mine.mkdir()
+    with directory_lock(one):  # another process writes it
+        remove_others(tmp_path / "store", {other})
+    assert {*one.parent.iterdir()} == {one, other, mine}
+    remove_others(tmp_path / "store", {other})
+    assert {*one.parent.iterdir()} == {other, mine}
+    assert_same(read(data_file, tmp_path / "store", **options)[0], list(found))
+
+
+def test_one_of_two_processes_writes(data_file, tmp_path, small_shards, monkeypatch):
+    """The other one waits for it, in the middle of the file, and has the same."""
+    log, fork = tmp_path / "log", multiprocessing.get_context("fork")
+    write = Store._write
+
+    def slowly(self, *arguments):
+        append_text(log, f"{os.getpid()}\n")
+        time.sleep(0.2)
+        return write(self, *arguments)
+
+    monkeypatch.setattr(Store, "_write", slowly)
+    queue = fork.Queue()
+
+    def process():
+        queue.put(read(data_file, tmp_path / "store"))
+
+    processes = [fork.Process(target=process) for _ in range(2)]
+    for each in processes:
+        each.start()
+    results = [queue.get(timeout=60) for _ in processes]
+    for each in processes:
+        each.join()
+    writers = log.read_text().split()
+    expected = []
+    structures = read_structures(data_file, say=expected.append)
+    for found, said in results:
+        assert_same(found, structures)
+        assert said == expected
+    assert len(set(writers)) == 1
+    assert len(writers) == len(results[0][0].shards)
 
 
 @pytest.mark.parametrize("what", ["bit", "cut", "missing", "index", "entry"])

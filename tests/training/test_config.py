@@ -87,6 +87,10 @@ def test_overrides_dotted_and_nested(tmp_path):
         ("loss: {energy_per_atom: 0, forces: 0}", r"loss: expected one weight above zero"),
         ("trainer: {max_epochs: 3}", r"trainer: expected options that have no entry"),
         ("loss: 3", r"loss: expected a mapping"),
+        (
+            "data: {train: a.xyz, test: [b.xyz, {path: c.xyz, weight: -1}]}",
+            r"^data\.test\.weight of c\.xyz: expected at least 0, got -1",
+        ),
         ("precision: half", r"precision: expected one of 'single', 'double'"),
     ],
 )
