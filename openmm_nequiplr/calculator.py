@@ -46,6 +46,7 @@ _ELSEWHERE = {
     "charge": _OF_STRUCTURE,
     "total_charge": _OF_STRUCTURE,
     "spin": "the model knows no spin",
+    "outside_charges": "ASE has forces on the atoms of the model alone (create_force takes them)",
     "dtype": 'it is precision="single" or precision="double"',
     "default_dtype": 'it is precision="single" or precision="double"',
 }

@@ -76,7 +76,8 @@ def _lock(descriptor: int, wait: bool) -> None:
     """Lock a file until it is closed; ``BlockingIOError`` if another one has locked it."""
     while wait:
         try:
-            return _lock(descriptor, wait=False)
+            _lock(descriptor, wait=False)
+            return
         except BlockingIOError:
             time.sleep(_PAUSE)
     try:

@@ -39,6 +39,7 @@ _NOT_HERE = {
     "ewaldErrorTolerance": "here it is ewald_tolerance",
     "removeCMMotion": "here it is remove_cm_motion",
     "totalCharge": "here it is total_charge",
+    "outside_charges": "create_force takes them, with the indices of the model's atoms",
 }
 
 

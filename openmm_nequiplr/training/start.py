@@ -132,7 +132,10 @@ def learn_charges_first(
     settings, weights = config.equilibration, config.loss
     ratio = weights.dipole / weights.charges if weights.charges > 0 else 0.0
     assert model.electronegativity_stage is not None
-    parameters = list(model.electronegativity_stage.parameters())
+    parameters = [p for p in model.electronegativity_stage.parameters() if p.requires_grad]
+    if not parameters:
+        expected = "0 with freeze of electronegativity_stage"
+        raise InputError(describe("equilibration.charge_epochs", settings.charge_epochs, expected))
     optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
     places = spread_over_compositions(train_data.structures, _MOST_LEARNED, _has_charges)
     fixed = [_Fixed(model, train_data[place]) for place in places]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import os
 import pickle
-import time
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,11 +14,10 @@ import pytest
 from openmm_nequiplr.data import store
 from openmm_nequiplr.data.keys import DataKeys
 from openmm_nequiplr.data.reading import read_structures
-from openmm_nequiplr.data.store import Store, Stored, remove_others, store_of
+from openmm_nequiplr.data.store import Stored, remove_others, store_of
 from openmm_nequiplr.data.structure import Structure
 from openmm_nequiplr.data.units import DataUnits
 from openmm_nequiplr.locking import directory_lock
-from openmm_nequiplr.writing import append_text
 
 FRAMES = 11
 
@@ -157,36 +155,37 @@ def test_a_stale_store_is_made_anew(data_file, tmp_path, small_shards, what):
     assert_same(read(data_file, tmp_path / "store", **options)[0], list(found))
 
 
-def test_one_of_two_processes_writes(data_file, tmp_path, small_shards, monkeypatch):
-    """The other one waits for it, in the middle of the file, and has the same."""
-    log, fork = tmp_path / "log", multiprocessing.get_context("fork")
-    write = Store._write
+_READ = """
+import os, sys, time
+from pathlib import Path
+from openmm_nequiplr.data import store
+from openmm_nequiplr.data.reading import read_structures
+data, directory, ready = map(Path, sys.argv[1:])
+store.IN_MEMORY = store.SHARD = 500.0
+write = store.Store._write
+def slowly(self, *arguments):
+    print("written", flush=True)
+    time.sleep(0.1)
+    return write(self, *arguments)
+store.Store._write = slowly
+(ready / str(os.getpid())).touch()
+while len(list(ready.iterdir())) < 2:
+    time.sleep(0.01)
+found = read_structures(data, store=directory)
+print(type(found).__name__, len(found), sum(each.positions.sum() for each in found))
+"""
 
-    def slowly(self, *arguments):
-        append_text(log, f"{os.getpid()}\n")
-        time.sleep(0.2)
-        return write(self, *arguments)
 
-    monkeypatch.setattr(Store, "_write", slowly)
-    queue = fork.Queue()
-
-    def process():
-        queue.put(read(data_file, tmp_path / "store"))
-
-    processes = [fork.Process(target=process) for _ in range(2)]
-    for each in processes:
-        each.start()
-    results = [queue.get(timeout=60) for _ in processes]
-    for each in processes:
-        each.join()
-    writers = log.read_text().split()
-    expected = []
-    structures = read_structures(data_file, say=expected.append)
-    for found, said in results:
-        assert_same(found, structures)
-        assert said == expected
-    assert len(set(writers)) == 1
-    assert len(writers) == len(results[0][0].shards)
+def test_one_of_two_processes_writes(data_file, tmp_path):
+    """The other one waits for it in the middle of the file, and finds the same."""
+    (tmp_path / "ready").mkdir()
+    command = [sys.executable, "-c", _READ, data_file, tmp_path / "store", tmp_path / "ready"]
+    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    one, two = sorted((each.communicate()[0].split("\n") for each in pair), key=len)
+    assert "written" in two
+    assert "written" not in one
+    assert one[-2:] == two[-2:]
+    assert one[-2].startswith(f"Stored {FRAMES} ")
 
 
 @pytest.mark.parametrize("what", ["bit", "cut", "missing", "index", "entry"])

@@ -87,16 +87,18 @@ def test_overrides_dotted_and_nested(tmp_path):
         ("loss: {energy_per_atom: 0, forces: 0}", r"loss: expected one weight above zero"),
         ("trainer: {max_epochs: 3}", r"trainer: expected options that have no entry"),
         ("loss: 3", r"loss: expected a mapping"),
-        (
-            "data: {train: a.xyz, test: [b.xyz, {path: c.xyz, weight: -1}]}",
-            r"^data\.test\.weight of c\.xyz: expected at least 0, got -1",
-        ),
         ("precision: half", r"precision: expected one of 'single', 'double'"),
     ],
 )
 def test_errors_name_key_and_expectation(tmp_path, extra, message):
     with pytest.raises(InputError, match=message):
         _load(tmp_path, MINIMAL + extra)
+
+
+def test_a_weight_below_zero_is_that_of_a_file(tmp_path):
+    given = {"data.test": ["b.xyz", {"path": "c.xyz", "weight": -1}]}
+    with pytest.raises(InputError, match=r"^data\.test\.weight of c\.xyz: expected at least 0"):
+        _load(tmp_path, MINIMAL, given)
 
 
 @pytest.mark.parametrize(
