@@ -32,8 +32,8 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     option(run, "--timestep", "FS", "time step in fs (default: 1)")
     inner = "cheap model without charges for steps within a time step (RESPA)"
     option(run, "--inner", "MODEL", inner)
-    option(run, "--inner-steps", "N", "number of these in a time step (default: 4)")
-    mass = "mass of hydrogen in Da, taken from what it is bonded to (default: its own)"
+    option(run, "--inner-steps", "N", "number of these in a time step; 4 if not given")
+    mass = "mass of hydrogen in Da, taken from what it is bonded to; its own if not given"
     option(run, "--hydrogen-mass", "DA", mass, type=float)
     option(run, "--temperature", "K", "temperature in K (default: 300)")
     option(run, "--friction", "PER_PS", "friction of the Langevin thermostat in 1/ps (default: 1)")
