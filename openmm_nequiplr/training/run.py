@@ -148,8 +148,6 @@ def train(
             resume = resume and has_checkpoint(output)
             say = print if progress else unsaid
             parts = read_parts(config, config_path, say, output / STORE)
-            if _writes(config):
-                remove_others(output / STORE, parts.stores)
             with limited_threads(threads_of(config, parts.train)):
                 return _train(config, raw, config_path, parts, resume, accept_changes, progress)
 
@@ -194,6 +192,8 @@ def _train(
     named = dataclasses.replace(config, start_from=raw.get("start_from"))
     record = record_of(named, parts.train, parts.validation, parts.teacher)
     checkpoint = _continue(config, record, accept_changes, say) if resume else None
+    if _writes(config):
+        remove_others(output / STORE, parts.stores)
     model, train_data, validation_data = prepare(config, parts, config_path)
     metadata = _metadata(config, raw, parts, model.config)
     recorder = Recorder(output, metadata, progress, record)
