@@ -18,6 +18,7 @@ import numpy as np
 import openmm
 import torch
 
+from ..boundaries import whole_slab
 from ..costs import default_device
 from ..devices import resolve_device
 from ..electrostatics import OutsideCharges
@@ -168,12 +169,14 @@ class Computation:
     def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
         """Positions, those of the model's atoms at the images that it takes them at, Å."""
         settings = self.settings
-        if not settings.whole or not np.isfinite(positions).all():
+        if not (settings.slab or settings.whole) or not np.isfinite(positions).all():
             return positions
         try:
             box = state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
         except openmm.OpenMMException:  # the force is not periodic
             box = np.array(settings.whole)
+        if settings.slab:
+            return whole_slab(torch.from_numpy(positions), torch.from_numpy(box))[0].numpy()
         with self._lock:
             own = self._whole(positions[: self.num_atoms], box)
         return np.concatenate((own, positions[self.num_atoms :]))
