@@ -236,7 +236,9 @@ def _numbers(charges: Any) -> np.ndarray:
     return values
 
 
-def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> np.ndarray:
+def joined_by_bonds(
+    count: int, first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """Molecule of each of ``count`` atoms with bonds between first and second ones, int64, (N,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
