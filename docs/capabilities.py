@@ -152,7 +152,8 @@ FEATURES: dict[str, Feature] = {
             "torch export": "a TorchScript graph does not know charges outside",
             "ase": "it gives forces on its own atoms alone",
         },
-        note="with a PythonForce by `create_force(outside_charges=…)`; "
+        note="with a PythonForce by `create_force(outside_charges=…)`; not of slabs, as charges "
+        "outside are summed over bulk images; "
         "[Electrostatic embedding](../guides/embedding.md)",
     ),
     "replicas": Feature(

@@ -46,6 +46,7 @@ _ELSEWHERE = {
     "charge": _OF_STRUCTURE,
     "total_charge": _OF_STRUCTURE,
     "spin": "the model does not depend on spin",
+    "outside_charges": "ASE expects forces on the atoms of the model only (use create_force)",
     "dtype": 'it is precision="single" or precision="double"',
     "default_dtype": 'it is precision="single" or precision="double"',
 }

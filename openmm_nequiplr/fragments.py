@@ -237,7 +237,9 @@ def _numbers(charges: Any) -> np.ndarray:
     return values
 
 
-def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> np.ndarray:
+def joined_by_bonds(
+    count: int, first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """Molecule of each of ``count`` atoms, int64, (N,), for bonds between first and second."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -247,13 +249,13 @@ def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> 
     return np.asarray(connected_components(bonds, directed=False)[1], dtype=np.int64)
 
 
-def nearby_molecules(
+def nearby_bonds(
     numbers: np.ndarray,
     positions: np.ndarray,
     cell: np.ndarray | None,
     sides: np.ndarray | None = None,
-) -> np.ndarray:
-    """Molecule of each atom of a structure without a list of bonds, int64, shape (N,).
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and second atoms of the bonds of a structure without a list of bonds, shortest first.
 
     Atoms closer than 1.25 times the sum of their covalent radii are bonded. Atoms of electrodes
     have no bonds.
@@ -271,10 +273,23 @@ def nearby_molecules(
 
     radii = _BOND * covalent_radii[numbers]
     first, second, vectors = pairs_within(positions, cell, 2.0 * float(radii.max()))
-    bonded = np.linalg.norm(vectors, axis=1) < radii[first] + radii[second]
+    lengths = np.linalg.norm(vectors, axis=1)
+    bonded = lengths < radii[first] + radii[second]
     if sides is not None:
         bonded &= (sides[first] == 0) & (sides[second] == 0)
-    return joined_by_bonds(len(numbers), first[bonded], second[bonded])
+    places = np.flatnonzero(bonded)
+    places = places[np.argsort(lengths[places], kind="stable")]
+    return first[places], second[places]
+
+
+def nearby_molecules(
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None,
+    sides: np.ndarray | None = None,
+) -> np.ndarray:
+    """Molecule of each atom by :func:`nearby_bonds`, int64, shape (N,)."""
+    return joined_by_bonds(len(numbers), *nearby_bonds(numbers, positions, cell, sides))
 
 
 def by_formula(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +17,14 @@ from .errors import DirectoryInUseError
 LOCK_FILE = ".lock"
 # Beyond the content of the file.
 _LOCKED_BYTE = 4096
+# Interval between the attempts of a waiting process, s.
+_PAUSE = 0.1
 #: Error numbers of file systems without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
-def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
+def directory_lock(path: str | os.PathLike, wait: bool = False) -> Iterator[Path]:
     """Context manager that locks an output directory.
 
     The operating system releases the lock when the process ends in any way. If a file system does
@@ -31,6 +34,8 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     ----------
     path : path
         Created if it does not exist.
+    wait : bool
+        Wait for another process that holds it.
 
     Yields
     ------
@@ -49,7 +54,7 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     descriptor = os.open(directory / LOCK_FILE, flags, 0o666)
     try:
         try:
-            _lock(descriptor)
+            _lock(descriptor, wait)
         except BlockingIOError:
             raise DirectoryInUseError(
                 f"output: expected a directory that no other process writes, got {directory}, "
@@ -67,8 +72,14 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, wait: bool) -> None:
     """Lock a file until it is closed; ``BlockingIOError`` if it is locked already."""
+    while wait:
+        try:
+            _lock(descriptor, wait=False)
+            return
+        except BlockingIOError:
+            time.sleep(_PAUSE)
     try:
         import fcntl
     except ImportError:  # Windows, where locked bytes cannot be read: lock one beyond the content

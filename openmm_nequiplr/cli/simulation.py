@@ -32,7 +32,11 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     option(run, "--timestep", "FS", "time step in fs (default: 1)")
     inner = "cheap model without charges for the inner steps of each time step (RESPA)"
     option(run, "--inner", "MODEL", inner)
-    option(run, "--inner-steps", "N", "number of inner steps per time step (default: 4)")
+    option(run, "--inner-steps", "N", "number of inner steps per time step; 4 if not given")
+    mass = (
+        "mass of hydrogen in Da, subtracted from the atom it is bonded to; unchanged if not given"
+    )
+    option(run, "--hydrogen-mass", "DA", mass, type=float)
     option(run, "--temperature", "K", "temperature in K (default: 300)")
     option(run, "--friction", "PER_PS", "friction of the Langevin thermostat in 1/ps (default: 1)")
     option(run, "--pressure", "BAR", "pressure in bar (default: 1)")

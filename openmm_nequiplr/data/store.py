@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from ..boundaries import as_pbc
+from ..errors import DirectoryInUseError
+from ..locking import LOCK_FILE, directory_lock
 from ..writing import replace_file
 from .keys import DataKeys
 from .sequences import LazySequence, selected
@@ -23,7 +26,7 @@ Keep = Callable[[Iterable[Structure]], Sequence[Structure]]
 #: Receives a line of text.
 Say = Callable[[str], None]
 
-INDEX, _VERSION = "index.json", 3
+INDEX, _SHARDS, _VERSION = "index.json", "structures-{}.safetensors", 4
 #: Size in bytes up to which structures stay in memory, and approximate size of a shard.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
@@ -118,20 +121,23 @@ class Stored(LazySequence):
         return Stored, (self.directory, self.shards, self.unknown)
 
 
+class _MadeMeanwhile(Exception):
+    """Another process made the store while this one read the file."""
+
+
 class Store:
     """Directory that stores the structures of a large data file.
+
+    Of several processes one writes, and the others wait for it.
 
     Parameters
     ----------
     directory : path
-        Created if needed.
-    key : str
-        Digest of the file and of the options of reading. Stored structures with another key are
-        replaced.
+        Directory of one file read with one set of options, created if needed.
     """
 
-    def __init__(self, directory: Path, key: str) -> None:
-        self.directory, self.key = directory, key
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
 
     def structures(
         self, read: Callable[[Keep, Say], Sequence[Structure]], say: Say
@@ -156,24 +162,20 @@ class Store:
             remarks.append(line)
             say(line)
 
-        found = read(self._keep, tell)
-        if isinstance(found, Stored):
-            own = {shard["file"] for shard in found.shards}
-            for path in self.directory.glob("*.safetensors"):
-                if path.name not in own:  # left over from a longer file
-                    path.unlink()
-            index = {"version": _VERSION, "key": self.key, "remarks": remarks}
-            index |= {"shards": found.shards, "unknown": found.unknown}
-            replace_file(self.directory / INDEX, json.dumps(index, indent=1) + "\n")
+        try:
+            with ExitStack() as stack:
+                found = read(lambda structures: self._keep(structures, stack), tell)
+                if isinstance(found, Stored):
+                    index = {"remarks": remarks, "shards": found.shards, "unknown": found.unknown}
+                    replace_file(self.directory / INDEX, json.dumps(index, indent=1) + "\n")
+        except _MadeMeanwhile:
+            return self.structures(read, say)
         return found
 
     def _earlier(self, say: Say) -> Stored | None:
-        """Structures stored under this key; None if there are none or they are damaged."""
+        """What was kept; None if there is nothing, or it is damaged."""
         try:
             index = json.loads((self.directory / INDEX).read_text(encoding="utf-8"))
-            if (index["version"], index["key"]) != (_VERSION, self.key):
-                say(f"{self.directory}: belongs to other data or settings, rebuilt")
-                return None
             for shard in index["shards"]:
                 if file_digest(self.directory / shard["file"]) != shard["sha256"]:
                     raise ValueError(f"{shard['file']} has changed")
@@ -188,8 +190,11 @@ class Store:
             say(line)
         return found
 
-    def _keep(self, structures: Iterable[Structure]) -> Sequence[Structure]:
-        """Keep a few structures in a list; write many to the directory, shard by shard."""
+    def _keep(self, structures: Iterable[Structure], stack: ExitStack) -> Sequence[Structure]:
+        """Keep a few structures in a list; write many to the directory, shard by shard.
+
+        The directory is locked before the first shard, until the stack is closed.
+        """
         shards: list[dict[str, str]] = []
         waiting: list[Structure] = []
         size, most = 0.0, IN_MEMORY
@@ -197,6 +202,11 @@ class Store:
             waiting.append(structure)
             size += _BYTES_OF_ATOM * structure.num_atoms
             if size > most:
+                if not shards:
+                    stack.enter_context(directory_lock(self.directory, wait=True))
+                    if self._earlier(lambda line: None) is not None:
+                        raise _MadeMeanwhile
+                    (self.directory / INDEX).unlink(missing_ok=True)
                 shards.append(self._write(waiting, len(shards)))
                 waiting, size, most = [], 0.0, SHARD
         if not shards:
@@ -206,10 +216,7 @@ class Store:
         return Stored(self.directory, shards)
 
     def _write(self, structures: Sequence[Structure], number: int) -> dict[str, str]:
-        if number == 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            (self.directory / INDEX).unlink(missing_ok=True)
-        name = f"structures-{number:04d}.safetensors"
+        name = _SHARDS.format(f"{number:04d}")
         data = save(_arrays(structures))
         replace_file(self.directory / name, data)
         return {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
@@ -268,19 +275,29 @@ def store_of(
     Parameters
     ----------
     path : path
-        The data file. The store is rebuilt when its content or the options change.
+        The data file. Another content, other keys or other options have another store.
     directory : path
-        Parent directory of the stores of all files and keys.
+        Parent directory of all stores.
     keys : DataKeys, optional
     options
         Other options of reading.
     """
     path = Path(path).resolve()
-    named = keys.named() if keys is not None else {}
-    name = f"{path} {named}" if named else str(path)
-    place = hashlib.sha256(name.encode()).hexdigest()[:8]
-    key = [file_digest(path), *map(repr, (keys, *options))]
-    return Store(directory / f"{path.stem}-{place}", hashlib.sha256(repr(key).encode()).hexdigest())
+    key = [_VERSION, str(path), file_digest(path), *map(repr, (keys, *options))]
+    return Store(directory / f"{path.stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}")
+
+
+def remove_others(directory: Path, used: Collection[Path]) -> None:
+    """Remove the stores in a directory but those in use and those that another process writes."""
+    for other in directory.iterdir() if directory.is_dir() else ():
+        shards = [] if other in used else list(other.glob(_SHARDS.format("*") + "*"))
+        if shards:
+            with suppress(DirectoryInUseError, OSError):
+                with directory_lock(other):
+                    for file in (other / INDEX, *shards):
+                        file.unlink(missing_ok=True)
+                (other / LOCK_FILE).unlink()
+                other.rmdir()
 
 
 def file_digest(path: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ase.data import atomic_numbers
 
+from ..checks import is_number
 from ..errors import InputError, describe
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ def _check_types(config: ModelConfig) -> None:
     if len(set(names)) != len(names):
         raise InputError(describe("type_names", names, "each element once"))
     widths = config.gaussian_widths
-    if widths is not None and (
-        len(widths) != len(names) or not all(_real(x) and 0 < x < _LONGEST_CUTOFF for x in widths)
-    ):
+    if widths is None:
+        return
+    good = all(is_number(x) and 0 < x < _LONGEST_CUTOFF for x in widths)
+    if len(widths) != len(names) or not good:
         expected = f"{len(names)} positive widths in Å, one for each type"
         raise InputError(describe("gaussian_widths", widths, expected))
+    object.__setattr__(config, "gaussian_widths", tuple(map(float, widths)))
 
 
 def _check_distances(config: ModelConfig) -> None:
@@ -114,7 +116,7 @@ def _check_real(
     config: ModelConfig, name: str, good: Callable[[float], bool], expected: str
 ) -> None:
     value = getattr(config, name)
-    if not _real(value) or not good(value):
+    if not is_number(value) or not good(value):
         raise InputError(describe(name, value, expected))
     object.__setattr__(config, name, float(value))
 
@@ -153,13 +155,3 @@ def _check_short_range(config: ModelConfig) -> None:
     ):  # fmt: skip
         if getattr(config, name):
             raise InputError(describe(name, True, "false in a model without equilibration"))
-
-
-def _real(value: object) -> bool:
-    """Whether a value is a finite number, and not a bool."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer too large for a float
-        return False

@@ -52,11 +52,11 @@ def shipped_structure(name: str) -> Path:
     return models[name].with_suffix(".extxyz")
 
 
-def model_path(model: str | os.PathLike) -> Path:
+def model_path(model: str | os.PathLike, name: str = "model") -> Path:
     """Path of a model file, or of the shipped or downloaded model of that name.
 
     The name of a model takes precedence over a file or directory of the same name, such as the
-    results of its runs; ``./NAME`` is the file.
+    results of its runs; ``./NAME`` is the file. Messages call the argument ``name``.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def model_path(model: str | os.PathLike) -> Path:
         expected += f" or a downloaded one {sorted(downloaded)}"
     named = {**downloaded, **shipped}
     if not isinstance(model, str | os.PathLike):
-        raise ModelFileError(describe("model", type(model).__name__, expected))
+        raise ModelFileError(describe(name, type(model).__name__, expected))
     if str(model) in named:
         return named[str(model)]
     path = Path(model)
@@ -83,7 +83,7 @@ def model_path(model: str | os.PathLike) -> Path:
     if near is not None:
         raise ModelFileError(f"no model {str(model)!r}: did you mean {near!r}?")
     got = f"{model}, a directory" if directory else str(model)
-    raise ModelFileError(describe("model", got, expected))
+    raise ModelFileError(describe(name, got, expected))
 
 
 def _near(path: Path, named: Iterable[str]) -> str | None:

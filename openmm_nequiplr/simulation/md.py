@@ -36,7 +36,7 @@ from .checkpoint import Checkpoint
 from .committee import load_others
 from .lookup import get_computation
 from .multistep import GROUPS
-from .options import DEFAULT_REPORT_INTERVAL, MDOptions
+from .options import DEFAULT_INNER_STEPS, DEFAULT_REPORT_INTERVAL, MDOptions
 from .pme import device_properties, platform_names
 from .restart import OF_ONE_CALL, compare_settings, find_checkpoint
 from .run import MDResult, Run
@@ -45,7 +45,7 @@ from .settings import ForceOptions
 from .signals import stop_signals
 from .structure_files import read_structure
 from .summary import rarest_element
-from .system import create_system
+from .system import create_system, heavier_structure
 from .topology import SimulationStructure, element_symbols, say_far
 
 __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
@@ -83,6 +83,8 @@ def run_md(options: MDOptions) -> MDResult:
         structure = _load_structure(options, files)
         _check_held(options, structure)
         say_far(structure)
+        if options.hydrogen_mass is not None and not options.restart:  # which knows the masses
+            structure = heavier_structure(structure, options.hydrogen_mass)
         options, assumed = _settle_charge(options, model, structure, earlier)
         options = _settle(_settle_groups(options, structure), structure, earlier)
         checkpoint, notes = None, []
@@ -127,6 +129,8 @@ def continued_options(**given: Any) -> MDOptions:
         files.require()
         earlier = read_settings(files.settings)
         kept = {name: value for name, value in earlier.items() if name in known}
+        if given.get("inner", kept.get("inner")) is None:
+            kept.pop("inner_steps", None)
     return MDOptions(**{**kept, **given})
 
 
@@ -225,6 +229,8 @@ def _headline(
         atoms += describe_field(settings.electric_field)
     atoms += describe_groups(settings.group_charges)
     atoms += describe_electrodes(settings.electrodes, settings.electrode_voltage)
+    if options.hydrogen_mass is not None:
+        atoms += f", hydrogen of {options.hydrogen_mass:g} Da"
     return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
 
 
@@ -241,6 +247,8 @@ def _settle(
     changes["slab"] = options.slab or earlier.get("slab", structure.slab)
     if options.checkpoint_interval is None:
         changes["checkpoint_interval"] = 10 * interval
+    if options.inner is not None and options.inner_steps is None:
+        changes["inner_steps"] = DEFAULT_INNER_STEPS
     if options.seed is None:
         drawn = int(np.random.default_rng().integers(1, 2**31 - 1))
         changes["seed"] = earlier.get("seed", drawn)

@@ -117,7 +117,7 @@ def _network_forces(
 ) -> list[tuple[openmm.Force, openmm.Force]]:
     """The force of an inner model, twice."""
     check_names(options, ("device", "precision", "slab"))
-    model = as_model(inner)
+    model = as_model(inner, "inner")
     if model.config.equilibration:
         expected = "a model without charges (equilibration: false)"
         raise InputError(describe("inner", "one with charges", expected))

@@ -304,12 +304,12 @@ def topology_symbols(
     return symbols
 
 
-def as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
-    """A model that is not to be changed: what was given, or what its file holds."""
+def as_model(model: NequIPLRPotential | str | Path, name: str = "model") -> NequIPLRPotential:
+    """A model that is not to be changed: what was given as ``name``, or what its file holds."""
     if isinstance(model, NequIPLRPotential):
         return model
     if isinstance(model, str | Path):
-        path = model_path(model)
+        path = model_path(model, name)
         return shared_models.get(read_model_file(path), source=str(path))
     raise InputError(
         describe("model", type(model).__name__, "a NequIPLRPotential, a path or a shipped name")

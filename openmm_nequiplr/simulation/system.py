@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from openmm import app, unit
 
 from ..checks import check_names, check_positive
 from ..errors import InputError, describe
+from ..fragments import nearby_bonds
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from .backends import make_force, resolve_backend
@@ -20,7 +21,7 @@ from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .multistep import Inner, add_inner_potential
 from .settings import ForceOptions, computation_settings, topology_box
-from .topology import element_masses
+from .topology import SimulationStructure, element_masses
 
 if TYPE_CHECKING:
     import mdtraj
@@ -38,6 +39,7 @@ _NOT_HERE = {
     "ewaldErrorTolerance": "here it is ewald_tolerance",
     "removeCMMotion": "here it is remove_cm_motion",
     "totalCharge": "here it is total_charge",
+    "outside_charges": "create_force takes them, with the indices of the model's atoms",
 }
 
 
@@ -181,11 +183,35 @@ def check_masses(topology: app.Topology, masses: Any) -> np.ndarray:
     return values
 
 
-def heavier_hydrogens(topology: app.Topology, masses: np.ndarray, hydrogen_mass: Any) -> np.ndarray:
+def heavier_structure(structure: SimulationStructure, hydrogen_mass: float) -> SimulationStructure:
+    """A structure with :func:`heavier_hydrogens`; where it has no bonds, nearby atoms are bonded.
+
+    Raises
+    ------
+    InputError
+        If no mass moves, or too little is left for an atom.
+    """
+    topology, bonds = structure.topology, None
+    if topology.getNumBonds() == 0:
+        bonds = zip(*nearby_bonds(*structure.plain()), strict=True)
+    masses = heavier_hydrogens(topology, structure.masses, hydrogen_mass, bonds)
+    if not (masses == hydrogen_mass).any():
+        expected = "None for a structure without hydrogen that is bonded to another element"
+        raise InputError(describe("hydrogen_mass", hydrogen_mass, expected))
+    return dataclasses.replace(structure, masses=masses)
+
+
+def heavier_hydrogens(
+    topology: app.Topology,
+    masses: np.ndarray,
+    hydrogen_mass: Any,
+    bonds: Iterable[tuple[int, int]] | None = None,
+) -> np.ndarray:
     """Masses, shape (N,), Da, after mass was moved to hydrogen from what it is bonded to.
 
     The method is that of Feenstra, Hess and Berendsen (J. Comput. Chem. 20, 786 (1999)). Hydrogen
     in H2 keeps its mass, and so do atoms that are held fixed (mass 0) and those bonded to them.
+    Bonds are those of the topology, or pairs of indices; of several to a hydrogen the first counts.
 
     Raises
     ------
@@ -195,11 +221,11 @@ def heavier_hydrogens(topology: app.Topology, masses: np.ndarray, hydrogen_mass:
     if unit.is_quantity(hydrogen_mass) and hydrogen_mass.unit.is_compatible(unit.dalton):
         hydrogen_mass = hydrogen_mass.value_in_unit(unit.dalton)
     check_positive("hydrogenMass", hydrogen_mass, " in Da")
-    if not any(True for _ in topology.bonds()):
+    if bonds is None and topology.getNumBonds() == 0:
         expected = "a topology with bonds (topology.createStandardBonds() makes those of residues)"
         raise InputError(describe("hydrogenMass", "a topology without bonds", expected))
-    moved, hydrogen = masses.copy(), app.element.hydrogen
-    for pair in topology.bonds():
+    moved, hydrogen, atoms = masses.copy(), app.element.hydrogen, list(topology.atoms())
+    for pair in topology.bonds() if bonds is None else ((atoms[i], atoms[j]) for i, j in bonds):
         light, heavy = sorted(pair, key=lambda atom: atom.element is not hydrogen)
         if light.element is not hydrogen or heavy.element in (hydrogen, None):
             continue

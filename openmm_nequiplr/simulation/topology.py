@@ -76,6 +76,12 @@ class SimulationStructure:
         """Number N of atoms."""
         return int(self.topology.getNumAtoms())
 
+    def plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Atomic numbers, positions (Å) and box vectors (Å)."""
+        numbers = np.array([atom.element.atomic_number for atom in self.topology.atoms()])
+        box = None if self.box is None else self.box * ANGSTROM_PER_NM
+        return numbers, self.positions * ANGSTROM_PER_NM, box
+
     @property
     def frozen(self) -> np.ndarray:
         """Whether each atom is held fixed, bool, shape (N,)."""

@@ -52,5 +52,6 @@ def displaced(
     for index in copied_indices(len(structures), config.copies, rng):
         old = structures[index].without(*LABELS)
         moved = old.positions + rng.normal(0.0, config.displacement, size=old.positions.shape)
-        copies.append(replace(old, positions=moved, weight=config.weight, synthetic=True))
+        weight = config.weight * old.weight
+        copies.append(replace(old, positions=moved, weight=weight, synthetic=True))
     return copies

@@ -227,6 +227,8 @@ def data_of(
     if data is not None and not isinstance(data, str | Path):
         raise InputError(describe("data", "structures", "a file, or nothing, with split"))
     part = recorded_part(model, split, data)
+    if part.teacher is not None:
+        say(f"labels: those of the data; the training learned from {part.teacher} in their place")
     units = part.data.units if units == DataUnits() else units
     options = format or part.data.format, units, say
     structures = chained(

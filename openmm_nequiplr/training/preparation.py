@@ -15,10 +15,11 @@ from ..data.dataset import OF_CHARGES, GraphDataset
 from ..data.reading import read_structures, unsaid
 from ..data.sequences import chained, chosen, selected
 from ..data.split import Split, random_split
+from ..data.store import Stored
 from ..data.structure import LABELS, Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
-from .config import DataFile, EquilibrationConfig, TrainingConfig, file_or_name, resolve
+from .config import DataFile, EquilibrationConfig, TrainingConfig, model_file, resolve
 from .continuation import digest
 from .distill import displaced, relabelled
 from .harmonic import harmonic_copies
@@ -39,12 +40,18 @@ class Parts:
     train, validation, test : sequence of Structure
     split : Split or None
         Which structures of the files they are.
+    teacher : NequIPLRPotential or None
+        The model that their labels come from.
+    stores : frozenset of path
+        Directories of those that are on disk.
     """
 
     train: Sequence[Structure]
     validation: Sequence[Structure]
     test: Sequence[Structure]
     split: Split | None
+    teacher: NequIPLRPotential | None = None
+    stores: frozenset[Path] = frozenset()
 
 
 def read_parts(
@@ -69,12 +76,16 @@ def read_parts(
     FileNotFoundError, InputError
     """
     data, isolated = config.data, config.model.get("isolated") is True
+    stores: set[Path] = set()
 
     def read(part: str) -> Sequence[Structure]:
         found = []
         for file in data.files(part):
             path, options = resolve(file.path, config_path), (data.format, data.units, say)
-            found.append(weighted(read_structures(path, file.keys, *options, store=store), file))
+            structures = read_structures(path, file.keys, *options, store=store)
+            if isinstance(structures, Stored):
+                stores.add(structures.directory)
+            found.append(weighted(structures, file))
         structures = chained(found)
         return selected(structures, Structure.in_free_space) if isolated else structures
 
@@ -86,23 +97,17 @@ def read_parts(
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
     parts = divide(config, read("train"), read("validation"), read("test"))
-    teacher = teacher_of(config, config_path)
-    if teacher is not None:
+    if config.distill_from is not None:
+        teacher = load_model(model_file(config.distill_from, config_path, "distill_from"))
         say(f"labels: energies and forces of {config.distill_from}")
         train, validation, test = (
             relabelled(each, teacher) for each in (parts.train, parts.validation, parts.test)
         )
-        parts = Parts(train, validation, test, parts.split)
+        parts = Parts(train, validation, test, parts.split, teacher)
+    parts = replace(parts, stores=frozenset(stores))
     for line in _remarks(config, parts):
         say(line)
     return parts
-
-
-def teacher_of(config: TrainingConfig, config_path: str | Path) -> NequIPLRPotential | None:
-    """The model of ``distill_from``, if there is one."""
-    if config.distill_from is None:
-        return None
-    return load_model(file_or_name(config.distill_from, config_path))
 
 
 def divide(
@@ -260,9 +265,8 @@ def prepare(
     train, validation : GraphDataset
     """
     copies: list[Structure] = []
-    teacher = teacher_of(config, config_path) if config.harmonic.copies else None
-    if teacher is not None:
-        copies = relabelled(displaced(parts.train, config.harmonic, config.seed), teacher)
+    if config.harmonic.copies and parts.teacher is not None:
+        copies = relabelled(displaced(parts.train, config.harmonic, config.seed), parts.teacher)
     elif config.harmonic.copies:
         copies = harmonic_copies(parts.train, config.harmonic, config.seed).structures
     if config.start_from is not None:
