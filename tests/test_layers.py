@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import openmm_nequiplr
@@ -56,6 +57,7 @@ def _package_of(path: Path) -> tuple[str, ...]:
     return (ROOT, *path.relative_to(PACKAGE).parts[:-1])
 
 
+@functools.cache
 def imports(path: Path, inside_functions: bool = True) -> set[str]:
     """Dotted names of everything that a source file imports when it runs.
 
