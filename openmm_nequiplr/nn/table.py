@@ -138,6 +138,8 @@ def _content(norm: float, dtype: torch.dtype, *modules: torch.nn.Module) -> tupl
     return (*found, *(tensor.numpy().tobytes() for tensor in tensors))
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def _build(
     basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
 ) -> RadialTable | None:
