@@ -80,8 +80,8 @@ model:
 equilibration: {fit_electronegativity: true, charge_epochs: 5}
 loss: {energy_per_atom: 50, forces: 1, charges: 100}
 optimizer: {lr: 0.02}
-batch_size: 4
-max_epochs: 20
+batch_size: 2
+max_epochs: 25
 """)
 first = train_committee("committee.yaml", seeds=[0, 1, 2], progress=False)
 
@@ -114,7 +114,7 @@ def explore(committee: str, output: str) -> np.ndarray:
         temperature=600,
         timestep=0.5,
         friction=5,
-        steps=400,
+        steps=500,
         report_interval=5,
         on_unstable="warn",
         seed=1,
@@ -134,13 +134,13 @@ print(f"{len(uncertain)} of {before.shape[1]} structures exceed {threshold} eV/Ã
 # ## Select, label, train again
 #
 # Structures with a spread of more than 3 eV/Ã… have left chemistry and teach little about the
-# molecule. Of the others, twenty are enough, evenly spaced along the run, because neighbouring
+# molecule. Of the others, thirty are enough, evenly spaced along the run, because neighbouring
 # frames are alike. They are labelled and added to the data, and a second committee is trained with
 # the same settings.
 
 # %%
 usable = [atoms for atoms in uncertain if atoms.info["largest_force_spread"] < 3]
-spaced = np.linspace(0, len(usable) - 1, min(20, len(usable))).round().astype(int)
+spaced = np.linspace(0, len(usable) - 1, min(30, len(usable))).round().astype(int)
 chosen = [label(usable[k].symbols, usable[k].positions) for k in spaced]
 print(f"{len(chosen)} structures are labelled")
 ase.io.write("second.extxyz", cold + chosen)

@@ -69,8 +69,8 @@ model:
 equilibration: {fit_electronegativity: true, charge_epochs: 10}
 loss: {energy_per_atom: 100, forces: 1, charges: 300}
 optimizer: {lr: 0.01}
-batch_size: 4
-max_epochs: 25
+batch_size: 2
+max_epochs: 30
 """)
 result = train("chain.yaml")
 
