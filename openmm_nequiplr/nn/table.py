@@ -24,8 +24,10 @@ _TOLERANCE = {torch.float32: (2e-8, 1e-7), torch.float64: (1e-14, 1e-13)}
 _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
 _DEGREE = 5
 # Modules that are all that their numbers, functions and tensors say.
-_PLAIN = {RadialBasis, BesselBasis, PolynomialCutoff}
-_PLAIN |= {FullyConnectedNet, FullyConnectedLayer, normalize2mom}
+_PLAIN: set[type] = {
+    RadialBasis, BesselBasis, PolynomialCutoff, FullyConnectedNet, FullyConnectedLayer,
+    normalize2mom,
+}  # fmt: skip
 # Tables by what they depend on, the one used last at the end.
 _last: dict[tuple[Any, ...], RadialTable | None] = {}
 _lock = threading.Lock()
