@@ -49,6 +49,7 @@ with _without_compiler():
     from e3nn import o3
     from e3nn.math import _normalize_activation as _norms
     from e3nn.nn import Activation, FullyConnectedNet
+    from e3nn.nn._fc import _Layer as FullyConnectedLayer
     from e3nn.util.jit import script
 
 
@@ -65,5 +66,8 @@ def _kept(moment: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _norms.moment = _kept(_norms.moment)
+normalize2mom = _norms.normalize2mom
 
-__all__ = ["Activation", "FullyConnectedNet", "o3", "script"]
+__all__ = [
+    "Activation", "FullyConnectedLayer", "FullyConnectedNet", "normalize2mom", "o3", "script"
+]  # fmt: skip

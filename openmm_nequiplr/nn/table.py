@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..ops import RadialTable
+from .e3 import FullyConnectedLayer, FullyConnectedNet, normalize2mom
 from .frozen import Frozen
-from .radial import RadialBasis
+from .radial import BesselBasis, PolynomialCutoff, RadialBasis
 
 Weights = Callable[[torch.Tensor], torch.Tensor]
 
@@ -19,7 +22,16 @@ SHORTEST = 0.05
 # Largest error of values and of derivatives, relative to the largest one, for each precision.
 _TOLERANCE = {torch.float32: (2e-8, 1e-7), torch.float64: (1e-14, 1e-13)}
 _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
+_CACHED_BYTES = 2**26
 _DEGREE = 5
+# Modules that are determined by their numbers, functions and tensors.
+_PLAIN: set[type] = {
+    RadialBasis, BesselBasis, PolynomialCutoff, FullyConnectedNet, FullyConnectedLayer,
+    normalize2mom,
+}  # fmt: skip
+# Cached tables by what they depend on, the most recent one last.
+_last: dict[tuple[Any, ...], RadialTable | None] = {}
+_lock = threading.Lock()
 
 
 class FrozenWeights(Frozen):
@@ -79,7 +91,8 @@ def build_table(
     """Tabulate ``norm * network(basis(r))``; ``None`` if no table is accurate enough.
 
     Everything is computed in double precision on the CPU. The number of intervals is doubled until
-    the values and derivatives of table and network agree to the round-off of ``dtype``.
+    the values and derivatives of table and network agree to the round-off of ``dtype``. Recent
+    tables are cached, so that copies of a model share them.
 
     Parameters
     ----------
@@ -95,6 +108,42 @@ def build_table(
     with torch.inference_mode(False):
         basis = copy.deepcopy(basis).cpu().double()
         network = copy.deepcopy(network).cpu().double()
+    key = _content(norm, dtype, basis, network)
+    if key is None:
+        table = _build(basis, network, norm, dtype)
+    else:
+        with _lock:
+            known, table = key in _last, _last.pop(key, None)
+        if not known:
+            table = _build(basis, network, norm, dtype)
+        with _lock:
+            _last[key] = table
+            while sum(t.coefficients.nbytes for t in _last.values() if t is not None) > _CACHED_BYTES:
+                del _last[next(iter(_last))]
+    if table is None:
+        return None
+    return table._replace(coefficients=table.coefficients.to(device))
+
+
+def _content(norm: float, dtype: torch.dtype, *modules: torch.nn.Module) -> tuple[Any, ...] | None:
+    """Cache key of a table; ``None`` if modules may depend on more than can be compared."""
+    found: list[Any] = [norm, dtype]
+    for module in (each for one in modules for each in one.modules()):
+        own = vars(module)
+        if type(module) not in _PLAIN or "forward" in own:
+            return None
+        if module._forward_hooks or module._forward_pre_hooks:
+            return None
+        found += [v for v in own.values() if isinstance(v, int | float | str) or callable(v)]
+    tensors = (tensor for one in modules for tensor in one.state_dict().values())
+    return (*found, *(tensor.numpy().tobytes() for tensor in tensors))
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _build(
+    basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
+) -> RadialTable | None:
     r_max = basis.basis.r_max
 
     def weights(length: torch.Tensor) -> torch.Tensor:
@@ -107,7 +156,7 @@ def build_table(
         if values.nbytes > _MAX_BYTES or not bool(values.isfinite().all()):
             return None
         if _agrees(table, weights, *_TOLERANCE[dtype]):
-            return RadialTable(values.to(device), table.origin, table.step)
+            return RadialTable(values, table.origin, table.step)
         intervals *= 2
     return None
 
