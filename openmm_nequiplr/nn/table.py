@@ -22,7 +22,7 @@ SHORTEST = 0.05
 # Largest error of values and of derivatives, relative to the largest one, for each precision.
 _TOLERANCE = {torch.float32: (2e-8, 1e-7), torch.float64: (1e-14, 1e-13)}
 _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
-_CACHED_BYTES = 2**26
+_CACHE_BYTES = 2**26
 _DEGREE = 5
 # Modules that are determined by their numbers, functions and tensors.
 _PLAIN: set[type] = {
@@ -118,7 +118,7 @@ def build_table(
             table = _build(basis, network, norm, dtype)
         with _lock:
             _last[key] = table
-            while sum(t.coefficients.nbytes for t in _last.values() if t is not None) > _CACHED_BYTES:
+            while sum(t.coefficients.nbytes for t in _last.values() if t) > _CACHE_BYTES:
                 del _last[next(iter(_last))]
     if table is None:
         return None

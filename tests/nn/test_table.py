@@ -62,7 +62,7 @@ def test_copies_share_a_table_and_changes_make_another(monkeypatch):
     with torch.no_grad():
         network[0].weight[0, 0] += 1.0
     assert not torch.equal(made(basis, network), first)
-    monkeypatch.setattr(table, "_MAX_BYTES", first.nbytes)
+    monkeypatch.setattr(table, "_CACHE_BYTES", first.nbytes)
     made(basis, network)
     assert len(table._last) == 1
 
