@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from ..boundaries import BULK, FREE, SLAB, Pbc
+from ..checks import is_number
+from ..conditions import ChargeConditions, check_voltage
+from ..errors import InputError, UnknownElementError, describe
+from ..fragments import read_groups
 from ..model.config import ModelConfig
-from ..model.geometry_checks import check_field
+from ..model.geometry_checks import check_electrodes, check_field
+from ..model.options import DTYPES
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
-from .serialization import ModelFile
+from .replicas import check_replicas, replica_labels
+from .serialization import ModelFile, shared_embedded
 
 #: Å; charges outside that are wider stand for a mistake in the unit.
 WIDEST = 10.0
@@ -186,16 +192,20 @@ class ComputationSettings:
         return Conditions(field, charge, scale, voltage)
 
     @property
-    def field_at_start(self) -> np.ndarray | None:
-        """The uniform field, shape (3,), V/Å."""
-        return None if self.electric_field is None else in_volts_per_angstrom(self.electric_field)
+    def charge_conditions(self) -> ChargeConditions:
+        """What drives and holds the charges at the start, with the field in V/Å."""
+        values = {each.name: getattr(self, each.name) for each in fields(ChargeConditions)}
+        if self.electric_field is not None:
+            values["electric_field"] = in_volts_per_angstrom(self.electric_field)
+        return ChargeConditions(**values)
 
     def check_field(self, config: ModelConfig) -> None:
         """Refuse a field that has no meaning for a model, see :func:`.check_field`."""
-        if self.field_at_start is not None:
+        field = self.charge_conditions.electric_field
+        if field is not None:
             normal = (0.0, 0.0, 1.0) if self.slab else None
             between = self.periodic and (self.charge_groups is None or self.replicas > 1)
-            check_field(config, between, self.field_at_start, normal)
+            check_field(config, between, field, normal)
 
     @property
     def solver_options(self) -> SolverOptions:
@@ -241,3 +251,99 @@ class ComputationSettings:
                     tuple(each) if isinstance(each, list) else each for each in values[name]
                 )
         return cls(**values)
+
+
+def checked_settings(values: Mapping[str, Any]) -> ComputationSettings:
+    """Settings of unknown origin, as of :meth:`ComputationSettings.of_plain`, checked one by one.
+
+    Raises
+    ------
+    InputError, UnknownElementError
+        If one is missing, unknown or wrong.
+    """
+    try:
+        settings = ComputationSettings.of_plain(values)
+    except TypeError as error:
+        raise InputError(f"system: its settings are incomplete: {error}") from error
+    symbols, atoms, field = settings.symbols, settings.atoms, settings.electric_field
+    outside, charges = settings.outside, settings.outside_charges
+    good: dict[str, tuple[bool, str]] = {
+        "symbols": (_all(symbols, str), "element symbols"),
+        "periodic": (isinstance(settings.periodic, bool), "true or false"),
+        "slab": (settings.slab in (False, settings.periodic), "true only with a box"),
+        "total_charge": (is_number(settings.total_charge), "a number"),
+        "long_range": (settings.long_range in ("openmm", "graph"), "'openmm' or 'graph'"),
+        "precision": (settings.precision in tuple(DTYPES), "'single' or 'double'"),
+        "device": (isinstance(settings.device, str | None), "a name or nothing"),
+        "tolerance": (is_number(settings.tolerance), "a number"),
+        "coulomb_platform": (isinstance(settings.coulomb_platform, str | None), "a name"),
+        "skin": (
+            is_number(settings.skin) and 0 <= settings.skin <= 10,
+            "a number from 0 to 10",
+        ),
+        "electric_field": (
+            field is None
+            or (isinstance(field, tuple) and len(field) == 3 and all(map(is_number, field))),
+            "three numbers (V/nm)",
+        ),
+        "whole": (settings.whole is None or _is_box(settings.whole), "three box vectors (Å)"),
+        "parameters": (
+            set(settings.parameters) <= set(CONTEXT_PARAMETERS),
+            "some of " + ", ".join(CONTEXT_PARAMETERS),
+        ),
+        "atoms": (
+            atoms is None
+            or (_all(atoms, int) and min(atoms) >= 0 and len(set(atoms)) == len(symbols)),
+            "different indices, as many as symbols",
+        ),
+        "outside": (
+            outside is None
+            or (_all(outside, int) and min(outside) >= 0 and not set(outside) & set(atoms or ())),
+            "indices of other particles",
+        ),
+        "outside_charges": (
+            outside is charges is None
+            or (_all(charges, float) and len(outside or ()) == len(charges or ())),
+            "a number for each particle outside",
+        ),
+        "outside_width": (
+            is_number(settings.outside_width) and 0 <= settings.outside_width < WIDEST,
+            f"a number from 0 to {WIDEST:g}",
+        ),
+    }
+    for name, (right, expected) in good.items():
+        if not right:
+            raise InputError(describe(f"system: {name}", getattr(settings, name), expected))
+    _ = settings.solver_options  # checks them
+    config = shared_embedded(settings.model).config
+    try:
+        settings.check_field(config)
+        check_electrodes(config, len(symbols), settings.electrodes)
+        check_voltage(settings.electrode_voltage, settings.electrodes)
+        copies = check_replicas(settings.replicas, symbols)
+        if copies > 1 and settings.charge_groups != replica_labels(len(symbols), copies):
+            raise InputError(describe("charge_groups", "others", "the replicas"))
+        groups = settings.charge_groups, settings.group_charges
+        read_groups(len(symbols), *groups, settings.total_charge)
+    except InputError as error:
+        raise InputError(f"system: {error}") from None
+    known = config.type_names
+    if set(symbols) - set(known):
+        strangers = sorted(set(symbols) - set(known))
+        raise UnknownElementError(describe("system: symbols", strangers, f"some of {known}"))
+    return settings
+
+
+def _is_box(vectors: Any) -> bool:
+    """Whether these are three independent vectors."""
+    try:
+        box = np.array(vectors, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return box.shape == (3, 3) and bool(np.isfinite(box).all()) and np.linalg.det(box) > 0.0
+
+
+def _all(values: Any, kind: type) -> bool:
+    if not isinstance(values, tuple) or not values:
+        return False
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
