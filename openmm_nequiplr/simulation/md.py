@@ -95,7 +95,7 @@ def run_md(options: MDOptions) -> MDResult:
             stack.enter_context(directory_lock(files.directory))
             files.refuse_results()
         run = Run(options, files, simulation, stop, others)
-        run.say(_headline(model, structure, simulation, assumed))
+        run.say(_headline(model, structure, options, simulation, assumed))
         for note in [*notes, *busy_cores(threads)]:
             run.say(note)
         if stop:
@@ -193,6 +193,7 @@ def _check_held(options: MDOptions, structure: SimulationStructure) -> None:
 def _headline(
     model: NequIPLRPotential,
     structure: SimulationStructure,
+    options: MDOptions,
     simulation: app.Simulation,
     assumed: bool,
 ) -> str:

@@ -16,7 +16,7 @@ from ..conditions import plain_electrodes, with_electrodes
 from ..costs import default_device
 from ..errors import BoxError, InputError, describe
 from ..fragments import Fragments
-from ..model import NequIPLRPotential
+from ..model import ModelConfig, NequIPLRPotential
 from ..model.geometry_checks import check_electrodes, check_surrounded
 from ..model.io import read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
@@ -166,9 +166,7 @@ def computation_settings(
         _check_slab(box, model)
     copies = check_replicas(replicas, symbols)
     own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
-    groups = options.charge_groups, options.group_charges
     electrodes = topology_electrodes(topology, chosen, options.electrodes)
-    sides = check_electrodes(model.config, len(symbols), electrodes)
     held: Fragments | None
     if copies > 1:
         others = {"atoms": chosen, "outside_charges": outside_charges or None}
@@ -177,12 +175,9 @@ def computation_settings(
         held, charge, sums = each, float(each.charges.sum()), "graph"
     else:
         told = None if total_charge is None else plain_charge(total_charge)
-        held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
+        held = _held(topology, chosen, options, told, electrodes, model.config)
         if held is not None:
             total_charge = float(held.charges.sum()) if told is None else told
-            if not model.config.equilibration:
-                expected = "None for a model without charges"
-                raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
         charge = _check_charge(total_charge, symbols, model)
         sums = _summed_by(options, model, len(symbols), box is not None)
     several = held is not None and len(held.charges) > 1
@@ -223,6 +218,25 @@ def computation_settings(
         if box is not None:
             plan_pme(compact_box(box.vectors), settings.tolerance)
     return settings
+
+
+def _held(
+    topology: app.Topology,
+    chosen: tuple[int, ...] | None,
+    options: ForceOptions,
+    told: float | None,
+    electrodes: tuple[tuple[int, ...], ...] | None,
+    config: ModelConfig,
+) -> Fragments | None:
+    """Groups of the model's atoms whose charges are held, those of electrodes joined."""
+    count = topology.getNumAtoms() if chosen is None else len(chosen)
+    sides = check_electrodes(config, count, electrodes)
+    groups = options.charge_groups, options.group_charges
+    held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
+    if held is not None and not config.equilibration:
+        expected = "None for a model without charges"
+        raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
+    return held
 
 
 def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:

@@ -56,8 +56,9 @@ def test_blocks_of_replicas_equal_single_solves(rng):
     matrices, chi = map(torch.stack, zip(*(random_problem(rng, 6) for _ in range(3)), strict=True))
     totals, gradient = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64), -chi.flatten()
     blocks = DenseSolver(matrices)
+    adjoint = blocks.solve(-gradient, gradient.new_zeros(()))
     for found, each in ((blocks.solve(chi.flatten(), totals), totals),
-                        (blocks.solve(-gradient, gradient.new_zeros(())), torch.zeros_like(totals))):  # fmt: skip
+                        (adjoint, torch.zeros_like(totals))):  # fmt: skip
         single = [DenseSolver(a).solve(x, t) for a, x, t in zip(matrices, chi, each, strict=True)]
         for name in ("charges", "multiplier", "gradient"):
             expected = torch.cat([getattr(one, name) for one in single])
