@@ -187,8 +187,8 @@ class NequIPLRCalculator(Calculator):
         """Conditions on the charges of a structure: its own, else those of the calculator."""
         told = ChargeConditions.told_by(atoms)
         field = atoms.info.get(FIELD, self.electric_field)
-        charges = self.group_charges if told.group_charges is None else told.group_charges
-        groups = self.charge_groups if told.charge_groups is None else told.charge_groups
+        charges: Any = self.group_charges if told.group_charges is None else told.group_charges
+        groups: Any = self.charge_groups if told.charge_groups is None else told.charge_groups
         electrodes = told.electrodes or self.electrodes
         sides = read_electrodes(len(atoms), electrodes)
         if isinstance(groups, str) and groups == MOLECULES:

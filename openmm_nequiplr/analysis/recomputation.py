@@ -204,7 +204,8 @@ class _Results:
         self._slab = False
         given, count = source.conditions, source.num_atoms
         held = read_groups(count, given.charge_groups, given.group_charges, total_charge)
-        self._groups, self._group_charges = held or (None, None)
+        self._groups = None if held is None else held.groups
+        self._group_charges = None if held is None else held.charges
         sides = read_electrodes(count, given.electrodes)
         self._applied = None if sides is None else given.electrode_voltage * sides
 

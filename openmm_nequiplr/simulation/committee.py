@@ -214,8 +214,11 @@ class CommitteeReporter(RecordReporter):
             atoms.info["outside_positions"] = positions[len(settings.symbols) :]
             potential, field = self._members[0].outside_columns(positions, cell)
             atoms.arrays |= {"outside_potential": potential, "outside_field": field}
-        field, voltage = conditions.field, conditions.voltage
-        now = replace(settings.charge_conditions, electric_field=field, electrode_voltage=voltage)
+        now = replace(
+            settings.charge_conditions,
+            electric_field=conditions.field,
+            electrode_voltage=conditions.voltage,
+        )
         now.tell(atoms)
         atoms.info["step"] = simulation.currentStep
         atoms.info["energy_spread"] = spread.energy
