@@ -82,8 +82,7 @@ class Run:
             self.interval, options.temperature, options.on_unstable, _warn
         )
         self.progress = Progress(options.timestep, options.quiet)
-        self._first_step = 0
-        self._saved_step = 0
+        self._first_step = self._saved_step = 0
         self._marks: dict[str, FileMark] = {}
         self.energies: EnergyReporter | None = None
         self.committee: CommitteeReporter | None = None
