@@ -122,8 +122,7 @@ def build_graph(
         If an argument has the wrong shape, or is not finite or out of range, an element is unknown,
         the cell is flat, or two atoms overlap.
     """
-    given = ChargeConditions(**conditions)
-    atoms = config, numbers, pbc, total_charge
+    given, atoms = ChargeConditions(**conditions), (config, numbers, pbc, total_charge)
     builder = GraphBuilder(*atoms, lattice_sum=lattice_sum, conditions=given)
     return builder(positions, cell, given.electric_field, given.electrode_voltage)
 
