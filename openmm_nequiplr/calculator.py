@@ -14,20 +14,9 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from .checks import check_names
+from .conditions import FIELD, VOLTAGE, ChargeConditions, plain_electrodes, read_electrodes
 from .errors import InputError, describe, notify
-from .fragments import (
-    MOLECULES,
-    VOLTAGE,
-    Fragments,
-    Groups,
-    by_formula,
-    nearby_molecules,
-    plain_electrodes,
-    read_electrodes,
-    read_groups,
-    told_electrodes,
-    told_groups,
-)
+from .fragments import MOLECULES, Groups, by_formula, nearby_molecules, read_groups
 from .model import NequIPLRPotential, load_model
 from .model.evaluation import Evaluator
 from .model.geometry_checks import check_field
@@ -176,10 +165,8 @@ class NequIPLRCalculator(Calculator):
         self.charge_groups, self.group_charges = charge_groups, group_charges
         self.electrodes, self.electrode_voltage = plain_electrodes(electrodes), electrode_voltage
         self._molecules: tuple[bytes, np.ndarray] | None = None
-        self._computed_groups: Fragments | None = None
         self._computed_charge: float | None = None
-        self._computed_field: np.ndarray | None = None
-        self._computed_electrodes: tuple[Any, float] = (None, 0.0)
+        self._computed = ChargeConditions()
         self._spin_seen = False
         self._charges_seen: set[float | None] = set()
 
@@ -187,42 +174,23 @@ class NequIPLRCalculator(Calculator):
         """Changes since the last calculation; a new charge or field counts as new charges."""
         try:
             changes = super().check_state(atoms, tol=tol)
-            if not self._as_computed(atoms) and "initial_charges" not in changes:
-                changes.append("initial_charges")
+            same = total_charge_of(atoms) == self._computed_charge
+            same = same and self._conditions_of(atoms).same(self._computed)
         except InputError:  # an invalid structure has no results
             self.reset()
             raise
+        if not same and "initial_charges" not in changes:
+            changes.append("initial_charges")
         return changes
 
-    def _as_computed(self, atoms: Atoms) -> bool:
-        """Whether charge, field, groups and electrodes equal those of the last calculation."""
-        charge, field = total_charge_of(atoms), self._field_of(atoms)
-        before = self._computed_field
-        same = charge == self._computed_charge
-        if same and before is not None:
-            same = np.array_equal(field, before)
-        if same and self._computed_charge is not None:
-            same = _equal(self._groups_of(atoms), self._computed_groups)
-        if same and self._computed_charge is not None:
-            same = self._electrodes_of(atoms) == self._computed_electrodes
-        return same
-
-    def _field_of(self, atoms: Atoms) -> np.ndarray:
-        """Uniform external field on a structure, shape (3,), V/Å; zeros without one."""
-        told = atoms.info.get("electric_field", self.electric_field)
-        return np.zeros(3) if told is None else np.asarray(told)
-
-    def _electrodes_of(self, atoms: Atoms) -> tuple[Any, float]:
-        """Electrodes, and the voltage (V) between them."""
-        told = told_electrodes(atoms)[0] or self.electrodes
-        return told, atoms.info.get(VOLTAGE, self.electrode_voltage)
-
-    def _groups_of(self, atoms: Atoms) -> Fragments | None:
-        """Charge groups of a structure."""
-        groups, charges = told_groups(atoms)
-        charges = self.group_charges if charges is None else charges
-        groups = self.charge_groups if groups is None else groups
-        sides = read_electrodes(len(atoms), self._electrodes_of(atoms)[0])
+    def _conditions_of(self, atoms: Atoms) -> ChargeConditions:
+        """Conditions on the charges of a structure: its own, else those of the calculator."""
+        told = ChargeConditions.told_by(atoms)
+        field = atoms.info.get(FIELD, self.electric_field)
+        charges: Any = self.group_charges if told.group_charges is None else told.group_charges
+        groups: Any = self.charge_groups if told.charge_groups is None else told.charge_groups
+        electrodes = told.electrodes or self.electrodes
+        sides = read_electrodes(len(atoms), electrodes)
         if isinstance(groups, str) and groups == MOLECULES:
             key = atoms.numbers.tobytes() + (b"" if sides is None else sides.tobytes())
             if self._molecules is None or self._molecules[0] != key:
@@ -232,13 +200,17 @@ class NequIPLRCalculator(Calculator):
             groups = self._molecules[1]
         if isinstance(charges, Mapping):
             charges = by_formula(atoms.get_chemical_symbols(), groups, charges, sides)
-        return read_groups(len(atoms), groups, charges, told_charge(atoms))
+        held = read_groups(len(atoms), groups, charges, told_charge(atoms))
+        groups, charges = held or (None, None)
+        voltage = atoms.info.get(VOLTAGE, self.electrode_voltage)
+        field = field if np.any(field) else None
+        return ChargeConditions(field, groups, charges, electrodes, voltage)
 
     def _charge_of(self, atoms: Atoms) -> float:
         """Total charge, e; warns once about a doubtful value."""
         told, metadata = told_charge(atoms), self.model.metadata
-        if told is None and self._computed_groups is not None:
-            told = float(self._computed_groups.charges.sum())
+        if told is None and self._computed.group_charges is not None:
+            told = float(np.sum(self._computed.group_charges))
         if told not in self._charges_seen:
             self._charges_seen.add(told)
             if told is None:
@@ -279,10 +251,8 @@ class NequIPLRCalculator(Calculator):
         if "stress" in properties and not periodic:
             raise PropertyNotImplementedError("stress: the structure is not periodic")
         try:
-            self._computed_groups = self._groups_of(self.atoms)
+            self._computed = self._conditions_of(self.atoms)
             self._computed_charge = self._charge_of(self.atoms)
-            self._computed_field = self._field_of(self.atoms)
-            self._computed_electrodes = self._electrodes_of(self.atoms)
             self._check_spin(self.atoms)
             self.results = self._evaluate(
                 self.atoms, self._computed_charge, periodic, set(properties)
@@ -295,8 +265,6 @@ class NequIPLRCalculator(Calculator):
         self, atoms: Atoms, total_charge: float, periodic: bool, properties: set[str]
     ) -> dict[str, Any]:
         """Results for a structure."""
-        field, held = self._field_of(atoms), self._computed_groups
-        electrodes, voltage = self._computed_electrodes
         graph = self.model.build_graph(
             atoms.numbers,
             atoms.positions,
@@ -304,11 +272,7 @@ class NequIPLRCalculator(Calculator):
             pbc=atoms.pbc,
             total_charge=total_charge,
             lattice_sum=not self.evaluator.iterative(len(atoms), periodic),
-            electric_field=field if field.any() else None,
-            charge_groups=None if held is None else held.groups,
-            group_charges=None if held is None else held.charges,
-            electrodes=electrodes,
-            electrode_voltage=voltage,
+            **vars(self._computed),
         )
         with_forces = not {"forces", "stress"}.isdisjoint(properties)
         # The stress costs little in addition to the forces, and cell relaxations need both.
@@ -334,10 +298,3 @@ class NequIPLRCalculator(Calculator):
         if evaluation.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
         return results
-
-
-def _equal(first: Fragments | None, second: Fragments | None) -> bool:
-    """Whether the groups and their charges are equal."""
-    if first is None or second is None:
-        return first is second
-    return all(map(np.array_equal, first, second))

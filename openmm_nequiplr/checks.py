@@ -21,6 +21,11 @@ def is_number(value: object) -> bool:
         return False
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, and no truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def check_positive(name: str, value: object, unit: str = "") -> None:
     """Raise :class:`InputError` unless a value is a positive number."""
     if not is_number(value) or not value > 0:  # type: ignore[operator]

@@ -8,9 +8,11 @@ import numpy as np
 from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
 
+from .conditions import ChargeConditions
 from .costs import Crossings, crossings
 from .model.config import ModelConfig
 from .model.solving import SolverOptions
+from .units import ANGSTROM_PER_NM
 
 
 def describe_atoms(
@@ -55,24 +57,20 @@ def _box(box: np.ndarray | None) -> str:
     return text
 
 
-def describe_field(field: Sequence[float] | np.ndarray) -> str:
-    """Text of a uniform field, V/nm, to append to :func:`describe_atoms`."""
-    return ", field ({:g}, {:g}, {:g}) V/nm".format(*field)
-
-
-def describe_groups(charges: Sequence[float] | np.ndarray | None) -> str:
-    """Text of constrained group charges to append to :func:`describe_atoms`."""
-    if charges is None or len(charges) == 1:
-        return ""
-    return f", charges of {len(charges)} groups constrained"
-
-
-def describe_electrodes(electrodes: Sequence[Sequence[int]] | None, voltage: float) -> str:
-    """Text of two electrodes and their voltage (V) to append to :func:`describe_atoms`."""
-    if electrodes is None:
-        return ""
-    first, second = map(len, electrodes)
-    return f", electrodes of {first} and {second} atoms at {voltage:g} V"
+def describe_conditions(conditions: ChargeConditions) -> str:
+    """Text of the conditions on the charges, to append to :func:`describe_atoms`."""
+    text = ""
+    if conditions.electric_field is not None:
+        field = ANGSTROM_PER_NM * np.asarray(conditions.electric_field)
+        text += ", field ({:g}, {:g}, {:g}) V/nm".format(*field)
+    charges = conditions.group_charges
+    if charges is not None and len(charges) > 1:
+        text += f", charges of {len(charges)} groups constrained"
+    if conditions.electrodes is not None:
+        first, second = map(len, conditions.electrodes)
+        voltage = conditions.electrode_voltage
+        text += f", electrodes of {first} and {second} atoms at {voltage:g} V"
+    return text
 
 
 def describe_charges(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from vesin import NeighborList
 
-from .errors import InputError, notify
+from .errors import InputError, first_line, notify
 from .lattice import reduced_basis
 from .neighbors import cell_heights, check_neighbors, neighbor_list, served_by_bins
 
@@ -45,7 +45,7 @@ def neighbor_list_on(
             raise
         except _FAILURES as error:
             _right[key] = False
-            problem = (str(error).splitlines() or [type(error).__name__])[0]
+            problem = first_line(error) or type(error).__name__
         if not _right.get(key, True):
             notify(f"the neighbour search runs on the CPU, because vesin fails on {key}: {problem}")
     index, shift = neighbor_list(positions, cell, periodic, cutoff, full)

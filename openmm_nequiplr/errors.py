@@ -109,6 +109,11 @@ def describe(argument: str, got: object, expected: str) -> str:
     return f"{argument}: expected {expected}, got {shown}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, empty if it says nothing."""
+    return next(iter(str(error).splitlines()), "")
+
+
 def closest(got: object, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to an unknown one, ignoring case.
 

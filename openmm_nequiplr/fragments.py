@@ -1,29 +1,20 @@
-"""Charge groups (groups of atoms with constrained charges) and electrodes: input and checks."""
+"""Charge groups, groups of atoms with constrained charges: input, checks, bonded molecules."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from ase.formula import Formula
 
-from .checks import is_number
 from .errors import InputError, describe
 from .neighbors import pairs_within
-from .total_charge import GROUP_CHARGES
 
 #: The group of each atom, or lists of atoms.
 Groups: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None"
 #: Name of the groups that are bonded molecules.
 MOLECULES = "molecules"
-#: Column of ``atoms.arrays`` with the groups, and entry of ``atoms.info`` with their charges.
-COLUMN, ENTRY = "charge_group", GROUP_CHARGES
-#: Column with 1 on atoms of the first electrode and 2 on those of the second; entry of the voltage.
-ELECTRODE, VOLTAGE = "electrode", "electrode_voltage"
-#: Largest voltage, V.
-HIGHEST_VOLTAGE = 100.0
 # Tolerance of equal charges, e.
 _SAME = 1e-6
 # Longest bond in units of the sum of the covalent radii.
@@ -81,7 +72,7 @@ def read_groups(
     if isinstance(groups, str | bytes) or not isinstance(groups, Iterable):
         raise InputError(describe("charge_groups", groups, _EXPECTED.format(count)))
     groups = list(groups)
-    labels, found, told = _labels(count, groups)
+    labels, found, told = group_labels(count, groups)
     values = np.zeros(found) if charges is None else _numbers(charges)
     rest = 0.0 if total_charge is None else total_charge - float(values.sum())
     if charges is None and found == 1:
@@ -98,100 +89,13 @@ def read_groups(
     return Fragments(labels, values)
 
 
-def held_groups(
-    count: int,
-    groups: Groups,
-    charges: Any = None,
-    total_charge: float | None = None,
-    sides: np.ndarray | None = None,
-) -> Fragments | None:
-    """:func:`read_groups` with the groups of electrodes merged; ``None`` for a single group.
-
-    A single group needs no constraint but that on the total charge.
-    """
-    found = with_electrodes(read_groups(count, groups, charges, total_charge), sides)
-    return None if found is None or len(found.charges) == 1 else found
-
-
-def with_electrodes(held: Fragments | None, sides: np.ndarray | None) -> Fragments | None:
-    """Merge all groups that contain atoms of electrodes into one, with the sum of their charges.
-
-    Parameters
-    ----------
-    held : Fragments or None
-    sides : numpy.ndarray or None, shape (N,)
-        Result of :func:`read_electrodes`.
-    """
-    if held is None or sides is None:
-        return held
-    names, touched = np.arange(len(held.charges)), np.unique(held.groups[sides != 0])
-    names[touched] = touched[0]
-    numbers = np.unique(names, return_inverse=True)[1].reshape(-1)
-    return Fragments(numbers[held.groups], np.bincount(numbers, held.charges))
-
-
-def plain_electrodes(electrodes: Any) -> tuple[Any, ...] | None:
-    """Two electrodes as tuples of the indices of their atoms, or as names; ``None`` if absent.
-
-    Raises
-    ------
-    InputError
-        If the argument is invalid.
-    """
-    if electrodes is None:
-        return None
-    try:
-        found = [e if isinstance(e, str) else tuple(map(operator.index, e)) for e in electrodes]
-    except TypeError:
-        found = []
-    if len(found) != 2 or isinstance(electrodes, str):
-        expected = "two of them, each a list of the indices of atoms"
-        raise InputError(describe("electrodes", electrodes, expected))
-    return tuple(found)
-
-
-def read_electrodes(count: int, electrodes: Any) -> np.ndarray | None:
-    """Electrode of each of ``count`` atoms, int64, shape (N,): 1 and −1 on two electrodes, else 0.
-
-    Parameters
-    ----------
-    count : int
-        Number N of atoms.
-    electrodes : sequence of 2 sequences of int, optional
-        Indices of the atoms of the first and of the second electrode.
-
-    Raises
-    ------
-    InputError
-        If these are not two disjoint lists of atoms.
-    """
-    lists = plain_electrodes(electrodes)
-    if lists is None:
-        return None
-    labels, _, _ = _labels(count, list(lists), "electrodes", "lists of the indices of atoms")
-    return np.array([1, -1, 0])[labels]
-
-
-def check_voltage(value: Any, electrodes: Any) -> float:
-    """Validate a voltage between electrodes, V.
-
-    Raises
-    ------
-    InputError
-        If it is not a number or too large, or there are no electrodes.
-    """
-    if not is_number(value) or abs(value) > HIGHEST_VOLTAGE:
-        expected = f"a number of at most {HIGHEST_VOLTAGE:g} V in size"
-        raise InputError(describe("electrode_voltage", value, expected))
-    if value and electrodes is None:
-        raise InputError(describe("electrode_voltage", value, "0 without electrodes"))
-    return float(value)
-
-
-def _labels(
+def group_labels(
     count: int, groups: list[Any], name: str = "charge_groups", expected: str = _EXPECTED
 ) -> tuple[np.ndarray, int, int]:
-    """Group of each atom, from 0 on, the number of groups, and the number of given groups."""
+    """Group of each atom, from 0 on, the number of groups, and the number of given groups.
+
+    ``groups`` are labels or lists of atoms; ``name`` and ``expected`` are for messages.
+    """
     expected = expected.format(count)
     if not any(np.ndim(each) for each in groups):
         labels = _whole(groups, name, expected)
@@ -337,50 +241,3 @@ def by_formula(
             raise InputError(describe("group_charges", name, expected))
         value_of[key] = value
     return [value_of.get(formula, 0.0) for formula in formulas]
-
-
-def told_groups(atoms: Any) -> tuple[Any, Any]:
-    """Charge groups and their charges specified by an ``ase.Atoms``; ``None`` if unspecified.
-
-    They are the column ``charge_group`` of its arrays and the entry ``group_charges`` of its info.
-    """
-    info, arrays = getattr(atoms, "info", {}), getattr(atoms, "arrays", {})
-    return arrays.get(COLUMN), flat(info.get(ENTRY))
-
-
-def flat(charges: Any) -> Any:
-    """Flat array of charges; ASE reads nine values as a matrix."""
-    return charges if charges is None else np.ravel(np.asarray(charges), order="F")
-
-
-def tell_groups(atoms: Any, groups: Any, charges: Any) -> None:
-    """Store charge groups, if any, in an ``ase.Atoms``; see :func:`told_groups`."""
-    if groups is not None:
-        atoms.arrays[COLUMN] = np.asarray(groups, dtype=np.int64)
-        atoms.info[ENTRY] = np.asarray(charges, dtype=np.float64)
-
-
-def told_electrodes(atoms: Any) -> tuple[tuple[tuple[int, ...], ...] | None, float]:
-    """Electrodes and their voltage (V) specified by an ``ase.Atoms``; see :data:`ELECTRODE`.
-
-    Raises
-    ------
-    InputError
-        If the column contains values other than 0, 1 and 2.
-    """
-    side = getattr(atoms, "arrays", {}).get(ELECTRODE)
-    if side is None or not np.any(side):
-        return None, 0.0
-    strange = set(np.unique(side).tolist()) - {0, 1, 2}
-    if strange:
-        raise InputError(describe(f"column {ELECTRODE!r}", strange.pop(), "1, 2, and 0 elsewhere"))
-    electrodes = tuple(tuple(np.flatnonzero(side == k).tolist()) for k in (1, 2))
-    return electrodes, atoms.info.get(VOLTAGE, 0.0)
-
-
-def tell_electrodes(atoms: Any, electrodes: Any, voltage: float) -> None:
-    """Store electrodes, if any, in an ``ase.Atoms``; see :func:`told_electrodes`."""
-    if electrodes is not None:
-        side = np.array(read_electrodes(len(atoms), electrodes))
-        atoms.arrays[ELECTRODE] = np.where(side < 0, 2, side)
-        atoms.info[VOLTAGE] = voltage

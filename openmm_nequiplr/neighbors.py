@@ -259,14 +259,11 @@ def _pairs_by_tree(
     atoms, images = _images_near(place, -margin, 1.0 + margin)
     tree = cKDTree(points[atoms] + images @ cell)
     found = cKDTree(points).sparse_distance_matrix(tree, cutoff, output_type="coo_matrix")
-    first, second, shifts = found.row, atoms[found.col], images[found.col]
-    a, b, c = shifts.T
-    leading = np.where(a != 0, a, np.where(b != 0, b, c))
-    kept = (first != second) | (leading != 0)
+    pairs = np.stack((found.row, atoms[found.col]), axis=1).astype(np.int64)
+    shifts = images[found.col]
+    kept = (found.data < cutoff) & ((pairs[:, 0] != pairs[:, 1]) | shifts.any(axis=1))
     if not full:
-        kept = (first < second) | ((first == second) & (leading > 0))
-    kept &= found.data < cutoff
-    pairs = np.stack((first, second), axis=1).astype(np.int64)
+        kept &= ~_is_backward(pairs, shifts)
     return pairs[kept], shifts[kept], found.data[kept]
 
 
@@ -319,11 +316,10 @@ def _images_near(
         moved = place[:, axis] + steps[axis][:, None]
         near.append((moved > low[axis] - 1e-9) & (moved < high[axis] + 1e-9))
     kept, images = [], []
-    for numbers in itertools.product(*(range(len(s)) for s in steps)):
-        x, y, z = numbers
+    for x, y, z in itertools.product(*(range(len(s)) for s in steps)):
         chosen = np.flatnonzero(near[0][x] & near[1][y] & near[2][z])
         kept.append(chosen)
-        step = [steps[axis][number] for axis, number in enumerate(numbers)]
+        step = steps[0][x], steps[1][y], steps[2][z]
         images.append(np.broadcast_to(step, (len(chosen), 3)))
     return np.concatenate(kept), np.concatenate(images)
 

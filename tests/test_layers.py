@@ -20,7 +20,7 @@ LAYERS = [
     {"ops"},
     {"files", "neighbors"},
     {"device_neighbors"},
-    {"fragments", "verlet"},
+    {"conditions", "fragments", "verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},
     {"nn"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,17 @@ import numpy as np
 import torch
 
 from ..console import say
-from ..describe import (
-    describe_atoms,
-    describe_charges,
-    describe_electrodes,
-    describe_field,
-    describe_groups,
-    describe_threads,
-)
+from ..describe import describe_atoms, describe_charges, describe_conditions, describe_threads
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.options import EvaluationOptions
 from ..model.solving import SolverOptions
 from ..threads import SMALL, limited_threads
-from ..units import ANGSTROM_PER_NM
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
 from .dynamics import Dynamics, analyze_dynamics, check_times, report_dynamics, save_dynamics
-from .properties import TrajectoryProperties, recompute
+from .properties import TrajectoryProperties
 from .radial import RadialDistributions, radial_distributions, save_radial
+from .recomputation import recompute
 from .trajectories import StoredTrajectory, TrajectoryLike, open_trajectory, recorded_charges
 from .trajectory_plots import (
     plot_charge_distributions,
@@ -173,10 +166,8 @@ def _headline(
     told = source.total_charge if total_charge is None else total_charge
     slab = first is not None and first.slab
     atoms = describe_atoms(source.symbols, told or 0.0, box, told is None, slab=slab)
-    if first is not None and first.electric_field is not None:
-        atoms += describe_field(ANGSTROM_PER_NM * first.electric_field)
-    atoms += describe_groups(source.group_charges)
-    atoms += describe_electrodes(source.electrodes, source.electrode_voltage)
+    field = None if first is None else first.electric_field
+    atoms += describe_conditions(replace(source.conditions, electric_field=field))
     periodic = model.config.sees_images(box is not None)
     charges = describe_charges(model.config, source.num_atoms, periodic, solver)
     return f"{atoms}, {describe_threads(threads)}, {charges}"

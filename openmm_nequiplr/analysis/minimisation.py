@@ -17,7 +17,7 @@ from ase.optimize import FIRE
 
 from ..calculator import NequIPLRCalculator
 from ..data.structure import Structure
-from ..fragments import tell_groups
+from ..errors import first_line
 from ..model import NequIPLRPotential
 from .contacts import (
     ChargeRange,
@@ -76,11 +76,9 @@ class Minimisation:
 def to_ase(structure: Structure) -> Atoms:
     """Convert a structure of a data file to ``ase.Atoms``, with charge, field and groups."""
     info: dict[str, Any] = {"total_charge": structure.total_charge}
-    if structure.electric_field is not None:
-        info["electric_field"] = structure.electric_field
     cell, periodic = structure.cell, structure.pbc
     atoms = Atoms(structure.symbols, structure.positions, cell=cell, pbc=periodic, info=info)
-    tell_groups(atoms, structure.charge_groups, structure.group_charges)
+    structure.conditions.tell(atoms)
     return atoms
 
 
@@ -130,8 +128,7 @@ def minimise_displaced(
             if run.fallen(converged or optimizer.nsteps > SETTLING_STEPS):
                 break
     except Exception as error:  # any error would end a simulation
-        first = next(iter(str(error).splitlines()), "")
-        run.outcome, run.message = "evaluation", f"{type(error).__name__}: {first}"
+        run.outcome, run.message = "evaluation", f"{type(error).__name__}: {first_line(error)}"
     return Minimisation(
         run.outcome,
         run.message,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from ..conditions import UNCONDITIONED, ChargeConditions
 from ..errors import InputError, describe
-from ..fragments import Groups
 
 if TYPE_CHECKING:
     import mdtraj
@@ -63,11 +63,8 @@ class StoredTrajectory:
         Read every ``stride``-th frame.
     recorded : path or None
         File of the charges recorded during the run, for each frame.
-    charge_groups, group_charges : optional, shapes (N,) and (F,)
-        Group of each atom and charges of the groups, e, if the source constrains them.
-    electrodes : optional
-        Indices of the atoms of two electrodes, if the source specifies them.
-    electrode_voltage : float, V
+    conditions : ChargeConditions
+        Charge groups and electrodes, if the source specifies them; fields are those of frames.
     """
 
     source: str
@@ -76,10 +73,7 @@ class StoredTrajectory:
     stride: int
     recorded: Path | None = None
     _read: Callable[[], Iterable[Frame]] = field(default=tuple, repr=False)
-    charge_groups: Groups = None
-    group_charges: Sequence[float] | np.ndarray | None = None
-    electrodes: Sequence[Sequence[int]] | None = None
-    electrode_voltage: float = 0.0
+    conditions: ChargeConditions = UNCONDITIONED
 
     @property
     def num_atoms(self) -> int:

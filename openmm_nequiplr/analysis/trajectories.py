@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..boundaries import SLAB, as_pbc
+from ..conditions import FIELD, ChargeConditions
 from ..errors import InputError, describe
 from ..files.ase_frames import ase_frames
 from ..files.content import say_sites
-from ..fragments import told_electrodes, told_groups
 from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
 from .mdtraj_files import RECORDS, from_mdtraj, in_memory, is_for_mdtraj
@@ -119,8 +119,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
         got = f"no {'frames' if first is None else 'atoms'} in {source}"
         raise InputError(describe("trajectory", got, "at least one"))
     symbols, told = tuple(str(s) for s in first.symbols), told_charge(first)
-    groups, electrodes = told_groups(first), told_electrodes(first)
-    charge = told or 0.0
+    held, charge = replace(ChargeConditions.told_by(first), electric_field=None), told or 0.0
 
     def frames() -> Iterator[Frame]:
         for index, atoms in enumerate(read()):
@@ -128,11 +127,9 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             if tuple(atoms.symbols) != symbols:
                 expected = "the atoms of the first frame in the same order"
                 raise InputError(describe(where, atoms.get_chemical_formula(), expected))
-            if not all(map(np.array_equal, told_groups(atoms), groups)):
-                expected = "the charge groups of the first frame"
-                raise InputError(describe(where, "others", expected))
-            if told_electrodes(atoms) != electrodes:
-                expected = "the electrodes and the voltage of the first frame"
+            now = ChargeConditions.told_by(atoms)
+            if not replace(now, electric_field=None).same(held):
+                expected = "the charge groups, electrodes and voltage of the first frame"
                 raise InputError(describe(where, "others", expected))
             if total_charge_of(atoms) != charge:
                 expected = f"the total charge {charge:g} e of the first frame"
@@ -143,11 +140,11 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
                 raise InputError(f"{where}: {error}") from None
             cell = np.array(atoms.cell, dtype=np.float64) if pbc else None
             time = float(atoms.info.get("time", "nan"))
-            field = _field(atoms.info.get("electric_field"), where)
+            field = _field(now.electric_field, where)
             positions = np.array(atoms.positions, dtype=np.float64)
             yield Frame(index, time, positions, cell, field, pbc == SLAB)
 
-    return StoredTrajectory(source, symbols, told, stride, None, frames, *groups, *electrodes)
+    return StoredTrajectory(source, symbols, told, stride, None, frames, held)
 
 
 def _field(value: Any, where: str) -> np.ndarray | None:
@@ -188,10 +185,10 @@ def _run_directory(path: Path, stride: int) -> StoredTrajectory:
         for frame in found._read():
             yield replace(frame, electric_field=field, slab=bool(told.get("slab")))
 
-    groups = told.get("charge_groups"), told.get("group_charges")
-    charge, voltage = told.get("total_charge"), told.get("electrode_voltage", 0.0)
-    held = *groups, told.get("electrodes"), voltage
-    return StoredTrajectory(str(path), found.symbols, charge, stride, recorded, read, *held)
+    names = [each.name for each in fields(ChargeConditions) if each.name != FIELD]
+    held = ChargeConditions(**{name: told[name] for name in names if name in told})
+    told_as = found.symbols, told.get("total_charge")
+    return StoredTrajectory(str(path), *told_as, stride, recorded, read, held)
 
 
 def recorded_charges(path: str | Path) -> np.ndarray:

@@ -18,10 +18,10 @@ from ..data import DataKeys, Structure, read_structures
 from ..data.checking import Say
 from ..data.reading import unsaid
 from ..data.units import DataUnits
-from ..errors import ConvergenceError, InputError, describe
+from ..errors import ConvergenceError, InputError, describe, first_line
 from ..model import NequIPLRPotential, load_model, save_model
 from ..model.building import type_indices
-from ..simulation.md import limited_platform
+from ..simulation.platforms import limited_platform
 from ..simulation.trial import DynamicsRun, run_dynamics
 from ..writing import replace_file
 from .forces import check_forces
@@ -144,8 +144,8 @@ class _Check:
                 if not np.isfinite(self.calculator.results["energy"]):
                     raise ConvergenceError("energy: expected a number, got NaN")
             except (ConvergenceError, RuntimeError) as error:
-                first = next(iter(str(error).splitlines()), type(error).__name__)
-                self.failures.append(f"structure {self.indices[k]} cannot be evaluated ({first})")
+                why = first_line(error) or type(error).__name__
+                self.failures.append(f"structure {self.indices[k]} cannot be evaluated ({why})")
                 continue
             good.append(k)
             watch = ChargeWatch(structure.symbols)

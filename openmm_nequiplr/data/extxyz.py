@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..boundaries import as_pbc
+from ..conditions import flat
 from ..errors import InputError, describe
 from ..files.ase_frames import ase_frames, check_cell_entry
-from ..fragments import flat
 from .checking import Say, converted, finish, ignored_labels
 from .keys import DEFAULT_KEYS, DataKeys, FoundKeys
+from .quantities import NAMED
 from .store import Keep
 from .structure import Structure
 from .units import DataUnits
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-_PER_ATOM = frozenset(
-    {"forces", "charges", "born_charges", "charge_groups", "outside_potential", "outside_field"}
-)
 
 
 def read_extxyz(
@@ -222,7 +219,7 @@ def _lookup(atoms: Atoms, quantity: str, names: tuple[str, ...]) -> tuple[str, A
     ASE moves labels with plain names to a calculator.
     """
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
-    homes = (atoms.arrays, results) if quantity in _PER_ATOM else (atoms.info, results)
+    homes = (atoms.arrays, results) if NAMED[quantity].per_atom else (atoms.info, results)
     for name in names:
         for home in homes:
             if home.get(name) is not None:

@@ -6,29 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from ..errors import InputError, describe
+from .quantities import NAMED
 
 #: Default names of each quantity, in the order in which they are tried.
-DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
-    "energy": ("REF_energy", "energy"),
-    "forces": ("REF_forces", "forces", "force"),
-    "charges": ("REF_charges", "charges", "REF_charge", "charge"),
-    "dipole": ("REF_dipole", "dipole"),
-    "stress": ("REF_stress", "stress"),
-    "born_charges": (
-        "REF_born_charges",
-        "born_charges",
-        "REF_born_effective_charges",
-        "born_effective_charges",
-    ),
-    "polarizability": ("REF_polarizability", "polarizability"),
-    "total_charge": ("total_charge", "charge", "REF_total_charge"),
-    "electric_field": ("electric_field", "REF_electric_field"),
-    "outside_potential": ("outside_potential",),
-    "outside_field": ("outside_field",),
-    "charge_groups": ("charge_group", "charge_groups"),
-    "group_charges": ("group_charges",),
-    "weight": ("config_weight",),
-}
+DEFAULT_KEYS = {name: quantity.keys for name, quantity in NAMED.items()}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..errors import DirectoryInUseError
 from ..locking import LOCK_FILE, directory_lock
 from ..writing import replace_file
 from .keys import DataKeys
+from .quantities import NAMED
 from .sequences import LazySequence, selected
 from .structure import Structure
 
@@ -37,23 +38,10 @@ _KINDS = {"F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
 #: Name, whether there is one row per atom (or per structure), shape of a row; NaN is unknown.
 _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("positions", True, (3,)),
-    ("forces", True, (3,)),
-    ("charges", True, ()),
     ("cell", False, (3, 3)),
-    ("dipole", False, (3,)),
-    ("stress", False, (3, 3)),
-    ("born_charges", True, (3, 3)),
-    ("polarizability", False, (3, 3)),
-    ("electric_field", False, (3,)),
-    ("outside_potential", True, ()),
-    ("outside_field", True, (3,)),
-    ("energy", False, ()),
-    ("total_charge", False, ()),
-    ("weight", False, ()),
     ("pbc", False, (3,)),
     ("synthetic", False, ()),
-    ("charge_groups", True, ()),
-    ("group_charges", True, ()),
+    *((n, each.per_atom or n == "group_charges", each.shape) for n, each in NAMED.items()),
 )
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..boundaries import FREE, SLAB, Pbc, as_pbc, check_slab
+from ..conditions import ChargeConditions
 from ..errors import InputError, describe
 from ..fragments import read_groups
 from ..whole import WholeMolecules
-
-#: Possible labels of a structure.
-LABELS = ("energy", "forces", "charges", "dipole", "stress", "born_charges", "polarizability")
+from .quantities import NAMED
 
 
 @dataclass(frozen=True)
@@ -116,19 +115,9 @@ class Structure:
             raise InputError(describe("weight", weight, "a number of at least 0"))
         if self.energy is not None:
             checked["energy"] = _number("energy", self.energy)
-        for name, shape in (
-            ("forces", (n, 3)),
-            ("charges", (n,)),
-            ("dipole", (3,)),
-            ("stress", (3, 3)),
-            ("born_charges", (n, 3, 3)),
-            ("polarizability", (3, 3)),
-            ("electric_field", (3,)),
-            ("outside_potential", (n,)),
-            ("outside_field", (n, 3)),
-        ):
-            value = getattr(self, name)
-            if value is not None:
+        for name, quantity in NAMED.items():
+            value, shape = getattr(self, name), (n,) * quantity.per_atom + quantity.shape
+            if value is not None and shape and name != "charge_groups":
                 checked[name] = _array(name, value, shape)
         if (self.outside_potential is None) != (self.outside_field is None):
             lacking = "potential" if self.outside_potential is None else "field"
@@ -151,6 +140,20 @@ class Structure:
         """Copy without some of the labels."""
         unknown: dict[str, Any] = dict.fromkeys(labels)
         return replace(self, **unknown)
+
+    def has_label(self, name: str) -> bool:
+        """Whether it has a label of use.
+
+        A dipole or polarisability in a cell is of none, nor is a stress without a cell.
+        """
+        if name in ("dipole", "polarizability", "stress") and bool(self.pbc) != (name == "stress"):
+            return False
+        return getattr(self, name) is not None
+
+    @property
+    def conditions(self) -> ChargeConditions:
+        """What drives and holds its charges."""
+        return ChargeConditions(self.electric_field, self.charge_groups, self.group_charges)
 
     @property
     def num_atoms(self) -> int:

@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: ``fail``: something does not work. ``note``: an optional part is missing, or a remark.
-STATES = ("ok", "note", "fail")
 _WIDTH, _INDENT = 100, 8
 
 
@@ -20,6 +18,7 @@ class Finding:
     name : str
         Name of the check.
     state : {"ok", "note", "fail"}
+        ``fail``: something does not work. ``note``: something optional is missing, or to be known.
     message : str
         Description of the result.
     advice : str

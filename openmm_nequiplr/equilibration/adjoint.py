@@ -16,33 +16,6 @@ Coulomb part acts on Q + Z − w and w, the hardness part on Q − w and w, and 
 # TorchScript compiles these and reads their annotations: no postponed ones here
 import torch
 
-from .dense import DenseSolver, Equilibration
-from .iterative import IterativeSolver
-
-
-def adjoint_charges(
-    solver: DenseSolver | IterativeSolver,
-    gradient: torch.Tensor,
-    guess: torch.Tensor | None = None,
-) -> Equilibration:
-    """Solve A w = P g, Σw = 0.
-
-    Parameters
-    ----------
-    solver : DenseSolver or IterativeSolver
-        Solver for the matrix A.
-    gradient : torch.Tensor, float64, shape (N,), eV/e
-        g, the derivative of the energy by the charges, which equilibration does not make zero.
-    guess : torch.Tensor, optional, shape (N,), e
-        Initial guess of an iterative solver; ignored by a dense one.
-
-    Returns
-    -------
-    Equilibration
-        Its ``charges`` are w, shape (N,), e.
-    """
-    return solver.solve(-gradient, torch.zeros_like(gradient[0]), guess)
-
 
 def lagrangian_weights(
     charges: torch.Tensor, adjoint: torch.Tensor, full_functional: bool

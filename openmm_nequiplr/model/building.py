@@ -11,6 +11,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab, whole_slab
+from ..conditions import UNCONDITIONED, ChargeConditions, check_voltage
 from ..electrostatics import (
     EwaldGeometry,
     EwaldSplitting,
@@ -20,7 +21,6 @@ from ..electrostatics import (
 )
 from ..electrostatics.external import applied_potential
 from ..errors import BoxError, InputError, UnknownElementError, describe, notify
-from ..fragments import Groups, check_voltage, held_groups
 from ..graph import AtomicGraph
 from ..lattice import reduced
 from ..neighbors import cell_heights
@@ -95,11 +95,7 @@ def build_graph(
     pbc: bool | Sequence[bool] = False,
     total_charge: float = 0.0,
     lattice_sum: bool = True,
-    electric_field: Sequence[float] | np.ndarray | None = None,
-    charge_groups: Groups = None,
-    group_charges: Sequence[float] | np.ndarray | None = None,
-    electrodes: Any = None,
-    electrode_voltage: float = 0.0,
+    **conditions: Any,
 ) -> AtomicGraph:
     """Build the graph of one structure, on the CPU.
 
@@ -116,19 +112,9 @@ def build_graph(
     total_charge : float, e
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does not need.
-    electric_field : sequence of 3 float, optional, V/Å
-        Uniform external field: on isolated structures, along the normal of slabs, or on structures
-        with constrained charges of groups, which are then unwrapped.
-    charge_groups : sequence of N int, or sequence of sequences of int, optional
-        Groups of atoms whose charges are constrained: a label for each atom, or lists of the
-        indices of atoms. Atoms in no list form one more group.
-    group_charges : sequence of float, optional, e
-        Charges of the groups, by default 0; they must sum to the total charge.
-    electrodes : sequence of 2 sequences of int, optional
-        Indices of the atoms of two electrodes. Groups with such atoms are merged into one group
-        with the sum of their charges.
-    electrode_voltage : float, V
-        Potential of the first electrode minus that of the second.
+    **conditions
+        ``electric_field``, ``charge_groups``, ``group_charges``, ``electrodes`` and
+        ``electrode_voltage`` of :class:`.conditions.ChargeConditions`.
 
     Raises
     ------
@@ -136,17 +122,9 @@ def build_graph(
         If an argument has the wrong shape, or is not finite or out of range, an element is unknown,
         the cell is flat, or two atoms overlap.
     """
-    builder = GraphBuilder(
-        config,
-        numbers,
-        pbc,
-        total_charge,
-        lattice_sum=lattice_sum,
-        charge_groups=charge_groups,
-        group_charges=group_charges,
-        electrodes=electrodes,
-    )
-    return builder(positions, cell, electric_field, electrode_voltage)
+    given, atoms = ChargeConditions(**conditions), (config, numbers, pbc, total_charge)
+    builder = GraphBuilder(*atoms, lattice_sum=lattice_sum, conditions=given)
+    return builder(positions, cell, given.electric_field, given.electrode_voltage)
 
 
 def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
@@ -195,8 +173,8 @@ class GraphBuilder:
         Device of the graphs.
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum, which a mesh does not need.
-    charge_groups, group_charges, electrodes
-        As for :func:`build_graph`.
+    conditions : ChargeConditions
+        Charge groups and electrodes; field and voltage are given with each geometry.
     replicas : int
         R copies of a system, N/R atoms each one after another, that do not interact; the groups are
         the copies.
@@ -217,9 +195,7 @@ class GraphBuilder:
         skin: float = 0.0,
         device: torch.device | str = "cpu",
         lattice_sum: bool = True,
-        charge_groups: Groups = None,
-        group_charges: Sequence[float] | np.ndarray | None = None,
-        electrodes: Any = None,
+        conditions: ChargeConditions = UNCONDITIONED,
         replicas: int = 1,
     ) -> None:
         self.config = config
@@ -246,9 +222,8 @@ class GraphBuilder:
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
         self._types, self._charge = torch.from_numpy(types).to(device), charge
         self._batch = torch.zeros_like(self._types)
-        self._sides = check_electrodes(config, self._count, electrodes)
-        given_groups = charge_groups, group_charges, total_charge, self._sides
-        held = held_groups(self._count, *given_groups)
+        self._sides = check_electrodes(config, self._count, conditions.electrodes)
+        held = conditions.held(self._count, total_charge)
         if held is not None and not config.equilibration and replicas == 1:
             got = f"{len(held.charges)} groups"
             raise InputError(describe("charge_groups", got, "None for a model without charges"))

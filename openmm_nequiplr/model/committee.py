@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from ..errors import InputError, ModelFileError, describe, notify
-from ..fragments import Groups
 from ..pretrained import named_models
 from .building import build_graph
 from .config import ModelConfig
@@ -128,11 +127,7 @@ class Committee:
         cell: np.ndarray | None = None,
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
-        electric_field: Sequence[float] | np.ndarray | None = None,
-        charge_groups: Groups = None,
-        group_charges: Sequence[float] | np.ndarray | None = None,
-        electrodes: Any = None,
-        electrode_voltage: float = 0.0,
+        **conditions: Any,
     ) -> CommitteeEvaluation:
         """Evaluate all models on one structure.
 
@@ -145,20 +140,8 @@ class Committee:
             iterative = evaluator.iterative(len(numbers), bool(np.any(pbc)))
             key = (graph_key(config), iterative)
             if key not in graphs:
-                graphs[key] = build_graph(
-                    config,
-                    numbers,
-                    positions,
-                    cell,
-                    pbc,
-                    total_charge,
-                    not iterative,
-                    electric_field,
-                    charge_groups,
-                    group_charges,
-                    electrodes,
-                    electrode_voltage,
-                )
+                arguments = config, numbers, positions, cell, pbc, total_charge, not iterative
+                graphs[key] = build_graph(*arguments, **conditions)
             results.append(evaluator(graphs[key].to(evaluator.model.device)))
         return CommitteeEvaluation(tuple(results), Spread.of(results))
 

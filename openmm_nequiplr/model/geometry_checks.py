@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..conditions import read_electrodes
 from ..errors import InputError, describe
-from ..fragments import read_electrodes
 from .config import ModelConfig
 
 #: Smallest allowed distance of two atoms, Å.
@@ -74,7 +74,7 @@ def check_field(
 
 
 def check_electrodes(config: ModelConfig, count: int, electrodes: Any) -> np.ndarray | None:
-    """:func:`.fragments.read_electrodes`, with an error for models without charges."""
+    """:func:`.conditions.read_electrodes`, with an error for models without charges."""
     if electrodes is not None and not config.equilibration:
         expected = "None for a model without charges, on which a voltage does not act"
         raise InputError(describe("electrodes", "some", expected))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checks import is_number
+from ..checks import is_number, is_whole
 from ..errors import InputError, describe
 
 
@@ -173,7 +173,7 @@ def _indices(name: str, values: Any, empty: bool = False) -> tuple[int, ...]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise InputError(describe(name, values, expected))
     given = list(values)
-    whole = all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in given)
+    whole = all(map(is_whole, given))
     if not whole or any(k < 0 for k in given) or len(set(given)) < len(given):
         raise InputError(describe(name, values, expected))
     if not given and not empty:

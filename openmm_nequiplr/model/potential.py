@@ -23,7 +23,6 @@ from ..electrostatics import (
 from ..electrostatics.slab import bounded
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
-from ..fragments import Groups
 from ..graph import AtomicGraph
 from .building import build_graph, lattice_splitting
 from .dipole_response import differentiable_field, dipole_response
@@ -51,19 +50,14 @@ class NequIPLRPotential(Networks):
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
         lattice_sum: bool = True,
-        electric_field: Sequence[float] | np.ndarray | None = None,
-        charge_groups: Groups = None,
-        group_charges: Sequence[float] | np.ndarray | None = None,
-        electrodes: Any = None,
-        electrode_voltage: float = 0.0,
+        **conditions: Any,
     ) -> AtomicGraph:
         """Build the graph of one structure, on the device of the model.
 
         Arguments and errors are those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
-        held = charge_groups, group_charges, electrodes, electrode_voltage
-        arguments = numbers, positions, cell, pbc, total_charge, lattice_sum, electric_field, *held
-        graph = build_graph(self.config, *arguments)
+        arguments = numbers, positions, cell, pbc, total_charge, lattice_sum
+        graph = build_graph(self.config, *arguments, **conditions)
         return graph.to(self.device)
 
     def separate_hardness(self, graph: AtomicGraph) -> torch.Tensor:

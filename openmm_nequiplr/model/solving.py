@@ -9,9 +9,9 @@ guesses from previous structures. These affect its results only within the toler
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from ..checks import is_whole
 from ..costs import crossings
 from ..electrostatics.operator import block_product
 from ..equilibration import DenseSolver, Equilibration, IterativeSolver, positive_diagonal
@@ -60,7 +60,7 @@ class SolverOptions:
         if not (real and 1e-12 <= tolerance <= 1e-2):
             expected = "a number from 1e-12 to 1e-2"
             raise InputError(describe("charge_tolerance", tolerance, expected))
-        if not isinstance(most, int | np.integer) or isinstance(most, bool) or most < 1:
+        if not is_whole(most) or most < 1:
             raise InputError(describe("max_iterations", most, "a whole number of at least 1"))
 
     @property

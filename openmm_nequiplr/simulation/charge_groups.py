@@ -10,6 +10,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..conditions import read_electrodes
 from ..describe import counted
 from ..errors import InputError, describe, notify
 from ..fragments import (
@@ -18,7 +19,6 @@ from ..fragments import (
     by_formula,
     joined_by_bonds,
     nearby_molecules,
-    read_electrodes,
     read_groups,
 )
 from .quantities import without_unit

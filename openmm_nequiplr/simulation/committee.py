@@ -21,7 +21,6 @@ from openmm import app, unit
 from ..checks import check_choice, check_positive
 from ..errors import InputError, UncertaintyError, describe
 from ..files.ase_frames import ase_frames
-from ..fragments import tell_electrodes, tell_groups
 from ..model import NequIPLRPotential, load_model
 from ..model.building import type_indices
 from ..model.committee import Spread, check_alike, member_sources
@@ -210,15 +209,17 @@ class CommitteeReporter(RecordReporter):
         atoms = Atoms(settings.symbols, own, cell=cell, pbc=settings.pbc)
         atoms.set_initial_charges(result.charges)
         atoms.info["total_charge"] = conditions.total_charge
-        if conditions.field is not None:
-            atoms.info["electric_field"] = np.array(conditions.field)
         if settings.outside is not None:
             atoms.info["outside_charges"] = np.array(settings.outside_charges)
             atoms.info["outside_positions"] = positions[len(settings.symbols) :]
             potential, field = self._members[0].outside_columns(positions, cell)
             atoms.arrays |= {"outside_potential": potential, "outside_field": field}
-        tell_groups(atoms, settings.charge_groups, settings.group_charges)
-        tell_electrodes(atoms, settings.electrodes, conditions.voltage)
+        now = replace(
+            settings.charge_conditions,
+            electric_field=conditions.field,
+            electrode_voltage=conditions.voltage,
+        )
+        now.tell(atoms)
         atoms.info["step"] = simulation.currentStep
         atoms.info["energy_spread"] = spread.energy
         atoms.info["largest_force_spread"] = spread.largest_force

@@ -384,9 +384,7 @@ class Computation:
                 device=model.device,
                 lattice_sum=settings.replicas > 1
                 or not evaluator.iterative(self.num_atoms, settings.periodic),
-                charge_groups=settings.charge_groups,
-                group_charges=settings.group_charges,
-                electrodes=settings.electrodes,
+                conditions=settings.charge_conditions,
                 replicas=settings.replicas,
             )
         own, cell = positions[: self.num_atoms], place.cell if self.settings.periodic else None

@@ -7,9 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ..checks import check_choice, is_number
+from ..checks import check_choice, is_number, is_whole
 from ..errors import InputError, describe
 from .committee import ON_SPREAD
 from .limits import ON_UNSTABLE
@@ -187,7 +185,7 @@ class MDOptions(ForceOptions):
         most: float = math.inf,
     ) -> None:
         value = getattr(self, name)
-        good = is_number(value) and (not whole or isinstance(value, int | np.integer))
+        good = is_number(value) and (not whole or is_whole(value))
         if good and least is not None:
             good = value >= least
         if good and above is not None:

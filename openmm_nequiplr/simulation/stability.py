@@ -111,9 +111,7 @@ class StabilityReporter(Reporter):
         settings = self._computation.settings
         self._each = self._computation.num_atoms // settings.replicas
         self._bonds = HalfBonds(settings.symbols[: self._each])
-        self._masses = np.array(
-            [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
-        )
+        self._masses = particle_masses(system)
         self._freedom = degrees_of_freedom(system)
         if self.target is None and hasattr(integrator, "getTemperature"):
             self.target = integrator.getTemperature().value_in_unit(unit.kelvin)
@@ -189,15 +187,20 @@ class StabilityReporter(Reporter):
         return str(index)
 
 
+def particle_masses(system: openmm.System) -> np.ndarray:
+    """Masses of the particles of a System, shape (N,), Da."""
+    return np.array([system.getParticleMass(k)._value for k in range(system.getNumParticles())])
+
+
 def degrees_of_freedom(system: openmm.System) -> int:
     """Degrees of freedom of the particles that move, less constraints and the centre of mass."""
-    masses = [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
+    masses = particle_masses(system)
     constrained = sum(
         1
         for k in range(system.getNumConstraints())
         if any(masses[i] > 0 for i in system.getConstraintParameters(k)[:2])
     )
-    freedom = 3 * sum(mass > 0 for mass in masses) - constrained
+    freedom = 3 * int((masses > 0).sum()) - constrained
     if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
         freedom -= 3
     return max(freedom, 0)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from openmm import app, unit
 
+from ..conditions import ELECTRODE
 from ..data import read_runner
 from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
 from ..files.ase_frames import ase_frames, check_cell_entry
 from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
 from ..files.gro import read_gro
 from ..files.pdb import read_pdb
-from ..fragments import ELECTRODE
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 from .mmcif_file import read_mmcif

@@ -20,8 +20,9 @@ from .backends import make_force, resolve_backend
 from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .multistep import Inner, add_inner_potential
-from .settings import ForceOptions, computation_settings, topology_box
+from .settings import ForceOptions, computation_settings
 from .topology import SimulationStructure, element_masses
+from .topology_checks import topology_box
 
 if TYPE_CHECKING:
     import mdtraj

@@ -9,8 +9,9 @@ import numpy as np
 from openmm import app, unit
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab
+from ..conditions import told_groups
 from ..errors import InputError, describe, notify
-from ..fragments import Fragments, read_groups, told_groups
+from ..fragments import Fragments, read_groups
 from ..total_charge import say_contradictions, told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
@@ -147,7 +148,7 @@ def from_atoms(atoms: Any) -> SimulationStructure:
         say_turned(np.array(atoms.cell), rotation)
     charge = told_charge(atoms)
     say_contradictions(atoms, charge)
-    held = _told_groups(atoms, charge)
+    held = _held_groups(atoms, charge)
     masses, constraints = _masses(atoms, element_masses(topology))
     return SimulationStructure(
         topology,
@@ -163,7 +164,7 @@ def from_atoms(atoms: Any) -> SimulationStructure:
     )
 
 
-def _told_groups(atoms: Any, charge: float | None) -> Fragments | None:
+def _held_groups(atoms: Any, charge: float | None) -> Fragments | None:
     """Charge groups that a structure tells."""
     groups, charges = told_groups(atoms)
     if groups is None:

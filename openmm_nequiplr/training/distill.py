@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.dataset import labelled_graph
-from ..data.structure import LABELS, Structure
+from ..data.quantities import LABELS
+from ..data.structure import Structure
 from ..model import Evaluator, NequIPLRPotential
 from .harmonic import HarmonicConfig, copied_indices
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.structure import LABELS, Structure
+from ..data.quantities import LABELS
+from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..neighbors import pairs_within
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 from ..data.checking import Say
-from ..data.dataset import OF_CHARGES, GraphDataset
+from ..data.dataset import GraphDataset
+from ..data.quantities import LABELS, OF_CHARGES
 from ..data.reading import read_structures, unsaid
 from ..data.sequences import chained, chosen, selected
 from ..data.split import Split, random_split
 from ..data.store import Stored
-from ..data.structure import LABELS, Structure
+from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
 from .config import DataFile, EquilibrationConfig, TrainingConfig, model_file, resolve
@@ -181,16 +182,6 @@ def place_of(structure: Structure) -> str:
     return digest(structure, (*LABELS, "weight", "synthetic"))
 
 
-def has_label(structure: Structure, name: str) -> bool:
-    """Whether a structure has a label of use.
-
-    A dipole or polarisability in a cell is of none, nor is a stress without a cell.
-    """
-    if name in ("dipole", "polarizability", "stress") and bool(structure.pbc) != (name == "stress"):
-        return False
-    return getattr(structure, name) is not None
-
-
 def _check_labels(config: TrainingConfig, parts: Parts) -> None:
     """Every weighted quantity has labels somewhere, and every structure has one of them."""
     attributes = {
@@ -207,7 +198,7 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
         expected = "0 where loss.forces is 0, as forces are all that copies have"
         raise InputError(describe("harmonic.copies", config.harmonic.copies, expected))
     for name, attribute in attributes.items():
-        if not any(has_label(s, attribute) for s in parts.train):
+        if not any(s.has_label(attribute) for s in parts.train):
             raise InputError(
                 describe(f"loss.{name}", "a weight above 0, but no training label", "labels, or 0")
             )
@@ -215,7 +206,7 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
         raise InputError(describe("config_weight", 0.0, "one training structure above 0"))
     for part in ("train", "validation"):
         for index, structure in enumerate(getattr(parts, part)):
-            if not any(has_label(structure, attribute) for attribute in attributes.values()):
+            if not any(structure.has_label(attribute) for attribute in attributes.values()):
                 raise InputError(
                     describe(
                         structure.origin or f"{part} structure {index}",

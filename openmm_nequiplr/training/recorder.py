@@ -24,7 +24,7 @@ from ..writing import append_text, replace_file
 from .checkpoints import CHECKPOINT
 from .loss import QUANTITIES, Errors
 from .module import TrainingModule
-from .report import UNITS, scaled
+from .report import REPORTED, scaled
 
 BEST_MODEL = "model.safetensors"
 LAST_MODEL = "model_last.safetensors"
@@ -289,17 +289,15 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
 def _figures(errors: dict[str, Errors]) -> dict[str, dict[str, float]]:
     """Errors in the units of the report."""
     return {
-        name: {"rmse": scaled(e.rmse), "mae": scaled(e.mae), "unit": UNITS[name]}  # type: ignore[dict-item]
+        name: {"rmse": scaled(e.rmse), "mae": scaled(e.mae), "unit": REPORTED[name].unit}  # type: ignore[dict-item]
         for name, e in errors.items()
     }
 
 
 def summary(errors: dict[str, Errors]) -> str:
     """Rms errors in one line."""
-    short = {"energy_per_atom": "E", "forces": "F", "charges": "q", "dipole": "μ", "stress": "σ",
-             "born_charges": "Z*", "polarizability": "α"}  # fmt: skip
     return "  ".join(
-        f"{short[name]} {scaled(errors[name].rmse):.3g} {UNITS[name]}"
+        f"{REPORTED[name].symbol} {scaled(errors[name].rmse):.3g} {REPORTED[name].unit}"
         for name in QUANTITIES
         if name in errors
     )

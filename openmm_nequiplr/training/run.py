@@ -124,9 +124,8 @@ def train(
     """
     config, raw = load_config(config_path, overrides)
     output, progress = Path(config.output), progress and _writes(config)
-    earlier = earlier_configs(config, config_path)
-    begun = any(map(_is_begun, earlier))
-    _check_output(output, resume, begun)
+    check_output(config, config_path, resume)
+    asked, earlier = config, earlier_configs(config, config_path)
 
     def advice() -> str:
         if not has_checkpoint(output):
@@ -141,7 +140,7 @@ def train(
             config = dataclasses.replace(config, start_from=str(start.resolve()))
         lock = directory_lock(output) if _writes(config) else nullcontext()
         with lock:
-            _check_output(output, resume, begun)
+            check_output(asked, config_path, resume)
             if _writes(config):
                 for part in output.glob(f"*{PART}"):  # what a killed process left
                     part.unlink()
@@ -159,17 +158,10 @@ def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) 
     ------
     InputError
     """
-    begun = any(map(_is_begun, earlier_configs(config, config_path)))
-    _check_output(Path(config.output), resume, begun)
-
-
-def _is_begun(config_path: Path) -> bool:
-    return has_checkpoint(Path(load_config(config_path)[0].output))
-
-
-def _check_output(output: Path, resume: bool, begun: bool) -> None:
+    output = Path(config.output)
     there = has_checkpoint(output)
-    if resume and not there and not begun:
+    before = [load_config(path)[0].output for path in earlier_configs(config, config_path)]
+    if resume and not there and not any(has_checkpoint(Path(each)) for each in before):
         expected = "a checkpoint of an earlier run"
         raise InputError(describe("resume", f"no {output / CHECKPOINT}", expected))
     if there and not resume:

@@ -21,7 +21,7 @@ import pytest
 import openmm_nequiplr
 from openmm_nequiplr.errors import BackendError
 from openmm_nequiplr.simulation import create_force, current_evaluation, from_atoms
-from openmm_nequiplr.simulation.pme import platform_names
+from openmm_nequiplr.simulation.platforms import platform_names
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
 from .twins import (

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ...boundaries import SLAB, as_pbc
+from ...conditions import ChargeConditions, check_voltage, read_electrodes
 from ...electrostatics.external import applied_potential
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
-from ...fragments import Groups, check_voltage, held_groups, read_electrodes
 from ...nn.e3 import script
 from ..building import type_indices
 from ..geometry_checks import check_field
@@ -64,11 +64,7 @@ def script_model(
     notes: dict[str, str] | None = None,
     model_file: bytes = b"",
     atoms: Sequence[int] | None = None,
-    electric_field: Sequence[float] | np.ndarray | None = None,
-    charge_groups: Groups = None,
-    group_charges: Sequence[float] | np.ndarray | None = None,
-    electrodes: Any = None,
-    electrode_voltage: float = 0.0,
+    **conditions: Any,
 ) -> torch.jit.ScriptModule:
     """Compile network, charge equilibration, energy and forces to one TorchScript module.
 
@@ -100,10 +96,9 @@ def script_model(
         Stored in the attribute ``model_file`` of the module.
     atoms : sequence of int, length N, optional
         Indices of the model's atoms among the positions given to ``forward``; by default all.
-    electric_field : sequence of 3 float, optional, V/Å
-        Uniform external field, on isolated structures or along the normal (z) of slabs.
-    charge_groups, group_charges, electrodes, electrode_voltage
-        As for :func:`openmm_nequiplr.model.building.build_graph`.
+    **conditions
+        As for :func:`openmm_nequiplr.model.building.build_graph`; an ``electric_field`` acts on
+        isolated structures or along the normal (z) of slabs.
 
     Raises
     ------
@@ -140,12 +135,12 @@ def script_model(
     if iterative:
         solver = IterativeEquilibration(operator, preconditioner, ChargeHistory(), options)
     pairs = PairList(max(config.r_max, config.charge_cutoff), periodic, skin, slab)
-    field = None
-    if electric_field is not None:
-        field = check_field(config, periodic, electric_field, (0, 0, 1) if slab else None)
-    sides = read_electrodes(count, electrodes)
-    applied = applied_potential(sides, check_voltage(electrode_voltage, sides))
-    held = held_groups(count, charge_groups, group_charges, total_charge, sides)
+    given, field = ChargeConditions(**conditions), None
+    if given.electric_field is not None:
+        field = check_field(config, periodic, given.electric_field, (0, 0, 1) if slab else None)
+    sides = read_electrodes(count, given.electrodes)
+    applied = applied_potential(sides, check_voltage(given.electrode_voltage, sides))
+    held = given.held(count, total_charge)
     graph = EvaluationGraph(
         own, types, periodic, total_charge, pairs, solver, external, field, held, applied
     )
