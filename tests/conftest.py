@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from openmm_nequiplr.model import NequIPLRPotential
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow tests first, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Every test starts from the same random numbers, whatever ran before it."""
