@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 
+from openmm_nequiplr.conditions import ChargeConditions
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential
 from openmm_nequiplr.model.building import GraphBuilder
 from openmm_nequiplr.model.evaluation import Evaluator
@@ -60,7 +61,7 @@ def main() -> None:
     evaluators = {name: Evaluator(copy.deepcopy(model), solver="iterative") for name in groups}
     builders = {
         name: GraphBuilder(model.config, atoms.numbers, True, skin=1.0, lattice_sum=False,
-                           charge_groups=labels)
+                           conditions=ChargeConditions(charge_groups=labels))
         for name, labels in groups.items()
     }  # fmt: skip
     velocity = rng.normal(0.0, STEP, atoms.positions.shape)

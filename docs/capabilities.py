@@ -152,8 +152,15 @@ FEATURES: dict[str, Feature] = {
             "torch export": "a TorchScript graph does not know charges outside",
             "ase": "it gives forces on its own atoms alone",
         },
-        note="with a PythonForce by `create_force(outside_charges=…)`; "
+        note="with a PythonForce by `create_force(outside_charges=…)`; not of slabs, as charges "
+        "outside are summed over bulk images; "
         "[Electrostatic embedding](../guides/embedding.md)",
+    ),
+    "replicas": Feature(
+        "Replicas: copies of one system that do not interact (`replicas`)",
+        {"torch export": "a TorchScript graph knows one system"},
+        absent="ase evaluator",
+        note="with charges of their own, isolated or in one box; [Replicas](../guides/replicas.md)",
     ),
     "inner": Feature(
         "Multiple time steps with an inner potential (`inner`)",

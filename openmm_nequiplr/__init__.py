@@ -1,10 +1,10 @@
 """NequIP-LR potentials for OpenMM.
 
-An equivariant network predicts electronegativities, charge equilibration turns them into
-charges, a second network sees the charges, and OpenMM carries the long-range part.
+An equivariant network predicts electronegativities, charge equilibration determines the charges
+from them, a second network takes the charges as input, and OpenMM computes the long-range part.
 
 The public names are loaded on first use (PEP 562), so that ``import openmm_nequiplr`` and
-``nequiplr --help`` cost nothing and a training machine needs no OpenMM.
+``nequiplr --help`` are fast and training does not require OpenMM.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ __all__ = [
     "train",
 ]
 
-if "torch" in sys.modules:  # graphs in the XML of a System name an operator of this package
+if "torch" in sys.modules:  # graphs in the XML of a System use an operator of this package
     importlib.import_module("openmm_nequiplr.operators")
 
 

@@ -1,4 +1,4 @@
-"""Boundary conditions: free, periodic in three directions, or a slab."""
+"""Boundary conditions: isolated, periodic in three directions, or a slab."""
 
 # TorchScript compiles the functions of slabs and reads annotations: no postponed ones here
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from .errors import BoxError, InputError, describe
 
 
 class Pbc(NamedTuple):
-    """Whether a structure is periodic along each of its three cell vectors; true if along any."""
+    """Periodicity along each of the three cell vectors; true if periodic along any."""
 
     a: bool
     b: bool
@@ -28,7 +28,7 @@ SLAB = Pbc(True, True, False)
 
 
 def as_pbc(given: bool | Sequence[bool] | np.ndarray) -> Pbc:
-    """One of :data:`FREE`, :data:`BULK` and :data:`SLAB`.
+    """Convert to one of :data:`FREE`, :data:`BULK` and :data:`SLAB`.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def as_pbc(given: bool | Sequence[bool] | np.ndarray) -> Pbc:
 def tilted(cell: torch.Tensor, slack: float = 1e-6) -> bool:
     """Whether the third of the cell vectors, shape (3, 3), is not perpendicular to the others.
 
-    ``slack`` is the cosine that passes for zero.
+    ``slack`` is the largest cosine that counts as zero.
     """
     lengths = torch.linalg.vector_norm(cell, dim=-1)
     overlap = (cell[:2] @ cell[2]).abs() - slack * lengths[2] * lengths[:2]
@@ -60,7 +60,7 @@ def tilted(cell: torch.Tensor, slack: float = 1e-6) -> bool:
 
 
 def check_slab(cell: np.ndarray) -> None:
-    """Refuse cells, shape (3, 3), Å, that are none of a slab.
+    """Check that a cell, shape (3, 3), Å, is suitable for a slab.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def check_slab(cell: np.ndarray) -> None:
     """
     vectors = np.array(cell, dtype=np.float64)
     if vectors.shape != (3, 3):
-        return  # said elsewhere
+        return  # reported elsewhere
     if not vectors[2].any():
         expected = (
             "a third vector along the normal that leaves vacuum (ase: atoms.center(vacuum=…))"
@@ -81,10 +81,10 @@ def check_slab(cell: np.ndarray) -> None:
 
 
 def whole_slab(positions: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """A slab in one piece: atoms at the images that the widest gap along the normal leaves.
+    """Unwrap a slab along its normal, so that the widest gap (the vacuum) is outside.
 
-    The cell is cut in the middle of that gap, which is the vacuum, so that atoms that cross a face
-    of the cell do not jump. The first atom stays where it is.
+    The boundary of the cell is moved to the middle of that gap. Atoms that cross a face of the cell
+    then do not jump. The first atom does not move.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Constants of a network that keep their precision whatever the network is cast to."""
+"""Buffers of a network that keep their precision when the network is cast."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import torch
 
 
 class ExactBuffers(torch.nn.Module):
-    """A module whose own buffers stay float64; those of its submodules are cast as usual."""
+    """Module whose own buffers stay float64; those of its submodules are cast as usual."""
 
     def _apply(self, fn: Callable, recurse: bool = True) -> torch.nn.Module:
-        """Move as torch does, but keep the dtype and the digits of the buffers."""
+        """Move as torch does, but keep the dtype and the values of the buffers."""
         exact = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, value in exact.items():

@@ -14,20 +14,9 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from .checks import check_names
+from .conditions import FIELD, VOLTAGE, ChargeConditions, plain_electrodes, read_electrodes
 from .errors import InputError, describe, notify
-from .fragments import (
-    MOLECULES,
-    VOLTAGE,
-    Fragments,
-    Groups,
-    by_formula,
-    nearby_molecules,
-    plain_electrodes,
-    read_electrodes,
-    read_groups,
-    told_electrodes,
-    told_groups,
-)
+from .fragments import MOLECULES, Groups, by_formula, nearby_molecules, read_groups
 from .model import NequIPLRPotential, load_model
 from .model.evaluation import Evaluator
 from .model.geometry_checks import check_field
@@ -39,13 +28,14 @@ _OWN_OPTIONS = (
     *("device", "precision", "solver", "charge_tolerance", "max_iterations", "electric_field"),
     *("charge_groups", "group_charges", "electrodes", "electrode_voltage"),
 )
-# Arguments of ASE's calculators that have a meaning for one without files.
+# Arguments of ASE's calculators that apply to a calculator without files.
 _ASE_OPTIONS = ("atoms", "label", "directory")
 _OF_STRUCTURE = "it belongs to the structure: atoms.info['total_charge'] = …"
 _ELSEWHERE = {
     "charge": _OF_STRUCTURE,
     "total_charge": _OF_STRUCTURE,
-    "spin": "the model knows no spin",
+    "spin": "the model does not depend on spin",
+    "outside_charges": "ASE expects forces on the atoms of the model only (use create_force)",
     "dtype": 'it is precision="single" or precision="double"',
     "default_dtype": 'it is precision="single" or precision="double"',
 }
@@ -54,82 +44,84 @@ _ELSEWHERE = {
 class NequIPLRCalculator(Calculator):
     """ASE calculator of a NequIP-LR model.
 
-    The total charge comes from ``atoms.info["total_charge"]``, ``atoms.info["charge"]`` or another
-    source (:func:`openmm_nequiplr.total_charge.told_charge`); without one, 0 is assumed with a
-    warning. Changing it, the field or the groups invalidates the results, as moving an atom does.
-    A model knows no spin: an entry ``spin`` other than 0 or 1 is ignored with a warning.
+    The total charge is read from ``atoms.info["total_charge"]``, ``atoms.info["charge"]`` or
+    another source (:func:`openmm_nequiplr.total_charge.told_charge`). If there is none, 0 is
+    assumed with a warning. Changing the charge, the field or the groups invalidates the results, as
+    moving an atom does. Models do not depend on spin: an entry ``spin`` other than 0 or 1 is
+    ignored with a warning.
 
     Parameters
     ----------
     model : NequIPLRPotential or path or str
-        A model, a model file, or the name of a shipped or downloaded model. A model that is passed
-        in is copied: the calculator does not follow its later training.
+        A model, a model file, or the name of a shipped or downloaded model. A model object is
+        copied, so later training does not affect the calculator.
     device : torch.device or str, optional
-        Where the network runs; by default where the model is (the CPU for files).
+        Device of the network; by default that of the model (the CPU for files).
     precision : {"single", "double"}, optional
-        Precision of the network; by default the model's own. Geometry, equilibration and Coulomb
+        Precision of the network; by default that of the model. Geometry, equilibration and Coulomb
         sums are always in double precision.
     solver : {"auto", "dense", "iterative"}
-        Of the charges. The iterative one serves large systems and starts from the structure
-        before; ``"auto"`` takes it for many atoms.
+        Solver of the charge equilibration. The iterative solver is for large systems and starts
+        from the charges of the previous structure; ``"auto"`` selects it for many atoms.
     charge_tolerance : float
-        Residual, relative to that of uniform charges, at which the iterative solver stops.
+        Relative tolerance of the iterative solver: residual divided by that of uniform charges.
     max_iterations : int
-        Of the iterative solver; more are an error.
+        Largest number of iterations; if they do not suffice, an error is raised.
     electric_field : sequence of 3 float, optional, V/Å
-        Uniform field that acts on the charges of isolated structures, or along the normal of slabs,
-        and that they respond to; ``atoms.info["electric_field"]`` wins over it.
+        Uniform external field, for isolated structures, or along the normal of slabs.
+        ``atoms.info["electric_field"]`` takes precedence.
     charge_groups : "molecules", sequence of sequences of int, or sequence of int, optional
-        Groups of atoms whose charges are held: molecules (atoms nearer than 1.25 times the sum of
-        their covalent radii are bonded; they are found in the first structure and kept for those
-        of the same elements), lists of the indices of atoms (those in no list are one more group),
-        or a label for each atom. ``atoms.arrays["charge_group"]`` wins over it.
+        Groups of atoms whose total charges are constrained. ``"molecules"`` are groups of bonded
+        atoms, closer than 1.25 times the sum of their covalent radii; they are determined for the
+        first structure and kept for structures with the same elements. Lists contain the indices of
+        atoms (atoms in no list form one more group). Otherwise there is a label for each atom.
+        ``atoms.arrays["charge_group"]`` takes precedence.
     group_charges : sequence of float, or mapping of str to float, optional, e
-        Charges of the groups in their order (molecules by their first atoms), or by formula, as in
-        ``{"Na": 1, "Cl": -1}`` with 0 for others; by default 0. They sum to the total charge.
-        ``atoms.info["group_charges"]`` wins over it.
+        Charges of the groups in their order (molecules by their first atoms), or by formula, such
+        as ``{"Na": 1, "Cl": -1}`` with 0 for others; by default 0. They must sum to the total
+        charge. ``atoms.info["group_charges"]`` takes precedence.
     electrodes : sequence of 2 sequences of int, optional
-        Indices of the atoms of two electrodes at constant potential. Charge flows between them;
-        groups that hold such atoms are one group, with the sum of their charges.
-        ``atoms.arrays["electrode"]`` (1 and 2 on their atoms, 0 elsewhere) wins over it.
+        Indices of the atoms of two electrodes at constant potential, between which charge flows.
+        Groups with such atoms are merged into one group with the sum of their charges.
+        ``atoms.arrays["electrode"]`` (1 and 2 on their atoms, 0 elsewhere) takes precedence.
     electrode_voltage : float, V
-        Potential of the first electrode less that of the second.
-        ``atoms.info["electrode_voltage"]`` wins over it.
+        Potential of the first electrode minus that of the second.
+        ``atoms.info["electrode_voltage"]`` takes precedence.
     **kwargs
         ``atoms``, ``label`` and ``directory`` of ASE's calculators.
 
     Attributes
     ----------
     results : dict
-        After a calculation: ``energy`` and ``free_energy`` (eV, the same number); ``forces``
+        After a calculation: ``energy`` and ``free_energy`` (eV, equal); ``forces``
         (eV/Å, shape (N, 3)); ``stress`` (eV/Å³, Voigt order xx yy zz yz xz xy, ASE's sign,
         periodic structures only); ``charges`` (e, shape (N,)); ``dipole`` (e Å, shape (3,));
         ``electronegativities`` (eV/e, shape (N,)); ``energy_parts`` (eV, a dict whose values add
-        up to the energy); ``iterations`` (of the two solves for charges, 0 where they are dense).
-        If asked for, ``born_effective_charges`` (e, shape (N, 3, 3), see
-        :class:`.model.response.Response`) and with them, without a cell, ``polarizability``
-        (e Å²/V, shape (3, 3)).
+        up to the energy); ``iterations`` (of the two charge solves, 0 for the dense solver). On
+        request, ``born_effective_charges`` (e, shape (N, 3, 3), see
+        :class:`.model.response.Response`) and, without a cell, ``polarizability`` (e Å²/V, shape
+        (3, 3)).
 
     Notes
     -----
-    ``atoms.pbc`` of (True, True, False) is a slab, whose normal is the third cell vector. Of its
-    stress, components in the plane times the height of the cell are the surface stress; those along
-    the normal are the virial of the forces alone, zero once these are.
+    ``atoms.pbc`` of (True, True, False) is a slab, whose normal is the third cell vector. The
+    in-plane components of its stress times the height of the cell are the surface stress. The
+    components along the normal are the virial of the forces, which vanishes with the forces.
 
-    The dipole is Σ qᵢ rᵢ over the positions as they are given, of a slab in one piece. In a
-    periodic cell it depends on which image of an atom is given, and for a charged structure on the
-    origin: only its changes along a continuous trajectory have a meaning there.
+    The dipole is Σ qᵢ rᵢ over the given positions (the unwrapped positions of a slab). In a
+    periodic cell it depends on the choice of images, and for a charged structure on the origin.
+    Only its changes along a continuous trajectory are meaningful then.
 
     Raises
     ------
     InputError
-        If there is an unknown option, a structure is neither periodic, nor a slab, nor free, or the
-        total charge is not a number.
+        If there is an unknown option, a structure is neither periodic, nor a slab, nor isolated, or
+        the total charge is not a number.
     UnknownElementError
-        If a structure has an element that the model does not know.
+        If a structure contains an element that is unknown to the model.
     """
 
-    implemented_properties = [  # noqa: RUF012  (ASE's way)
+    implemented_properties = [  # noqa: RUF012  (ASE's convention)
         "energy",
         "free_energy",
         "forces",
@@ -173,45 +165,32 @@ class NequIPLRCalculator(Calculator):
         self.charge_groups, self.group_charges = charge_groups, group_charges
         self.electrodes, self.electrode_voltage = plain_electrodes(electrodes), electrode_voltage
         self._molecules: tuple[bytes, np.ndarray] | None = None
-        self._computed_groups: Fragments | None = None
         self._computed_charge: float | None = None
-        self._computed_field: np.ndarray | None = None
-        self._computed_electrodes: tuple[Any, float] = (None, 0.0)
+        self._computed = ChargeConditions()
         self._spin_seen = False
         self._charges_seen: set[float | None] = set()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; new charge or field count as new charges."""
-        changes = super().check_state(atoms, tol=tol)
-        charge, field = total_charge_of(atoms), self._field_of(atoms)
-        before = self._computed_field
-        same = charge == self._computed_charge
-        if same and before is not None:
-            same = np.array_equal(field, before)
-        if same and self._computed_charge is not None:
-            same = _equal(self._groups_of(atoms), self._computed_groups)
-        if same and self._computed_charge is not None:
-            same = self._electrodes_of(atoms) == self._computed_electrodes
+        """Changes since the last calculation; a new charge or field counts as new charges."""
+        try:
+            changes = super().check_state(atoms, tol=tol)
+            same = total_charge_of(atoms) == self._computed_charge
+            same = same and self._conditions_of(atoms).same(self._computed)
+        except InputError:  # an invalid structure has no results
+            self.reset()
+            raise
         if not same and "initial_charges" not in changes:
             changes.append("initial_charges")
         return changes
 
-    def _field_of(self, atoms: Atoms) -> np.ndarray:
-        """The uniform field that acts on a structure, shape (3,), V/Å; zeros without one."""
-        told = atoms.info.get("electric_field", self.electric_field)
-        return np.zeros(3) if told is None else np.asarray(told)
-
-    def _electrodes_of(self, atoms: Atoms) -> tuple[Any, float]:
-        """Electrodes and the voltage (V) between them."""
-        told = told_electrodes(atoms)[0] or self.electrodes
-        return told, atoms.info.get(VOLTAGE, self.electrode_voltage)
-
-    def _groups_of(self, atoms: Atoms) -> Fragments | None:
-        """Groups of atoms whose charges are held."""
-        groups, charges = told_groups(atoms)
-        charges = self.group_charges if charges is None else charges
-        groups = self.charge_groups if groups is None else groups
-        sides = read_electrodes(len(atoms), self._electrodes_of(atoms)[0])
+    def _conditions_of(self, atoms: Atoms) -> ChargeConditions:
+        """Conditions on the charges of a structure: its own, else those of the calculator."""
+        told = ChargeConditions.told_by(atoms)
+        field = atoms.info.get(FIELD, self.electric_field)
+        charges: Any = self.group_charges if told.group_charges is None else told.group_charges
+        groups: Any = self.charge_groups if told.charge_groups is None else told.charge_groups
+        electrodes = told.electrodes or self.electrodes
+        sides = read_electrodes(len(atoms), electrodes)
         if isinstance(groups, str) and groups == MOLECULES:
             key = atoms.numbers.tobytes() + (b"" if sides is None else sides.tobytes())
             if self._molecules is None or self._molecules[0] != key:
@@ -221,28 +200,32 @@ class NequIPLRCalculator(Calculator):
             groups = self._molecules[1]
         if isinstance(charges, Mapping):
             charges = by_formula(atoms.get_chemical_symbols(), groups, charges, sides)
-        return read_groups(len(atoms), groups, charges, told_charge(atoms))
+        held = read_groups(len(atoms), groups, charges, told_charge(atoms))
+        groups, charges = held or (None, None)
+        voltage = atoms.info.get(VOLTAGE, self.electrode_voltage)
+        field = field if np.any(field) else None
+        return ChargeConditions(field, groups, charges, electrodes, voltage)
 
     def _charge_of(self, atoms: Atoms) -> float:
-        """The total charge, e; warns about a doubtful value once."""
+        """Total charge, e; warns once about a doubtful value."""
         told, metadata = told_charge(atoms), self.model.metadata
-        if told is None and self._computed_groups is not None:
-            told = float(self._computed_groups.charges.sum())
+        if told is None and self._computed.group_charges is not None:
+            told = float(np.sum(self._computed.group_charges))
         if told not in self._charges_seen:
             self._charges_seen.add(told)
             if told is None:
-                where = "atoms.info does not tell it (atoms.info['total_charge'] = … does)"
+                where = "atoms.info does not specify it (set atoms.info['total_charge'])"
                 assume_neutral(metadata, where)
             check_trained(metadata, told or 0.0)
         return told or 0.0
 
-    def _look_at_spin(self, atoms: Atoms) -> None:
-        """Say once that a spin, or multiplicity, makes no difference."""
+    def _check_spin(self, atoms: Atoms) -> None:
+        """Warn once that a spin, or multiplicity, is ignored."""
         spin = atoms.info.get("spin")
         if self._spin_seen or spin is None or np.all(np.isin(spin, (0, 1))):
             return
         self._spin_seen = True
-        notify(f"spin: atoms.info['spin'] = {spin} is ignored, because the model knows no spin")
+        notify(f"spin: atoms.info['spin'] = {spin} is ignored: the model does not depend on spin")
 
     def calculate(
         self,
@@ -250,16 +233,16 @@ class NequIPLRCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Compute everything that ``properties`` asks for, and what comes with it.
+        """Compute the requested properties, and others that cost nothing in addition.
 
         Parameters
         ----------
         atoms : ase.Atoms, optional
-            The structure; the attached one by default.
+            The structure; by default the attached one.
         properties : sequence of str
-            Names out of ``implemented_properties``.
+            Names in ``implemented_properties``.
         system_changes : sequence of str
-            Ignored: an iterative solver checks itself what it can keep between structures.
+            Ignored: the iterative solver itself checks which data it can reuse.
         """
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
@@ -268,11 +251,9 @@ class NequIPLRCalculator(Calculator):
         if "stress" in properties and not periodic:
             raise PropertyNotImplementedError("stress: the structure is not periodic")
         try:
-            self._computed_groups = self._groups_of(self.atoms)
+            self._computed = self._conditions_of(self.atoms)
             self._computed_charge = self._charge_of(self.atoms)
-            self._computed_field = self._field_of(self.atoms)
-            self._computed_electrodes = self._electrodes_of(self.atoms)
-            self._look_at_spin(self.atoms)
+            self._check_spin(self.atoms)
             self.results = self._evaluate(
                 self.atoms, self._computed_charge, periodic, set(properties)
             )
@@ -283,9 +264,7 @@ class NequIPLRCalculator(Calculator):
     def _evaluate(
         self, atoms: Atoms, total_charge: float, periodic: bool, properties: set[str]
     ) -> dict[str, Any]:
-        """The results for a structure."""
-        field, held = self._field_of(atoms), self._computed_groups
-        electrodes, voltage = self._computed_electrodes
+        """Results for a structure."""
         graph = self.model.build_graph(
             atoms.numbers,
             atoms.positions,
@@ -293,14 +272,10 @@ class NequIPLRCalculator(Calculator):
             pbc=atoms.pbc,
             total_charge=total_charge,
             lattice_sum=not self.evaluator.iterative(len(atoms), periodic),
-            electric_field=field if field.any() else None,
-            charge_groups=None if held is None else held.groups,
-            group_charges=None if held is None else held.charges,
-            electrodes=electrodes,
-            electrode_voltage=voltage,
+            **vars(self._computed),
         )
         with_forces = not {"forces", "stress"}.isdisjoint(properties)
-        # The stress comes almost free with the forces, and relaxations of cells ask for both.
+        # The stress costs little in addition to the forces, and cell relaxations need both.
         evaluation = self.evaluator(
             graph, compute_forces=with_forces, compute_stress=with_forces and periodic
         )
@@ -323,10 +298,3 @@ class NequIPLRCalculator(Calculator):
         if evaluation.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(evaluation.stress)
         return results
-
-
-def _equal(first: Fragments | None, second: Fragments | None) -> bool:
-    """Whether the groups and their charges are the same."""
-    if first is None or second is None:
-        return first is second
-    return all(map(np.array_equal, first, second))

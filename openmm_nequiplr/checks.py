@@ -1,4 +1,4 @@
-"""Checks of arguments that many functions share."""
+"""Common checks of arguments."""
 
 from __future__ import annotations
 
@@ -12,33 +12,28 @@ from .errors import InputError, describe, suggestion, unknown
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite real number, and no truth value."""
+    """Whether a value is a finite real number, and not a bool."""
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False
 
 
-def check_positive(name: str, value: object, unit: str = "") -> None:
-    """Refuse what is not a positive number.
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, and no truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
-    Raises
-    ------
-    InputError
-    """
+
+def check_positive(name: str, value: object, unit: str = "") -> None:
+    """Raise :class:`InputError` unless a value is a positive number."""
     if not is_number(value) or not value > 0:  # type: ignore[operator]
         raise InputError(describe(name, value, f"a positive number{unit}"))
 
 
 def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
-    """Refuse what is not one of a few texts (or None).
-
-    Raises
-    ------
-    InputError
-    """
+    """Raise :class:`InputError` unless a value is one of the given strings (or None)."""
     if not isinstance(value, str | None) or value not in choices:
         known = [each for each in choices if each is not None]
         message = describe(name, value, "one of " + ", ".join(map(repr, known)))
@@ -48,17 +43,13 @@ def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> N
 def check_names(
     given: Iterable[str], known: Sequence[str], reasons: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Refuse options that there are not, and name the closest one that there is.
+    """Raise :class:`InputError` for an unknown option, with the closest known name.
 
     Parameters
     ----------
     given, known : sequence of str
     reasons : mapping of str to str
-        Why there is no option of that name, or what takes its place.
-
-    Raises
-    ------
-    InputError
+        Explanations for unknown options of certain names.
     """
     for name in given:
         if name in reasons:

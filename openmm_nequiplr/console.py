@@ -1,4 +1,4 @@
-"""Text for consoles and pipes of any encoding, and silence of libraries written in C."""
+"""Output to streams of any encoding, and suppression of output of C libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPELLED = {
 
 
 def spell(text: str) -> str:
-    """Write text in ASCII: Å as A, σ as sigma, and what has no such spelling as a question mark."""
+    """Transliterate text to ASCII: Å as A, σ as sigma; a question mark if impossible."""
     return "".join(map(_spell_one, text))
 
 
@@ -36,7 +36,7 @@ def _spell_one(character: str) -> str:
 
 
 def say(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
-    """Print at once; characters that the stream cannot encode are spelled in ASCII."""
+    """Print and flush; characters that the stream cannot encode are transliterated to ASCII."""
     stream = sys.stdout if file is None else file
     try:
         print(text, end=end, file=stream, flush=True)
@@ -47,7 +47,7 @@ def say(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A duration as ``m:ss``, ``h:mm:ss`` or, from two days on, in days; ``?`` if not finite."""
+    """Duration as ``m:ss``, ``h:mm:ss`` or, from two days on, in days; ``?`` if not finite."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
 
 
 def spell_on_streams() -> None:
-    """Let everything that is printed from now on be spelled where the stream cannot encode it."""
+    """Transliterate all further output that standard output and error cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -67,9 +67,9 @@ def spell_on_streams() -> None:
 
 @contextlib.contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Discard what C code prints on standard output inside a ``with`` block.
+    """Discard the output of C code to standard output inside a ``with`` block.
 
-    The file descriptor is that of the whole process: keep the block short.
+    It affects the whole process, so the block should be short.
     """
     try:
         kept = os.dup(1)
@@ -88,7 +88,7 @@ def silent_libraries() -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Write out the buffers of Python and of the C library."""
+    """Flush the buffers of Python and of the C library."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, TypeError, AttributeError):

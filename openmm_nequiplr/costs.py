@@ -1,8 +1,8 @@
-"""From how many atoms on one way of computing is faster than another, on this machine.
+"""Crossovers: numbers of atoms from which one method is faster than another on this machine.
 
-The defaults were measured on processor cores. ``nequiplr doctor --calibrate`` measures here and
-keeps the numbers in the user's cache, in a file that a process reads once; delete it for the
-defaults. They choose among ways that agree, and change no result beyond the solver's tolerance.
+The defaults were measured on CPU cores. ``nequiplr doctor --calibrate`` measures the crossovers of
+this machine and stores them in a file in the user's cache, which a process reads once. Deleting the
+file restores the defaults. The methods agree within the tolerance of the charge solver.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .writing import replace_file
 
 @dataclass(frozen=True)
 class Crossings:
-    """Numbers of atoms.
+    """Crossovers as numbers of atoms.
 
     Parameters
     ----------
     periodic, free : int
-        From where on iterations solve for charges faster than a dense matrix, in a periodic cell
-        and without one, where all pairs are summed in any case.
+        Crossover from the dense to the iterative charge solver, in a periodic cell and without one
+        (where all pairs are summed in either case).
     gpu : int
-        From where on the device is faster than the processor.
+        Crossover from the CPU to the device.
     """
 
     periodic: int = 200
@@ -38,12 +38,12 @@ class Crossings:
 
 
 def costs_file() -> Path:
-    """Where measured numbers are kept; it need not exist."""
+    """File of the measured crossovers, which may not exist."""
     return cache_directory() / "costs.json"
 
 
 def device_name(device: Any) -> str:
-    """The key of a device in the file: the model of a GPU, or ``"cpu"``."""
+    """Key of a device in the file: the model of a GPU, or ``"cpu"``."""
     import torch
 
     place = torch.device("cpu" if device is None else device)
@@ -54,7 +54,7 @@ def device_name(device: Any) -> str:
 
 @functools.cache
 def measured(path: Path) -> dict[str, Crossings]:
-    """The numbers in a file by name of the device; empty without one, and said where it is none."""
+    """Crossovers in a file by name of the device; empty if absent or (with a note) invalid."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         names = {field.name for field in dataclasses.fields(Crossings)}
@@ -65,18 +65,18 @@ def measured(path: Path) -> dict[str, Crossings]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        notify(f"{path}: not read ({error}); nequiplr doctor --calibrate writes it anew")
+        notify(f"{path}: not read ({error}); nequiplr doctor --calibrate replaces it")
         return {}
 
 
 def crossings(device: Any = None) -> Crossings:
-    """The numbers for a torch device, by default the processor."""
+    """Crossovers of a torch device, by default the CPU."""
     known = measured(costs_file())
     return known.get(device_name(device), Crossings()) if known else Crossings()
 
 
 def keep(found: dict[str, Crossings]) -> Path:
-    """Write measured numbers, beside those of other devices, and return the file."""
+    """Add measured crossovers to the file, and return the file."""
     path = costs_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     known = {**measured(path), **found}
@@ -87,14 +87,14 @@ def keep(found: dict[str, Crossings]) -> Path:
 
 
 def default_device(count: int, given: str | None = None) -> str:
-    """The device that is given, or CUDA where it is available, unless the processor is faster.
+    """The given device, or CUDA if it is available and faster than the CPU, or the CPU.
 
     Parameters
     ----------
     count : int
         Number of atoms.
     given : str, optional
-        What was asked for.
+        Device requested by the user.
     """
     from .devices import resolve_device
 
@@ -103,5 +103,8 @@ def default_device(count: int, given: str | None = None) -> str:
     found, least = resolve_device(None), crossings("cuda").gpu
     if found == "cpu" or count >= least:
         return found
-    notify(f"device: the CPU, faster than the GPU below {least} atoms here (device='cuda' insists)")
+    notify(
+        f"device: the CPU, which is faster than the GPU below {least} atoms (device='cuda' "
+        "forces the GPU)"
+    )
     return "cpu"

@@ -1,4 +1,4 @@
-"""Derivatives worked out by hand that cannot be differentiated again, and say so."""
+"""Hand-written derivatives that raise an error if they are differentiated again."""
 
 # TorchScript compiles known_gradient and reads its annotations: no postponed ones here
 from collections.abc import Callable, Sequence
@@ -23,19 +23,19 @@ def last_derivative(
     compute: Callable[[], tuple[torch.Tensor | None, ...]],
     inputs: Sequence[torch.Tensor | None],
 ) -> tuple[torch.Tensor | None, ...]:
-    """Values of ``compute()`` whose derivatives by the inputs are an error.
+    """Return ``compute()``; differentiating the result by the inputs raises an error.
 
-    ``torch.autograd.function.once_differentiable`` leaves such derivatives out of what
-    ``torch.autograd.grad`` returns, without a word.
+    ``torch.autograd.function.once_differentiable`` would silently omit such derivatives from the
+    results of ``torch.autograd.grad``.
 
     Parameters
     ----------
     what : str
-        Begins the message of the error.
+        Start of the error message.
     compute : callable
-        Without arguments; what it returns comes back.
+        Called without arguments.
     inputs : sequence of torch.Tensor or None
-        All tensors that enter, as they were saved.
+        All (saved) tensors that enter.
     """
     return _Last.apply(what, compute, *inputs)
 
@@ -62,14 +62,15 @@ class _Known(torch.autograd.Function):
 def known_gradient(
     what: str, value: torch.Tensor, inputs: list[torch.Tensor], slopes: list[torch.Tensor]
 ) -> torch.Tensor:
-    """A value that has given derivatives by its inputs, and none beyond.
+    """Attach given first derivatives by the inputs to a value; second ones raise an error.
 
     Parameters
     ----------
     what : str
-        Begins the message of the error that a further derivative is.
+        Start of the error message.
     value : torch.Tensor, scalar
-    inputs, slopes : list of torch.Tensor, of the same shapes
+    inputs, slopes : list of torch.Tensor
+        Inputs, and the derivatives by them, of equal shapes.
     """
     if torch.jit.is_scripting():
         for i in range(len(inputs)):

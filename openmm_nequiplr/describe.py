@@ -1,4 +1,4 @@
-"""One line on a computation: atoms, charge, box, charge solver and Coulomb sum."""
+"""One-line descriptions of a computation: atoms, charge, box, charge solver, Coulomb sum."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
 
+from .conditions import ChargeConditions
 from .costs import Crossings, crossings
 from .model.config import ModelConfig
 from .model.solving import SolverOptions
+from .units import ANGSTROM_PER_NM
 
 
 def describe_atoms(
@@ -21,7 +23,7 @@ def describe_atoms(
     frozen: int = 0,
     slab: bool = False,
 ) -> str:
-    """Atoms, charge and box, as in ``64 atoms Na32Cl32, charge 0, box 11.3 × 11.3 × 11.3 Å``.
+    """Text such as ``64 atoms Na32Cl32, charge 0, box 11.3 × 11.3 × 11.3 Å``.
 
     Parameters
     ----------
@@ -30,11 +32,11 @@ def describe_atoms(
     box : numpy.ndarray, shape (3, 3), Å, or None
         Rows are box vectors.
     assumed : bool
-        Whether nothing tells the charge.
+        Whether the charge is assumed, not given.
     frozen : int
         Number of atoms that are held fixed.
     slab : bool
-        Whether the box is that of a slab.
+        Whether the structure is a slab.
     """
     style = "hill" if "C" in symbols else "metal"
     formula = Formula.from_list(list(symbols)).format(style)
@@ -55,24 +57,20 @@ def _box(box: np.ndarray | None) -> str:
     return text
 
 
-def describe_field(field: Sequence[float] | np.ndarray) -> str:
-    """A uniform field, in V/nm, behind the words of :func:`describe_atoms`."""
-    return ", field ({:g}, {:g}, {:g}) V/nm".format(*field)
-
-
-def describe_groups(charges: Sequence[float] | np.ndarray | None) -> str:
-    """Charges of groups that are held, behind the words of :func:`describe_atoms`."""
-    if charges is None or len(charges) == 1:
-        return ""
-    return f", charges of {len(charges)} groups held"
-
-
-def describe_electrodes(electrodes: Sequence[Sequence[int]] | None, voltage: float) -> str:
-    """Two electrodes and the voltage (V), behind the words of :func:`describe_atoms`."""
-    if electrodes is None:
-        return ""
-    first, second = map(len, electrodes)
-    return f", electrodes of {first} and {second} atoms at {voltage:g} V"
+def describe_conditions(conditions: ChargeConditions) -> str:
+    """Text of the conditions on the charges, to append to :func:`describe_atoms`."""
+    text = ""
+    if conditions.electric_field is not None:
+        field = ANGSTROM_PER_NM * np.asarray(conditions.electric_field)
+        text += ", field ({:g}, {:g}, {:g}) V/nm".format(*field)
+    charges = conditions.group_charges
+    if charges is not None and len(charges) > 1:
+        text += f", charges of {len(charges)} groups constrained"
+    if conditions.electrodes is not None:
+        first, second = map(len, conditions.electrodes)
+        voltage = conditions.electrode_voltage
+        text += f", electrodes of {first} and {second} atoms at {voltage:g} V"
+    return text
 
 
 def describe_charges(
@@ -83,7 +81,7 @@ def describe_charges(
     long_range: str | None = None,
     device: str | None = None,
 ) -> str:
-    """How charges are solved for, and where the Coulomb energy is computed.
+    """Text of the charge solver, and of the method for the Coulomb energy.
 
     Parameters
     ----------
@@ -93,9 +91,9 @@ def describe_charges(
     periodic : bool
     solver : SolverOptions
     long_range : {"openmm", "graph"}, optional
-        As in :class:`.simulation.computation.ComputationSettings`; ``None`` stands for ``"graph"``.
+        As in :class:`.simulation.computation.ComputationSettings`; ``None`` means ``"graph"``.
     device : str, optional
-        torch device of the network.
+        Device of the network.
     """
     if not config.equilibration:
         return "no charges"
@@ -113,10 +111,10 @@ def describe_charges(
 
 
 def describe_threads(count: int) -> str:
-    """The number of threads in words."""
+    """Text of the number of threads."""
     return counted(count, "thread")
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things in words, as in ``1 atom`` or ``2 atoms``."""
+    """Text of a number of things, such as ``1 atom`` or ``2 atoms``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,8 +1,9 @@
-"""Neighbour search on a GPU, by vesin: the pairs of :mod:`.neighbors`, which never leave it.
+"""Neighbour search on a GPU by vesin; the pairs are those of :mod:`.neighbors`.
 
-Positions go to the device once, and the host waits for the number of pairs. Lists are sorted by
-whole numbers, so they are the same in every run. The first one on a device is compared with that of
-the CPU; where they differ or vesin fails, which is said, the CPU searches.
+Positions are copied to the device once, the pairs stay there, and the host waits only for their
+number. The lists are sorted by integer keys, so they are reproducible. The first list on a device
+is compared with that of the CPU. If they differ or vesin fails, a note is issued and the CPU
+searches.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import numpy as np
 import torch
 from vesin import NeighborList
 
-from .errors import InputError, notify
+from .errors import InputError, first_line, notify
 from .lattice import reduced_basis
 from .neighbors import cell_heights, check_neighbors, neighbor_list, served_by_bins
 
-# What a vesin without CUDA, or a GPU without room, raises.
+# Errors of a vesin without CUDA, or of a GPU without free memory.
 _FAILURES = (RuntimeError, OSError, AttributeError, TypeError, ValueError)
-# Devices that were tried, and whether they find what the CPU finds.
+# Whether the list on each tested device agreed with that of the CPU.
 _right: dict[str, bool] = {}
 
 
@@ -29,10 +30,7 @@ def neighbor_list_on(
     cutoff: float,
     full: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`.neighbors.neighbor_list` with its results on a device, and found there if possible.
-
-    Arguments, results and errors as there.
-    """
+    """:func:`.neighbors.neighbor_list` on a device; arguments, results and errors as there."""
     if device.type == "cpu":
         return neighbor_list(positions, cell, periodic, cutoff, full)
     key, problem = str(device), "it finds other pairs"
@@ -47,9 +45,9 @@ def neighbor_list_on(
             raise
         except _FAILURES as error:
             _right[key] = False
-            problem = (str(error).splitlines() or [type(error).__name__])[0]
+            problem = first_line(error) or type(error).__name__
         if not _right.get(key, True):
-            notify(f"neighbours are searched on the CPU, because vesin fails on {key}: {problem}")
+            notify(f"the neighbour search runs on the CPU, because vesin fails on {key}: {problem}")
     index, shift = neighbor_list(positions, cell, periodic, cutoff, full)
     return index.to(device), shift.to(device)
 
@@ -66,7 +64,7 @@ def _found_there(
     cutoff: float,
     full: bool,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """None where vesin does not serve the cell."""
+    """Search on the device; None if vesin does not support the cell."""
     points = np.ascontiguousarray(positions, dtype=np.float64)
     basis, box = None, np.zeros((3, 3))
     heights = np.maximum(np.ptp(points, axis=0), 2.0 * cutoff)
@@ -105,7 +103,7 @@ def _found_there(
 def search(
     points: torch.Tensor, cell: torch.Tensor, periodic: bool, cutoff: float, full: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs, int64, shape (E, 2), and images, float64, shape (E, 3), as vesin finds them."""
+    """Pairs, int64, shape (E, 2), and images, float64, shape (E, 3), in the order of vesin."""
     vesin = NeighborList(cutoff=float(cutoff), full_list=full, sorted=False, n_threads=1)
     with torch.cuda.device_of(points):
         pairs, shifts = vesin.compute(points, cell, periodic, quantities="PS")

@@ -1,4 +1,4 @@
-"""Torch devices by name."""
+"""Selection of torch devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .errors import BackendError
 
 
 def resolve_device(device: str | torch.device | None) -> str:
-    """Name of the torch device to use; CUDA where it is available unless another one is given.
+    """Name of the torch device to use; by default CUDA if available, else the CPU.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Typed errors. Every message stands alone: it names the argument, what came, what was expected."""
+"""Typed errors, whose messages name the argument, the given value and what was expected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class NequIPLRError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of all errors of this package."""
 
 
 class InputError(NequIPLRError, ValueError):
@@ -18,7 +18,7 @@ class InputError(NequIPLRError, ValueError):
 
 
 class UnknownElementError(InputError):
-    """A structure holds elements that the model was not trained on."""
+    """A structure contains elements that the model was not trained on."""
 
 
 class ModelFileError(InputError):
@@ -30,28 +30,28 @@ class BoxError(InputError):
 
 
 class ConvergenceError(NequIPLRError, RuntimeError):
-    """A solve failed or did not converge."""
+    """A charge equilibration failed or did not converge."""
 
 
 class UncertaintyError(NequIPLRError, RuntimeError):
-    """The models of a committee disagree by more than is allowed."""
+    """The disagreement of a committee of models exceeds its limit."""
 
 
 class DirectoryInUseError(NequIPLRError, RuntimeError):
-    """Another process writes into the same output directory."""
+    """Another process is using the output directory."""
 
 
 class InstabilityError(NequIPLRError, RuntimeError):
-    """A simulation has left what its model can describe."""
+    """A simulation has become unphysical."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work, after what belongs to the end was done.
+    """A signal ended the work, after its state was saved.
 
     Parameters
     ----------
     message : str
-        What was done, and how to continue.
+        Description of the saved state, and of how to continue.
     number : int
         Number of the signal.
     """
@@ -66,16 +66,16 @@ class BackendError(NequIPLRError, RuntimeError):
 
 
 class NequIPLRWarning(UserWarning):
-    """An assumption, an omission or a doubt; the command line prints it as a line."""
+    """Warning of an assumption, an omission or a doubt; the command line prints it as a note."""
 
 
 def notify(message: str) -> None:
-    """Issue a :class:`NequIPLRWarning` at the line outside this package that led here.
+    """Issue a :class:`NequIPLRWarning` that points to the calling line outside this package.
 
     Parameters
     ----------
     message : str
-        One line that stands alone.
+        One self-contained line.
     """
     package = __name__.partition(".")[0]
     level, frame = 1, sys._getframe()
@@ -84,7 +84,7 @@ def notify(message: str) -> None:
     warnings.warn(message, NequIPLRWarning, stacklevel=level)
 
 
-# What came may be huge, or nested without end (aliases of YAML): a message shows its beginning.
+# Values may be huge, or nested indefinitely (aliases of YAML): a message shows their beginning.
 _shown = reprlib.Repr()
 _shown.maxlevel = 4
 _shown.maxlist = _shown.maxtuple = _shown.maxset = _shown.maxdict = _shown.maxfrozenset = 40
@@ -100,29 +100,34 @@ def describe(argument: str, got: object, expected: str) -> str:
     argument : str
         Name of the offending argument.
     got : object
-        What came.
+        The given value.
     expected : str
-        What would have been right.
+        Description of valid values.
     """
     shown = _shown.repr(got)
     shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
     return f"{argument}: expected {expected}, got {shown}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, empty if it says nothing."""
+    return next(iter(str(error).splitlines()), "")
+
+
 def closest(got: object, known: Iterable[str]) -> str | None:
-    """Return the name that is most like one that is unknown, whatever the case of its letters.
+    """Return the known name that is most similar to an unknown one, ignoring case.
 
     Parameters
     ----------
     got : object
-        What came.
+        The unknown name.
     known : iterable of str
-        The names that there are.
+        All known names.
 
     Returns
     -------
     str or None
-        None if no name is much like it.
+        None if no name is similar.
     """
     by_lower = {name.lower(): name for name in known}
     found = difflib.get_close_matches(str(got).lower(), by_lower, n=1)
@@ -130,7 +135,7 @@ def closest(got: object, known: Iterable[str]) -> str | None:
 
 
 def suggestion(got: object, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'NAME'?`` for the end of a message; nothing if no name is close."""
+    """Return ``; did you mean 'NAME'?`` to append to a message; empty if no name is similar."""
     name = closest(got, known) if isinstance(got, str) else None
     return "" if name is None else f"; did you mean {name!r}?"
 
@@ -143,15 +148,15 @@ def unknown(
     Parameters
     ----------
     kind : str
-        What is looked up: ``"key"``, ``"option"``, ``"command"``.
+        Kind of name: ``"key"``, ``"option"``, ``"command"``.
     got : object
-        The name that came.
+        The unknown name.
     known : iterable of str
-        The names that there are; all are listed if none is close.
+        All known names; the message lists them if none is similar.
     where : str
-        Where it was looked up; nothing is said if empty.
+        Context of the name; may be empty.
     meant : str, optional
-        The name that was meant, where that is known otherwise.
+        Name to suggest instead of the most similar one.
     """
     names = list(known)
     name = meant or closest(got, names)

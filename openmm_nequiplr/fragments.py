@@ -1,38 +1,29 @@
-"""Groups of atoms whose charges are held, and electrodes: read, checked, told by structures."""
+"""Charge groups, groups of atoms with constrained charges: input, checks, bonded molecules."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from ase.formula import Formula
 
-from .checks import is_number
 from .errors import InputError, describe
 from .neighbors import pairs_within
-from .total_charge import GROUP_CHARGES
 
 #: The group of each atom, or lists of atoms.
 Groups: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None"
 #: Name of the groups that are bonded molecules.
 MOLECULES = "molecules"
-#: Column of ``atoms.arrays`` and entry of ``atoms.info`` that tell groups and their charges.
-COLUMN, ENTRY = "charge_group", GROUP_CHARGES
-#: The same for electrodes: 1 on atoms of the first one, 2 on those of the second, and the voltage.
-ELECTRODE, VOLTAGE = "electrode", "electrode_voltage"
-#: Largest voltage, V.
-HIGHEST_VOLTAGE = 100.0
-# Charges (e) that differ by less are the same.
+# Tolerance of equal charges, e.
 _SAME = 1e-6
-# Atoms nearer than the sum of their covalent radii times this are bonded.
+# Longest bond in units of the sum of the covalent radii.
 _BOND = 1.25
 _EXPECTED = "a label for each of {} atoms, or lists of the indices of atoms"
 
 
 class Fragments(NamedTuple):
-    """Groups that cover all atoms.
+    """Charge groups that cover all atoms.
 
     Parameters
     ----------
@@ -48,20 +39,21 @@ class Fragments(NamedTuple):
 def read_groups(
     count: int, groups: Groups, charges: Any = None, total_charge: float | None = None
 ) -> Fragments | None:
-    """Groups of ``count`` atoms.
+    """Validate the charge groups of ``count`` atoms.
 
     Parameters
     ----------
     count : int
         Number N of atoms.
     groups : sequence of N int, or sequence of sequences of int, optional
-        A label for each atom, or lists of the indices of atoms, where those in no list form one
-        more group.
+        A label for each atom, or lists of the indices of atoms. Atoms in no list form one more
+        group.
     charges : sequence of F float, optional, e
-        In the order of the labels, or of the lists; without that of the atoms in no list, which is
-        what is left of the total charge. By default 0, for one group the total charge.
+        Charges in the order of the labels or lists. The charge of the atoms in no list may be
+        omitted: it is the remainder of the total charge. By default all are 0, except that a single
+        group has the total charge.
     total_charge : float, optional, e
-        By default the sum.
+        By default the sum of the charges.
 
     Returns
     -------
@@ -71,7 +63,7 @@ def read_groups(
     Raises
     ------
     InputError
-        If these are no groups, or charges do not sum to the total charge.
+        If the groups are invalid, or the charges do not sum to the total charge.
     """
     if groups is None:
         if charges is None:
@@ -80,7 +72,7 @@ def read_groups(
     if isinstance(groups, str | bytes) or not isinstance(groups, Iterable):
         raise InputError(describe("charge_groups", groups, _EXPECTED.format(count)))
     groups = list(groups)
-    labels, found, told = _labels(count, groups)
+    labels, found, told = group_labels(count, groups)
     values = np.zeros(found) if charges is None else _numbers(charges)
     rest = 0.0 if total_charge is None else total_charge - float(values.sum())
     if charges is None and found == 1:
@@ -97,100 +89,13 @@ def read_groups(
     return Fragments(labels, values)
 
 
-def held_groups(
-    count: int,
-    groups: Groups,
-    charges: Any = None,
-    total_charge: float | None = None,
-    sides: np.ndarray | None = None,
-) -> Fragments | None:
-    """:func:`read_groups`, those of electrodes joined; ``None`` for a single group.
-
-    The charge of a single group is the total charge.
-    """
-    found = with_electrodes(read_groups(count, groups, charges, total_charge), sides)
-    return None if found is None or len(found.charges) == 1 else found
-
-
-def with_electrodes(held: Fragments | None, sides: np.ndarray | None) -> Fragments | None:
-    """Groups in which all that hold atoms of electrodes are one, with the sum of their charges.
-
-    Parameters
-    ----------
-    held : Fragments or None
-    sides : numpy.ndarray or None, shape (N,)
-        Of :func:`read_electrodes`.
-    """
-    if held is None or sides is None:
-        return held
-    names, touched = np.arange(len(held.charges)), np.unique(held.groups[sides != 0])
-    names[touched] = touched[0]
-    numbers = np.unique(names, return_inverse=True)[1].reshape(-1)
-    return Fragments(numbers[held.groups], np.bincount(numbers, held.charges))
-
-
-def plain_electrodes(electrodes: Any) -> tuple[Any, ...] | None:
-    """Two electrodes as tuples of the indices of their atoms, or as names; ``None`` stays.
-
-    Raises
-    ------
-    InputError
-        If they are something else.
-    """
-    if electrodes is None:
-        return None
-    try:
-        found = [e if isinstance(e, str) else tuple(map(operator.index, e)) for e in electrodes]
-    except TypeError:
-        found = []
-    if len(found) != 2 or isinstance(electrodes, str):
-        expected = "two of them, each a list of the indices of atoms"
-        raise InputError(describe("electrodes", electrodes, expected))
-    return tuple(found)
-
-
-def read_electrodes(count: int, electrodes: Any) -> np.ndarray | None:
-    """Side of each of ``count`` atoms, int64, shape (N,): 1 and −1 on two electrodes, 0 elsewhere.
-
-    Parameters
-    ----------
-    count : int
-        Number N of atoms.
-    electrodes : sequence of 2 sequences of int, optional
-        Indices of the atoms of the first and of the second electrode.
-
-    Raises
-    ------
-    InputError
-        If these are not two lists of different atoms.
-    """
-    lists = plain_electrodes(electrodes)
-    if lists is None:
-        return None
-    labels, _, _ = _labels(count, list(lists), "electrodes", "lists of the indices of atoms")
-    return np.array([1, -1, 0])[labels]
-
-
-def check_voltage(value: Any, electrodes: Any) -> float:
-    """A voltage between electrodes, V.
-
-    Raises
-    ------
-    InputError
-        If it is no number or too large, or there are no electrodes.
-    """
-    if not is_number(value) or abs(value) > HIGHEST_VOLTAGE:
-        expected = f"a number of at most {HIGHEST_VOLTAGE:g} V in size"
-        raise InputError(describe("electrode_voltage", value, expected))
-    if value and electrodes is None:
-        raise InputError(describe("electrode_voltage", value, "0 without electrodes"))
-    return float(value)
-
-
-def _labels(
+def group_labels(
     count: int, groups: list[Any], name: str = "charge_groups", expected: str = _EXPECTED
 ) -> tuple[np.ndarray, int, int]:
-    """Group of each atom, from 0 on, the number of groups, and of those that are given."""
+    """Group of each atom, from 0 on, the number of groups, and the number of given groups.
+
+    ``groups`` are labels or lists of atoms; ``name`` and ``expected`` are for messages.
+    """
     expected = expected.format(count)
     if not any(np.ndim(each) for each in groups):
         labels = _whole(groups, name, expected)
@@ -214,7 +119,7 @@ def _labels(
 
 
 def _whole(values: Any, name: str, expected: str) -> np.ndarray:
-    """Whole numbers, int64."""
+    """Convert to an int64 array."""
     try:
         array = np.asarray(list(values))
         numbers = array.astype(np.int64)
@@ -236,8 +141,10 @@ def _numbers(charges: Any) -> np.ndarray:
     return values
 
 
-def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> np.ndarray:
-    """Molecule of each of ``count`` atoms with bonds between first and second ones, int64, (N,)."""
+def joined_by_bonds(
+    count: int, first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """Molecule of each of ``count`` atoms, int64, (N,), for bonds between first and second."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -246,16 +153,16 @@ def joined_by_bonds(count: int, first: Sequence[int], second: Sequence[int]) -> 
     return np.asarray(connected_components(bonds, directed=False)[1], dtype=np.int64)
 
 
-def nearby_molecules(
+def nearby_bonds(
     numbers: np.ndarray,
     positions: np.ndarray,
     cell: np.ndarray | None,
     sides: np.ndarray | None = None,
-) -> np.ndarray:
-    """Molecule of each atom of a structure that knows no bonds, int64, shape (N,).
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and second atoms of the bonds of a structure without a list of bonds, shortest first.
 
-    Bonded are atoms nearer than 1.25 times the sum of their covalent radii, those of electrodes
-    to nothing.
+    Atoms closer than 1.25 times the sum of their covalent radii are bonded. Atoms of electrodes
+    have no bonds.
 
     Parameters
     ----------
@@ -264,16 +171,29 @@ def nearby_molecules(
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å, or None
     sides : numpy.ndarray, shape (N,), optional
-        Of :func:`read_electrodes`.
+        Result of :func:`read_electrodes`.
     """
     from ase.data import covalent_radii
 
     radii = _BOND * covalent_radii[numbers]
     first, second, vectors = pairs_within(positions, cell, 2.0 * float(radii.max()))
-    bonded = np.linalg.norm(vectors, axis=1) < radii[first] + radii[second]
+    lengths = np.linalg.norm(vectors, axis=1)
+    bonded = lengths < radii[first] + radii[second]
     if sides is not None:
         bonded &= (sides[first] == 0) & (sides[second] == 0)
-    return joined_by_bonds(len(numbers), first[bonded], second[bonded])
+    places = np.flatnonzero(bonded)
+    places = places[np.argsort(lengths[places], kind="stable")]
+    return first[places], second[places]
+
+
+def nearby_molecules(
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None,
+    sides: np.ndarray | None = None,
+) -> np.ndarray:
+    """Molecule of each atom by :func:`nearby_bonds`, int64, shape (N,)."""
+    return joined_by_bonds(len(numbers), *nearby_bonds(numbers, positions, cell, sides))
 
 
 def by_formula(
@@ -282,7 +202,7 @@ def by_formula(
     charges: Mapping[str, Any],
     sides: np.ndarray | None = None,
 ) -> list[Any]:
-    """Charges of groups, e, that are given by formulas; those of others are 0.
+    """Charges of groups, e, from charges given by formula; those of other groups are 0.
 
     Parameters
     ----------
@@ -290,14 +210,14 @@ def by_formula(
     groups
         As for :func:`read_groups`.
     charges : mapping of str to float, e
-        Formulas are such as ``"Na"`` or ``"H3O"``, in any order of the elements.
+        Charges by formula, such as ``"Na"`` or ``"H3O"``, with elements in any order.
     sides : numpy.ndarray, shape (N,), optional
-        Of :func:`read_electrodes`; groups that hold atoms of electrodes have no formula.
+        Result of :func:`read_electrodes`; groups with atoms of electrodes match no formula.
 
     Raises
     ------
     InputError
-        If something is no formula, or no group has it.
+        If a formula is invalid, or no group has it.
     """
     found = read_groups(len(symbols), groups)
     if found is None:
@@ -321,50 +241,3 @@ def by_formula(
             raise InputError(describe("group_charges", name, expected))
         value_of[key] = value
     return [value_of.get(formula, 0.0) for formula in formulas]
-
-
-def told_groups(atoms: Any) -> tuple[Any, Any]:
-    """Groups and their charges as an ``ase.Atoms`` tells them; ``None`` for what it does not tell.
-
-    They are the column ``charge_group`` of its arrays and the entry ``group_charges`` of its info.
-    """
-    info, arrays = getattr(atoms, "info", {}), getattr(atoms, "arrays", {})
-    return arrays.get(COLUMN), flat(info.get(ENTRY))
-
-
-def flat(charges: Any) -> Any:
-    """Charges in one row, as they were before ASE took nine of them for a matrix."""
-    return charges if charges is None else np.ravel(np.asarray(charges), order="F")
-
-
-def tell_groups(atoms: Any, groups: Any, charges: Any) -> None:
-    """Let an ``ase.Atoms`` tell its groups, if there are any; see :func:`told_groups`."""
-    if groups is not None:
-        atoms.arrays[COLUMN] = np.asarray(groups, dtype=np.int64)
-        atoms.info[ENTRY] = np.asarray(charges, dtype=np.float64)
-
-
-def told_electrodes(atoms: Any) -> tuple[tuple[tuple[int, ...], ...] | None, float]:
-    """Electrodes and their voltage (V) as an ``ase.Atoms`` tells them; see :data:`ELECTRODE`.
-
-    Raises
-    ------
-    InputError
-        If the column has something else than 0, 1 and 2.
-    """
-    side = getattr(atoms, "arrays", {}).get(ELECTRODE)
-    if side is None or not np.any(side):
-        return None, 0.0
-    strange = set(np.unique(side).tolist()) - {0, 1, 2}
-    if strange:
-        raise InputError(describe(f"column {ELECTRODE!r}", strange.pop(), "1, 2, and 0 elsewhere"))
-    electrodes = tuple(tuple(np.flatnonzero(side == k).tolist()) for k in (1, 2))
-    return electrodes, atoms.info.get(VOLTAGE, 0.0)
-
-
-def tell_electrodes(atoms: Any, electrodes: Any, voltage: float) -> None:
-    """Let an ``ase.Atoms`` tell its electrodes, if there are any; see :func:`told_electrodes`."""
-    if electrodes is not None:
-        side = np.array(read_electrodes(len(atoms), electrodes))
-        atoms.arrays[ELECTRODE] = np.where(side < 0, 2, side)
-        atoms.info[VOLTAGE] = voltage

@@ -1,4 +1,4 @@
-"""The typed input of the model: one or several structures as a single graph."""
+"""Input of the model: one or several structures as a single graph."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .electrostatics.linearized import LinearizedCoulomb
 
 @dataclass(frozen=True)
 class AtomicGraph:
-    """A batch of B structures with N atoms and E directed edges in all.
+    """A batch of B structures with a total of N atoms and E directed edges.
 
     Parameters
     ----------
     positions : torch.Tensor, float64, shape (N, 3), Å
-        A slab is in one piece.
+        Slabs are unwrapped along the normal.
     types : torch.Tensor, int64, shape (N,)
         Index of each atom's element in ``ModelConfig.type_names``.
     batch : torch.Tensor, int64, shape (N,)
@@ -28,11 +28,11 @@ class AtomicGraph:
     cell : torch.Tensor, float64, shape (B, 3, 3), Å
         Rows are lattice vectors; zeros for non-periodic structures.
     pbc : tuple of Pbc, length B
-        Free, bulk or slab.
+        Isolated, bulk or slab.
     total_charge : torch.Tensor, float64, shape (B,), e
     edge_index : torch.Tensor, int64, shape (2, E)
-        Row 0 the centre, row 1 the neighbour. Sorted by centre, or each pair of atoms once and
-        then all of them reversed (:func:`openmm_nequiplr.neighbors.two_way`).
+        Row 0 is the centre, row 1 the neighbour. Edges are sorted by centre, or contain each pair
+        of atoms once, followed by all pairs reversed (:func:`openmm_nequiplr.neighbors.two_way`).
     edge_shift : torch.Tensor, float64, shape (E, 3)
         Integer images, see :func:`openmm_nequiplr.neighbors.neighbor_list`.
     counts : tuple of int, length B
@@ -40,21 +40,24 @@ class AtomicGraph:
     ewald : tuple, length B
         Lattice-sum geometry of each periodic structure, ``None`` for the others.
     linearized : tuple, length B
-        The Coulomb matrix of each structure and its gradient, where training computed them
-        beforehand; ``None`` otherwise.
+        Precomputed Coulomb matrix of each structure and its gradient, in training; otherwise
+        ``None``.
     electric_field : torch.Tensor, optional, float64, shape (B, 3), V/Å
-        Uniform field at each structure; zero along what is periodic.
+        Uniform field on each structure; zero along periodic directions.
     outside_potential : torch.Tensor, optional, float64, shape (N, 4)
-        Potential φ of charges outside at the atoms, eV/e, and its gradient, eV/e/Å.
+        Potential φ of outside charges at the atoms, eV/e, and its gradient, eV/e/Å.
     charge_groups : torch.Tensor, optional, int64, shape (N,)
-        Where the charges of groups of atoms are held: the group of each atom, numbered from 0 to
-        F − 1 through all structures.
+        Charge group of each atom, numbered from 0 to F − 1 through all structures, if the charges
+        of groups are constrained.
     group_charges : torch.Tensor, optional, float64, shape (F,), e
         Charges of these groups.
     applied_potential : torch.Tensor, optional, float64, shape (N,), eV/e
-        Of a voltage source between electrodes.
+        Potential of a voltage source between electrodes.
+    replicas : int
+        Number R of copies of a system, of N/R consecutive atoms each, that do not interact. The
+        total charge of each copy is constrained. Only an Evaluator accepts more than one.
     host : AtomicGraph, optional
-        Of a graph on a GPU: positions, cell and charge as they are on the CPU.
+        For a graph on a GPU, a copy of positions, cell and charge on the CPU.
     """
 
     positions: torch.Tensor
@@ -73,6 +76,7 @@ class AtomicGraph:
     charge_groups: torch.Tensor | None = None
     group_charges: torch.Tensor | None = None
     applied_potential: torch.Tensor | None = None
+    replicas: int = 1
     host: AtomicGraph | None = None
 
     def __post_init__(self) -> None:
@@ -91,33 +95,52 @@ class AtomicGraph:
 
     @property
     def num_atoms(self) -> int:
-        """Number N of atoms of all structures together."""
+        """Total number N of atoms."""
         return int(self.positions.shape[0])
 
     @property
     def num_edges(self) -> int:
-        """Number E of directed edges."""
+        """Total number E of directed edges."""
         return int(self.edge_index.shape[1])
 
     @property
     def held_charges(self) -> torch.Tensor:
-        """Charges that are held: of the groups, shape (F,), or of the structures, (B,); e."""
+        """Constrained charges, e: of the groups, shape (F,), or of the structures, shape (B,)."""
         return self.total_charge if self.group_charges is None else self.group_charges
 
     @property
     def holders(self) -> torch.Tensor:
-        """Group of each atom, or its structure, int64, shape (N,)."""
+        """Group of each atom, or its structure without groups, int64, shape (N,)."""
         return self.batch if self.charge_groups is None else self.charge_groups
 
     @property
     def on_cpu(self) -> AtomicGraph:
-        """Positions, cell and charge on the CPU: known there, or copied."""
+        """Graph with positions, cell and charge on the CPU."""
         if self.positions.device.type == "cpu":
             return self
         return self.to("cpu") if self.host is None else self.host
 
+    def apart(self) -> AtomicGraph:
+        """Replicas as R structures of a batch, without lattice sums."""
+        copies, field = self.replicas, self.electric_field
+        return replace(
+            self,
+            batch=self.holders,
+            cell=self.cell.expand(copies, 3, 3),
+            pbc=self.pbc * copies,
+            total_charge=self.held_charges,
+            counts=(self.num_atoms // copies,) * copies,
+            ewald=(None,) * copies,
+            linearized=(None,) * copies,
+            electric_field=None if field is None else field.expand(copies, 3),
+            charge_groups=None,
+            group_charges=None,
+            replicas=1,
+            host=None,
+        )
+
     def to(self, device: torch.device | str) -> AtomicGraph:
-        """Return the same graph with every tensor on ``device``."""
+        """Copy of the graph with all tensors on ``device``."""
         moved = {
             name: getattr(self, name).to(device)
             for name in (
@@ -134,9 +157,9 @@ class AtomicGraph:
         return replace(self, ewald=ewald, linearized=linearized, **moved)
 
     def outside(self, positions: torch.Tensor) -> torch.Tensor | None:
-        """Potential of all that is outside at positions, shape (N,), eV/e; ``None`` of nothing.
+        """External potential at positions, shape (N,), eV/e; ``None`` if there is none.
 
-        That of charges is known to first order about the positions of the graph.
+        The potential of outside charges is expanded to first order about the graph's positions.
         """
         found = self.applied_potential
         if self.outside_potential is not None:
@@ -157,7 +180,7 @@ class AtomicGraph:
         Parameters
         ----------
         positions, cell : torch.Tensor, optional
-            Replacements of the stored ones (a strained copy, say).
+            Replacements of the stored ones, such as a strained copy.
 
         Returns
         -------
@@ -176,9 +199,9 @@ class AtomicGraph:
 
     @staticmethod
     def collate(graphs: Sequence[AtomicGraph]) -> AtomicGraph:
-        """Join graphs into one batch, in the order given.
+        """Join graphs into one batch, in the given order.
 
-        The first halves of all edges come before the second ones.
+        The first halves of the edges of all graphs precede the second halves.
         """
         if len(graphs) == 1:
             return graphs[0]

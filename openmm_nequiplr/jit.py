@@ -1,4 +1,4 @@
-"""Loops compiled by numba where it is there; every user keeps a slow twin for where it is not."""
+"""Compilation of loops by numba, if it is installed; each loop has a slow alternative."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-#: Below this many atoms the slow twin is done before numba is imported.
+#: Number of atoms below which the slow alternative takes less time than importing numba.
 FEWEST_ATOMS = 500
 
 
 @functools.cache
 def numba_available() -> bool:
-    """Whether numba is installed; it is not imported for the answer."""
+    """Whether numba is installed, without importing it."""
     return importlib.util.find_spec("numba") is not None
 
 
 def compiled_loop(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: compile with numba, which has to be there; machine code stays on disk.
+    """Decorator that compiles a function with numba, which must be installed.
 
-    It is kept beside the source, or in the user's cache where that cannot be written; where neither
-    can, it is compiled again in every process. The loop runs without the global interpreter lock.
+    The machine code is cached in the directory of the source, or in the user's cache if that is not
+    writable. If neither is, each process compiles it again. The loop runs without the global
+    interpreter lock.
 
     Parameters
     ----------
     options
-        Further ones of ``numba.njit``.
+        Further options of ``numba.njit``.
     """
     import numba
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             return numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # no folder for the cache
+        except RuntimeError:  # no writable cache
             return numba.njit(nogil=True, **options)(function)
 
     return decorate
@@ -41,12 +42,12 @@ def compiled_loop(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Compile a function of a module like :func:`compiled_loop`, once per process.
+    """Compile a module-level function as :func:`compiled_loop` does, once per process.
 
     Parameters
     ----------
     function : callable
-        Within numba's subset of Python.
+        Function in the subset of Python that numba supports.
 
     Returns
     -------
@@ -57,5 +58,5 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
         return None
     try:
         return compiled_loop()(function)
-    except ImportError:  # installed, but not for this NumPy
+    except ImportError:  # installed, but incompatible with this NumPy
         return None

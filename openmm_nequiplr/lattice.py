@@ -1,15 +1,15 @@
-"""Bases of a lattice: the reduced one, and the one that another cell is written in.
+"""Lattice bases: reduction, and matching of two cells of a lattice.
 
-One lattice has many bases, and sums over pairs and waves cost least in one of short vectors. The
+A lattice has many bases, and sums over pairs and k-vectors cost least in one of short vectors. The
 reduction is Minkowski's in three dimensions (Nguyen and Stehlé 2009, doi:10.1145/1597036.1597050).
-It is written so that TorchScript compiles it, which no library's is.
+Unlike the versions in libraries, it can be compiled by TorchScript.
 """
 
 import math
 
 import numpy as np
 
-#: A cell stays as it is if no vector gets shorter by more than this (relative) in another basis.
+#: A cell is reduced only if a vector becomes shorter by more than this relative amount.
 SLACK = 0.02
 
 
@@ -21,7 +21,7 @@ def _square(vector: list[float]) -> float:
 
 
 def _less(cell: list[list[float]], row: int, first: int, second: int, steps: list[int]) -> float:
-    """Squared length of a row less multiples of the two others, Å²."""
+    """Squared length, Å², of a row minus multiples of the two others."""
     rest = [0.0, 0.0, 0.0]
     for axis in range(3):
         rest[axis] = cell[row][axis] - steps[0] * cell[first][axis] - steps[1] * cell[second][axis]
@@ -29,7 +29,7 @@ def _less(cell: list[list[float]], row: int, first: int, second: int, steps: lis
 
 
 def _best_steps(cell: list[list[float]], row: int, bound: float) -> list[int]:
-    """Multiples of the two rows after a row to take from it, if it falls below a squared length."""
+    """Multiples of the two other rows to subtract from a row to make it shorter than a bound."""
     first, second = (row + 1) % 3, (row + 2) % 3
     best, least = [0, 0], bound
     tried = [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [1, -1], [-1, 1], [-1, -1]]
@@ -47,21 +47,20 @@ def _best_steps(cell: list[list[float]], row: int, bound: float) -> list[int]:
 
 
 def reduction(cell: list[list[float]], slack: float = SLACK) -> list[list[int]]:
-    """Whole numbers M that make a basis M·cell of short vectors out of a cell.
+    """Integer matrix M for which M·cell is a basis of short vectors.
 
     Parameters
     ----------
     cell : list of 3 lists of 3 floats, Å
-        Rows are lattice vectors that span a volume, of any handedness.
+        Rows are linearly independent lattice vectors of any handedness.
     slack : float
-        A cell stays as it is (M is one) if no vector gets shorter by more than this in another
-        basis, so that cells that fluctuate about such a border keep theirs. Others are reduced
-        fully.
+        If no vector becomes shorter by more than this relative amount, M is the identity, so that
+        small fluctuations of a cell do not change its basis. Other cells are fully reduced.
 
     Returns
     -------
     list of 3 lists of 3 ints
-        Of determinant one.
+        The determinant is one.
     """
     basis = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     vectors = [row[:] for row in cell]
@@ -83,14 +82,12 @@ def reduction(cell: list[list[float]], slack: float = SLACK) -> list[list[int]]:
 
 
 def reduced_basis(cell: np.ndarray, slack: float = SLACK) -> np.ndarray | None:
-    """M of :func:`reduction` as whole numbers in an array, float64, shape (3, 3); none for one.
+    """M of :func:`reduction`, float64, shape (3, 3); ``None`` for the identity.
 
     Parameters
     ----------
     cell : numpy.ndarray, float64, shape (3, 3), Å
-        Rows are lattice vectors that span a volume.
     slack : float
-        As for :func:`reduction`.
     """
     if np.count_nonzero(cell) == 3 and cell.diagonal().all():
         return None
@@ -99,7 +96,7 @@ def reduced_basis(cell: np.ndarray, slack: float = SLACK) -> np.ndarray | None:
 
 
 def reduced(cell: np.ndarray, slack: float = SLACK) -> np.ndarray:
-    """The lattice of a cell in a basis of short vectors, shape (3, 3), Å; arguments as above."""
+    """Reduced cell of short vectors, shape (3, 3), Å; arguments as for :func:`reduced_basis`."""
     basis = reduced_basis(cell, slack)
     return cell if basis is None else basis @ cell
 
@@ -107,7 +104,7 @@ def reduced(cell: np.ndarray, slack: float = SLACK) -> np.ndarray:
 def displacements(
     positions: np.ndarray, before: np.ndarray, cell: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far atoms have moved, modulo lattice vectors, and how many of these they have jumped by.
+    """Displacements of atoms modulo lattice vectors, and the lattice vectors removed.
 
     Parameters
     ----------
@@ -118,9 +115,9 @@ def displacements(
     Returns
     -------
     moved : numpy.ndarray, shape (N, 3), Å
-        Right while no atom really moves by more than half a cell.
+        Valid if no atom moves by more than half a cell.
     images : numpy.ndarray, shape (N, 3)
-        Whole numbers.
+        Integers in units of the lattice vectors.
     """
     moved = positions - before
     images = np.rint(moved @ np.linalg.inv(cell))
@@ -130,20 +127,20 @@ def displacements(
 
 
 def matched(cell: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The lattice of a cell in the basis that is nearest to another cell.
+    """Cell in the lattice basis that is closest to another cell.
 
-    Flexible barostats write a lattice by other vectors once it has sheared far enough; no atom
-    moves then. Between the result and ``target`` is the strain alone.
+    Flexible barostats change the basis of a lattice after a large shear, without moving atoms. The
+    result and ``target`` differ only by a strain.
 
     Parameters
     ----------
     cell, target : numpy.ndarray, shape (3, 3), Å
-        Rows are lattice vectors, of cells that differ by some strain and the choice of the basis.
+        Rows are lattice vectors of cells that differ by a strain and the choice of the basis.
 
     Returns
     -------
     numpy.ndarray, shape (3, 3), Å
-        ``cell`` itself if the two lattices differ by more than that.
+        ``cell`` itself if the two lattices differ in another way.
     """
     if np.array_equal(cell, target):
         return cell
@@ -156,15 +153,15 @@ def matched(cell: np.ndarray, target: np.ndarray) -> np.ndarray:
 def continued(
     positions: np.ndarray, cell: np.ndarray, before: np.ndarray, cell_before: np.ndarray
 ) -> np.ndarray:
-    """Positions at the images that continue those of a frame before.
+    """Unwrap positions so that they are continuous with those of the previous frame.
 
-    Right while no atom moves by more than half a cell between the frames, beyond the strain.
+    Valid if no atom moves by more than half a cell between the frames, apart from the strain.
 
     Parameters
     ----------
     positions, before : numpy.ndarray, shape (N, 3), Å
     cell, cell_before : numpy.ndarray, shape (3, 3), Å
-        Rows are lattice vectors, of any bases.
+        Rows are lattice vectors, in any basis.
 
     Returns
     -------

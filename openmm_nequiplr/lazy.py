@@ -11,9 +11,9 @@ from typing import Any
 def on_first_use(
     package: str, modules: Mapping[str, Iterable[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package, from the names that are in its modules.
+    """``__getattr__`` and ``__dir__`` of a package, given the public names of its modules.
 
-    A name that is another one in its module is written as in an import: ``"original as name"``.
+    ``"original as name"`` renames a public name, as in an import.
     """
     homes = {}
     for module, names in modules.items():

@@ -1,10 +1,11 @@
-"""A lock on an output directory, so that two processes do not write the same files."""
+"""Lock of an output directory, which prevents two processes from writing the same files."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,25 +13,29 @@ from pathlib import Path
 
 from .errors import DirectoryInUseError
 
-#: Hidden file in the directory. It stays when the lock is released.
+#: Hidden file in the directory, which remains when the lock is released.
 LOCK_FILE = ".lock"
-# Behind everything that is ever written into it.
+# Beyond the content of the file.
 _LOCKED_BYTE = 4096
-#: What file systems without locks answer.
+# Interval between the attempts of a waiting process, s.
+_PAUSE = 0.1
+#: Error numbers of file systems without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
-def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
-    """Hold an output directory for as long as the context lasts.
+def directory_lock(path: str | os.PathLike, wait: bool = False) -> Iterator[Path]:
+    """Context manager that locks an output directory.
 
-    The operating system releases the lock when the process ends, however it ends. Where a file
-    system knows no locks, a warning says so and the context does nothing.
+    The operating system releases the lock when the process ends in any way. If a file system does
+    not support locks, a warning is issued and the directory is not locked.
 
     Parameters
     ----------
     path : path
         Created if it does not exist.
+    wait : bool
+        Wait for another process that holds it.
 
     Yields
     ------
@@ -39,9 +44,9 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     Raises
     ------
     DirectoryInUseError
-        If another process, or another context of this one, holds the directory.
+        If another process, or another context of this process, has locked the directory.
     OSError
-        If the directory cannot be made or written to.
+        If the directory cannot be created or written to.
     """
     directory = Path(path)
     directory.mkdir(parents=True, exist_ok=True)
@@ -49,16 +54,16 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
     descriptor = os.open(directory / LOCK_FILE, flags, 0o666)
     try:
         try:
-            _lock(descriptor)
+            _lock(descriptor, wait)
         except BlockingIOError:
             raise DirectoryInUseError(
                 f"output: expected a directory that no other process writes, got {directory}, "
-                f"which is held by {_holder(descriptor)}"
+                f"which is locked by {_holder(descriptor)}"
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            message = f"{directory} cannot be locked ({error.strerror}): start no second process"
+            message = f"{directory} cannot be locked ({error.strerror}): use it in one process only"
             warnings.warn(message, stacklevel=3)
         _write(descriptor, f"{os.getpid()} {socket.gethostname()}\n")
         yield directory
@@ -67,11 +72,17 @@ def directory_lock(path: str | os.PathLike) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    """Lock a file until it is closed; ``BlockingIOError`` if another one has locked it."""
+def _lock(descriptor: int, wait: bool) -> None:
+    """Lock a file until it is closed; ``BlockingIOError`` if it is locked already."""
+    while wait:
+        try:
+            _lock(descriptor, wait=False)
+            return
+        except BlockingIOError:
+            time.sleep(_PAUSE)
     try:
         import fcntl
-    except ImportError:  # Windows, whose locks keep others from reading the bytes: one far behind
+    except ImportError:  # Windows, where locked bytes cannot be read: lock one beyond the content
         import msvcrt
 
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
@@ -84,7 +95,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _write(descriptor: int, text: str) -> None:
-    """Replace what the lock file says; on a full disk it stays empty."""
+    """Replace the content of the lock file; on a full disk it stays empty."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)

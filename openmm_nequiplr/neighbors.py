@@ -1,4 +1,4 @@
-"""Neighbour lists (vesin), with periodic images resolved for any cell."""
+"""Neighbour lists by vesin, with periodic images, for cells of any shape and size."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from vesin import NeighborList
 from .errors import BoxError, InputError, describe
 from .lattice import reduced_basis
 
-#: Finds pairs and integer images for ``(positions, cell, periodic, cutoff)``.
+#: Returns pairs and integer images for ``(positions, cell, periodic, cutoff)``.
 PairSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
 
-#: More neighbours than this are refused, or than in a sphere of twice the density of diamond.
+#: Largest number of neighbours, and density (1/Å³, twice diamond's) up to which more are allowed.
 MOST_NEIGHBORS, DENSEST = 2000.0, 0.5
 
-# vesin sorts atoms into bins as wide as the cutoff. For more than so many it takes fewer and wider
-# ones, and divides by zero where a cell is long and thin or flat.
+# vesin sorts atoms into bins as wide as the cutoff. Beyond this number it uses fewer, wider bins
+# and divides by zero for cells that are long and thin, or flat.
 _MOST_BINS = 1e5
-# It looks from every bin at all others and their images within reach, also where bins are empty.
+# vesin visits all bins and images within the cutoff of each bin, including empty ones.
 _MOST_VISITS = 1e7
 
 
 def cell_heights(cell: np.ndarray) -> np.ndarray:
-    """Distances between opposite faces of a cell.
+    """Heights of a cell: distances between opposite faces.
 
     Parameters
     ----------
@@ -53,28 +53,28 @@ def cell_heights(cell: np.ndarray) -> np.ndarray:
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float, full: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All pairs of atoms (and of atoms with images, their own too) within a cutoff.
+    """All pairs of atoms and images within a cutoff, including an atom's own images.
 
     Parameters
     ----------
     positions : numpy.ndarray, shape (N, 3), Å
-        Need not lie inside the cell.
+        May lie outside the cell.
     cell : numpy.ndarray, shape (3, 3), Å
-        Rows are the lattice vectors; ignored when not periodic.
+        Rows are the lattice vectors; ignored if not periodic.
     periodic : bool
         Periodic in all three directions, or in none.
     cutoff : float, Å
     full : bool
-        Every pair in both directions, or once only: with the smaller index first, and of an atom
-        and its images those whose first nonzero shift is positive.
+        Whether each pair is listed in both directions. Otherwise it is listed once, with the
+        smaller index first; of an atom's own images those whose first nonzero shift is positive.
 
     Returns
     -------
     edge_index : torch.Tensor, int64, shape (2, E)
-        Row 0 the centre, row 1 the neighbour.
+        Row 0 is the centre, row 1 the neighbour.
     edge_shift : torch.Tensor, float64, shape (E, 3)
         Integer images: ``r = x[neighbour] - x[centre] + shift @ cell``.
-        Edges are sorted by centre, neighbour and shift, whatever the positions.
+        Edges are sorted by centre, neighbour and shift.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def neighbor_list(
         backward = _is_backward(pairs, shifts)
         pairs[backward] = pairs[backward, ::-1]
         shifts[backward] *= -1
-    # cells that lie between two atoms are the same for all their images: left out of the key
+    # the cells between two atoms are equal for all their images and are left out of the key
     order = np.argsort(_sort_key(pairs, shifts, len(points)))
     pairs, shifts = pairs[order], shifts[order]
     if whole is not None:
@@ -102,12 +102,12 @@ def neighbor_list(
 def two_way(
     edge_index: torch.Tensor, edge_shift: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The edges of a full list with every pair in the first half, and reversed in the second one.
+    """Reorder a full list: every pair once in the first half, and reversed in the second half.
 
     Parameters
     ----------
     edge_index, edge_shift : torch.Tensor
-        As :func:`neighbor_list` returns them.
+        Results of :func:`neighbor_list`.
     """
     backward = torch.from_numpy(_is_backward(edge_index.numpy().T, edge_shift.numpy()))
     ends, shift = edge_index[:, ~backward], edge_shift[~backward]
@@ -123,7 +123,7 @@ def pairs_within(
     ----------
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å, or None
-        None without periodicity.
+        None for a structure that is not periodic.
     cutoff : float, Å
     full : bool
 
@@ -141,23 +141,16 @@ def pairs_within(
 def search_pairs(
     points: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float, full: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """The pairs of :func:`neighbor_list` in any order and direction.
-
-    Parameters
-    ----------
-    points : numpy.ndarray, float64, shape (N, 3), Å
-    cell : numpy.ndarray, float64, shape (3, 3), Å
-    periodic, cutoff, full
-        As above.
+    """Pairs of :func:`neighbor_list` in arbitrary order and direction; arguments as there.
 
     Returns
     -------
     pairs : numpy.ndarray, int64, shape (E, 2)
     shifts : numpy.ndarray, int64, shape (E, 3)
-        Images for atoms that are wrapped into the cell.
+        Images for atoms wrapped into the cell.
     distances : numpy.ndarray, float64, shape (E,), Å
     whole : numpy.ndarray or None, int64, shape (N, 3)
-        Cells that each atom is away from where it was wrapped to; none if all are zero.
+        Lattice vectors subtracted by wrapping each atom; None if all are zero.
         ``shifts + whole[first] - whole[second]`` are the images for the given points.
     """
     if not periodic:
@@ -180,14 +173,12 @@ def search_pairs(
 
 
 def check_neighbors(heights: list[float], count: int, cutoff: float) -> None:
-    """Refuse a search for more pairs than any material has, before it takes memory.
-
-    Arguments as for :func:`crowding`.
+    """Check the expected number of pairs before memory is allocated; arguments of :func:`crowding`.
 
     Raises
     ------
     InputError
-        If there are too many.
+        If there are more pairs than in any material.
     """
     message = crowding(heights, count, cutoff)
     if message:
@@ -201,22 +192,22 @@ def crowding(
     most: float = MOST_NEIGHBORS,
     densest: float = DENSEST,
 ) -> str:
-    """The error message for atoms with too many neighbours; empty if there are not too many.
+    """Error message if the atoms have too many neighbours; otherwise empty.
 
-    The estimate is that of atoms that are spread evenly, or of the images of one if these are more.
-    TorchScript compiles it.
+    The number is estimated for uniformly distributed atoms, or for the images of a single atom if
+    these are more. TorchScript compiles this function.
 
     Parameters
     ----------
     heights : list of 3 floats, Å
-        Of the cell, or how far the atoms reach along each axis.
+        Heights of the cell, or extents of the structure along each axis.
     count : int
         Number of atoms.
     cutoff : float, Å
     most : float
-        Neighbours that any atom may have.
+        Number of neighbours that is always allowed.
     densest : float, 1/Å³
-        Density at which it may have more.
+        Density up to which more neighbours are allowed.
     """
     even, own = float(count), 1.0
     for height in heights:
@@ -234,7 +225,7 @@ def crowding(
 
 
 def served_by_bins(heights: np.ndarray, cutoff: float) -> bool:
-    """Whether vesin serves a cell of these heights, shape (3,), Å."""
+    """Whether vesin supports a cell of these heights, shape (3,), Å."""
     bins = np.prod(np.maximum(heights / cutoff, 1.0))
     visits = bins * np.prod(2.0 * np.ceil(cutoff / heights) + 1.0)
     return bool(bins <= _MOST_BINS and visits <= _MOST_VISITS)
@@ -248,7 +239,7 @@ def _pairs_of(
     full: bool,
     heights: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs, shifts and distances, by vesin or, where its bins fail, by a k-d tree."""
+    """Pairs, shifts and distances, by vesin or, where its bins fail, by k-d trees."""
     if not served_by_bins(heights, cutoff):
         return _pairs_by_tree(points, cell, periodic, cutoff, full)
     search = NeighborList(cutoff=float(cutoff), full_list=full, sorted=False, n_threads=1)
@@ -259,8 +250,8 @@ def _pairs_of(
 def _pairs_by_tree(
     points: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float, full: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same by a tree of atoms (SciPy's) and of the images near the cell."""
-    from scipy.spatial import cKDTree  # takes long to import, and is seldom needed
+    """:func:`_pairs_of` by SciPy's k-d trees of the atoms and of the images near the cell."""
+    from scipy.spatial import cKDTree  # slow to import, and seldom needed
 
     margin, place = np.zeros(3), np.full_like(points, 0.5)
     if periodic:
@@ -268,26 +259,25 @@ def _pairs_by_tree(
     atoms, images = _images_near(place, -margin, 1.0 + margin)
     tree = cKDTree(points[atoms] + images @ cell)
     found = cKDTree(points).sparse_distance_matrix(tree, cutoff, output_type="coo_matrix")
-    first, second, shifts = found.row, atoms[found.col], images[found.col]
-    a, b, c = shifts.T
-    leading = np.where(a != 0, a, np.where(b != 0, b, c))
-    kept = (first != second) | (leading != 0)
+    pairs = np.stack((found.row, atoms[found.col]), axis=1).astype(np.int64)
+    shifts = images[found.col]
+    kept = (found.data < cutoff) & ((pairs[:, 0] != pairs[:, 1]) | shifts.any(axis=1))
     if not full:
-        kept = (first < second) | ((first == second) & (leading > 0))
-    kept &= found.data < cutoff
-    pairs = np.stack((first, second), axis=1).astype(np.int64)
+        kept &= ~_is_backward(pairs, shifts)
     return pairs[kept], shifts[kept], found.data[kept]
 
 
 def pairs_between(
     centers: np.ndarray, others: np.ndarray, cell: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of one set of points with the images of another in a cell; few centers cost little.
+    """Pairs of one set of points with the images of another in a cell.
+
+    The cost is small if there are few centers.
 
     Parameters
     ----------
     centers, others : numpy.ndarray, float64, shapes (N, 3) and (M, 3), Å
-        Need not lie inside the cell.
+        May lie outside the cell.
     cell : numpy.ndarray, float64, shape (3, 3), Å
     cutoff : float, Å
 
@@ -313,24 +303,23 @@ def pairs_between(
 def _images_near(
     place: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms and their images, int64, (G,) and (G, 3), between bounds along the cell vectors.
+    """Atoms and images, int64, (G,) and (G, 3), between bounds in fractional coordinates.
 
-    Places, shape (N, 3), lie between 0 and 1, as the bounds do in units of the cell vectors.
+    The fractional coordinates ``place``, shape (N, 3), lie between 0 and 1.
     """
     steps = [
         np.arange(math.floor(a - 1.0), math.ceil(b) + 1)
         for a, b in zip(low.tolist(), high.tolist(), strict=True)
     ]
     near = []
-    for axis in range(3):  # for each step, whether each atom is between the bounds along the axis
+    for axis in range(3):  # for each image, whether each atom is within the bounds along the axis
         moved = place[:, axis] + steps[axis][:, None]
         near.append((moved > low[axis] - 1e-9) & (moved < high[axis] + 1e-9))
     kept, images = [], []
-    for numbers in itertools.product(*(range(len(s)) for s in steps)):
-        x, y, z = numbers
+    for x, y, z in itertools.product(*(range(len(s)) for s in steps)):
         chosen = np.flatnonzero(near[0][x] & near[1][y] & near[2][z])
         kept.append(chosen)
-        step = [steps[axis][number] for axis, number in enumerate(numbers)]
+        step = steps[0][x], steps[1][y], steps[2][z]
         images.append(np.broadcast_to(step, (len(chosen), 3)))
     return np.concatenate(kept), np.concatenate(images)
 
@@ -344,7 +333,7 @@ def _is_backward(pairs: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 
 
 def _sort_key(pairs: np.ndarray, shifts: np.ndarray, count: int) -> np.ndarray:
-    """A number for each pair that grows with centre, neighbour and shift; int64, shape (E,)."""
+    """Sort key of each pair: by centre, neighbour and shift; int64, shape (E,)."""
     key = pairs[:, 0] * count + pairs[:, 1]
     if len(shifts) == 0:
         return key

@@ -1,7 +1,7 @@
-"""Where openmm-ml finds this package: the entry points ``openmmml.potentials`` lead here.
+"""Entry point of openmm-ml (``openmmml.potentials``).
 
 ``import openmmml`` loads every entry point, so nothing heavy is imported before a potential is
-made.
+created.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ POTENTIAL_NAME = "nequiplr"
 
 
 class NequIPLRPotentialImplFactory:
-    """Makes the implementation behind ``openmmml.MLPotential("nequiplr", ...)``.
+    """Factory of the implementation of ``openmmml.MLPotential("nequiplr", ...)``.
 
-    It has the interface of openmm-ml's ``MLPotentialImplFactory`` without deriving from it:
-    openmm-ml may be absent when this module is imported.
+    It has the interface of openmm-ml's ``MLPotentialImplFactory`` without deriving from it, because
+    this module must be importable without openmm-ml.
     """
 
     def createImpl(self, name: str, modelPath: Any = None, **args: Any) -> NequIPLRPotentialImpl:
@@ -30,12 +30,12 @@ class NequIPLRPotentialImplFactory:
         name : str
             ``"nequiplr"``, or ``"nequiplr-"`` and the name of a shipped model.
         modelPath : path, str or NequIPLRPotential
-            Model file, name of a model, or a model; for the name ``"nequiplr"`` alone.
+            Model file, name of a model, or a model; only with the name ``"nequiplr"``.
 
         Raises
         ------
         InputError
-            If there is a model too few or too many, or another argument.
+            If no model or two models are given, or another argument.
         ModelFileError
             If there is no such file or name, or it cannot be read.
         """

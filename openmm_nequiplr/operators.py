@@ -1,8 +1,8 @@
-"""The operator through which a TorchScript graph hands its Coulomb sum to OpenMM.
+"""Operator by which a TorchScript graph delegates its Coulomb sum to OpenMM.
 
-A saved graph refers to it by name, so it must be registered before such a graph is loaded.
-Registering is cheap; :mod:`openmm_nequiplr.simulation`, which does the sum, is imported at the
-first call.
+A saved graph refers to the operator by name, so it must be registered before such a graph is
+loaded. Registration is cheap. :mod:`openmm_nequiplr.simulation`, which evaluates the sum, is
+imported at the first call.
 """
 
 # torch reads the annotations of the operator: no postponed ones here
@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-#: Its name in a graph, ``torch.ops.openmm_nequiplr.point_charge_difference``.
+#: Name of the operator, ``torch.ops.openmm_nequiplr.point_charge_difference`` in a graph.
 OPERATOR = "openmm_nequiplr::point_charge_difference"
 
 _sums: list[Callable[..., tuple[Any, Any]]] = []
 
 
 def provide(function: Callable[..., tuple[Any, Any]]) -> None:
-    """Set the function behind the operator: the same arguments, arrays in and out."""
+    """Set the function that the operator calls, with its arguments and results as arrays."""
     _sums[:] = [function]
 
 
@@ -32,7 +32,7 @@ def point_charge_difference(
     eta: float,
     settings: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smooth part of the point-charge Ewald sums of q less that of p, without a gradient.
+    """Smooth part of the point-charge Ewald sum of q minus that of p; not differentiable.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def point_charge_difference(
         Rows are lattice vectors.
     charges, subtracted : torch.Tensor, float64, shape (N,), e
     eta : float, Å
-        Ewald width: the pairs k_e q_i q_j erfc(r/√2η)/r are left out.
+        Ewald width; the pairs k_e q_i q_j erfc(r/√2η)/r are excluded.
     settings : str
         JSON with ``num_atoms``, ``tolerance``, ``precision`` and ``platform`` of the sum.
 

@@ -1,4 +1,4 @@
-"""ASCII paths for libraries that cannot open others."""
+"""ASCII paths for libraries that cannot open other paths."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 class AsciiPath:
-    """A name in ASCII for a file, as long as this object lives: mdtraj's C readers need one.
+    """ASCII path of a file, valid as long as this object lives; mdtraj's C readers need one.
 
     Attributes
     ----------
     path : str
-        That of the file itself where it will do, else that of a link (or copy) to it.
+        Path of the file itself if it is ASCII, else of a link to it or a copy.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,13 +1,13 @@
-"""Pickled forces that can always be unpickled, and name what is missing when they are called.
+"""Pickled forces that can always be unpickled, and that report missing packages when called.
 
-OpenMM 8.6 ends the process, without a word, if the function of a ``PythonForce`` cannot be
-unpickled. So what is pickled here needs nothing but the standard library at that moment: it looks
-for :func:`restore`, which never raises, and puts a function in its place where the package is not
-installed. This module imports nothing heavy for the same reason.
+OpenMM 8.6 terminates the process without a message if the function of a ``PythonForce`` cannot be
+unpickled. The pickles created here therefore need only the standard library: they look up
+:func:`restore`, which never raises, and substitute a function that raises an error if the package
+is not installed. For the same reason this module imports nothing heavy.
 
-Unpickling executes what the pickle asks for, so ``openmm.XmlSerializer.deserialize`` executes what
-the author of the XML wrote. :func:`read_pickled` executes nothing: it knows the few functions that
-a pickle of ours names, puts inert objects in their place, and refuses every other name.
+Unpickling executes arbitrary code, so ``openmm.XmlSerializer.deserialize`` executes code of the
+author of the XML. :func:`read_pickled` executes nothing: it replaces the few functions that occur
+in a pickle of this package with inert objects, and rejects all other names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .errors import InputError, NequIPLRError
 
 _RESTORE = f"{__name__}.restore"
 _HOME = ("openmm_nequiplr.simulation.collective", "restore_callable")
-# The end of "'State' object has no attribute '…'", all that the standard library lets one say.
+# End of "'State' object has no attribute '…'", the only message possible with the standard library.
 _NOT_INSTALLED = (
     "NequIPLR, because the package openmm-nequiplr is not installed here; install it to evaluate "
     "this System"
@@ -34,13 +34,14 @@ _NOT_INSTALLED = (
 
 
 class Unavailable:
-    """Stands for a computation that cannot be restored here; tells why when it is called.
+    """Placeholder of a computation that cannot be restored; calling it raises an error.
 
     Parameters
     ----------
     payload : dict of str to object
-        What was pickled; pickled again it is the same.
+        Payload of the pickle; it is unchanged when pickled again.
     reason : str
+        Error message.
     """
 
     def __init__(self, payload: dict[str, Any], reason: str) -> None:
@@ -55,7 +56,7 @@ class Unavailable:
 
 
 class _Call:
-    """Pickles as a call that is made when it is unpickled."""
+    """Object that is pickled as a function call, executed when it is unpickled."""
 
     def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
         self.function, self.arguments = function, arguments
@@ -68,14 +69,14 @@ class _Call:
 
 
 def reduction(payload: dict[str, Any]) -> tuple[Any, ...]:
-    """What ``__reduce__`` returns for ``restore(payload)``, or less where there is no package."""
+    """Result of ``__reduce__`` for ``restore(payload)``, with a fallback without the package."""
     absent = functools.partial(operator.methodcaller, _NOT_INSTALLED)
     candidates = [_Call(pydoc.locate, _RESTORE), absent]
     return _Call(next, _Call(filter, None, candidates)), (payload,)
 
 
 def restore(payload: dict[str, Any]) -> Any:
-    """The computation of a payload, or something that tells why there is none; never raises."""
+    """The computation of a payload, or an :class:`Unavailable`; never raises."""
     module, name = _HOME
     try:
         return getattr(importlib.import_module(module), name)(payload)
@@ -108,18 +109,18 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 def read_pickled(data: bytes) -> dict[str, Any]:
-    """The payload of a pickled force of ours; nothing in the pickle is executed.
+    """Read the payload of a pickled force of this package without executing the pickle.
 
     Returns
     -------
     dict of str to object
-        Plain values: ``format``, ``version``, ``token`` and ``settings``; and ``graph`` as well if
-        the callable takes and returns tensors, ``observable`` if it is a collective variable.
+        Plain values: ``format``, ``version``, ``token`` and ``settings``; also ``graph`` if the
+        callable takes and returns tensors, and ``observable`` if it is a collective variable.
 
     Raises
     ------
     InputError
-        If the pickle is anything else.
+        If the pickle is not of this package.
     """
     try:
         for opcode, argument, _ in pickletools.genops(data):
@@ -131,20 +132,20 @@ def read_pickled(data: bytes) -> dict[str, Any]:
         payload = _payload(found)
     except InputError:
         raise
-    except Exception as error:  # a damaged pickle raises whatever it likes
+    except Exception as error:  # a damaged pickle may raise any error
         raise InputError(_foreign(f"{type(error).__name__}: {error}")) from error
     return payload
 
 
 def _foreign(reason: str) -> str:
     return (
-        "system: expected no Python function but those of openmm-nequiplr, got another pickle "
-        f"({reason}); unpickling executes what its author wrote, so it was not read"
+        "system: expected only Python functions of openmm-nequiplr, got another pickle "
+        f"({reason}); unpickling can execute arbitrary code, so it was not read"
     )
 
 
 class _Inert:
-    """Stands for a function that a pickle of ours calls; knows what came out of it there."""
+    """Inert stand-in for a function that occurs in a pickle of this package."""
 
     __slots__ = ("_name",)
     _name: str
@@ -156,7 +157,7 @@ class _Inert:
         raise AttributeError(name)
 
     def __setstate__(self, state: Any) -> None:
-        """As the message for where the package is absent is pickled."""
+        """Accept only the state of the fallback for a missing package."""
         function, arguments, *rest = state
         message = len(arguments) == 1 and isinstance(arguments[0], str)
         if self._name != "absent" or _name(function) != "methodcaller" or not message or any(rest):
@@ -182,7 +183,7 @@ class _Inert:
             computation, graph = arguments
             if isinstance(computation, _Restored) and graph in (None, True, False):
                 return _Restored({**computation.payload, "graph": graph})
-        raise InputError(_foreign(f"it calls {self._name} in another way"))
+        raise InputError(_foreign(f"it calls {self._name} with other arguments"))
 
 
 def _name(value: object) -> str:
@@ -190,7 +191,7 @@ def _name(value: object) -> str:
 
 
 class _Restored:
-    """Stands for a computation: its payload."""
+    """Stand-in for a computation, with its payload."""
 
     __slots__ = ("payload",)
 
@@ -199,11 +200,11 @@ class _Restored:
 
 
 class _Record:
-    """Stands for an object with plain fields."""
+    """Stand-in for an object with plain fields."""
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles stand-ins and plain values alone."""
+    """Unpickler restricted to stand-ins and plain values."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _FUNCTIONS:
@@ -224,12 +225,12 @@ def _payload(found: object) -> dict[str, Any]:
 
 
 def _plain(value: object, budget: list[int], depth: int = 0) -> Any:
-    """Plain values with records as dictionaries; anything else is refused."""
+    """Convert to plain values, with records as dictionaries; anything else is an error."""
     if type(value) in _PLAIN:
         return value
     budget[0] -= 1
     if budget[0] < 0 or depth > 8:
-        raise InputError(_foreign("it is nested without end"))
+        raise InputError(_foreign("it is nested too deeply"))
     if isinstance(value, _Record):
         value = vars(value)
     if type(value) is dict:

@@ -1,4 +1,4 @@
-"""Handlers of signals for a while."""
+"""Temporary signal handlers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 def handled(
     handler: Callable[[int, Any], None], *numbers: signal.Signals, once: bool = False
 ) -> Iterator[None]:
-    """Handle signals within this context; only the main thread of a process can, others do nothing.
+    """Context manager that handles signals; it has no effect outside the main thread.
 
-    With ``once``, signals after the first one are handled as before.
+    With ``once``, the previous handlers are restored after the first signal.
     """
     before: dict[signal.Signals, Any] = {}
 

@@ -1,11 +1,11 @@
-"""Blocks of a loop on several threads: compiled loops release the interpreter lock.
+"""Multithreaded execution of compiled loops, which release the global interpreter lock.
 
-They run on the threads of torch's own OpenMP runtime where that can be reached. Threads of another
-pool have to share the cores with those, which go on spinning for milliseconds after each of torch's
-loops.
+The loops run on the threads of torch's OpenMP runtime if it is accessible. Another thread pool
+would compete for the cores with these threads, which spin for milliseconds after each loop of
+torch.
 
-A forked child has none of its parent's threads, and OpenMP waits for them forever. So everything
-runs on one thread there, torch included.
+A forked process has none of its parent's threads, and OpenMP would wait for them forever.
+Everything, torch included, therefore runs on one thread there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 
 Result = TypeVar("Result")
 
-#: Below this many atoms several threads cost more than they gain: they wait for one another.
+#: Number of atoms below which several threads are slower than one.
 SMALL = 500
 
 _pool = ThreadPoolExecutor(thread_name_prefix="nequiplr")
@@ -34,13 +34,13 @@ _run_member = _MEMBER(lambda work: work())
 
 
 def use_threads(count: int) -> None:
-    """Give torch so many threads; a forked child keeps its one."""
+    """Set the number of threads of torch; it stays 1 in a forked process."""
     torch.set_num_threads(1 if _forked else count)
 
 
 @contextmanager
 def limited_threads(count: int | None) -> Iterator[None]:
-    """Limit the threads of torch inside a ``with`` block; not at all for ``None``."""
+    """Context manager that sets the number of threads of torch; no change for ``None``."""
     before = torch.get_num_threads()
     use_threads(before if count is None else count)
     try:
@@ -59,20 +59,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def even_bounds(count: int, fewest: int) -> list[int]:
-    """Where each of torch's threads begins in a loop of ``count`` passes, and the end.
+    """Bounds of the blocks of a loop with ``count`` iterations, one block per thread of torch.
 
     Parameters
     ----------
     count : int
     fewest : int
-        Passes for which a second thread is worth waking.
+        Smallest number of iterations of a thread.
     """
     threads = max(min(torch.get_num_threads(), count // max(fewest, 1)), 1)
     return [count * number // threads for number in range(threads + 1)]
 
 
 def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) -> list[Result]:
-    """``function(begin, end)`` of every two neighbouring bounds, in threads."""
+    """Call ``function(begin, end)`` for consecutive bounds in threads; return the results."""
     blocks = list(itertools.pairwise(bounds))
     if len(blocks) == 1 or _forked:
         return [function(*block) for block in blocks]
@@ -81,11 +81,11 @@ def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) ->
     waiting = iter(enumerate(blocks))
 
     def work() -> None:
-        # a team may be smaller than asked for: each member takes blocks until none is left
+        # a team may be smaller than requested: each member takes blocks until none is left
         try:
             for number, block in waiting:
                 results[number] = function(*block)
-        except BaseException as error:  # nothing may pass through OpenMP
+        except BaseException as error:  # exceptions must not propagate through OpenMP
             errors.append(error)
 
     team = _openmp_team()
@@ -95,7 +95,7 @@ def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) ->
         for other in others:
             other.result()
     else:
-        # always all threads: OpenMP ends those that a team leaves out and starts them anew later
+        # always all threads: OpenMP ends threads that a team leaves out and has to restart them
         team(_run_member, work, torch.get_num_threads(), 0)
     if errors:
         raise errors[0]
@@ -104,14 +104,15 @@ def each_block(bounds: Sequence[int], function: Callable[[int, int], Result]) ->
 
 @functools.cache
 def _openmp_team() -> Any:
-    """Entry to a parallel region of the OpenMP runtime that torch uses; None without one.
+    """Function that starts a parallel region of torch's OpenMP runtime; None without one.
 
-    ``GOMP_parallel(function, data, threads, flags)`` of GNU's runtime, which LLVM's and Intel's
-    have as well (https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html).
+    It is ``GOMP_parallel(function, data, threads, flags)`` of GNU's runtime, which LLVM's and
+    Intel's provide too
+    (https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html).
     """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
-        # a name is looked up in a library and in those that it depends on
+        # the symbol is looked up in the library and in its dependencies
         team = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_NOLOAD).GOMP_parallel
     except (OSError, AttributeError):  # another platform, or torch without OpenMP
         return None

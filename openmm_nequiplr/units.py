@@ -1,6 +1,6 @@
 """Units of the package: Å, eV and e.
 
-Nanometres and kJ/mol appear in :mod:`openmm_nequiplr.simulation` alone. Values are CODATA 2018.
+Only :mod:`openmm_nequiplr.simulation` uses nm and kJ/mol. The constants are from CODATA 2018.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verlet lists: neighbour lists with a skin, kept from step to step, exact at every geometry."""
+"""Verlet lists: neighbour lists with a skin, reused between steps and exact at every geometry."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from .device_neighbors import neighbor_list_on
 from .errors import InputError, describe
 from .jit import FEWEST_ATOMS, compiled
 from .lattice import displacements
-from .neighbors import PairSearch
+from .neighbors import PairSearch, neighbor_list
 
-#: Å
+#: Default skin, Å.
 DEFAULT_SKIN = 1.0
 
-_ROUNDING = 1e-9  # Å; how far the bound on displacements is kept from its limit
+_ROUNDING = 1e-9  # safety margin of the bound on displacements, Å
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """All pairs within a cutoff and some longer ones, for sums that check distances themselves.
+    """All pairs within a cutoff and some longer ones, for sums that check the distances.
 
     Parameters
     ----------
     edge_index : torch.Tensor, int64, shape (2, P)
     edge_shift : torch.Tensor, float64, shape (P, 3)
-        As in :func:`openmm_nequiplr.neighbors.neighbor_list`, but for ``points``. Both tensors are
-        the same objects, and not to be changed, until there is a new search.
+        As in :func:`openmm_nequiplr.neighbors.neighbor_list`, but for ``points``. Until the next
+        search both tensors remain the same objects, and they must not be modified.
     points : numpy.ndarray, float64, shape (N, 3), Å
-        The positions, each at the image that the shifts belong to.
+        Positions at the images to which the shifts refer.
     images : numpy.ndarray, float64, shape (N, 3)
-        Lattice vectors (whole numbers) that ``points`` are away from the positions.
+        Integer lattice vectors between the positions and ``points``.
     search : int
-        Number of the search that found them.
+        Number of the search that found the pairs.
     """
 
     edge_index: torch.Tensor
@@ -46,35 +46,38 @@ class Candidates:
 
 
 class VerletList:
-    """Searches pairs within cutoff + skin, and keeps them while they must hold all within cutoff.
+    """Neighbour list within cutoff + skin, reused as long as it contains all pairs within cutoff.
 
-    Called like :func:`openmm_nequiplr.neighbors.neighbor_list`, it returns the same edges in the
-    same order: those within the cutoff now. What was asked before changes how long it takes and
-    nothing else. On a GPU, which would have to be waited for to know their number, it returns all
-    that it keeps; what sees a longer edge must make nothing of it, as networks do.
+    A call returns the edges of :func:`openmm_nequiplr.neighbors.neighbor_list` in the same order:
+    those within the cutoff now. Previous calls affect only the time. On a GPU, selecting edges
+    would synchronise the device, so all stored edges are returned; the caller must ignore longer
+    edges, as networks do.
 
-    Between the geometry of the search and the present one lies a strain F that takes the old cell
-    to the new one, a displacement d of each atom that is left over, modulo lattice vectors (atoms
-    may be wrapped at any time), and a common translation. A pair that the search did not find was
-    longer than R = cutoff + skin; now it is longer than s R − 2 max|d|, with the smallest singular
-    value s of F. While that is not below the cutoff, no pair is missing. (Without strain: while
-    no atom has moved by more than half the skin.)
+    The present geometry differs from that of the search by a strain F from the old cell to the new
+    one, a displacement d of each atom modulo lattice vectors (atoms may be wrapped at any time),
+    and a common translation. A pair that the search did not find was longer than R = cutoff + skin.
+    It is now longer than s R − 2 max|d|, where s is the smallest singular value of F. No pair is
+    missing as long as this bound is at least the cutoff. (Without strain: as long as no atom has
+    moved by more than half the skin.)
 
     Parameters
     ----------
     skin : float, Å
-        Zero searches anew for every geometry.
+        Zero requires a new search for every geometry.
     full : bool
-        Pairs in both directions, or once.
+        Whether pairs are listed in both directions, or once.
     device : torch.device or str
-        Where the pairs are searched (:mod:`.device_neighbors`), held and chosen.
+        Device on which the pairs are searched (:mod:`.device_neighbors`), stored and selected.
     search : callable, optional
-        Finds other pairs than all of them.
+        Search for other pairs than those of :func:`openmm_nequiplr.neighbors.neighbor_list`.
+    replicas : int
+        Number R of copies of a system, of N/R consecutive atoms each, without pairs between
+        copies. They are searched on the CPU, and all of them again as soon as one moves too far.
 
     Attributes
     ----------
     searches : int
-        How many there were.
+        Number of searches so far.
 
     Raises
     ------
@@ -88,11 +91,14 @@ class VerletList:
         full: bool = True,
         device: torch.device | str = "cpu",
         search: PairSearch | None = None,
+        replicas: int = 1,
     ) -> None:
         if not 0.0 <= skin < np.inf:
             raise InputError(describe("skin", skin, "a length (Å), zero or more"))
         self.skin = float(skin)
         self.device = torch.device(device)
+        if search is None and replicas > 1:
+            search = functools.partial(neighbors_within, replicas, full=full)
         self._search = search or functools.partial(neighbor_list_on, self.device, full=full)
         self.searches = 0
         self._held: _Held | None = None
@@ -100,7 +106,7 @@ class VerletList:
     def __call__(
         self, positions: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs within the cutoff, as :func:`openmm_nequiplr.neighbors.neighbor_list` has them.
+        """Pairs within the cutoff, as from :func:`openmm_nequiplr.neighbors.neighbor_list`.
 
         Parameters
         ----------
@@ -120,9 +126,9 @@ class VerletList:
     def candidates(
         self, positions: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float
     ) -> Candidates:
-        """All pairs within the cutoff, and others that are not much longer.
+        """All pairs within the cutoff and, unless the skin is zero, some longer ones.
 
-        Arguments as above. Without skin there are no others.
+        The arguments are those of a call.
         """
         points = np.ascontiguousarray(positions, dtype=np.float64)
         box = np.asarray(cell, dtype=np.float64) if periodic else np.zeros((3, 3))
@@ -140,9 +146,24 @@ class VerletList:
         return Candidates(held.index, held.shift, unwrapped, images, self.searches)
 
 
+def neighbors_within(
+    replicas: int,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    periodic: bool,
+    cutoff: float,
+    full: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs of :func:`.neighbors.neighbor_list` within each of several replicas."""
+    copies = positions.reshape(replicas, -1, 3)
+    found = [neighbor_list(each, cell, periodic, cutoff, full) for each in copies]
+    index = [pairs + k * copies.shape[1] for k, (pairs, _) in enumerate(found)]
+    return torch.cat(index, dim=1), torch.cat([shift for _, shift in found])
+
+
 @dataclass(frozen=True)
 class _Held:
-    """The pairs of one search, and the geometry that they belong to."""
+    """The pairs of a search, and its geometry."""
 
     index: torch.Tensor
     shift: torch.Tensor
@@ -154,12 +175,12 @@ class _Held:
     def images_if_complete(
         self, points: np.ndarray, box: np.ndarray, periodic: bool, cutoff: float
     ) -> np.ndarray | None:
-        """Lattice vectors that each atom has jumped by since, if no pair can be missing.
+        """Lattice vectors by which each atom was wrapped since the search.
 
         Returns
         -------
         numpy.ndarray or None, float64, shape (N, 3)
-            Whole numbers; ``None`` if pairs may be missing.
+            Integers; ``None`` if pairs may be missing.
         """
         if periodic != self.periodic or points.shape != self.points.shape:
             return None
@@ -176,13 +197,13 @@ class _Held:
             moved, images = displacements(points, expected, box)
         else:
             moved, images = points - expected, np.zeros_like(points)
-        moved -= moved.mean(axis=0)  # what all have in common does not change a pair
+        moved -= moved.mean(axis=0)  # a common translation changes no pair
         farthest = np.einsum("ij,ij->i", moved, moved).max()
         return images if farthest <= allowed * allowed else None
 
 
 def _within(found: Candidates, box: np.ndarray, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The candidates that are shorter than a cutoff, with shifts for the positions themselves."""
+    """Candidates that are shorter than a cutoff, with shifts for the original positions."""
     loop = compiled(choose_pairs) if len(found.points) >= FEWEST_ATOMS else None
     if loop is None:
         points, vectors = torch.from_numpy(found.points), torch.from_numpy(box)
@@ -197,7 +218,7 @@ def _within(found: Candidates, box: np.ndarray, cutoff: float) -> tuple[torch.Te
 
 
 def _original_shifts(index: torch.Tensor, shift: torch.Tensor, found: Candidates) -> torch.Tensor:
-    """Shifts for the positions themselves."""
+    """Shifts for the original positions."""
     if not found.images.any():
         return shift
     images = torch.from_numpy(found.images).to(index.device)
@@ -211,7 +232,7 @@ def choose_pairs_slowly(
     box: torch.Tensor,
     cutoff: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs that are shorter than a cutoff, in torch on any device.
+    """Select pairs that are shorter than a cutoff, in torch on any device.
 
     Parameters
     ----------
@@ -235,7 +256,7 @@ def choose_pairs_slowly(
 
 
 def choose_pairs(index, shift, points, box, cutoff):
-    """:func:`choose_pairs_slowly` as loops over NumPy arrays, to be compiled."""
+    """:func:`choose_pairs_slowly` as loops over NumPy arrays, compiled by numba."""
     near = np.empty(index.shape[1], np.int64)
     limit = cutoff * cutoff
     count = 0
@@ -245,7 +266,7 @@ def choose_pairs(index, shift, points, box, cutoff):
         x = points[j, 0] - points[i, 0] + (a * box[0, 0] + b * box[1, 0] + c * box[2, 0])
         y = points[j, 1] - points[i, 1] + (a * box[0, 1] + b * box[1, 1] + c * box[2, 1])
         z = points[j, 2] - points[i, 2] + (a * box[0, 2] + b * box[1, 2] + c * box[2, 2])
-        near[count] = pair  # overwritten by the next one unless it counts: no branch, twice as fast
+        near[count] = pair  # overwritten unless the pair counts; without a branch twice as fast
         count += x * x + y * y + z * z < limit
     chosen, images = np.empty((2, count), np.int64), np.empty((count, 3))
     for edge in range(count):

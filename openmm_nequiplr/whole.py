@@ -1,4 +1,4 @@
-"""Molecules made whole across periodic boundaries."""
+"""Reassembly of molecules that are split by periodic boundaries."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from .errors import InputError, describe
 
 
 class WholeMolecules:
-    """Moves atoms by lattice vectors so that what is near in the lattice is near in space.
+    """Unwrapping of molecules: atoms that are minimum images of each other are placed together.
 
-    Atoms are joined along the minimum spanning tree of their shortest distances in the lattice,
-    from the first atom on: bonds first, then the shortest gaps between molecules. The result
-    depends on positions modulo lattice vectors alone, apart from the image of the first atom,
-    which stays. The tree of the last call is taken again where it provably gives the same.
+    Atoms are joined along the minimum spanning tree of their minimum-image distances, starting from
+    the first atom: bonds first, then the shortest gaps between molecules. The result depends only
+    on positions modulo lattice vectors, apart from the first atom, which does not move. The tree of
+    the last call is reused if it provably gives the same result.
     """
 
     def __init__(self) -> None:
         self._tree: list[tuple[int, int]] | None = None
 
     def __call__(self, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
-        """Positions at the images that belong together.
+        """Unwrapped positions.
 
         Parameters
         ----------
@@ -44,11 +44,11 @@ class WholeMolecules:
 
 
 class WholeGroups:
-    """Moves atoms by lattice vectors so that each group of atoms is in one piece.
+    """Unwrapping of groups of atoms, so that each group is contiguous.
 
-    Atoms are joined along the minimum spanning tree of the shortest distances in their group. The
-    trees of a first structure are kept, so that along a trajectory every group stays what it was,
-    also where it stretches; they are found anew once an edge is longer than half the cell.
+    Atoms are joined along the minimum spanning tree of the minimum-image distances in their group.
+    The trees of the first structure are reused, so that groups are unwrapped consistently along a
+    trajectory, even if they stretch. They are determined again when an edge exceeds half the cell.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class WholeGroups:
         self._tree: list[tuple[int, int]] | None = None
 
     def __call__(self, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
-        """Positions at the images that belong together, with that of the first atom of each group.
+        """Unwrapped positions; the first atom of each group does not move.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class WholeGroups:
         Raises
         ------
         InputError
-            If a group reaches its own images, or nearly so.
+            If a group (nearly) touches its own images.
         """
         cell = _reduced(cell)
         if self._tree is not None:
@@ -93,7 +93,7 @@ class WholeGroups:
 
 
 def _reduced(cell: np.ndarray) -> np.ndarray:
-    """Short vectors of the same lattice, for which rounding finds the shortest images."""
+    """Reduced cell, for which rounding gives the minimum images."""
     products = np.abs(cell @ cell.T)
     if (2.0 * (products - np.diag(np.diag(products))) <= np.diag(products)).all():
         return cell
@@ -103,7 +103,7 @@ def _reduced(cell: np.ndarray) -> np.ndarray:
 
 
 def _nearest(vectors: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Vectors, shape (M, 3), at images that rounding finds; the shortest ones of short vectors."""
+    """Images of vectors, shape (M, 3), by rounding: minimum images if the vectors are short."""
     inverse = np.linalg.inv(cell)
     for row in (2, 1, 0):
         vectors = vectors - np.round(vectors @ inverse[:, row])[:, None] * cell[row]
@@ -113,7 +113,7 @@ def _nearest(vectors: np.ndarray, cell: np.ndarray) -> np.ndarray:
 def _joined(
     positions: np.ndarray, cell: np.ndarray, tree: list[tuple[int, int]]
 ) -> tuple[np.ndarray, float]:
-    """Positions along the edges (parent, child) of a tree, and its longest edge, Å."""
+    """Positions unwrapped along the edges (parent, child) of a tree, and its longest edge, Å."""
     if not tree:
         return positions, 0.0
     parents, children = np.array(tree).T
@@ -128,9 +128,9 @@ def _joined(
 
 
 def _unambiguous(positions: np.ndarray, cell: np.ndarray, longest: float) -> bool:
-    """Whether no image of an atom is as near to another atom as the longest edge is long.
+    """Whether no image of an atom is within the longest edge of another atom.
 
-    Then any tree of edges that are no longer joins the same images.
+    If so, any tree without longer edges joins the same images.
     """
     normals = np.linalg.inv(cell)
     widths = 1.0 / np.linalg.norm(normals, axis=0)
@@ -139,7 +139,7 @@ def _unambiguous(positions: np.ndarray, cell: np.ndarray, longest: float) -> boo
 
 
 def _spanning_tree(positions: np.ndarray, cell: np.ndarray) -> list[tuple[int, int]]:
-    """Edges (parent, child) in the order in which Prim's algorithm finds them, from atom 0."""
+    """Edges (parent, child) of the minimum spanning tree by Prim's algorithm, from atom 0."""
     count = len(positions)
     distance, parent = np.full(count, np.inf), np.zeros(count, dtype=np.int64)
     outside = np.ones(count, dtype=bool)

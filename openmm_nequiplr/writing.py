@@ -1,4 +1,4 @@
-"""Atomic writing: a full disk or a killed process leaves the old file."""
+"""Atomic writing of files: after a full disk or a killed process the old file remains."""
 
 from __future__ import annotations
 
@@ -8,35 +8,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: Ending of a file that is being written.
+#: Suffix of a file that is being written.
 PART = ".part"
 
 
 def replace_file(
     path: str | os.PathLike, data: bytes | memoryview | str, earlier: Path | None = None
 ) -> None:
-    """Write a file in one step: it has its old or its new content, whatever happens.
+    """Replace a file atomically: at any time it has either its old or its new content.
 
     Parameters
     ----------
     path : path
+        A link stays one, and what it points to is written; a device or a pipe is written into.
     data : bytes or str
         Text is written in UTF-8.
     earlier : path, optional
-        Name under which the old content stays, once the new one is on disk; at no time is there
-        neither.
+        Name under which the old content is kept once the new content is on disk.
 
     Raises
     ------
     OSError
-        Naming the file, for example on a full disk.
+        For example on a full disk; the error names the file.
     """
     target = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    if target.exists() and not target.is_file() and not target.is_dir():  # a device or a pipe
+        with _named(target), open(target, "wb") as handle:
+            handle.write(content)
+        return
+    if target.is_symlink():
+        target = target.resolve()
     part = target.with_name(target.name + PART)
     with _named(target):
         try:
             with open(part, "wb") as handle:
-                handle.write(data.encode() if isinstance(data, str) else data)
+                handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
             if earlier is not None and target.is_file():
@@ -50,12 +57,12 @@ def replace_file(
 
 
 def append_text(path: str | os.PathLike, text: str) -> None:
-    """Write at the end of a file, and wait until it is on disk.
+    """Append to a file and wait until the text is on disk.
 
     Raises
     ------
     OSError
-        Naming the file, for example on a full disk.
+        For example on a full disk; the error names the file.
     """
     with _named(Path(path)), open(path, "a", newline="", encoding="utf-8") as handle:
         handle.write(text)
@@ -64,7 +71,7 @@ def append_text(path: str | os.PathLike, text: str) -> None:
 
 
 def _keep(path: Path, earlier: Path) -> None:
-    """Give a file a second name, without a moment in which it has none."""
+    """Give a file a second name; it never lacks a name."""
     second = earlier.with_name(earlier.name + PART)
     second.unlink(missing_ok=True)
     try:
@@ -75,7 +82,7 @@ def _keep(path: Path, earlier: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Bring the names of new files to the disk; Windows does that by itself."""
+    """Write the names of new files to disk; Windows does this itself."""
     if os.name == "nt":
         return
     handle = os.open(directory, os.O_RDONLY)
@@ -89,7 +96,7 @@ def _sync_directory(directory: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors of the operating system name the file."""
+    """Context manager that adds the file name to errors of the operating system."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""YAML files of users: plain values, no duplicate keys, no exponential aliases."""
+"""Reader of YAML files: plain values, no duplicate keys, no exponential aliases."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import yaml
 
 from .errors import InputError, describe
 
-#: Bytes of the largest file, and values of the largest one with all aliases written out.
+#: Largest file in bytes, and largest number of values after expansion of all aliases.
 _MOST_BYTES = 16_000_000
 _MOST_VALUES = 1_000_000
 
 
 def read_yaml(path: str | os.PathLike, name: str) -> Any:
-    """The values in a YAML file.
+    """Read the values of a YAML file.
 
     Parameters
     ----------
     path : path
     name : str
-        Of the argument, for messages.
+        Name of the argument, for messages.
 
     Raises
     ------
     InputError
-        If there is no such file, it is not YAML in UTF-8, a key stands twice, or it is too large
-        with all aliases written out.
+        If there is no such file, it is not YAML in UTF-8, a key occurs twice, or it is too large
+        after expansion of all aliases.
     """
     if not Path(path).is_file():
         raise InputError(describe(name, str(path), "an existing YAML file"))
@@ -41,12 +41,12 @@ def read_yaml(path: str | os.PathLike, name: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The values in a text.
+    """Parse the values of a YAML text.
 
     Raises
     ------
     ValueError
-        If it is not YAML, a key stands twice, or it is too large with all aliases written out.
+        If it is not YAML, a key occurs twice, or it is too large after expansion of all aliases.
     RecursionError
         If it is nested too deeply.
     """
@@ -61,7 +61,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values below a node, each as often as it is named."""
+    """Number of values below a node after expansion of all aliases."""
     if id(node) in known:
         if known[id(node)] < 0:
             raise ValueError("a value that contains itself")
@@ -77,6 +77,6 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
             raise ValueError(f"{', '.join(twice)} twice in line {node.start_mark.line + 1} ff.")
         total += sum(_count(key, known) + _count(value, known) for key, value in node.value)
     if total > _MOST_VALUES:
-        raise ValueError(f"more than {_MOST_VALUES} values with all aliases written out")
+        raise ValueError(f"more than {_MOST_VALUES} values after expansion of all aliases")
     known[id(node)] = total
     return total

@@ -32,6 +32,15 @@ def _seeded() -> None:
     np.random.seed(0)  # noqa: NPY002  (ASE and user code may use the global generator)
 
 
+@pytest.fixture(autouse=True)
+def _plain_graphs(request: pytest.FixtureRequest) -> Any:
+    """TorchScript runs graphs as they are, which spares seconds, except where a test is marked."""
+    import torch
+
+    with torch.jit.optimized_execution("optimized" in request.keywords):
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A fresh generator with a fixed seed."""

@@ -169,6 +169,11 @@ def test_nothing_of_a_failed_calculation_is_left(model, crystal):
     with pytest.raises(InputError, match="apart"):
         calculator.calculate(bad, ["energy", "forces"])
     assert calculator.results == {}
+    atoms.get_forces()
+    atoms.info["total_charge"] = True  # a word in a comment, which ASE takes for a flag
+    with pytest.raises(InputError, match="total_charge.* expected one finite number"):
+        atoms.get_forces()
+    assert calculator.results == {}
     other = crystal.copy()
     other.rattle(0.1, seed=1)
     expected = attached(other, model).get_forces()
@@ -330,4 +335,4 @@ def test_a_spin_is_ignored_and_that_is_said_once(model, molecule, spin, said):
             assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-6)
     lines = [str(each.message) for each in caught if "spin" in str(each.message)]
     assert len(lines) == said
-    assert all("the model knows no spin" in line for line in lines)
+    assert all("the model does not depend on spin" in line for line in lines)

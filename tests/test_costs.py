@@ -45,7 +45,7 @@ def test_kept_numbers_choose_the_solver_and_are_said():
 @pytest.mark.parametrize("text", ["{", "[]", '{"cpu": {"wide": 3}}', '{"cpu": {"free": "3"}}'])
 def test_a_damaged_file_is_said_and_left_out(text):
     costs.costs_file().write_text(text)
-    with pytest.warns(NequIPLRWarning, match="costs.json: not read .*--calibrate writes it anew"):
+    with pytest.warns(NequIPLRWarning, match="costs.json: not read .*--calibrate replaces it"):
         assert costs.crossings() == Crossings()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -91,13 +91,13 @@ def test_numbers_that_cannot_be_kept_are_told(monkeypatch, tmp_path):
     monkeypatch.setenv("NEQUIPLR_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(calibration, "crossing", lambda *arguments: 7)
     found = calibration.calibrate()
-    assert "cpu: iterative from 7 periodic or 7 isolated atoms on" in found
-    assert "not kept (" in found
+    assert "cpu: iterative from 7 periodic or 7 isolated atoms" in found
+    assert "not stored (" in found
 
 
 def test_this_machine_is_measured(capsys):
     found = calibration.calibrate(print, sizes=1)
-    assert "cpu: iterative from 64 periodic or 1000 isolated atoms on" in found
+    assert "cpu: iterative from 64 periodic or 1000 isolated atoms" in found
     assert str(costs.costs_file()) in found
     assert costs.crossings() == Crossings(64, 1000)
     assert "64 atoms:" in capsys.readouterr().out

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
 PICTURE = re.compile(r"^# !\[.+\]\((.+)\)$", flags=re.MULTILINE)
-#: A short training instead of one that learns something.
-ARGUMENTS = {"dimer_energy": ["--minutes", "0.1"]}
+#: A short training and a short run instead of a model and a spectrum that are good for something.
+ARGUMENTS = {"dimer_energy": ["--minutes", "0.05"], "infrared": ["300"]}
 
 
 def _needs_openmmtorch():

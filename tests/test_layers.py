@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
-
-import pytest
 
 import openmm_nequiplr
 
@@ -21,7 +20,7 @@ LAYERS = [
     {"ops"},
     {"files", "neighbors"},
     {"device_neighbors"},
-    {"fragments", "verlet"},
+    {"conditions", "fragments", "verlet"},
     {"electrostatics"},
     {"equilibration", "graph"},
     {"nn"},
@@ -58,6 +57,7 @@ def _package_of(path: Path) -> tuple[str, ...]:
     return (ROOT, *path.relative_to(PACKAGE).parts[:-1])
 
 
+@functools.cache
 def imports(path: Path, inside_functions: bool = True) -> set[str]:
     """Dotted names of everything that a source file imports when it runs.
 
@@ -92,39 +92,37 @@ def _inner_layers(path: Path) -> set[str]:
     return {name.split(".")[1] for name in names if len(name.split(".")) > 1}
 
 
-def each_source(*, outside: set[str] | None = None):
-    """Run a test on every source file that is not in the layers ``outside``."""
-    paths = [path for path in SOURCES if _layer(path) not in (outside or set())]
-    names = [path.relative_to(PACKAGE).as_posix() for path in paths]
-    return pytest.mark.parametrize("path", paths, ids=names)
+def sources(*, outside: set[str]) -> list[Path]:
+    """Source files that are not in the layers ``outside``."""
+    return [path for path in SOURCES if _layer(path) not in outside]
 
 
 def test_every_module_has_a_layer():
     assert {_layer(path) for path in SOURCES} <= set(LEVEL)
 
 
-@each_source(outside={"__init__"})  # the root gathers names of all layers, lazily
-def test_imports_go_downwards(path):
-    own = _layer(path)
-    used = _inner_layers(path) & set(LEVEL)
-    upwards = {name for name in used if LEVEL[name] > LEVEL[own]}
-    assert not upwards, f"imports from above: {sorted(upwards)}"
-    across = used & FORBIDDEN.get(own, set())
-    assert not across, f"must not know {sorted(across)}"
+def test_imports_go_downwards():
+    for path in sources(outside={"__init__"}):  # the root gathers names of all layers, lazily
+        own = _layer(path)
+        used = _inner_layers(path) & set(LEVEL)
+        upwards = {name for name in used if LEVEL[name] > LEVEL[own]}
+        assert not upwards, f"{path} imports from above: {sorted(upwards)}"
+        across = used & FORBIDDEN.get(own, set())
+        assert not across, f"{path} must not know {sorted(across)}"
 
 
-@each_source(outside={"simulation", "doctor"})
-def test_only_simulation_knows_openmm(path):
-    inside_functions = _layer(path) not in {"cli", "__init__"}
-    tops = {name.split(".")[0] for name in imports(path, inside_functions)}
-    assert not tops & {"openmm", "openmmtorch", "openmmml"}
+def test_only_simulation_knows_openmm():
+    for path in sources(outside={"simulation", "doctor"}):
+        inside_functions = _layer(path) not in {"cli", "__init__"}
+        tops = {name.split(".")[0] for name in imports(path, inside_functions)}
+        assert not tops & {"openmm", "openmmtorch", "openmmml"}, path
 
 
-@each_source(outside={"nn", "model"})
-def test_e3nn_stays_in_the_network(path):
-    assert "e3nn" not in {name.split(".")[0] for name in imports(path)}
+def test_e3nn_stays_in_the_network():
+    for path in sources(outside={"nn", "model"}):
+        assert "e3nn" not in {name.split(".")[0] for name in imports(path)}, path
 
 
-@each_source()
-def test_no_file_changes_the_default_dtype(path):
-    assert "set_default_dtype" not in path.read_text(encoding="utf-8")
+def test_no_file_changes_the_default_dtype():
+    for path in SOURCES:
+        assert "set_default_dtype" not in path.read_text(encoding="utf-8"), path

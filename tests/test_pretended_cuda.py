@@ -20,6 +20,8 @@ from openmm_nequiplr.ops.image_sums import image_sums
 
 #: In a step of up to five iterations, which is what 13,824 atoms need, and for each of them.
 KERNELS, AN_ITERATION, WAITS_AND_COPIES = 450, 28, 4
+#: Of replicas, whatever their number; a dense solve looks at its matrix, factors and residuals.
+MORE_OF_REPLICAS, WAITS_OF_REPLICAS = 15, 8
 
 
 @pytest.fixture
@@ -94,6 +96,27 @@ def test_a_step_within_budgets(model, device):
     assert max(c["waits"] + c["copies"] for c in counts[4:]) <= WAITS_AND_COPIES + 2
     from_the_device = {key for key in device.numpy if "evaluation.py" in key}
     assert sum(device.numpy[key] for key in from_the_device) == 1
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_kernels_do_not_grow_with_replicas(make_model, molecule, crystal, device, periodic):
+    """Between searches, where copies of one structure are a few operations more than itself."""
+    atoms, model, counts = crystal if periodic else molecule, make_model(), {}
+    for replicas in (1, 16):
+        groups = None if replicas == 1 else np.repeat(np.arange(replicas), len(atoms))
+        build = GraphBuilder(
+            model.config, list(atoms.symbols) * replicas, periodic, skin=1.0, device="cuda",
+            charge_groups=groups, replicas=replicas,
+        )  # fmt: skip
+        evaluator = Evaluator(copy_of(model), device="cuda")
+        for step in range(2):
+            device.clear()
+            points = np.tile(atoms.positions + 0.01 * step, (replicas, 1))
+            found = evaluator(build(points, atoms.cell.array if periodic else None))
+        counts[replicas] = device.totals()
+    assert np.ptp(found.replica_energies) < 1e-6
+    assert counts[16]["kernels"] <= counts[1]["kernels"] + MORE_OF_REPLICAS
+    assert counts[16]["waits"] + counts[16]["copies"] <= WAITS_OF_REPLICAS
 
 
 @pytest.mark.parametrize("stress", [False, True])

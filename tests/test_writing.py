@@ -21,6 +21,29 @@ def test_replaced_and_kept(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["earlier", "file"]
 
 
+def test_links_stay_links(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link, there = tmp_path / "link", tmp_path / "elsewhere" / "file"
+    link.symlink_to(there)
+    for data in ("one", "two"):
+        replace_file(link, data, tmp_path / "earlier")
+    assert link.is_symlink()
+    assert there.read_text() == "two"
+    assert (tmp_path / "earlier").read_text() == "one"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Unix")
+def test_a_pipe_is_written_into(tmp_path):
+    """As ``/dev/null`` is, in whose place root could put a file."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(path, "one")
+    assert os.read(reader, 10) == b"one"
+    os.close(reader)
+    assert path.is_fifo()
+
+
 def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     path, earlier = tmp_path / "file", tmp_path / "earlier"
     replace_file(path, "one")

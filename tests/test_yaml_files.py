@@ -16,7 +16,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BOMB, "more than 1000000 values with all aliases written out"),
+        (BOMB, "more than 1000000 values after expansion of all aliases"),
         ("model: {r_max: 3}\nseed: 1\nseed: 2\n", "seed twice"),
         ("data:\n  train: a\n  train: b\n", "train twice in line 2"),
         ("a: &a [1, *a]\n", "contains itself"),

@@ -11,7 +11,7 @@
 # charges, so the total energy is conserved. In a shell:
 #
 # ```bash
-# nequiplr md carbon-chain --ensemble nve --temperature 600 --timestep 0.5 --steps 1000 \
+# nequiplr md carbon-chain --ensemble nve --temperature 600 --timestep 0.5 --steps 800 \
 #     --report-interval 2 --output md
 # ```
 
@@ -26,7 +26,7 @@ options = MDOptions(
     ensemble="nve",
     temperature=600,  # of the initial velocities; half of it becomes potential energy
     timestep=0.5,
-    steps=1000,
+    steps=800,
     report_interval=2,
     seed=2,
     output="md",

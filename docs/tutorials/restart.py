@@ -6,21 +6,21 @@
 #
 # ## Stop and continue
 #
-# The first run does 100 steps. The second one continues it with another 100, which is in a shell
+# The first run does 60 steps. The second one continues it with another 60, which is in a shell
 #
 # ```bash
-# nequiplr md au2-mgo --steps 100 --output md --restart
+# nequiplr md au2-mgo --steps 60 --output md --restart
 # ```
 #
-# A third run does 200 steps without a stop, to compare.
+# A third run does 120 steps without a stop, to compare.
 
 # %%
 from openmm_nequiplr.simulation.md import MDOptions, continued_options, run_md
 
-common = {"model": "au2-mgo", "temperature": 300, "report_interval": 5, "seed": 1}
-run_md(MDOptions(**common, steps=100, output="md"))
-run_md(continued_options(restart=True, steps=100, output="md"))
-run_md(MDOptions(**common, steps=200, quiet=True, output="md-whole"))
+common = {"model": "au2-mgo", "temperature": 300, "report_interval": 4, "seed": 1}
+run_md(MDOptions(**common, steps=60, output="md"))
+run_md(continued_options(restart=True, steps=60, output="md"))
+run_md(MDOptions(**common, steps=120, quiet=True, output="md-whole"))
 
 # %% [markdown]
 # The log, the trajectory and the charges continue in the same files. The continued run has the same
@@ -61,7 +61,7 @@ for rows, label, style in (
     (log, "stopped and continued", {"color": BLUE, "lw": 1.2}),
 ):
     axis.plot(rows["time_ps"], rows["temperature_K"], label=label, **style)
-axis.axvline(0.1, color=GREY, ls=":", label="stop")
+axis.axvline(0.06, color=GREY, ls=":", label="stop")
 axis.set(xlabel="time (ps)", ylabel="temperature (K)")
 legend_above(axis)
 save_figure(figure, "restart.png")

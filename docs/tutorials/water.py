@@ -20,7 +20,7 @@ from openmmml import MLPotential
 
 from openmm_nequiplr import NequIPLRCalculator, shipped_structure
 
-edge = 2.4  # nm
+edge = 2.2  # nm
 chain = ase.io.read(shipped_structure("carbon-chain"))
 chain.calc = NequIPLRCalculator("carbon-chain")
 fixed = chain.get_charges()
@@ -86,7 +86,7 @@ print(f"{system.getNumParticles()} atoms, {len(atoms)} of them described by the 
 from openmm_nequiplr.simulation import current_evaluation
 
 times, total, inside, charges = [], [], [], []
-for _ in range(80):
+for _ in range(60):
     simulation.step(5)
     state = simulation.context.getState(energy=True)
     evaluation = current_evaluation(simulation.context)

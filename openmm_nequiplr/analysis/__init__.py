@@ -1,6 +1,6 @@
-"""Analysis of trajectories, and pictures of results.
+"""Analysis of trajectories, and plots of results.
 
-The public names are loaded on first use (PEP 562): mdtraj and ASE cost nothing before.
+The public names are loaded on first use (PEP 562), which defers the import of mdtraj and ASE.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from .analyze import TrajectoryAnalysis, analyze_trajectory
     from .charges import ChargeDistributions, charge_distributions
     from .dynamics import Dynamics, analyze_dynamics, plot_dynamics
-    from .properties import TrajectoryProperties, recompute
+    from .properties import TrajectoryProperties
     from .radial import RadialDistributions, radial_distributions
+    from .recomputation import recompute
     from .spectra import InfraredSpectrum, RamanSpectrum, infrared_spectrum, raman_spectrum
     from .trajectories import Frame, StoredTrajectory, open_trajectory
     from .trajectory_plots import (
@@ -70,8 +71,9 @@ __getattr__, __dir__ = on_first_use(
         "analyze": ["TrajectoryAnalysis", "analyze_trajectory"],
         "charges": ["ChargeDistributions", "charge_distributions"],
         "dynamics": ["Dynamics", "analyze_dynamics", "plot_dynamics"],
-        "properties": ["TrajectoryProperties", "recompute"],
+        "properties": ["TrajectoryProperties"],
         "radial": ["RadialDistributions", "radial_distributions"],
+        "recomputation": ["recompute"],
         "spectra": ["InfraredSpectrum", "RamanSpectrum", "infrared_spectrum", "raman_spectrum"],
         "trajectories": ["Frame", "StoredTrajectory", "open_trajectory"],
         "trajectory_plots": [

@@ -1,8 +1,8 @@
-"""Everything about a trajectory at once, as arrays, tables and pictures in a directory."""
+"""Complete analysis of a trajectory, written as arrays, tables and plots to a directory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,17 @@ import numpy as np
 import torch
 
 from ..console import say
-from ..describe import (
-    describe_atoms,
-    describe_charges,
-    describe_electrodes,
-    describe_field,
-    describe_groups,
-    describe_threads,
-)
+from ..describe import describe_atoms, describe_charges, describe_conditions, describe_threads
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
 from ..model.options import EvaluationOptions
 from ..model.solving import SolverOptions
 from ..threads import SMALL, limited_threads
-from ..units import ANGSTROM_PER_NM
 from .charges import ChargeDistributions, charge_distributions, save_charge_distributions
 from .dynamics import Dynamics, analyze_dynamics, check_times, report_dynamics, save_dynamics
-from .properties import TrajectoryProperties, recompute
+from .properties import TrajectoryProperties
 from .radial import RadialDistributions, radial_distributions, save_radial
+from .recomputation import recompute
 from .trajectories import StoredTrajectory, TrajectoryLike, open_trajectory, recorded_charges
 from .trajectory_plots import (
     plot_charge_distributions,
@@ -44,14 +37,14 @@ class TrajectoryAnalysis:
     Parameters
     ----------
     output : path
-        Where the files are.
+        Directory of the files.
     properties : TrajectoryProperties
     radial : RadialDistributions
     charges : ChargeDistributions
     recorded_difference : float or None, e
-        Largest difference of a charge to those that were recorded in the run, where there are any.
+        Largest difference of a charge from the one recorded during the run; None without records.
     dynamics : Dynamics or None
-        Where it was asked for.
+        None unless requested.
     """
 
     output: Path
@@ -82,17 +75,17 @@ def analyze_trajectory(
     quiet: bool = False,
     **options: Any,
 ) -> TrajectoryAnalysis:
-    """Recompute charges, dipoles and energies, count pairs, and write arrays and pictures.
+    """Recompute charges, dipoles and energies, compute radial distributions, and write the results.
 
-    Writes ``properties.npz`` (:class:`TrajectoryProperties`), ``properties.csv``,
-    ``radial.csv``, ``charges.csv`` (distributions by element) and a ``.png`` of each; with
-    ``dynamics`` also ``diffusion.csv``, ``spectra.csv`` and ``dynamics.png``.
+    The files are ``properties.npz`` (:class:`TrajectoryProperties`), ``properties.csv``,
+    ``radial.csv``, ``charges.csv`` (distributions by element) and a ``.png`` of each. With
+    ``dynamics`` there are also ``diffusion.csv``, ``spectra.csv`` and ``dynamics.png``.
 
     Parameters
     ----------
     model : NequIPLRPotential, path or str
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
-        The output directory of ``nequiplr md`` will do.
+        A file, or the output directory of ``nequiplr md``.
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
         See :func:`open_trajectory`.
     output : path, optional
@@ -100,8 +93,9 @@ def analyze_trajectory(
     stride, total_charge, forces, response, resume, **options
         See :func:`recompute`.
     dynamics : bool
-        Whether to take diffusion, infrared and (with ``response``) Raman spectra from the time
-        series, and in a cell at a known temperature conductivity and dielectric constant.
+        Whether to compute diffusion coefficients, infrared and (with ``response``) Raman spectra
+        from the time series. In a cell at a known temperature these include the conductivity and
+        the dielectric constant.
     temperature, interval
         See :func:`analyze_dynamics`.
     r_max, bin_width : float, Å
@@ -114,8 +108,8 @@ def analyze_trajectory(
     Raises
     ------
     InputError
-        If there are results in ``output`` already and this does not resume, or as the functions
-        above.
+        If ``output`` already contains results and ``resume`` is false, or for the reasons of the
+        functions above.
     """
     source = open_trajectory(trajectory, topology, stride)
     if output is None:
@@ -166,16 +160,14 @@ def _headline(
     solver: SolverOptions,
     threads: int,
 ) -> str:
-    """One line on what is evaluated, with the box of the first frame."""
+    """Line that describes the system and the evaluation, with the box of the first frame."""
     first = next(source.frames(), None)
     box = None if first is None else first.cell
     told = source.total_charge if total_charge is None else total_charge
     slab = first is not None and first.slab
     atoms = describe_atoms(source.symbols, told or 0.0, box, told is None, slab=slab)
-    if first is not None and first.electric_field is not None:
-        atoms += describe_field(ANGSTROM_PER_NM * first.electric_field)
-    atoms += describe_groups(source.group_charges)
-    atoms += describe_electrodes(source.electrodes, source.electrode_voltage)
+    field = None if first is None else first.electric_field
+    atoms += describe_conditions(replace(source.conditions, electric_field=field))
     periodic = model.config.sees_images(box is not None)
     charges = describe_charges(model.config, source.num_atoms, periodic, solver)
     return f"{atoms}, {describe_threads(threads)}, {charges}"
@@ -196,7 +188,7 @@ def _write(
 
 
 def save_properties_table(properties: TrajectoryProperties, path: str | Path) -> None:
-    """Write a CSV table with a row for each frame; charges as means over the elements."""
+    """Write a CSV table with a row for each frame and the mean charge of each element."""
     names = ["frame", "time_ps", "energy_eV", "volume_A3"]
     names += [f"dipole_{axis}_eA" for axis in "xyz"]
     columns = [properties.frames, properties.times, properties.energies, properties.volumes]
@@ -237,9 +229,9 @@ def _report(analysis: TrajectoryAnalysis) -> list[str]:
         lines.append(f"charge of {element:<2} {mean:+.4f} ± {deviation:.4f} e")
     if analysis.recorded_difference is not None:
         lines.append(
-            "largest difference to the charges recorded in the run: "
+            "largest difference from the charges recorded in the run: "
             f"{analysis.recorded_difference:.1e} e"
         )
     if analysis.dynamics is not None:
         lines += report_dynamics(analysis.dynamics)
-    return [*lines, f"arrays and pictures in {analysis.output}"]
+    return [*lines, f"results in {analysis.output}"]

@@ -1,4 +1,4 @@
-"""How the charges of each element are distributed."""
+"""Distributions of the charges of each element."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ChargeDistributions:
     elements : tuple of str, length E
         In alphabetical order.
     edges : numpy.ndarray, float64, shape (E, B + 1), e
-        Of the bins, from the smallest to the largest charge of each element.
+        Edges of the bins, from the smallest to the largest charge of each element.
     density : numpy.ndarray, float64, shape (E, B), 1/e
-        Normalised to 1 for each element.
+        Probability density, normalised for each element.
     mean, deviation : numpy.ndarray, float64, shape (E,), e
         Mean and standard deviation over atoms and frames.
     """
@@ -37,19 +37,19 @@ class ChargeDistributions:
 def charge_distributions(
     charges: np.ndarray, symbols: Sequence[str], bins: int = 60
 ) -> ChargeDistributions:
-    """Distributions of charges by element.
+    """Compute the distributions of charges by element.
 
     Parameters
     ----------
     charges : numpy.ndarray, shape (F, N), e
-        Of F frames, recomputed or recorded during the run.
+        Charges of F frames, recomputed or recorded during the run.
     symbols : sequence of str, length N
     bins : int
 
     Raises
     ------
     InputError
-        If shapes do not fit, there are no charges, or no bins.
+        If the shapes do not match, or there are no charges or no bins.
     """
     values = np.asarray(charges, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(symbols) or values.size == 0:
@@ -64,7 +64,7 @@ def charge_distributions(
     for k, element in enumerate(elements):
         chosen = values[:, names == element]
         low, high = chosen.min(), chosen.max()
-        margin = max(0.0, 1e-6 - 0.5 * (high - low))  # bins of one value want a width
+        margin = max(0.0, 1e-6 - 0.5 * (high - low))  # bins of a single value need a width
         limits = (low - margin, high + margin)
         density[k], edges[k] = np.histogram(chosen, bins, limits, density=True)
         mean[k], deviation[k] = chosen.mean(), chosen.std()

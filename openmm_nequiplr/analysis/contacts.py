@@ -1,4 +1,4 @@
-"""Signs of an unphysical structure: atoms too close, charges out of range."""
+"""Detection of unphysical structures: atoms too close, charges out of range."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = [
     "widest",
 ]
 
-#: Least and most charge (e) of the atoms of each element.
+#: Smallest and largest charge (e) of the atoms of each element.
 ChargeRange = Mapping[str, tuple[float, float]]
 
 
-#: Key of a model's metadata with the charges of its training data, JSON ``{"H": [least, most]}``.
+#: Key in a model's metadata of the charge ranges in its training data, JSON ``{"H": [min, max]}``.
 CHARGE_RANGE = "charge_range"
-# Charges may leave the known range by this part of its width, and by so many e.
+# Margin of the known range: a fraction of its width, plus a constant in e.
 _WIDER, _FARTHER = 0.5, 0.2
 
 
 def known_charges(metadata: Mapping[str, str]) -> dict[str, tuple[float, float]]:
-    """Least and most charge of each element in a model's training data, e; empty if not told.
+    """Charge range of each element in a model's training data, e; empty if not recorded.
 
     Raises
     ------
@@ -59,37 +59,37 @@ def known_charges(metadata: Mapping[str, str]) -> dict[str, tuple[float, float]]
 
 
 def widened(least: float, most: float) -> tuple[float, float]:
-    """The range of charges (e) that is allowed where this one is known."""
+    """Allowed range of charges (e): the known range with a margin."""
     margin = _WIDER * (most - least) + _FARTHER
     return least - margin, most + margin
 
 
 def contact_limit(limit: float, at_first: Contact) -> float:
-    """The ratio below which atoms are too close: a structure that is closer itself lowers it."""
+    """Ratio below which atoms are too close, lowered if the initial structure is close to it."""
     return min(limit, 0.9 * at_first.ratio)
 
 
 def describe_contact(symbols: Sequence[str], contact: Contact) -> str:
-    """For example ``C3–C7 0.62 Å apart``, with the indices of the atoms."""
+    """Text such as ``C3–C7 0.62 Å apart``, with the indices of the atoms."""
     names = "–".join(f"{symbols[k]}{k}" for k in contact.atoms)
     return f"{names} {contact.distance:.2f} Å apart"
 
 
 class ChargeWatch:
-    """Charges that are seen, and the first one outside its range.
+    """Monitor of the range of charges, and of the first charge outside the allowed range.
 
     Parameters
     ----------
     symbols : sequence of str, length N
     allowed : mapping of str to (float, float), e
-        Elements that are not in it may have any charge.
+        Allowed ranges; elements without an entry may have any charge.
 
     Attributes
     ----------
     seen : dict of str to (float, float), e
-        Least and most charge of each element so far.
+        Range of the charges of each element so far.
     outside : str
-        The first charge outside its range in a few words; empty without any.
+        Description of the first charge outside its range; empty if there is none.
     """
 
     def __init__(self, symbols: Sequence[str], allowed: ChargeRange | None = None) -> None:
@@ -99,7 +99,7 @@ class ChargeWatch:
         self.low, self.high = np.array(bounds).T
 
     def look(self, charges: np.ndarray) -> None:
-        """See the charges (e, shape (N,)) of one more structure."""
+        """Record the charges (e, shape (N,)) of a structure."""
         names = np.array(self.symbols)
         for element in set(self.symbols):
             chosen = charges[names == element]
@@ -114,7 +114,7 @@ class ChargeWatch:
 
 
 def widest(first: tuple[float, float], second: tuple[float, float] | None) -> tuple[float, float]:
-    """The range that holds two others, the second of which may be missing."""
+    """Smallest range that contains two ranges, the second of which may be None."""
     if second is None:
         return first
     return min(first[0], second[0]), max(first[1], second[1])

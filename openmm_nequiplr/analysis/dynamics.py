@@ -1,4 +1,4 @@
-"""What the time series of a trajectory tells: diffusion, spectra, conductivity, permittivity."""
+"""Properties from time series: diffusion, spectra, conductivity, dielectric constant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .transport import (
     moving_dipole,
 )
 
-# Intervals (relative) that differ by less are equal; times are stored in few digits.
+# Relative tolerance of equal intervals, as times are stored with few digits.
 _SAME_INTERVAL = 0.02
 
 
@@ -34,19 +34,20 @@ class Dynamics:
     Parameters
     ----------
     interval : float, ps
-        Between frames.
+        Time between frames.
     dipoles : numpy.ndarray, float64, shape (F, 3), e Å
-        What the spectrum, conductivity and permittivity are taken from: the change of the dipole by
-        Born charges where these are known, else the dipole of an isolated structure, or what the
-        charges of atoms carry in a cell.
+        Dipole used for the spectrum, the conductivity and the dielectric constant. It is the change
+        of the dipole by Born charges if these are known. Otherwise it is the dipole of an isolated
+        structure, or the dipole from displacements of atomic charges in a cell.
     diffusion : Diffusion
     infrared : InfraredSpectrum
     raman : RamanSpectrum or None
-        Where polarisabilities are known.
+        None without polarisabilities.
     conductivity : float or None, S/m
-        In a cell at a known temperature.
+        None without a cell or a temperature.
     dielectric : numpy.ndarray or None, float64, shape (F,)
-        Static dielectric constant from the first n frames, without an electronic part; likewise.
+        Static dielectric constant from the first n frames, without the electronic part; None
+        without a cell or a temperature.
     """
 
     interval: float
@@ -66,25 +67,25 @@ def analyze_dynamics(
     interval: float | None = None,
     resolution: float = 20.0,
 ) -> Dynamics:
-    """Diffusion and spectra of a trajectory, and at a known temperature what conducts and screens.
+    """Compute diffusion, spectra and, at a given temperature, conductivity and dielectric constant.
 
-    All positions are in memory at once.
+    The positions of all frames are held in memory.
 
     Parameters
     ----------
     properties : TrajectoryProperties
-        Of :func:`recompute`, of all frames of ``source``.
+        Result of :func:`recompute` for all frames of ``source``.
     source : StoredTrajectory
     temperature : float, optional, K
     interval : float, optional, ps
-        Between frames; by default from their times.
+        Time between frames; by default from the trajectory.
     resolution : float, 1/cm
-        Of the spectra.
+        Resolution of the spectra.
 
     Raises
     ------
     InputError
-        If frames are not at equal intervals, too few, or not those of ``source``.
+        If the frames are not equidistant in time, too few, or not those of ``source``.
     """
     step = check_times(properties.times, temperature, interval)
     positions = unwrapped(source)
@@ -117,7 +118,7 @@ def analyze_dynamics(
 
 
 def unwrapped(source: StoredTrajectory) -> np.ndarray:
-    """Positions of all frames at images that continue those of the first, shape (F, N, 3), Å."""
+    """Unwrapped positions of all frames, continuous in time, shape (F, N, 3), Å."""
     rows: list[np.ndarray] = []
     cell = None
     for frame in source.frames():
@@ -130,12 +131,12 @@ def unwrapped(source: StoredTrajectory) -> np.ndarray:
 
 
 def check_times(times: np.ndarray, temperature: float | None, interval: float | None) -> float:
-    """The interval of frames at equal intervals, ps.
+    """Time between equidistant frames, ps.
 
     Raises
     ------
     InputError
-        If they are not, or temperature or interval make no sense.
+        If the frames are not equidistant, or the temperature or the interval is invalid.
     """
     if temperature is not None:
         check_positive("temperature", temperature, " in K")
@@ -143,7 +144,7 @@ def check_times(times: np.ndarray, temperature: float | None, interval: float | 
         check_positive("interval", interval, " in ps")
         return float(interval)
     steps = np.diff(times)
-    expected = "frames at equal intervals (--interval, interval, tells them)"
+    expected = "frames at equal intervals (set --interval, or interval)"
     if not len(steps) or not np.isfinite(steps).all():
         raise InputError(describe("interval", "no times of the frames", expected))
     if np.ptp(steps) > _SAME_INTERVAL * abs(steps.mean()):
@@ -153,15 +154,15 @@ def check_times(times: np.ndarray, temperature: float | None, interval: float | 
 
 
 def report_dynamics(dynamics: Dynamics) -> Sequence[str]:
-    """Lines for the terminal."""
+    """Summary of the results, one line each."""
     found = dynamics.diffusion
     lines = [
         f"diffusion of {element:<2} {value:.3g} Å²/ps"
         for element, value in zip(found.elements, found.coefficients, strict=True)
     ]
     if dynamics.conductivity is not None and dynamics.dielectric is not None:
-        lines.append(f"conductivity {dynamics.conductivity:.3g} S/m (where ions conduct)")
-        lines.append(f"dielectric constant {dynamics.dielectric[-1]:.3g} (where none do)")
+        lines.append(f"conductivity {dynamics.conductivity:.3g} S/m (if ions conduct)")
+        lines.append(f"dielectric constant {dynamics.dielectric[-1]:.3g} (if none do)")
     return lines
 
 
@@ -189,11 +190,11 @@ def _save_table(path: Path, names: list[str], columns: list[np.ndarray]) -> None
 
 
 def plot_dynamics(dynamics: Dynamics, output: str | Path) -> None:
-    """Draw mean square displacements, spectra and, where there is one, the dielectric constant."""
+    """Plot mean square displacements, spectra and, if known, the dielectric constant."""
     panels = 2 + (dynamics.dielectric is not None)
     figure, axes = new_figure(panels, 4.2, 3.2)
     found = dynamics.diffusion
-    shown = slice(0, len(found.times) // 2 + 1)  # beyond, few pairs of frames are left
+    shown = slice(0, len(found.times) // 2 + 1)  # beyond, there are few pairs of frames
     for element, squares in zip(found.elements, found.squares, strict=True):
         axes[0].plot(found.times[shown], squares[shown], lw=1.2, label=element)
     axes[0].set(xlabel="time (ps)", ylabel="mean square displacement (Å²)")

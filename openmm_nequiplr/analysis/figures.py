@@ -1,4 +1,4 @@
-"""One style for every picture: figures, colours, legends beside the data."""
+"""Common style of all figures: colours, fonts, legends outside the data."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def new_figure(
     sharex: bool = False,
     sharey: bool = False,
 ) -> tuple[Figure, list[Any]]:
-    """Make a figure in the style of this package, without a display and without global state.
+    """Create a figure in the style of this package, without a display or global state.
 
     Parameters
     ----------
     columns : int
     width : float, inch
-        Of a column.
+        Width of a column.
     height : float, inch
-        Of the figure.
+        Height of the figure.
     rows : int
     sharex : bool
         Whether all axes share one x axis, labelled at the bottom.
@@ -61,7 +61,7 @@ def new_figure(
     -------
     figure : matplotlib.figure.Figure
     axes : list of matplotlib.axes.Axes
-        Row by row.
+        Axes, row by row.
     """
     import matplotlib
     from cycler import cycler
@@ -77,9 +77,9 @@ def new_figure(
 
 
 def save_figure(figure: Figure, output: str | Path) -> None:
-    """Write a figure; the suffix of the file chooses the format."""
+    """Write a figure in the format given by the suffix of the file."""
     for axis in figure.axes:
-        for each in (axis, *axis.child_axes):  # bars of colours and second axes too
+        for each in (axis, *axis.child_axes):  # including colour bars and secondary axes
             each.title.set_fontsize(_TITLE_SIZE)
             each.xaxis.label.set_fontsize(_LABEL_SIZE)
             each.yaxis.label.set_fontsize(_LABEL_SIZE)
@@ -95,11 +95,11 @@ def legend_above(axis: Axes, columns: int = 3, **options: Any) -> None:
     Parameters
     ----------
     axis : matplotlib.axes.Axes
-        Without a title.
+        Axes without a title.
     columns : int
-        Most entries in a row.
+        Largest number of entries in a row.
     **options
-        Of ``Axes.legend``.
+        Options of ``Axes.legend``.
     """
     count = len(options.get("handles", axis.get_legend_handles_labels()[0]))
     if count:
@@ -108,7 +108,7 @@ def legend_above(axis: Axes, columns: int = 3, **options: Any) -> None:
 
 
 def legend_beside(axis: Axes, **options: Any) -> None:
-    """Put the legend to the right of the axes, for many entries; options as of ``Axes.legend``."""
+    """Put the legend to the right of the axes, for many entries; options of ``Axes.legend``."""
     if options.get("handles") or axis.get_legend_handles_labels()[0]:
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **_LEGEND, **options)
 
@@ -116,8 +116,8 @@ def legend_beside(axis: Axes, **options: Any) -> None:
 def log_scale(axis: Axes, values: np.ndarray, which: str = "y") -> None:
     """Make an axis logarithmic if positive values span more than a factor of five.
 
-    Its labels are plain numbers at 1, 2 and 5 times the powers of ten, or at powers of ten alone
-    over more than two decades.
+    Its labels are plain numbers at 1, 2 and 5 times the powers of ten, or only at powers of ten if
+    the axis spans more than two decades.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -1,4 +1,4 @@
-"""Trajectories and topologies that mdtraj reads."""
+"""Trajectories and topologies read by mdtraj."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..console import silent_libraries
 from ..errors import InputError, describe
+from ..files.ase_frames import ase_frames
 from ..files.content import FileContent, is_mmcif, say_sites
 from ..files.gro import gro_frames, read_gro
 from ..files.pdb import pdb_frames, read_pdb
@@ -20,9 +21,9 @@ from .stored import Frame, StoredTrajectory
 if TYPE_CHECKING:
     import mdtraj
 
-# mdtraj numbers the frames of other formats instead of telling their time.
+# Formats with times; for others mdtraj returns frame numbers instead.
 _WITH_TIMES = {".h5", ".hdf5", ".nc", ".ncdf", ".netcdf", ".trr", ".xtc"}
-# Readers of one frame and of all frames: every atom counts, which mdtraj does not promise.
+# Own readers of one frame and of all frames, as mdtraj may drop atoms.
 RECORDS: dict[str, tuple[Callable[..., FileContent], Callable[[Path], Iterable[Any]]]] = {
     ".pdb": (read_pdb, pdb_frames),
     ".ent": (read_pdb, pdb_frames),
@@ -37,7 +38,7 @@ def _suffix(path: Path) -> str:
 
 
 def is_for_mdtraj(path: Path, topology: Any) -> bool:
-    """Whether mdtraj reads a file, with the topology that was given."""
+    """Whether mdtraj reads a file, given a topology or None."""
     from mdtraj.formats.registry import FormatRegistry
 
     suffix = _suffix(path)
@@ -58,7 +59,7 @@ def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
 
 
 def in_memory(trajectory: mdtraj.Trajectory, stride: int) -> StoredTrajectory:
-    """A trajectory that mdtraj has read."""
+    """Wrap an ``mdtraj.Trajectory``."""
 
     def read() -> Iterator[Frame]:
         for index in range(trajectory.n_frames):
@@ -71,7 +72,7 @@ def in_memory(trajectory: mdtraj.Trajectory, stride: int) -> StoredTrajectory:
 def from_mdtraj(
     path: Path, topology: Any, stride: int, times: np.ndarray | None = None
 ) -> StoredTrajectory:
-    """A file; ``times`` (ps, shape (F,)) are known from elsewhere."""
+    """Open a file with mdtraj; ``times`` (ps, shape (F,)) replace those of the file."""
     import mdtraj
 
     options = {} if topology is None else {"top": _readable_topology(topology)}
@@ -87,7 +88,7 @@ def from_mdtraj(
         chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * len(symbols))))
         count = 0
         parts = mdtraj.iterload(alias.path, chunk=chunk, **options)
-        with silent_libraries():  # the reader of DCD prints when it opens a file
+        with silent_libraries():  # the DCD reader prints when it opens a file
             part = next(parts, None)
         while part is not None:
             for k in range(part.n_frames):
@@ -100,7 +101,7 @@ def from_mdtraj(
 
 
 def _readable_topology(topology: Any) -> Any:
-    """An mdtraj.Topology out of what was given."""
+    """Convert a topology, trajectory or file to an ``mdtraj.Topology``."""
     import mdtraj
 
     if isinstance(topology, mdtraj.Trajectory):
@@ -116,9 +117,8 @@ def _readable_topology(topology: Any) -> Any:
             say_sites(path, content)
             return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
         if not is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
-            from ase.io import iread
-
-            return _bare_topology(next(iter(iread(path, index=0))).symbols)
+            kind = "cif" if path.suffix.lower() == ".cif" else None
+            return _bare_topology(next(ase_frames(path, kind)).symbols)
         return mdtraj.load_topology(AsciiPath(path).path)
     except InputError:
         raise
@@ -128,7 +128,7 @@ def _readable_topology(topology: Any) -> Any:
 
 
 def _bare_topology(symbols: Iterable[str]) -> mdtraj.Topology:
-    """Elements in their order; charges and energies need no more."""
+    """Topology that contains only elements, which suffice for charges and energies."""
     import mdtraj
 
     bare = mdtraj.Topology()

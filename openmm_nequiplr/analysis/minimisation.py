@@ -1,7 +1,8 @@
-"""Minimisation of displaced structures: does a model restore them, or do they fall into a hole?
+"""Minimisation of displaced structures, to find spurious minima of a model.
 
-A potential may give an unphysical structure a lower energy than any real one where it has no data.
-Displacing the atoms of a real structure at random and minimising the energy shows where.
+Far from its training data a potential may assign an unphysical structure a lower energy than any
+real one. Displacing the atoms of a real structure at random and minimising the energy reveals such
+minima: the structure collapses into one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ase.optimize import FIRE
 
 from ..calculator import NequIPLRCalculator
 from ..data.structure import Structure
-from ..fragments import tell_groups
+from ..errors import first_line
 from ..model import NequIPLRPotential
 from .contacts import (
     ChargeRange,
@@ -27,37 +28,36 @@ from .contacts import (
     describe_contact,
 )
 
-#: A minimisation has fallen when two atoms are closer than this part of their covalent radii …
+#: Shortest allowed distance of two atoms, relative to the sum of their covalent radii.
 CLOSEST = 0.55
-#: … after so many steps, in which atoms that the displacement brought together may part (or when
-#: forces are small before),
+#: Steps before distances are checked (earlier if converged), in which atoms that the displacement
+#: brought together may separate.
 SETTLING_STEPS = 30
-#: … or when the energy is so far below that of the structure before displacement, eV/atom.
+#: Largest allowed energy below that of the structure before its displacement, eV/atom.
 LARGEST_DROP = 0.15
 
-_FORCE, _LONGEST_STEP = 0.1, 0.1  # eV/Å at which a minimisation ends; Å a step
+_FORCE, _LONGEST_STEP = 0.1, 0.1  # convergence criterion, eV/Å; longest step, Å
 
 
 @dataclass(frozen=True)
 class Minimisation:
-    """The end of a minimisation of N atoms.
+    """Result of a minimisation of N atoms.
 
     Parameters
     ----------
     outcome : {"held", "distance", "energy", "evaluation"}
-        Whether the structure held, or how it fell: two atoms too close, an energy too low, or an
-        evaluation that failed.
+        ``"held"`` if the structure was stable. Otherwise the kind of collapse: two atoms too close,
+        an energy too low, or a failed evaluation.
     message : str
-        The fall in a few words, with the atoms; empty where it held.
+        Short description of the collapse, with the atoms; empty if stable.
     energies : numpy.ndarray, shape (S + 1,), eV/atom
-        Of every step, less that of the structure before it was displaced.
+        Energy of each step relative to the structure before its displacement.
     closest : Contact
-        At the end.
+        Closest contact at the end.
     charges : ChargeWatch
-        Charges after the first steps, within which distances do not count either. One outside its
-        range is no fall.
+        Charges after the settling steps. A charge outside its range is not a collapse.
     positions : numpy.ndarray, shape (N, 3), Å
-        At the end, or the last ones that could be evaluated.
+        Final positions, or the last ones that could be evaluated.
     """
 
     outcome: str
@@ -69,18 +69,16 @@ class Minimisation:
 
     @property
     def fallen(self) -> bool:
-        """Whether it fell."""
+        """Whether the structure collapsed."""
         return self.outcome != "held"
 
 
 def to_ase(structure: Structure) -> Atoms:
-    """A structure of a data file as ``ase.Atoms``, with charge, field and groups."""
+    """Convert a structure of a data file to ``ase.Atoms``, with charge, field and groups."""
     info: dict[str, Any] = {"total_charge": structure.total_charge}
-    if structure.electric_field is not None:
-        info["electric_field"] = structure.electric_field
     cell, periodic = structure.cell, structure.pbc
     atoms = Atoms(structure.symbols, structure.positions, cell=cell, pbc=periodic, info=info)
-    tell_groups(atoms, structure.charge_groups, structure.group_charges)
+    structure.conditions.tell(atoms)
     return atoms
 
 
@@ -93,31 +91,32 @@ def minimise_displaced(
     steps: int = 150,
     charges: ChargeRange | None = None,
 ) -> Minimisation:
-    """Displace all atoms of a structure at random, minimise its energy, and see where it ends.
+    """Displace all atoms of a structure at random and minimise its energy.
 
-    The method is FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006)); it stops at a fall.
+    The minimiser is FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006)). It stops when the
+    structure collapses.
 
     Parameters
     ----------
     structure : Structure
-        A real one: a frame of training or validation data.
+        A physical structure, such as a frame of training or validation data.
     model : NequIPLRPotential or ase.calculators.calculator.Calculator
-        A model is copied; for many minimisations with the same, make one ``NequIPLRCalculator``.
+        A model is copied. For many minimisations pass a ``NequIPLRCalculator``.
     displacement : float, Å
         Standard deviation of each component.
     rng : numpy.random.Generator
-        Of the displacements.
+        Random numbers of the displacements.
     steps : int
-        At most.
+        Largest number of steps.
     charges : mapping of str to (float, float), optional
         Allowed range of the charges of each element, e.
 
     Raises
     ------
     InputError
-        If the model cannot evaluate the structure as it is given (unknown elements, no cell, …).
+        If the model cannot evaluate the original structure (unknown elements, no cell, …).
     ConvergenceError
-        If its charges cannot be solved for as it is given.
+        If the charges of the original structure do not converge.
     """
     atoms = to_ase(structure)
     atoms.calc = NequIPLRCalculator(model) if isinstance(model, NequIPLRPotential) else model
@@ -128,9 +127,8 @@ def minimise_displaced(
         for converged in optimizer.irun(fmax=_FORCE, steps=steps):
             if run.fallen(converged or optimizer.nsteps > SETTLING_STEPS):
                 break
-    except Exception as error:  # whatever it is, a simulation would end here
-        first = next(iter(str(error).splitlines()), "")
-        run.outcome, run.message = "evaluation", f"{type(error).__name__}: {first}"
+    except Exception as error:  # any error would end a simulation
+        run.outcome, run.message = "evaluation", f"{type(error).__name__}: {first_line(error)}"
     return Minimisation(
         run.outcome,
         run.message,
@@ -142,7 +140,7 @@ def minimise_displaced(
 
 
 class _Run:
-    """The steps of one minimisation."""
+    """State of one minimisation."""
 
     def __init__(self, atoms: Atoms, charges: ChargeRange | None, reference: float) -> None:
         self.atoms, self.reference = atoms, reference
@@ -155,7 +153,7 @@ class _Run:
         self.positions = atoms.positions.copy()
 
     def fallen(self, settled: bool) -> bool:
-        """Check a step; whether the structure has fallen."""
+        """Check a step; return whether the structure has collapsed."""
         energy = (self.atoms.get_potential_energy() - self.reference) / len(self.atoms)
         if not np.isfinite(energy) or not np.isfinite(self.atoms.get_forces()).all():
             self.outcome, self.message = "evaluation", "energy or forces are not finite"

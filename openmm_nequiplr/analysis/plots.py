@@ -1,4 +1,4 @@
-"""Pictures of trainings and evaluations (matplotlib without a display)."""
+"""Plots of trainings and evaluations (matplotlib without a display)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def plot_learning_curve(log: str | Path, output: str | Path) -> None:
-    """Draw losses and root mean square errors against epochs.
+    """Plot losses and root mean square errors against epochs.
 
-    A dotted line marks the epoch of the lowest validation loss, whose model is kept.
+    A dotted line marks the epoch of the lowest validation loss, whose model is saved.
 
     Parameters
     ----------
     log : path
         ``metrics.csv`` of a training.
     output : path
-        The picture.
+        Image file.
     """
     with open(log, newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
@@ -78,19 +78,19 @@ def plot_parity(
     error_unit: str | None = None,
     error_scale: float = 1.0,
 ) -> None:
-    """Draw predicted against reference values, and a histogram of the errors.
+    """Plot predicted against reference values, and a histogram of the errors.
 
     Parameters
     ----------
-    values : array, shape [2, n]
+    values : numpy.ndarray, shape (2, n)
         Reference and predicted values.
     output : path
-        The picture.
+        Image file.
     title : str
     unit : str
-        Of both axes.
+        Unit of both axes.
     error_unit : str, optional
-        Of the errors; `unit` when not given.
+        Unit of the errors; by default `unit`.
     error_scale : float
         `unit` in terms of `error_unit`.
     """
@@ -118,20 +118,20 @@ def plot_parity(
 def plot_spread(
     spread: np.ndarray, error: np.ndarray, output: str | Path, title: str, unit: str
 ) -> None:
-    """Draw the errors of a committee's mean against its spread, both logarithmic.
+    """Plot the errors of a committee's mean against its spread, on logarithmic axes.
 
-    Points are single values; the line is the root mean square error of values with a similar
-    spread, as many in each bin. Where it follows the diagonal, the spread is the error to expect.
+    Points are single values. The line is the root mean square error in bins of equal numbers of
+    values with similar spread. If it follows the diagonal, the spread predicts the error.
 
     Parameters
     ----------
-    spread, error : array, shape [n]
-        Not negative.
+    spread, error : numpy.ndarray, shape (n,)
+        Non-negative values.
     output : path
-        The picture.
+        Image file.
     title : str
     unit : str
-        Of both.
+        Unit of both.
     """
     figure, (axis,) = new_figure(1, 4.4, 4.2)
     good = (spread > 0) & (error > 0)

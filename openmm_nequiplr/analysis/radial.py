@@ -16,23 +16,23 @@ from .trajectories import Frame, TrajectoryLike, open_trajectory
 
 @dataclass(frozen=True)
 class RadialDistributions:
-    """Distances between atoms of E elements in R bins, averaged over frames.
+    """Radial distributions of E elements in R bins, averaged over frames.
 
     Parameters
     ----------
     elements : tuple of str, length E
         In alphabetical order.
     edges : numpy.ndarray, float64, shape (R + 1,), Å
-        Of the bins.
+        Edges of the bins.
     g : numpy.ndarray, float64, shape (E, E, R)
-        Radial distribution functions: density of atoms of the second element around those of the
-        first over their mean density in the cell, vacuum included. Symmetric. Pairs of different
-        atoms count at all their images and an atom's own images do not, so that independent
-        positions give 1 at any distance, also beyond half the cell. NaN without a cell, and for a
-        single atom with itself.
+        Radial distribution functions: density of the second element around atoms of the first,
+        divided by its mean density in the cell (vacuum included). The array is symmetric. All
+        images of pairs of different atoms count, but not an atom's own images. Uncorrelated
+        positions therefore give 1 at any distance, even beyond half the cell. NaN without a cell,
+        and for a single atom with itself.
     coordination : numpy.ndarray, float64, shape (E, E, R)
-        Mean number of atoms of the second element around one of the first up to the outer edge of
-        each bin, an atom's own images included.
+        Mean number of atoms of the second element around an atom of the first, up to the outer edge
+        of each bin; an atom's own images are included.
     num_frames : int
     """
 
@@ -49,11 +49,11 @@ class RadialDistributions:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Every pair of elements once."""
+        """All pairs of elements, each once."""
         return tuple(combinations_with_replacement(self.elements, 2))
 
     def between(self, first: str, second: str) -> np.ndarray:
-        """g(r) of two elements, shape (R,)."""
+        """Radial distribution function g(r) of two elements, shape (R,)."""
         return self.g[self._index(first), self._index(second)]
 
     def coordination_number(self, center: str, neighbor: str, radius: float) -> float:
@@ -62,10 +62,10 @@ class RadialDistributions:
         Raises
         ------
         InputError
-            If an element is not there, or the radius is beyond the bins.
+            If an element is absent, or the radius is beyond the bins.
         """
         if not 0.0 < radius <= self.edges[-1]:
-            expected = f"a distance up to {self.edges[-1]:g} Å, as far as pairs were counted"
+            expected = f"a distance up to {self.edges[-1]:g} Å, the end of the last bin"
             raise InputError(describe("radius", radius, expected))
         counts = self.coordination[self._index(center), self._index(neighbor)]
         return float(np.interp(radius, self.edges, np.concatenate(([0.0], counts))))
@@ -84,25 +84,23 @@ def radial_distributions(
     r_max: float = 10.0,
     bin_width: float = 0.05,
 ) -> RadialDistributions:
-    """Count distances by element along a trajectory.
+    """Compute radial distributions and coordination numbers by element along a trajectory.
 
-    Cells of any shape are right, and ``r_max`` may exceed half the cell. Where both are defined, g
-    is that of ``mdtraj.compute_rdf``.
+    Triclinic cells are supported, and ``r_max`` may exceed half the cell. Where
+    ``mdtraj.compute_rdf`` is applicable, g agrees with it.
 
     Parameters
     ----------
-    trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
-    topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
-    stride : int
-        These three: see :func:`open_trajectory`.
+    trajectory, topology, stride
+        See :func:`open_trajectory`.
     r_max : float, Å
-        Longest distance; rounded to whole bins.
+        Largest distance; rounded to a multiple of ``bin_width``.
     bin_width : float, Å
 
     Raises
     ------
     InputError
-        If the trajectory cannot be read, or a length makes no sense.
+        If the trajectory cannot be read, or a length is invalid.
     """
     for name, value in (("r_max", r_max), ("bin_width", bin_width)):
         if not (np.isfinite(value) and value > 0.0):
@@ -153,14 +151,14 @@ class _PairCounts:
         self.num_frames += 1
 
     def finished(self) -> RadialDistributions:
-        """Averages of what was counted."""
+        """Averages over the frames."""
         numbers = np.bincount(self.kinds).astype(float)
-        directed = self._between + self._between.swapaxes(0, 1)  # twice every pair of one element
+        directed = self._between + self._between.swapaxes(0, 1)  # pairs of one element twice
         around = directed.copy()
         same = np.arange(len(numbers))
         around[same, same] += self._own
         coordination = np.cumsum(around, axis=-1) / (self.num_frames * numbers[:, None, None])
-        pairs = np.outer(numbers, numbers) - np.diag(numbers)  # directed as well
+        pairs = np.outer(numbers, numbers) - np.diag(numbers)  # directed pairs
         shells = 4.0 / 3.0 * np.pi * np.diff(self.edges**3)
         uniform = pairs[:, :, None] * self._inverse_volume * shells
         g = np.full_like(directed, np.nan)
@@ -170,10 +168,10 @@ class _PairCounts:
 
 
 def save_radial(distributions: RadialDistributions, path: str | Path) -> None:
-    """Write a CSV table: r (Å), g of every pair of elements, coordination numbers up to r.
+    """Write a CSV table of r (Å), g of each pair of elements, and coordination numbers.
 
-    Columns ``g_A-B`` belong to the centre of a bin, columns ``n_A-B`` (B around A) to its outer
-    edge, which is ``r_outer``.
+    Columns ``g_A-B`` belong to the centre ``r`` of a bin, columns ``n_A-B`` (B around A) to its
+    outer edge ``r_outer``.
     """
     names, columns = ["r", "r_outer"], [distributions.r, distributions.edges[1:]]
     for first, second in distributions.pairs:

@@ -11,20 +11,20 @@ from ..errors import InputError, describe
 
 #: Speed of light, cm/ps.
 LIGHT = 0.0299792458
-# Shortest window: of fewer frames there is no spectrum to speak of.
+# Smallest number of frames for a meaningful spectrum.
 _FEWEST = 16
 
 
 @dataclass(frozen=True)
 class InfraredSpectrum:
-    """An infrared spectrum of F frequencies.
+    """Infrared spectrum at F frequencies.
 
     Parameters
     ----------
     wavenumbers : numpy.ndarray, shape (F,), 1/cm
     intensity : numpy.ndarray, shape (F,)
-        Power of dμ/dt, e²Å²/ps² per 1/cm: the absorption with the harmonic quantum correction, up
-        to constants.
+        Power spectrum of dμ/dt, e²Å²/ps² per 1/cm. Up to constants it is the absorption with the
+        harmonic quantum correction.
     """
 
     wavenumbers: np.ndarray
@@ -34,21 +34,22 @@ class InfraredSpectrum:
 def infrared_spectrum(
     dipoles: np.ndarray, interval: float, resolution: float = 20.0
 ) -> InfraredSpectrum:
-    """Spectrum of the fluctuations of a dipole, as ``ChargeReporter`` writes it.
+    """Infrared spectrum from the fluctuations of the dipole along a trajectory.
 
-    Welch's method (1967, doi:10.1109/TAU.1967.1161901): the mean periodogram of overlapping windows
-    of dμ/dt. With the harmonic correction (Ramírez, López-Ciudad, Kumar, Marx 2004,
-    doi:10.1063/1.1774986) this is the line shape of the absorption.
+    The power spectrum of dμ/dt is the mean periodogram of overlapping windows (Welch 1967,
+    doi:10.1109/TAU.1967.1161901). With the harmonic quantum correction (Ramírez, López-Ciudad,
+    Kumar, Marx 2004, doi:10.1063/1.1774986) it is the line shape of the absorption.
 
     Parameters
     ----------
-    dipoles : array, shape (F, 3), e Å
-        At equal intervals; without jumps, as those of :class:`~openmm_nequiplr.ChargeReporter`.
+    dipoles : numpy.ndarray, shape (F, 3), e Å
+        Dipoles at equal intervals, continuous in time, such as those of
+        :class:`~openmm_nequiplr.ChargeReporter`.
     interval : float, ps
-        Between frames. Frequencies up to 1/(2 · interval) are seen: 0.002 ps serve bonds with
-        hydrogen.
+        Time between frames. The highest frequency is 1/(2 · interval); 0.002 ps suffice for bonds
+        with hydrogen.
     resolution : float, 1/cm
-        Wished for; the whole trajectory is one window where it is too short for it.
+        Requested resolution. A trajectory too short for it is one window.
 
     Raises
     ------
@@ -62,18 +63,18 @@ def infrared_spectrum(
 
 @dataclass(frozen=True)
 class RamanSpectrum:
-    """A Raman spectrum of F frequencies, for light scattered at right angles.
+    """Raman spectrum at F frequencies, for 90° scattering.
 
     Parameters
     ----------
     wavenumbers : numpy.ndarray, shape (F,), 1/cm
     intensity : numpy.ndarray, shape (F,)
-        45 a'² + 7 γ'², of the power of the rates of change of the mean polarisability a and its
-        anisotropy γ, (e Å²/V)²/ps² per 1/cm: the line shape with the harmonic quantum correction,
-        up to constants and the dependence on the exciting light.
+        45 a'² + 7 γ'² from the power spectra of the time derivatives of the mean polarisability a
+        and its anisotropy γ, (e Å²/V)²/ps² per 1/cm. It is the line shape with the harmonic quantum
+        correction, up to constants and the dependence on the exciting light.
     depolarization : numpy.ndarray, shape (F,)
-        3 γ'²/(45 a'² + 4 γ'²): of light that was polarised; ¾ where a vibration is not totally
-        symmetric.
+        Depolarisation ratio 3 γ'²/(45 a'² + 4 γ'²) for polarised exciting light; ¾ for vibrations
+        that are not totally symmetric.
     """
 
     wavenumbers: np.ndarray
@@ -84,19 +85,14 @@ class RamanSpectrum:
 def raman_spectrum(
     polarizabilities: np.ndarray, interval: float, resolution: float = 20.0
 ) -> RamanSpectrum:
-    """Spectrum of the fluctuations of a polarisability; see :func:`infrared_spectrum`.
+    """Raman spectrum from the fluctuations of the polarisability along a trajectory.
 
     Parameters
     ----------
-    polarizabilities : array, shape (F, 3, 3), e Å²/V
-        At equal intervals.
-    interval : float, ps
-    resolution : float, 1/cm
-
-    Raises
-    ------
-    InputError
-        As of :func:`infrared_spectrum`.
+    polarizabilities : numpy.ndarray, shape (F, 3, 3), e Å²/V
+        Polarisabilities at equal intervals.
+    interval, resolution
+        As for :func:`infrared_spectrum`, also for errors.
     """
     tensors = _series("polarizabilities", polarizabilities, (3, 3))
     mean = np.trace(tensors, axis1=1, axis2=2) / 3.0
@@ -124,7 +120,7 @@ def _series(name: str, given: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _power(values: np.ndarray, interval: float, resolution: float) -> tuple[np.ndarray, np.ndarray]:
-    """Wavenumbers, shape (F,), and the power of the derivatives of values, shape (F, K)."""
+    """Wavenumbers, shape (F,), and power spectra of the time derivatives, shape (F, K)."""
     from scipy.signal import welch
 
     check_positive("interval", interval, " in ps")
@@ -132,6 +128,6 @@ def _power(values: np.ndarray, interval: float, resolution: float) -> tuple[np.n
     rates = np.diff(values, axis=0) / interval
     window = min(len(rates), max(_FEWEST - 1, round(1.0 / (LIGHT * resolution * interval))))
     frequency, power = welch(rates, 1.0 / interval, "hann", window, axis=0)
-    # a difference over an interval sees a fast motion damped by sinc(ν Δt)
+    # a finite difference over Δt reduces amplitudes by sinc(ν Δt)
     power = power / np.sinc(frequency * interval)[:, None] ** 2
     return frequency / LIGHT, power * LIGHT

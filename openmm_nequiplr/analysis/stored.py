@@ -1,4 +1,4 @@
-"""A stored trajectory: frames in Å that are read any number of times."""
+"""Stored trajectories, whose frames can be read repeatedly."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from ..conditions import UNCONDITIONED, ChargeConditions
 from ..errors import InputError, describe
-from ..fragments import Groups
 
 if TYPE_CHECKING:
     import mdtraj
     from ase import Atoms
 
-#: What can be read: a file, the output directory of ``nequiplr md``, or what is in memory.
+#: A trajectory file, the output directory of ``nequiplr md``, or a trajectory in memory.
 TrajectoryLike: TypeAlias = "str | Path | mdtraj.Trajectory | Sequence[Atoms] | StoredTrajectory"
 
 
@@ -28,16 +28,16 @@ class Frame:
     Parameters
     ----------
     index : int
-        Its number in the trajectory as stored, from 0.
+        Index in the stored trajectory, from 0.
     time : float, ps
-        NaN where the trajectory does not tell.
+        NaN if unknown.
     positions : numpy.ndarray, float64, shape (N, 3), Å
     cell : numpy.ndarray, float64, shape (3, 3), Å, or None
-        Rows are lattice vectors; ``None`` without periodicity.
+        Rows are lattice vectors; ``None`` for a frame that is not periodic.
     electric_field : numpy.ndarray, float64, shape (3,), V/Å, or None
-        Uniform field that it was in; ``None`` where the trajectory tells of none.
+        Uniform external field, if the trajectory contains one.
     slab : bool
-        Whether the cell is that of a slab.
+        Whether the frame is a slab.
     """
 
     index: int
@@ -50,24 +50,21 @@ class Frame:
 
 @dataclass(frozen=True)
 class StoredTrajectory:
-    """A trajectory of N atoms that is read frame by frame, any number of times.
+    """A trajectory of N atoms, read frame by frame.
 
     Parameters
     ----------
     source : str
-        Where it comes from, for messages.
+        Origin of the trajectory, for messages.
     symbols : tuple of str, length N
     total_charge : float or None, e
-        ``None`` where the source does not tell.
+        ``None`` if the source does not specify it.
     stride : int
-        Every so many frames are read.
+        Read every ``stride``-th frame.
     recorded : path or None
-        Charges that were recorded during the run, frame by frame.
-    charge_groups, group_charges : optional, shapes (N,) and (F,)
-        Group of each atom and their charges, e, where the source tells that these are held.
-    electrodes : optional
-        Indices of the atoms of two electrodes, where the source tells of some.
-    electrode_voltage : float, V
+        File of the charges recorded during the run, for each frame.
+    conditions : ChargeConditions
+        Charge groups and electrodes, if the source specifies them; fields are those of frames.
     """
 
     source: str
@@ -76,10 +73,7 @@ class StoredTrajectory:
     stride: int
     recorded: Path | None = None
     _read: Callable[[], Iterable[Frame]] = field(default=tuple, repr=False)
-    charge_groups: Groups = None
-    group_charges: Sequence[float] | np.ndarray | None = None
-    electrodes: Sequence[Sequence[int]] | None = None
-    electrode_voltage: float = 0.0
+    conditions: ChargeConditions = UNCONDITIONED
 
     @property
     def num_atoms(self) -> int:
@@ -87,17 +81,17 @@ class StoredTrajectory:
         return len(self.symbols)
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
-        """Frames in their order; a few are in memory at a time.
+        """Iterate over the frames, with few of them in memory.
 
         Parameters
         ----------
         skip : int
-            Leave out the first ones (counted after the stride).
+            Number of frames to skip at the start (counted after the stride).
 
         Raises
         ------
         InputError
-            If a frame cannot be read or does not have the atoms of the first one.
+            If a frame cannot be read or its atoms differ from those of the first one.
         """
         try:
             yield from islice(self._read(), skip * self.stride, None, self.stride)

@@ -1,20 +1,21 @@
-"""Stored trajectories as frames in Å, from files of mdtraj and ASE or from memory."""
+"""Opening of trajectories: files read by mdtraj or ASE, runs, or objects in memory."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..boundaries import SLAB, as_pbc
+from ..conditions import FIELD, ChargeConditions
 from ..errors import InputError, describe
+from ..files.ase_frames import ase_frames
 from ..files.content import say_sites
-from ..fragments import told_electrodes, told_groups
 from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
 from .mdtraj_files import RECORDS, from_mdtraj, in_memory, is_for_mdtraj
@@ -31,7 +32,7 @@ __all__ = [
     "recorded_charges",
 ]
 
-# Files that `nequiplr md` leaves in its directory.
+# Files that `nequiplr md` writes to its directory.
 RUN_TRAJECTORY, RUN_TOPOLOGY = "trajectory.dcd", "topology.pdb"
 RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
 
@@ -39,18 +40,18 @@ RUN_CHARGES, RUN_SETTINGS = "charges.npy", "run.json"
 def open_trajectory(
     trajectory: TrajectoryLike, topology: Any = None, stride: int = 1
 ) -> StoredTrajectory:
-    """Prepare a trajectory for reading.
+    """Open a trajectory.
 
     Parameters
     ----------
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
         A file in a format of mdtraj or ASE (extended XYZ …), or the output directory of
-        ``nequiplr md``. XYZ files are read by mdtraj if there is a topology, else by ASE.
-        A PDB file holds one cell for all its frames.
+        ``nequiplr md``. XYZ files are read by mdtraj if a topology is given, else by ASE.
+        A PDB file has one cell for all its frames.
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
-        Needed by formats that hold coordinates alone (DCD, XTC, …).
+        Required for formats that contain only coordinates (DCD, XTC, …).
     stride : int
-        Read every so many frames.
+        Read every ``stride``-th frame.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def open_trajectory(
         raise InputError(describe("stride", stride, "a whole number of at least 1"))
     if isinstance(trajectory, StoredTrajectory):
         return replace(trajectory, stride=stride * trajectory.stride)
-    mdtraj = sys.modules.get("mdtraj")  # an object of it exists only if it was imported
+    mdtraj = sys.modules.get("mdtraj")  # if it is not imported, this is no mdtraj object
     if mdtraj is not None and isinstance(trajectory, mdtraj.Trajectory):
         return in_memory(trajectory, stride)
     if not isinstance(trajectory, str | Path):
@@ -79,14 +80,12 @@ def open_trajectory(
         return own
     if is_for_mdtraj(path, topology):
         return from_mdtraj(path, topology, stride)
-    from ase.io import iread
-
     kind = "cif" if path.suffix.lower() == ".cif" else None
-    return _from_ase(str(path), lambda: iread(str(path), index=":", format=kind), stride)
+    return _from_ase(str(path), lambda: ase_frames(path, kind), stride)
 
 
 def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
-    """A PDB or GRO file; ``None`` for other formats."""
+    """Open a PDB or GRO file; ``None`` for other formats."""
     readers = RECORDS.get(path.suffix.lower())
     if readers is None:
         return None
@@ -120,8 +119,7 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
         got = f"no {'frames' if first is None else 'atoms'} in {source}"
         raise InputError(describe("trajectory", got, "at least one"))
     symbols, told = tuple(str(s) for s in first.symbols), told_charge(first)
-    groups, electrodes = told_groups(first), told_electrodes(first)
-    charge = told or 0.0
+    held, charge = replace(ChargeConditions.told_by(first), electric_field=None), told or 0.0
 
     def frames() -> Iterator[Frame]:
         for index, atoms in enumerate(read()):
@@ -129,11 +127,9 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
             if tuple(atoms.symbols) != symbols:
                 expected = "the atoms of the first frame in the same order"
                 raise InputError(describe(where, atoms.get_chemical_formula(), expected))
-            if not all(map(np.array_equal, told_groups(atoms), groups)):
-                expected = "the charge groups of the first frame"
-                raise InputError(describe(where, "others", expected))
-            if told_electrodes(atoms) != electrodes:
-                expected = "the electrodes and the voltage of the first frame"
+            now = ChargeConditions.told_by(atoms)
+            if not replace(now, electric_field=None).same(held):
+                expected = "the charge groups, electrodes and voltage of the first frame"
                 raise InputError(describe(where, "others", expected))
             if total_charge_of(atoms) != charge:
                 expected = f"the total charge {charge:g} e of the first frame"
@@ -144,15 +140,15 @@ def _from_ase(source: str, read: Callable[[], Iterable[Atoms]], stride: int) -> 
                 raise InputError(f"{where}: {error}") from None
             cell = np.array(atoms.cell, dtype=np.float64) if pbc else None
             time = float(atoms.info.get("time", "nan"))
-            field = _field(atoms.info.get("electric_field"), where)
+            field = _field(now.electric_field, where)
             positions = np.array(atoms.positions, dtype=np.float64)
             yield Frame(index, time, positions, cell, field, pbc == SLAB)
 
-    return StoredTrajectory(source, symbols, told, stride, None, frames, *groups, *electrodes)
+    return StoredTrajectory(source, symbols, told, stride, None, frames, held)
 
 
 def _field(value: Any, where: str) -> np.ndarray | None:
-    """A uniform field, shape (3,), V/Å; ``None`` where there is none."""
+    """Validated uniform field, shape (3,), V/Å; ``None`` if it is absent or zero."""
     if value is None:
         return None
     try:
@@ -169,7 +165,7 @@ def _field(value: Any, where: str) -> np.ndarray | None:
 
 
 def _run_directory(path: Path, stride: int) -> StoredTrajectory:
-    """What ``nequiplr md`` wrote: times, total charge and field are known too."""
+    """Open the output directory of ``nequiplr md``, including times, total charge and field."""
     missing = [name for name in (RUN_TRAJECTORY, RUN_TOPOLOGY) if not (path / name).is_file()]
     if missing:
         raise InputError(
@@ -189,10 +185,10 @@ def _run_directory(path: Path, stride: int) -> StoredTrajectory:
         for frame in found._read():
             yield replace(frame, electric_field=field, slab=bool(told.get("slab")))
 
-    groups = told.get("charge_groups"), told.get("group_charges")
-    charge, voltage = told.get("total_charge"), told.get("electrode_voltage", 0.0)
-    held = *groups, told.get("electrodes"), voltage
-    return StoredTrajectory(str(path), found.symbols, charge, stride, recorded, read, *held)
+    names = [each.name for each in fields(ChargeConditions) if each.name != FIELD]
+    held = ChargeConditions(**{name: told[name] for name in names if name in told})
+    told_as = found.symbols, told.get("total_charge")
+    return StoredTrajectory(str(path), *told_as, stride, recorded, read, held)
 
 
 def recorded_charges(path: str | Path) -> np.ndarray:
@@ -201,12 +197,12 @@ def recorded_charges(path: str | Path) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, structured, shape (F,)
-        Mapped from the file, not read at once.
+        Memory-mapped.
 
     Raises
     ------
     InputError
-        If it is another file.
+        If the file was not written by a ``ChargeReporter``.
     """
     try:
         records = np.load(path, mmap_mode="r")

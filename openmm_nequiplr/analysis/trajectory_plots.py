@@ -23,9 +23,9 @@ from .radial import RadialDistributions
 
 
 def plot_properties(properties: TrajectoryProperties, output: str | Path) -> None:
-    """Draw the energy, the mean charges of the elements and the dipole along the trajectory.
+    """Plot energy, mean charges of the elements and dipole along the trajectory.
 
-    Against time where all times are known, else against frame numbers.
+    The abscissa is time if all times are known, otherwise the frame number.
     """
     figure, (energy, charge, dipole) = new_figure(3, 3.8, 3.2)
     timed = bool(np.isfinite(properties.times).all())
@@ -51,7 +51,7 @@ def plot_properties(properties: TrajectoryProperties, output: str | Path) -> Non
 
 
 def plot_radial_distributions(distributions: RadialDistributions, output: str | Path) -> None:
-    """Draw g(r) of every pair of elements where there is one, and coordination numbers."""
+    """Plot g(r) of each pair of elements (if periodic) and coordination numbers."""
     periodic = bool(np.isfinite(distributions.g).any())
     figure, axes = new_figure(2 if periodic else 1, 5.2, 3.6)
     colours = dict(zip(distributions.pairs, COLOURS * len(distributions.pairs), strict=False))
@@ -87,13 +87,13 @@ def plot_radial_distributions(distributions: RadialDistributions, output: str | 
 
 
 def _highest(peaks: list[float]) -> float:
-    """Upper end of the axis: the peak of two atoms alone would flatten all other curves."""
+    """Upper limit of the axis; a single very high peak must not flatten all other curves."""
     *others, highest = sorted([1.0, *peaks])
     return 1.05 * min(highest, 2.0 * others[-1]) if len(others) > 1 else 1.05 * highest
 
 
 def plot_charge_distributions(distributions: ChargeDistributions, output: str | Path) -> None:
-    """Draw the histogram of each element's charges."""
+    """Plot the distribution of the charges of each element."""
     figure, axes = new_figure(len(distributions.elements), 3.2, 3.0)
     for k, (element, axis) in enumerate(zip(distributions.elements, axes, strict=True)):
         axis.stairs(distributions.density[k], distributions.edges[k], fill=True, color=BLUE)

@@ -12,12 +12,12 @@ from ..checks import check_positive
 from ..errors import InputError, describe
 from ..units import BOLTZMANN, COULOMB_CONSTANT
 
-#: S/m of 1 e/(V Å ps).
+#: 1 e/(V Å ps) in S/m.
 _SIEMENS_PER_METRE = 1602.176634
-#: Atoms whose displacements are averaged at a time.
+#: Number of atoms whose displacements are averaged at a time.
 _CHUNK = 512
-#: Fractions of the trajectory between which slopes are fitted: past the ballistic motion, and where
-#: enough pairs of frames are left.
+#: Fractions of the trajectory between which slopes are fitted: beyond the ballistic regime, and
+#: with enough pairs of frames.
 FIT = (0.05, 0.25)
 
 
@@ -32,7 +32,7 @@ class Diffusion:
     times : numpy.ndarray, float64, shape (F,), ps
     squares : numpy.ndarray, float64, shape (E, F), Å²
     coefficients : numpy.ndarray, float64, shape (E,), Å²/ps
-        Self-diffusion; 1 Å²/ps is 1e-8 m²/s.
+        Self-diffusion coefficients; 1 Å²/ps is 1e-8 m²/s.
     """
 
     elements: tuple[str, ...]
@@ -42,20 +42,20 @@ class Diffusion:
 
 
 def mean_square_displacement(positions: np.ndarray) -> np.ndarray:
-    """⟨|r(t + τ) − r(t)|²⟩ over particles and all pairs of frames, shape (F,), by lag τ.
+    """Mean square displacement ⟨|r(t + τ) − r(t)|²⟩ for each lag τ, shape (F,).
 
-    Fast Fourier transforms do the double sum over frames (Calandrini, Pellegrini, Calligari, Hinsen
-    and Kneller 2011, doi:10.1051/sfn/201112010).
+    The average is over particles and all pairs of frames, computed by fast Fourier transforms
+    (Calandrini, Pellegrini, Calligari, Hinsen and Kneller 2011, doi:10.1051/sfn/201112010).
 
     Parameters
     ----------
-    positions : array, shape (F, N, 3)
-        At equal intervals, unwrapped.
+    positions : numpy.ndarray, shape (F, N, 3)
+        Unwrapped positions at equal intervals.
 
     Raises
     ------
     InputError
-        If the shape is another one, or a number is not finite.
+        If the shape is wrong, or a number is not finite.
     """
     points = np.asarray(positions, dtype=np.float64)
     if points.ndim != 3 or points.shape[2] != 3 or points.shape[0] < 2 or points.shape[1] < 1:
@@ -80,22 +80,22 @@ def mean_square_displacement(positions: np.ndarray) -> np.ndarray:
 def diffusion(
     positions: np.ndarray, symbols: Sequence[str], interval: float, fit: tuple[float, float] = FIT
 ) -> Diffusion:
-    """Self-diffusion of each element by Einstein's relation ⟨|Δr|²⟩ = 6 D t.
+    """Self-diffusion of each element by the Einstein relation ⟨|Δr|²⟩ = 6 D t.
 
     Parameters
     ----------
-    positions : array, shape (F, N, 3), Å
-        At equal intervals, unwrapped, without drift of the whole.
+    positions : numpy.ndarray, shape (F, N, 3), Å
+        Unwrapped positions at equal intervals, without drift of the centre of mass.
     symbols : sequence of str, length N
     interval : float, ps
-        Between frames.
+        Time between frames.
     fit : tuple of 2 float
         Fractions of the trajectory between which the slope is fitted.
 
     Raises
     ------
     InputError
-        If shapes do not fit, there are too few frames, or a number makes no sense.
+        If the shapes do not match, there are too few frames, or a number is invalid.
     """
     check_positive("interval", interval, " in ps")
     names = np.array(list(symbols))
@@ -111,18 +111,18 @@ def diffusion(
 
 
 def moving_dipole(charges: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Change of the dipole since the first frame, shape (F, 3), e Å, by what atoms carry along.
+    """Change of the dipole since the first frame from displacements of charges, shape (F, 3), e Å.
 
-    Σ ½(Z(t) + Z(t + Δt))·Δr over atoms and steps. It depends on no choice of images, in a cell too.
-    With Born charges it is the change of the dipole, charge transfer included (to third order in
-    Δr); with charges of atoms it is what ions that keep theirs carry.
+    It is Σ ½(Z(t) + Z(t + Δt))·Δr over atoms and steps, which is independent of the choice of
+    images in a cell. With Born charges it is the change of the dipole including charge transfer (to
+    third order in Δr). With atomic charges it neglects charge transfer.
 
     Parameters
     ----------
-    charges : array, shape (F, N) or (F, N, 3, 3), e
-        Of atoms, or Born effective charges.
-    positions : array, shape (F, N, 3), Å
-        Unwrapped.
+    charges : numpy.ndarray, shape (F, N) or (F, N, 3, 3), e
+        Atomic charges, or Born effective charges.
+    positions : numpy.ndarray, shape (F, N, 3), Å
+        Unwrapped positions.
     """
     values, points = np.asarray(charges, np.float64), np.asarray(positions, np.float64)
     means, steps = 0.5 * (values[1:] + values[:-1]), np.diff(points, axis=0)
@@ -138,24 +138,19 @@ def ionic_conductivity(
     temperature: float,
     fit: tuple[float, float] = FIT,
 ) -> float:
-    """Conductivity, S/m, by Einstein's relation ⟨|ΔM|²⟩ = 6 V k_B T σ t.
+    """Ionic conductivity, S/m, by the Einstein relation ⟨|ΔM|²⟩ = 6 V k_B T σ t.
 
-    Correlations of different ions are in it; Nernst and Einstein's estimate leaves them out.
+    It includes correlations between different ions, which the Nernst-Einstein relation neglects.
 
     Parameters
     ----------
-    dipoles : array, shape (F, 3), e Å
-        Of :func:`moving_dipole`.
+    dipoles : numpy.ndarray, shape (F, 3), e Å
+        Result of :func:`moving_dipole`.
     interval : float, ps
     volume : float, Å³
     temperature : float, K
-    fit : tuple of 2 float
-        As for :func:`diffusion`.
-
-    Raises
-    ------
-    InputError
-        As of :func:`diffusion`.
+    fit
+        As for :func:`diffusion`, also for errors.
     """
     check_positive("interval", interval, " in ps")
     check_positive("volume", volume, " in Å³")
@@ -168,15 +163,15 @@ def ionic_conductivity(
 def dielectric_constant(
     dipoles: np.ndarray, volume: float, temperature: float, electronic: float = 1.0
 ) -> np.ndarray:
-    """Static dielectric constant from the first n frames, shape (F,), by n.
+    """Static dielectric constant from the first n frames, for each n, shape (F,).
 
-    ε = ε_∞ + 4π k_e (⟨M²⟩ − ⟨M⟩²)/(3 V k_B T) for tin-foil boundary conditions, which are those of
-    the Coulomb sums here (Neumann 1983, doi:10.1080/00268978300102721). It has a meaning where no
-    ions conduct.
+    For the tin-foil boundary conditions of the Coulomb sums of this package it is
+    ε = ε_∞ + 4π k_e (⟨M²⟩ − ⟨M⟩²)/(3 V k_B T) (Neumann 1983, doi:10.1080/00268978300102721). It is
+    not meaningful in ionic conductors.
 
     Parameters
     ----------
-    dipoles : array, shape (F, 3), e Å
+    dipoles : numpy.ndarray, shape (F, 3), e Å
         Dipole of the cell, or its change (:func:`moving_dipole`).
     volume : float, Å³
     temperature : float, K
@@ -186,7 +181,7 @@ def dielectric_constant(
     Raises
     ------
     InputError
-        If the shape is another one, or a number makes no sense.
+        If the shape is wrong, or a number is invalid.
     """
     check_positive("volume", volume, " in Å³")
     check_positive("temperature", temperature, " in K")
@@ -194,7 +189,7 @@ def dielectric_constant(
     if values.ndim != 2 or values.shape[1] != 3 or not np.isfinite(values).all():
         expected = "finite numbers of shape (F, 3)"
         raise InputError(describe("dipoles", f"shape {values.shape}", expected))
-    values = values - values.mean(axis=0)  # against rounding
+    values = values - values.mean(axis=0)  # reduces rounding errors
     counts = np.arange(1, len(values) + 1)
     squares = np.cumsum((values**2).sum(axis=1)) / counts
     means = np.cumsum(values, axis=0) / counts[:, None]
@@ -204,19 +199,19 @@ def dielectric_constant(
 
 
 def electronic_dielectric_constant(polarizability: float, volume: float) -> float:
-    """ε_∞ by Clausius and Mossotti: (ε − 1)/(ε + 2) = 4π k_e α/(3 V).
+    """ε_∞ by the Clausius-Mossotti relation (ε − 1)/(ε + 2) = 4π k_e α/(3 V).
 
     Parameters
     ----------
     polarizability : float, e Å²/V
-        Of all molecules in the volume, each by itself and averaged over directions (a third of the
-        trace of :attr:`.Response.polarizability`).
+        Sum of the isotropic polarisabilities (a third of the trace of
+        :attr:`.Response.polarizability`) of all molecules in the volume, each in isolation.
     volume : float, Å³
 
     Raises
     ------
     InputError
-        If a number is not positive, or the polarisability so large that there is no solution.
+        If a number is not positive, or the polarisability is too large for a solution.
     """
     check_positive("polarizability", polarizability, " in e Å²/V")
     check_positive("volume", volume, " in Å³")

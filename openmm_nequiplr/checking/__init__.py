@@ -1,4 +1,4 @@
-"""Is a model fit for dynamics? Forces, displaced minimisations, short runs, pair scans, charges."""
+"""Stability check of a model: forces, displaced minimisations, short MD, pair scans, charges."""
 
 from .check import check_file, check_model, check_trained, record_check, write_report
 from .options import CheckOptions

@@ -1,4 +1,4 @@
-"""Checking a model: all parts in a row, and where the results go."""
+"""Stability check of a model: runs all parts and writes the results."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..data import DataKeys, Structure, read_structures
 from ..data.checking import Say
 from ..data.reading import unsaid
 from ..data.units import DataUnits
-from ..errors import ConvergenceError, InputError, describe
+from ..errors import ConvergenceError, InputError, describe, first_line
 from ..model import NequIPLRPotential, load_model, save_model
 from ..model.building import type_indices
-from ..simulation.md import limited_platform
+from ..simulation.platforms import limited_platform
 from ..simulation.trial import DynamicsRun, run_dynamics
 from ..writing import replace_file
 from .forces import check_forces
@@ -30,13 +30,13 @@ from .picture import plot_report
 from .report import StabilityReport
 from .scans import scan_pairs
 
-#: What a check writes into its output directory, and its entry in a model card.
+#: Files in the output directory of a check, and its entry in a model card.
 REPORT, PICTURE, CARD_ENTRY = "check.json", "check.png", "check"
 _FORCE_FRAMES, _FORCE_ATOMS = 5, 3
 
 
 def to_stderr(text: str) -> None:
-    """Show a line of progress."""
+    """Print a line of progress to standard error."""
     say(f"check: {text}", file=sys.stderr)
 
 
@@ -50,33 +50,33 @@ def check_model(
     data_name: str = "structures",
     **options: Any,
 ) -> StabilityReport:
-    """Check whether a model is fit for dynamics of structures like those given.
+    """Check whether a model is fit for dynamics of structures like the given ones.
 
-    Forces are compared with finite differences; structures are displaced at random and minimised;
-    short Langevin dynamics is run; every two elements are scanned; charges have to stay near those
-    of the structures (or of the training, where the model card has a ``charge_range``). The same
-    seed gives the same result.
+    The check compares forces with finite differences, minimises randomly displaced structures, runs
+    short Langevin dynamics, and scans the energy of each pair of elements. Charges must stay near
+    those of the structures (or of the training data, if the model card has a ``charge_range``). The
+    result is reproducible for a given seed.
 
     Parameters
     ----------
     model : NequIPLRPotential, path or str
         A model, a model file, or the name of a shipped or downloaded model.
     structures : sequence of Structure
-        See :func:`openmm_nequiplr.data.read_structures`; labels do not matter.
+        See :func:`openmm_nequiplr.data.read_structures`. Labels are not used.
     quick : bool
-        Fewer structures, minimisations and runs.
+        Use fewer structures, minimisations and runs.
     progress : callable
-        Called with a line before each piece of work.
+        Called with a line of text before each part.
     model_name, data_name : str
-        For the report.
+        Names for the report.
     **options
         Fields of :class:`CheckOptions`.
 
     Raises
     ------
     InputError
-        If there are no structures, the model does not know an element or cannot be used for a
-        structure, or an option makes no sense.
+        If there are no structures, an element is unknown to the model, the model cannot be used
+        for a structure, or an option is invalid.
     """
     settings = CheckOptions(quick=quick, **{**(QUICK if quick else {}), **options})
     name = model_name or (str(model) if isinstance(model, str | Path) else "model")
@@ -114,7 +114,7 @@ class _Check:
         return np.random.default_rng([self.options.seed, *key])
 
     def run(self, model_name: str, data_name: str) -> StabilityReport:
-        """Everything, one after the other."""
+        """Run all parts."""
         reference = self._known_charges()
         allowed = {element: widened(*limits) for element, limits in reference.items()}
         self.say("forces against finite differences")
@@ -144,8 +144,8 @@ class _Check:
                 if not np.isfinite(self.calculator.results["energy"]):
                     raise ConvergenceError("energy: expected a number, got NaN")
             except (ConvergenceError, RuntimeError) as error:
-                first = next(iter(str(error).splitlines()), type(error).__name__)
-                self.failures.append(f"structure {self.indices[k]} cannot be evaluated ({first})")
+                why = first_line(error) or type(error).__name__
+                self.failures.append(f"structure {self.indices[k]} cannot be evaluated ({why})")
                 continue
             good.append(k)
             watch = ChargeWatch(structure.symbols)
@@ -171,7 +171,7 @@ class _Check:
                 charges=allowed,
             )
             ends.append(end)
-            fate = end.message if end.fallen else f"held, {len(end.energies) - 1} steps"
+            fate = end.message if end.fallen else f"stable, {len(end.energies) - 1} steps"
             self.say(f"minimisation {number + 1} of {count} from {displacement:g} Å: {fate}")
         return tuple(ends)
 
@@ -203,18 +203,18 @@ class _Check:
                 charges=allowed,
             )
             runs.append(run)
-            fate = "held" if run.failed_at is None else f"{run.message} at {run.failed_at:.2f} ps"
+            fate = "stable" if run.failed_at is None else f"{run.message} at {run.failed_at:.2f} ps"
             self.say(f"run {number + 1} of {options.runs} at {temperature:g} K: {fate}")
         return tuple(runs)
 
 
 def recorded_range(model: NequIPLRPotential) -> ChargeRange:
-    """Charges of each element in the training data, e, from the model card; empty without any.
+    """Charge range of each element in the training data, e, from the model card; empty if absent.
 
     Raises
     ------
     ModelFileError
-        If the entry is not what it should be.
+        If the entry is invalid.
     """
     found = known_charges(model.metadata)
     return {element: found[element] for element in model.config.type_names if element in found}
@@ -232,31 +232,31 @@ def check_file(
     progress: Say = to_stderr,
     **options: Any,
 ) -> StabilityReport:
-    """Check a model file with structures of a data file, and write what was found.
+    """Check a model file with the structures of a data file, and write the results.
 
     Parameters
     ----------
     model : path or str
         A model file, or the name of a shipped or downloaded model.
     data : path
-        See :func:`openmm_nequiplr.data.read_structures`, as for ``format``.
+        See :func:`openmm_nequiplr.data.read_structures`, also for ``format``.
     output : path, optional
         Directory for ``check.json`` and ``check.png``.
     length_unit : str, optional
-        Of the data, see :class:`openmm_nequiplr.data.units.DataUnits`.
+        Unit of length in the data, see :class:`openmm_nequiplr.data.units.DataUnits`.
     total_charge_key : str, optional
         Name of the total charge in extended XYZ.
     record : bool
-        Write the figures into the card of the model file as well.
+        Also write the figures to the card of the model file.
     progress : callable
-        Called with a line on each piece of work, and with remarks on the data.
+        Called with a line of text before each part, and with notes on the data.
     **options
         ``quick`` and fields of :class:`CheckOptions`.
 
     Raises
     ------
     FileNotFoundError, InputError
-        If model, data or options are not as they should be.
+        If the model, the data or an option is invalid.
     """
     if record and not Path(model).is_file():
         raise InputError(describe("record", str(model), "a model file of your own"))
@@ -281,16 +281,16 @@ def check_file(
 def check_trained(
     paths: Sequence[Path], structures: Sequence[Structure], progress: Say = to_stderr
 ) -> list[StabilityReport]:
-    """The quick check of models that were just trained: into their directories and cards.
+    """Run the quick check of newly trained models; write results to their directories and cards.
 
     Parameters
     ----------
     paths : sequence of path
         Model files.
     structures : sequence of Structure
-        Not trained on.
+        Structures that were not used in training.
     progress : callable
-        Called with a line before each piece of work.
+        Called with a line of text before each part.
     """
     reports = []
     for path in paths:
@@ -308,7 +308,7 @@ def check_trained(
 
 
 def write_report(report: StabilityReport, output: str | Path) -> None:
-    """Write ``check.json`` and ``check.png`` into a directory, which is made where needed."""
+    """Write ``check.json`` and ``check.png`` to a directory, which is created if needed."""
     directory = Path(output)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
@@ -317,7 +317,7 @@ def write_report(report: StabilityReport, output: str | Path) -> None:
 
 
 def record_check(report: StabilityReport, path: str | Path) -> None:
-    """Write the figures of a report into the card of a model file, replaced in one step."""
+    """Write the figures of a report to the card of a model file, which is replaced atomically."""
     figures: Mapping[str, Any] = report.figures()
     model = load_model(path)
     save_model(model, path, {CARD_ENTRY: json.dumps(figures, ensure_ascii=False)})

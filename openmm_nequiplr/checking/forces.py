@@ -1,4 +1,4 @@
-"""Forces against finite differences of the energy."""
+"""Comparison of forces with finite differences of the energy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ase import Atoms
 from ..calculator import NequIPLRCalculator
 from ..model import NequIPLRPotential
 
-#: Allowed difference, eV/Å, and the part of the force that comes on top.
+#: Absolute (eV/Å) and relative tolerance of the difference.
 TOLERANCE, RELATIVE_TOLERANCE = 2e-3, 1e-3
 
 _STEP = 2e-3  # Å
@@ -21,14 +21,14 @@ _STEP = 2e-3  # Å
 
 @dataclass(frozen=True)
 class ForceCheck:
-    """Components of the forces on S atoms, along a random direction each.
+    """Components of the forces on S atoms, each along a random direction.
 
     Parameters
     ----------
     forces : numpy.ndarray, shape (S,), eV/Å
-        By the model, in its own precision.
+        Forces of the model in its own precision.
     differences : numpy.ndarray, shape (S,), eV/Å
-        Of the energy in double precision.
+        Finite differences of the energy in double precision.
     """
 
     forces: np.ndarray
@@ -36,14 +36,14 @@ class ForceCheck:
 
     @property
     def largest_error(self) -> float:
-        """Largest difference between the two, eV/Å; infinite if one is not a number."""
+        """Largest difference between the two, eV/Å; infinite if any is NaN."""
         return float(
             np.nan_to_num(np.abs(self.forces - self.differences), nan=np.inf).max(initial=0.0)
         )
 
     @property
     def problem(self) -> str | None:
-        """The problem in a few words; None without one."""
+        """Short description of the problem; None if there is none."""
         allowed = TOLERANCE + RELATIVE_TOLERANCE * np.abs(self.differences)
         if (np.abs(self.forces - self.differences) <= allowed).all():
             return None
@@ -54,18 +54,18 @@ class ForceCheck:
 def check_forces(
     model: NequIPLRPotential, structures: Sequence[Atoms], atoms_each: int, rng: np.random.Generator
 ) -> ForceCheck:
-    """Compare forces with finite differences of fourth order, for random atoms and directions.
+    """Compare forces with fourth-order finite differences, for random atoms and directions.
 
     Parameters
     ----------
     model : NequIPLRPotential
     structures : sequence of ase.Atoms
     atoms_each : int
-        Atoms of each structure.
+        Number of atoms of each structure.
     rng : numpy.random.Generator
     """
     own = NequIPLRCalculator(model)
-    # the mesh of an iterative solver follows its tolerance: energies have to be better than forces
+    # finite differences need a tighter charge tolerance, which also refines the mesh
     double = copy.deepcopy(model).to(torch.float64)
     exact = NequIPLRCalculator(double, charge_tolerance=1e-7, max_iterations=1000)
     forces, differences = [], []

@@ -19,7 +19,7 @@ class CheckOptions:
     Parameters
     ----------
     quick : bool
-        Whether this is the quick form; it goes into the record.
+        Whether this is the quick check; stored in the report.
     frames : int
         Number of structures drawn from the data. Forces are compared at them, and minimisations
         and dynamics start from them.
@@ -45,7 +45,7 @@ class CheckOptions:
     Raises
     ------
     InputError
-        If a value makes no sense.
+        If a value is invalid.
     """
 
     quick: bool = False

@@ -1,4 +1,4 @@
-"""The picture of a check: charges or forces, minimisations, dynamics, pair scans."""
+"""Figure of a check: charges or forces, minimisations, dynamics, pair scans."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MOST_LABELS = 10
 
 
 def plot_report(report: StabilityReport, output: str | Path) -> None:
-    """Draw the four panels of a report; what failed is red.
+    """Draw the four panels of a report; failures are red.
 
     Parameters
     ----------
     report : StabilityReport
     output : path
-        The picture.
+        Image file.
     """
     figure, (first, minimisations, dynamics, scans) = new_figure(2, 5.4, 7.2, rows=2)
     if report.reference:
@@ -98,7 +98,7 @@ def _minimisations(axis: Any, report: StabilityReport) -> None:
     axis.set_yscale("symlog", linthresh=0.2)
     axis.set_xlabel("step")
     axis.set_ylabel("energy change (eV/atom)")
-    axis.set_title("minimisations that fell: " + (", ".join(titles) or "none made"))
+    axis.set_title("collapsed minimisations: " + (", ".join(titles) or "none run"))
     _coloured_legend(axis, [f"from {d:g} Å" for d in report.minimisations])
 
 
@@ -119,7 +119,7 @@ def _dynamics(axis: Any, report: StabilityReport) -> None:
         axis.set_yscale("log")
     axis.set_xlabel("time (ps)")
     axis.set_ylabel("temperature (K)")
-    axis.set_title("runs that held: " + (", ".join(titles) or "none made"))
+    axis.set_title("stable runs: " + (", ".join(titles) or "none"))
     _coloured_legend(axis, [f"{t:g} K" for t in report.dynamics])
 
 
@@ -140,7 +140,7 @@ def _scans(axis: Any, report: StabilityReport) -> None:
 
 
 def _coloured_legend(axis: Any, labels: list[str]) -> None:
-    """Labels in the colours of their curves, and red for what failed."""
+    """Add a legend with a line for each curve, and a red one for failures."""
     from matplotlib.lines import Line2D
 
     colours = [*(COLOURS * 9)[: len(labels)], RED]

@@ -1,4 +1,4 @@
-"""Results of a check: the verdict in one line, everything as JSON, the figures of a model card."""
+"""Results of a check: one-line verdict, JSON report, figures of a model card."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from .forces import RELATIVE_TOLERANCE, TOLERANCE, ForceCheck
 from .options import CheckOptions
 from .scans import PairScan
 
-#: One in so many minimisations or runs may fail: up to 0.2 Å, beyond, and above 400 K.
+#: One of this many may fail: minimisations up to 0.2 Å, minimisations beyond, runs above 400 K.
 SMALL_DISPLACEMENT, ONE_IN_SMALL, ONE_IN_LARGE = 0.2, 30, 10
 MODERATE_TEMPERATURE, ONE_IN_HOT = 400.0, 10
 
 
 @dataclass(frozen=True)
 class StabilityReport:
-    """What a check of a model found.
+    """Results of the check of a model.
 
     Parameters
     ----------
     model, data : str
-        Their names.
+        Names of the model and of the data.
     options : CheckOptions
     structures : tuple of int
-        Which structures of the data were used.
+        Indices of the structures used.
     failures : tuple of str
-        Structures that the model could not evaluate as they are, in a few words.
+        Structures that the model could not evaluate, with the reason.
     forces : ForceCheck
     minimisations : dict of float to tuple of Minimisation
-        By displacement, Å.
+        Minimisations by displacement, Å.
     dynamics : dict of float to tuple of DynamicsRun
-        By temperature, K.
+        Runs by temperature, K.
     scans : tuple of PairScan
     reference, allowed : mapping of str to (float, float), e
-        Known charges of each element, and the same with a margin; empty for models without
-        charges.
+        Known range of the charges of each element, and the allowed range, which is wider; empty for
+        models without charges.
     """
 
     model: str
@@ -60,13 +60,13 @@ class StabilityReport:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Everything that makes the model unfit, in a few words each."""
+        """Short descriptions of all problems that make the model unfit."""
         found = [*self.failures[:1], self.forces.problem]
         for displacement, ends in self.minimisations.items():
             falls = [end.message for end in ends if end.fallen]
             if len(falls) > allowed_falls(displacement, len(ends)):
-                what = f"{len(falls)} of {len(ends)} minimisations from {displacement:g} Å fell"
-                found.append(f"{what} ({falls[0]})")
+                what = f"{len(falls)} of {len(ends)} minimisations from {displacement:g} Å"
+                found.append(f"{what} collapsed ({falls[0]})")
         for temperature, runs in self.dynamics.items():
             failed = [run for run in runs if run.failed_at is not None]
             if len(failed) > allowed_failures(temperature, len(runs)):
@@ -86,7 +86,7 @@ class StabilityReport:
 
     @property
     def charges_outside(self) -> list[str]:
-        """Charges out of range in minimisations and runs that held, one of each."""
+        """The first charge out of range of each stable minimisation and run that has one."""
         held = [end for end in _all(self.minimisations) if not end.fallen]
         whole = [run for run in _all(self.dynamics) if run.failed_at is None]
         return [each.charges.outside for each in (*held, *whole) if each.charges.outside]
@@ -98,13 +98,13 @@ class StabilityReport:
 
     @property
     def verdict(self) -> str:
-        """One line: fit for dynamics, or not and why."""
+        """One line: fit for dynamics, or not fit with the reasons."""
         if self.fit:
             return "fit for dynamics"
         return "not fit for dynamics: " + "; ".join(self.problems)
 
     def seen_charges(self, part: str) -> ChargeRange:
-        """Charges of each element, e, in ``"minimisations"`` or in ``"dynamics"``."""
+        """Range of the charges of each element, e, in ``"minimisations"`` or ``"dynamics"``."""
         seen: dict[str, tuple[float, float]] = {}
         for each in _all(getattr(self, part)):
             for element, limits in each.charges.seen.items():
@@ -112,7 +112,7 @@ class StabilityReport:
         return seen
 
     def figures(self) -> dict[str, Any]:
-        """What a model card carries: few numbers, as plain values."""
+        """Figures for a model card, as plain values."""
         return {
             "fit": self.fit,
             "verdict": self.verdict,
@@ -134,7 +134,7 @@ class StabilityReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the curves, as plain values for JSON; NaN and infinity become null."""
+        """Everything except the curves, as plain values for JSON; NaN and infinity become null."""
         return _plain(
             {
                 "fit": self.fit,
@@ -200,12 +200,12 @@ class StabilityReport:
 
 
 def allowed_falls(displacement: float, count: int) -> int:
-    """How many of so many minimisations may fall: 1 in 30, beyond 0.2 Å a component 1 in 10."""
+    """Number of minimisations that may collapse: 1 in 30, or 1 in 10 for displacements > 0.2 Å."""
     return count // (ONE_IN_SMALL if displacement <= SMALL_DISPLACEMENT else ONE_IN_LARGE)
 
 
 def allowed_failures(temperature: float, count: int) -> int:
-    """How many of so many runs may fail: none, above 400 K 1 in 10."""
+    """Number of runs that may fail: none, or 1 in 10 above 400 K."""
     return 0 if temperature <= MODERATE_TEMPERATURE else count // ONE_IN_HOT
 
 
@@ -227,7 +227,7 @@ def _all(groups: dict[float, tuple]) -> Iterable[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same in values that JSON knows."""
+    """Convert to values that JSON supports."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Energy of two isolated atoms against their distance: repulsive where atoms never are, smooth."""
+"""Pair scans: the energy of two isolated atoms must be smooth and repulsive at short distances."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..errors import ConvergenceError
 from ..graph import AtomicGraph
 from ..model import NequIPLRPotential
 
-#: Where scans begin, and their step, Å.
+#: First distance of a scan, and its step, Å.
 FIRST_DISTANCE = 0.3
 STEP = 0.02
-#: Bonds shorter than this part of the sum of two covalent radii do not exist.
+#: Shortest possible bond as a fraction of the sum of two covalent radii.
 SHORTEST_BOND = 0.7
-#: More than this (eV) below two separate atoms is no bond: the strongest, of CO, has 11.1.
+#: Largest plausible binding energy, eV; the strongest bond, of CO, has 11.1 eV.
 DEEPEST_WELL = 15.0
-#: Energies may differ from the integral of the forces by this (eV), and this part of the change.
+#: Allowed difference of the energy from the integral of the forces: absolute (eV) and relative.
 JUMP, RELATIVE_JUMP = 0.005, 1e-3
 
 _BATCH = 400
@@ -30,20 +30,20 @@ _BATCH = 400
 
 @dataclass(frozen=True)
 class PairScan:
-    """Two isolated atoms, neutral together, at D distances.
+    """Energies and forces of two isolated atoms of zero total charge at D distances.
 
     Parameters
     ----------
     pair : tuple of str
-        The elements.
+        Elements.
     distances : numpy.ndarray, shape (D,), Å
         From 0.3 Å to the cutoff of the model.
     energies : numpy.ndarray, shape (D,), eV
-        Less that at the longest distance.
+        Relative to the energy at the longest distance.
     forces : numpy.ndarray, shape (D,), eV/Å
-        −dE/dr: positive where the atoms repel one another.
+        −dE/dr, positive if the atoms repel each other.
     wall : float, Å
-        Up to here they have to.
+        Distance up to which the atoms must repel each other.
     """
 
     pair: tuple[str, str]
@@ -54,7 +54,7 @@ class PairScan:
 
     @property
     def repulsive_to(self) -> float:
-        """The atoms repel one another at all distances up to this one, Å; 0 if nowhere."""
+        """Largest distance up to which the atoms always repel each other, Å; 0 if none."""
         attractive = np.flatnonzero(~(self.forces > 0.0))
         if len(attractive) == 0:
             return float(self.distances[-1])
@@ -67,9 +67,9 @@ class PairScan:
 
     @property
     def largest_jump(self) -> tuple[float, float]:
-        """Largest excess of |ΔE + ∫F dr| over what is allowed (eV, ≤ 0 if smooth), and where (Å).
+        """Largest excess of |ΔE + ∫F dr| over the tolerance (eV, ≤ 0 if smooth), and its place (Å).
 
-        The integral over every two steps is Simpson's.
+        The integral over two steps is computed by Simpson's rule.
         """
         f, e = self.forces, self.energies
         change = e[2:] - e[:-2]
@@ -80,7 +80,7 @@ class PairScan:
 
     @property
     def problem(self) -> str | None:
-        """The problem in a few words; None without one."""
+        """Short description of the problem; None if there is none."""
         name = "–".join(self.pair)
         if not (np.isfinite(self.energies).all() and np.isfinite(self.forces).all()):
             bad = ~(np.isfinite(self.energies) & np.isfinite(self.forces))
@@ -101,19 +101,20 @@ class PairScan:
 def scan_pairs(
     model: NequIPLRPotential, progress: Callable[[str], None] = lambda text: None
 ) -> tuple[PairScan, ...]:
-    """Scan every two elements of a model from 0.3 Å to its cutoff, in double precision.
+    """Scan each pair of elements of a model from 0.3 Å to its cutoff, in double precision.
 
-    A scan is sound if all energies are numbers; if the atoms repel one another at all distances up
-    to 0.7 of the sum of their covalent radii, or up to their shortest distance in the training
-    data where that is known and shorter; if no energy is more than 15 eV below that of the
-    separated atoms; and if energies change by the integral of the forces, that is without jumps.
+    A scan is sound under four conditions. All energies are finite. The atoms repel each other at
+    all distances up to 0.7 times the sum of their covalent radii, or up to their shortest distance
+    in the training data if it is known and shorter. No energy is more than 15 eV below that of the
+    separated atoms. Energy differences equal the integral of the forces, that is, there are no
+    jumps.
 
     Parameters
     ----------
     model : NequIPLRPotential
-        It is left as it is.
+        It is not modified.
     progress : callable
-        Called with one line for each pair.
+        Called with a line of text for each pair.
     """
     exact = copy.deepcopy(model).double().eval()
     config = exact.config
@@ -130,7 +131,7 @@ def scan_pairs(
 
 
 def _wall(model: NequIPLRPotential, pair: tuple[str, str]) -> float:
-    """Distance up to which two elements have to repel one another, Å."""
+    """Distance up to which two elements must repel each other, Å."""
     wall = SHORTEST_BOND * sum(float(covalent_radii[atomic_numbers[name]]) for name in pair)
     if model.config.shortest_distances is not None:
         first, second = (model.config.type_names.index(name) for name in pair)
@@ -141,7 +142,7 @@ def _wall(model: NequIPLRPotential, pair: tuple[str, str]) -> float:
 def _evaluate(
     model: NequIPLRPotential, pair: tuple[str, str], distances: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (eV) and −dE/dr (eV/Å), shapes (D,); NaN where an evaluation fails."""
+    """Energies (eV) and −dE/dr (eV/Å), shape (D,); NaN if an evaluation fails."""
     energies, forces = [], []
     for part in np.array_split(distances, len(distances) // _BATCH + 1):
         graphs = [model.build_graph(pair, np.array([[0.0, 0.0, 0.0], [0.0, 0.0, r]])) for r in part]

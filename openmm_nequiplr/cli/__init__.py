@@ -1,8 +1,8 @@
-"""The command ``nequiplr``: arguments in, one call of the library per sub-command.
+"""The command ``nequiplr``: each sub-command parses its arguments and calls the library once.
 
-Everything heavy (torch, OpenMM, Lightning) is imported inside the sub-commands, so that
-``nequiplr --help`` answers at once. An option that is not given is not passed on: the defaults
-live in the library, and a test keeps the ones named in the help texts equal to them.
+Heavy packages (torch, OpenMM, Lightning) are imported inside the sub-commands, so that
+``nequiplr --help`` is fast. Options that are not given are not passed on, so the defaults are those
+of the library; a test compares the help texts with them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .arguments import CommandParser
 
 EXIT_FAILURE = 2
 EXIT_INTERRUPTED = 130
-_SIGNALLED = 128  # and the number of the signal, as shells have it
+_SIGNALLED = 128  # plus the number of the signal, as in shells
 
 _COMMANDS = {
     "init": (
-        training.init_arguments, training.init, "look at data and write a training file for them"
+        training.init_arguments, training.init, "inspect data and write a training file for them"
     ),
     "train": (training.train_arguments, training.train, "train a model from a configuration file"),
     "evaluate": (
@@ -51,7 +51,7 @@ _COMMANDS = {
     ),
     "info": (models.info_arguments, models.info, "describe a model, or the installation"),
     "models": (models.models_arguments, models.models, "list models by name, or download one"),
-    "doctor": (models.doctor_arguments, models.doctor, "try the installation, and say what to do"),
+    "doctor": (models.doctor_arguments, models.doctor, "check the installation and give advice"),
 }  # fmt: skip
 
 
@@ -61,13 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments without the program's name; ``sys.argv[1:]`` by default.
+        Arguments without the name of the program; ``sys.argv[1:]`` by default.
 
     Returns
     -------
     int
-        0 on success, 1 from ``check`` and ``doctor`` if the model or the installation is not fit, 2
-        after an error (one line on standard error), 130 after Ctrl-C, 143 after SIGTERM.
+        0 on success; 1 if ``check`` or ``doctor`` finds the model or the installation unfit; 2
+        after an error (one line on standard error); 130 after Ctrl-C; 143 after SIGTERM.
     """
     spell_on_streams()
     parser = build_parser()
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Print the package's own warnings as lines on standard error, the same line once."""
+    """Print the package's own warnings as lines on standard error, each line once."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", NequIPLRWarning)
         default, printed = warnings.showwarning, set()
@@ -108,13 +108,13 @@ def _warnings_as_lines() -> Iterator[None]:
 
 
 def _is_clear(error: Exception) -> bool:
-    """Whether the message alone tells the user what to change."""
-    # OpenMM re-raises what a Python force raised as an OpenMMException with the same message.
+    """Whether the message suffices without a traceback."""
+    # OpenMM re-raises errors of a Python force as an OpenMMException with the same message.
     return isinstance(error, NequIPLRError | OSError) or type(error).__name__ == "OpenMMException"
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, or its type."""
+    """Message of an error on one line, or its type."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

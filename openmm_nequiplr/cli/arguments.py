@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and a short way of declaring one."""
+"""Arguments shared by several commands, and helpers to declare arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ..errors import unknown
 
-#: Exit status where something was examined and is not fit.
+#: Exit status of a check that finds its subject unfit.
 EXIT_UNFIT = 1
 
 _PLUMBING = {"command", "call", "traceback"}
@@ -23,23 +23,23 @@ Parser = argparse._ActionsContainer
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with the name that may have been meant."""
+    """Parser whose errors are one line, with a suggestion for misspelt names."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the message and where the usage is found, and exit with status 2."""
+        """Print the message and how to get help, and exit with status 2."""
         line = " ".join(message.split())
         self.exit(2, f"{self.prog}: error: {line} (usage: {self.prog} --help)\n")
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        """Parse, after a look for unknown options: they count before what is missing."""
+        """Parse; unknown options are reported before missing arguments."""
         words = list(sys.argv[1:] if args is None else args)
         has_commands, known = self._subparsers is not None, self._option_string_actions
         for word in itertools.takewhile(lambda each: each != "--", words):
             name = word.partition("=")[0]
             if has_commands and not name.startswith("-"):
-                break  # what follows belongs to the command
+                break  # the rest belongs to the command
             if name.startswith("--") and not any(each.startswith(name) for each in known):
                 names = [each for each in known if each.startswith("--")]
                 self.error(unknown("option", name, names))
@@ -54,12 +54,12 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given, by the names under which the library knows them."""
+    """Options given by the user, by their names in the library."""
     return {name: value for name, value in vars(arguments).items() if name not in _PLUMBING}
 
 
 def option(parser: Parser, name: str, metavar: str | None, help: str, **more: Any) -> None:
-    """An option with a value; ``N`` stands for a whole number, a unit for a real one."""
+    """Add an option with a value; the metavar ``N`` means an integer, a unit means a float."""
     kinds: dict[str, Any] = {"N": int, "DIR": Path}
     units = ("FS", "K", "PER_PS", "BAR", "E", "X", "ANGSTROM", "EV_PER_ANGSTROM", "PS")
     kinds |= dict.fromkeys(units, float)
@@ -69,12 +69,12 @@ def option(parser: Parser, name: str, metavar: str | None, help: str, **more: An
 
 
 def choice(parser: Parser, name: str, choices: tuple[str, ...], help: str) -> None:
-    """An option with one of a few values."""
+    """Add an option with one of several values."""
     parser.add_argument(name, choices=choices, help=help)
 
 
 def flag(parser: Parser, name: str, help: str, **more: Any) -> None:
-    """An option without a value."""
+    """Add an option without a value."""
     parser.add_argument(name, action="store_true", help=help, **more)
 
 
@@ -88,7 +88,7 @@ def structure_argument(parser: Parser, more: str = "", **options: Any) -> None:
         parser,
         "--frame",
         "N",
-        "frame to use if STRUCTURE has several, counted from 0; the last one if not given",
+        "frame to use if STRUCTURE has several, counted from 0; by default the last one",
     )
 
 
@@ -97,28 +97,28 @@ def total_charge_argument(parser: Parser, whose: str) -> None:
         parser,
         "--total-charge",
         "E",
-        f"total charge of the system in e; taken from the {whose} if not given",
+        f"total charge of the system in e; by default that of the {whose}",
     )
 
 
 def charge_groups_arguments(parser: Parser) -> None:
-    """Groups of atoms whose charges are held."""
-    what = "hold the charge of every bonded molecule"
+    """Add the options of charge groups."""
+    what = "constrain the total charge of each bonded molecule"
     choice(parser, "--charge-groups", ("molecules",), what)
-    charges = "charges of molecules by formula, in e, as in Na=1 Cl=-1; 0 for others"
+    charges = "charges of molecules by formula, in e, such as Na=1 Cl=-1; 0 for others"
     option(parser, "--group-charges", "NAME=E", charges, nargs="+", action=_Charges)
 
 
 def electrodes_arguments(parser: Parser) -> None:
-    """Two electrodes and the voltage between them."""
-    what = "two electrodes: a chain, residues, or indices of atoms such as 0-31,40, for each"
+    """Add the options of two electrodes and the voltage between them."""
+    what = "two electrodes, each given as a chain, residues, or atom indices such as 0-31,40"
     option(parser, "--electrodes", "ATOMS", what, nargs=2)
-    voltage = "potential of the first electrode less that of the second, in V (default: 0)"
+    voltage = "potential of the first electrode minus that of the second, in V (default: 0)"
     option(parser, "--electrode-voltage", "V", voltage, type=float)
 
 
 class _Charges(argparse.Action):
-    """Charges by name."""
+    """Parse charges by name."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         try:
@@ -129,7 +129,7 @@ class _Charges(argparse.Action):
 
 
 def slab_argument(parser: Parser) -> None:
-    flag(parser, "--slab", "the box is that of a slab: vacuum along its third vector, the normal z")
+    flag(parser, "--slab", "treat the box as a slab with vacuum along its third vector, z")
 
 
 def device_arguments(parser: Parser) -> None:
@@ -141,11 +141,11 @@ def device_arguments(parser: Parser) -> None:
 
 def solver_argument(parser: Parser) -> None:
     choices = ("auto", "dense", "iterative")
-    choice(parser, "--solver", choices, "how the charges are solved for (default: auto)")
+    choice(parser, "--solver", choices, "solver of the charge equilibration (default: auto)")
 
 
 def evaluation_arguments(parser: Parser, threads: str = "number of threads of torch") -> None:
-    """Fields of ``EvaluationOptions``, and threads."""
+    """Add the fields of ``EvaluationOptions``, and threads."""
     solver_argument(parser)
     option(
         parser, "--charge-tolerance", "X", "relative residual at which the iterative solver stops"
@@ -154,7 +154,7 @@ def evaluation_arguments(parser: Parser, threads: str = "number of threads of to
         parser,
         "--max-iterations",
         "N",
-        "iterations of the iterative solver after which it gives up",
+        "largest number of iterations of the iterative solver",
     )
     device_arguments(parser)
     option(parser, "--threads", "N", threads)
@@ -163,30 +163,32 @@ def evaluation_arguments(parser: Parser, threads: str = "number of threads of to
 def data_arguments(
     parser: Parser, help: str, units: tuple[str, ...], keys: tuple[str, ...], **more: Any
 ) -> None:
-    """A data file, its format and units, and the keys of its labels."""
+    """Add a data file, its format and units, and the keys of its labels."""
     option(parser, "data", "DATA", help, **more)
     choice(parser, "--format", ("extxyz", "runner"), "format of DATA; detected if not given")
     names = {"length": "angstrom, bohr, nm or pm", "energy": "eV, hartree, kcal/mol, …"}
     for unit in units:
         option(parser, f"--{unit}-unit", "UNIT", f"unit of {unit} in DATA: {names[unit]}")
     for key in keys:
-        what = f"key of the {key.replace('-', ' ')} in DATA; common names are recognised without it"
+        what = f"key of the {key.replace('-', ' ')} in DATA; common names are detected"
         option(parser, f"--{key}-key", "NAME", what)
 
 
 def json_argument(parser: Parser) -> None:
-    flag(parser, "--json", "print the result as JSON; all else goes to standard error")
+    flag(parser, "--json", "print the result as JSON; all other output goes to standard error")
 
 
 @contextmanager
 def answer(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
-    """Where the result of a command goes: with ``json`` among `options`, which is removed, JSON.
+    """Context manager that prints the result of a command as JSON if `options` contain ``json``.
+
+    The entry ``json`` is removed from `options`.
 
     Yields
     ------
     callable
-        Takes a result that has ``to_dict``. Without ``json`` it does nothing: the library has
-        printed its tables.
+        Prints a result that has ``to_dict``. Without ``json`` it does nothing, as the library
+        prints its tables itself.
     """
     if not options.pop("json", False):
         yield lambda result: None

@@ -42,13 +42,13 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
     periodic = parser.add_mutually_exclusive_group()
     legacy = "reproduce the published periodic code, in which charges do not interact"
     flag(periodic, "--legacy-periodic", legacy)
-    corrected = "the weights come from a repaired periodic code with full Ewald sums"
+    corrected = "the weights come from a corrected periodic code with full Ewald sums"
     flag(periodic, "--corrected-periodic", corrected)
     parser.add_argument(
         "--global-rescale",
         action=argparse.BooleanOptionalAction,
         help="multiply the energy by global_rescale_scale, as nequip does in evaluation "
-        "(default: as in the results that CONFIG holds, if any; else yes for YAML, no for JSON)",
+        "(default: as in the results in CONFIG, if any; else yes for YAML, no for JSON)",
     )
 
 
@@ -103,12 +103,12 @@ def info(arguments: argparse.Namespace) -> None:
 
 def models_arguments(parser: argparse.ArgumentParser) -> None:
     choices = ("list", "download")
-    what = "list what there is, or download NAME into the cache"
+    what = "list all named models, or download NAME to the cache"
     parser.add_argument("action", choices=choices, metavar="{list,download}", help=what)
-    option(parser, "name", "NAME", "of the model to download", nargs="?")
-    option(parser, "--url", "URL", "of the model file (default: that of a registry)")
-    option(parser, "--sha256", "DIGEST", "of the file, where no registry knows NAME")
-    flag(parser, "--again", "download it although it is in the cache")
+    option(parser, "name", "NAME", "name of the model to download", nargs="?")
+    option(parser, "--url", "URL", "URL of the model file (default: that of a registry)")
+    option(parser, "--sha256", "DIGEST", "digest of the file, if no registry lists NAME")
+    flag(parser, "--again", "download the model even if it is in the cache")
 
 
 def models(arguments: argparse.Namespace) -> None:
@@ -127,7 +127,7 @@ def models(arguments: argparse.Namespace) -> None:
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
     flag(parser, "--json", "print the findings as JSON", default=False)
-    what = "measure from how many atoms on a solver or GPU pays here, for what is chosen by itself"
+    what = "measure the numbers of atoms from which the iterative solver and the GPU are chosen"
     flag(parser, "--calibrate", what, default=False)
 
 

@@ -25,18 +25,22 @@ from .arguments import (
 
 def md_arguments(parser: argparse.ArgumentParser) -> None:
     model_argument(parser)
-    structure_argument(parser, " (default: the one that comes with a shipped model)", nargs="?")
+    structure_argument(parser, " (default: that of a shipped model)", nargs="?")
     run = parser.add_argument_group("run")
     choice(run, "--ensemble", ("nve", "nvt", "npt"), "statistical ensemble (default: nvt)")
     option(run, "--steps", "N", "number of time steps (default: 1000)")
     option(run, "--timestep", "FS", "time step in fs (default: 1)")
-    inner = "cheap model without charges for steps within a time step (RESPA)"
+    inner = "cheap model without charges for the inner steps of each time step (RESPA)"
     option(run, "--inner", "MODEL", inner)
-    option(run, "--inner-steps", "N", "number of these in a time step (default: 4)")
+    option(run, "--inner-steps", "N", "number of inner steps per time step; 4 if not given")
+    mass = (
+        "mass of hydrogen in Da, subtracted from the atom it is bonded to; unchanged if not given"
+    )
+    option(run, "--hydrogen-mass", "DA", mass, type=float)
     option(run, "--temperature", "K", "temperature in K (default: 300)")
     option(run, "--friction", "PER_PS", "friction of the Langevin thermostat in 1/ps (default: 1)")
     option(run, "--pressure", "BAR", "pressure in bar (default: 1)")
-    changes = "what changes in npt: volume, edge lengths or shape (default: isotropic)"
+    changes = "barostat in npt: scales volume, edge lengths or shape (default: isotropic)"
     choice(run, "--barostat", ("isotropic", "anisotropic", "flexible"), changes)
     option(
         run,
@@ -56,7 +60,7 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
         run,
         "--seed",
         "N",
-        "seed of initial velocities, thermostat and barostat; random if not given",
+        "seed of initial velocities, thermostat and barostat; by default random",
     )
     force = parser.add_argument_group("forces")
     option(force, "--platform", "P", "OpenMM platform: Reference, CPU, OpenCL or CUDA")
@@ -66,12 +70,12 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
     evaluation_arguments(force, threads="number of threads of torch and of the CPU platform")
     committee = parser.add_argument_group("committee")
     models = (
-        "other models, or the directory of a committee; their disagreement with MODEL is reported"
+        "other models, or the directory of a committee; the disagreement with MODEL is reported"
     )
     option(committee, "--committee", "MODEL", models, nargs="+")
     largest = "largest committee standard deviation of a force allowed, in eV/Å"
     option(committee, "--spread-threshold", "EV_PER_ANGSTROM", largest)
-    beyond = "beyond the threshold: save the frame, or save it and stop (default: save)"
+    beyond = "above the threshold: save the frame, or save it and stop (default: save)"
     choice(committee, "--on-spread", ("save", "stop"), beyond)
     files = parser.add_argument_group("files")
     option(files, "--output", "DIR", "directory for the results (default: md)")
@@ -81,27 +85,27 @@ def md_arguments(parser: argparse.ArgumentParser) -> None:
         files,
         "--report-interval",
         "N",
-        "steps between frames of the trajectory, log and charges; 10 if not given",
+        "steps between frames of the trajectory, log and charges; by default 10",
     )
     option(
         files,
         "--checkpoint-interval",
         "N",
-        "steps between checkpoints; ten report intervals if not given",
+        "steps between checkpoints; by default ten report intervals",
     )
-    unstable = "what to do if temperature, distances, charges or energy run away (default: stop)"
+    unstable = "action if temperature, distances, charges or energy diverge (default: stop)"
     choice(files, "--on-unstable", ("stop", "warn"), unstable)
     option(
         files,
         "--charge-of",
         "ELEMENT",
-        "element whose charges the picture shows; the rarest if not given",
+        "element whose charges are plotted; by default the rarest",
     )
     flag(files, "--quiet", "print nothing")
 
 
 def md(arguments: argparse.Namespace) -> None:
-    # threads that wait sleep: spinning beside a busy process costs a step many times its time
+    # idle threads sleep; spinning while another process is busy slows a step many times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     def receive(number: int, frame: object) -> None:  # until the run handles it
@@ -121,20 +125,20 @@ def analyze_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--topology",
         "FILE",
-        "topology, for formats that hold coordinates only (DCD, XTC, …)",
+        "topology, for formats that contain only coordinates (DCD, XTC, …)",
     )
     option(
         parser,
         "--output",
         "DIR",
-        "directory for the results; if not given, analysis, in the directory of the run",
+        "directory for the results; by default analysis, in the directory of the run",
     )
     option(parser, "--stride", "N", "use every Nth frame")
     total_charge_argument(parser, "trajectory")
-    flag(parser, "--forces", "store the forces too")
-    response = "compute Born charges and polarisabilities too, for the spectra of --dynamics"
+    flag(parser, "--forces", "also store the forces")
+    response = "also compute Born charges and polarisabilities, for the spectra of --dynamics"
     flag(parser, "--response", response)
-    series = "diffusion and spectra from the time series; see --temperature"
+    series = "compute diffusion and spectra from the time series; see --temperature"
     flag(parser, "--dynamics", series)
     option(
         parser,
@@ -142,10 +146,10 @@ def analyze_arguments(parser: argparse.ArgumentParser) -> None:
         "K",
         "temperature of the run, for conductivity and dielectric constant of --dynamics",
     )
-    option(parser, "--interval", "PS", "time between frames, where the trajectory does not tell")
+    option(parser, "--interval", "PS", "time between frames in ps, if not in the trajectory")
     option(parser, "--r-max", "ANGSTROM", "largest distance of radial distributions, in Å")
     option(parser, "--bin-width", "ANGSTROM", "width of a bin of radial distributions, in Å")
-    flag(parser, "--resume", "continue after the last frame that --output holds")
+    flag(parser, "--resume", "continue after the last frame in --output")
     evaluation_arguments(parser)
     flag(parser, "--quiet", "print nothing")
 

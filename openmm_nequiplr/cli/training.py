@@ -36,17 +36,17 @@ _KEYS = (
 
 
 def init_arguments(parser: argparse.ArgumentParser) -> None:
-    data = "reference data: extended XYZ (Å, eV) or RuNNer (Bohr, Hartree), or in the units given"
+    data = "reference data: extended XYZ (Å, eV) or RuNNer (Bohr, Hartree), or in the given units"
     data_arguments(parser, data, ("length", "energy"), _KEYS, nargs="+")
-    name = "training file to write (default: that of DATA, ending in .yaml)"
+    name = "training file to write (default: name of DATA with the suffix .yaml)"
     option(parser, "-o", "FILE", name, dest="output", type=Path)
-    flag(parser, "--force", "replace FILE where it exists")
-    distill = "for a cheap inner potential that learns the forces of MODEL (nequiplr md --inner)"
+    flag(parser, "--force", "overwrite FILE if it exists")
+    distill = "train a cheap inner potential on the forces of MODEL (for nequiplr md --inner)"
     option(parser, "--distill", "MODEL", distill)
-    option(parser, "--max-time", "MIN", "time for the training (default: 60)", type=float)
-    timing = "limit for timing steps of the training (default: 20)"
+    option(parser, "--max-time", "MIN", "training time in minutes (default: 60)", type=float)
+    timing = "largest time in s for timing training steps (default: 20)"
     option(parser, "--timing", "SECONDS", timing, type=float)
-    untimed = "leave out the timing"
+    untimed = "do not time training steps"
     parser.add_argument("--no-timing", dest="timing", action="store_const", const=0.0, help=untimed)
 
 
@@ -60,7 +60,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, "config_path", "CONFIG", _TRAIN_CONFIG, type=Path)
     resume = "continue from the last checkpoint; refused if data or settings have changed"
     flag(parser, "--resume", resume, default=False)
-    dry_run = "read and check everything, time a few steps, write nothing"
+    dry_run = "read and check all input and time a few steps, but write nothing"
     flag(parser, "--dry-run", dry_run)
     flag(
         parser, "--accept-changes", "with --resume: continue even if data or settings have changed"
@@ -71,7 +71,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--set",
         "KEY=VALUE",
-        "override entries of CONFIG, as in --set optimizer.lr=0.005 max_time=10",
+        "override entries of CONFIG, for example --set optimizer.lr=0.005 max_time=10",
         dest="overrides",
         action="extend",
         nargs="+",
@@ -104,7 +104,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def _check_trained(result: Any) -> None:
-    """Check the models of a training; its success does not depend on the outcome."""
+    """Check the models of a training; the outcome does not affect the exit status."""
     try:
         from ..checking import check_trained
 
@@ -112,7 +112,7 @@ def _check_trained(result: Any) -> None:
     except (NequIPLRError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name != "openmm":
             raise
-        print(f"check: not done ({' '.join(str(error).split())})")
+        print(f"check: skipped ({' '.join(str(error).split())})")
         return
     for path, report in zip(result.model_paths, reports, strict=True):
         print(f"{path}: {report.verdict}")
@@ -124,7 +124,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     Parameters
     ----------
     assignments : sequence of str
-        For example ``["model.l_max=2", "trainer.devices=[0, 1]"]``.
+        Such as ``["model.l_max=2", "trainer.devices=[0, 1]"]``.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def _needs_lightning(module: str, name: str) -> Any:
-    """Import a training function, or say how to install what it needs."""
+    """Import a training function; the error states which package to install."""
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
@@ -170,13 +170,13 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "other members of a committee: evaluate their mean, each member and the disagreement"
     )
     option(parser, "--committee", "MODEL", committee, nargs="+")
-    data = "reference data: extended XYZ (Å, eV) or RuNNer (Bohr, Hartree), or in the units given"
-    data += "; with --split that of the training, if it is not given"
+    data = "reference data: extended XYZ (Å, eV) or RuNNer (Bohr, Hartree), or in the given units"
+    data += " (default with --split: the data of the training)"
     data_arguments(parser, data, ("length", "energy"), _KEYS, nargs="?")
-    parts = "only structures that the training of MODEL used for this"
+    parts = "evaluate only structures of this part of the data in the training of MODEL"
     choice(parser, "--split", ("train", "validation", "test"), parts)
     option(parser, "--output", "DIR", "directory for parity plots and tables of errors")
-    option(parser, "--batch-size", "N", "number of structures evaluated at once")
+    option(parser, "--batch-size", "N", "number of structures per batch")
     device_arguments(parser)
     json_argument(parser)
 
@@ -199,13 +199,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def check_arguments(parser: argparse.ArgumentParser) -> None:
     model_argument(parser)
-    data = "structures to start from: extended XYZ (Å) or RuNNer (Bohr), or in the unit given"
+    data = "initial structures: extended XYZ (Å) or RuNNer (Bohr), or in the given unit"
     data_arguments(parser, data, ("length",), ("total-charge",))
     flag(parser, "--quick", "use fewer structures and shorter runs")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="directory for check.json and check.png"
     )
-    flag(parser, "--record", "write the results into the model card of MODEL")
+    flag(parser, "--record", "write the results to the model card of MODEL")
     option(parser, "--frames", "N", "number of structures to use (default: 50)")
     option(
         parser,
@@ -214,13 +214,13 @@ def check_arguments(parser: argparse.ArgumentParser) -> None:
         "number of minimisations for each displacement (default: 30)",
     )
     several: dict[str, Any] = {"type": float, "nargs": "+"}
-    spread = "standard deviations of the random displacements in Å; 0.15 and 0.3 if not given"
+    spread = "standard deviations of the random displacements in Å; by default 0.15 and 0.3"
     option(parser, "--displacement", "ANGSTROM", spread, dest="displacements", **several)
     option(parser, "--steps", "N", "largest number of steps of a minimisation (default: 150)")
     option(parser, "--runs", "N", "number of dynamics runs at each temperature (default: 5)")
     option(parser, "--ps", "PS", "length of a dynamics run in ps (default: 2)")
     option(parser, "--fs", "FS", "time step in fs (default: 0.5)")
-    kelvin = "temperatures of the runs in K; if not given, 300, and 600 too without a cell"
+    kelvin = "temperatures of the runs in K; by default 300, without a cell also 600"
     option(parser, "--temperature", "K", kelvin, dest="temperatures", **several)
     option(parser, "--seed", "N", "seed of all random numbers (default: 0)")
     option(

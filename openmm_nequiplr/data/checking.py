@@ -1,4 +1,4 @@
-"""Checks of the structures of a file: units, labels that are only zeros, contradictions."""
+"""Plausibility checks of the structures of a file: units, labels of zeros, contradictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .store import Say, without
 from .structure import Structure
 from .units import DataUnits
 
-#: Labels that mean nothing where they are zero throughout a file.
+#: Labels that are treated as unknown if they are zero throughout a file.
 _ZERO_IS_UNKNOWN = ("energy", "forces", "charges", "stress", "born_charges", "polarizability")
 #: Debye in e Å.
 _DEBYE = 0.20819434
@@ -25,18 +25,18 @@ def converted(
     given: DataUnits | None,
     own: tuple[str, str],
 ) -> Iterator[Structure]:
-    """The structures of one file in Å and eV, with their origin; arguments as for :func:`finish`.
+    """Convert the structures of a file to Å and eV; arguments as for :func:`finish`.
 
     Raises
     ------
     InputError
-        If a total charge is beyond that of all nuclei.
+        If an element is unknown, or a total charge exceeds the sum of the nuclear charges.
     """
     units = (given or DataUnits()).completed(*own)
     for number, structure in enumerate(structures):
         origin = f"{source}, structure {number}"
         result = replace(units.to_angstrom_and_ev(structure), origin=origin)
-        _check_charge(result, f"{origin}: total_charge")
+        _check_nuclei(result, origin)
         yield result
 
 
@@ -48,32 +48,31 @@ def finish(
     named: Collection[str] = (),
     say: Say = print,
 ) -> Sequence[Structure]:
-    """Complete the structures of one file.
+    """Check the structures of a file and drop labels that are zero throughout.
 
     Parameters
     ----------
     structures : sequence of Structure
-        Of :func:`converted`.
+        Result of :func:`converted`.
     source : object
         The file, for messages.
     given : DataUnits or None
-        What the user says of its units.
+        Units stated by the user.
     own : pair of str
-        Length and energy of the format.
+        Units of length and energy of the format.
     named : collection of str
-        Quantities whose key the user named: they are labels even if they are zero.
+        Quantities whose key the user named; these are labels even if they are zero.
     say : callable
-        Takes a remark on the data.
+        Called with each note on the data.
 
     Returns
     -------
     sequence of Structure
-        Without labels that are zero throughout.
 
     Raises
     ------
     InputError
-        If lengths cannot be in the unit in which they are read.
+        If the lengths are implausible in the assumed unit.
     """
 
     def tell(line: str) -> None:
@@ -87,7 +86,7 @@ def finish(
         raise InputError(f"{source}: {error}") from None
     unknown = [name for name in _ZERO_IS_UNKNOWN if name not in named and _zero(structures, name)]
     for name in unknown:
-        tell(f"{name}: nothing but zeros, taken as unknown")
+        tell(f"{name}: all values are zero, treated as unknown")
     if unknown:
         structures = without(structures, unknown)
     for line in contradictions(structures):
@@ -96,7 +95,7 @@ def finish(
 
 
 def _zero(structures: Sequence[Structure], name: str) -> bool:
-    """Whether a label is there, and zero throughout."""
+    """Whether a label is present and zero throughout."""
     known = False
     for structure in structures:
         value = getattr(structure, name)
@@ -107,22 +106,22 @@ def _zero(structures: Sequence[Structure], name: str) -> bool:
     return known
 
 
-def _check_charge(structure: Structure, name: str) -> None:
-    """Atoms have no more electrons to lose than their nuclei have charges."""
+def _check_nuclei(structure: Structure, origin: str) -> None:
+    """Check that elements exist, and that the total charge is below the nuclear charge."""
     from ase.data import atomic_numbers
 
-    most = sum(atomic_numbers.get(symbol, 118) for symbol in structure.symbols)
+    numbers = {symbol: atomic_numbers.get(symbol, 0) for symbol in set(structure.symbols)}
+    unknown = [symbol for symbol, number in numbers.items() if number == 0]
+    if unknown:
+        raise InputError(describe(f"{origin}: element", unknown[0], "an element's symbol"))
+    most = sum(numbers[symbol] for symbol in structure.symbols)
     if abs(structure.total_charge) > most:
+        name = f"{origin}: total_charge"
         raise InputError(describe(name, structure.total_charge, f"at most {most} e"))
 
 
 def contradictions(structures: Sequence[Structure]) -> list[str]:
-    """A line on each kind of labels that contradict each other.
-
-    Parameters
-    ----------
-    structures : sequence of Structure
-    """
+    """Notes on labels that contradict each other or are suspicious, one for each kind."""
     lines = [_charges(structures), _zero_forces(structures), _dipoles(structures)]
     lines += [_stresses(structures), _energies(structures), _acoustic_sums(structures)]
     weightless = sum(structure.weight == 0.0 for structure in structures)
@@ -152,11 +151,11 @@ def _zero_forces(structures: Sequence[Structure]) -> str | None:
     zero = [not np.any(s.forces) for s in structures if s.forces is not None and s.num_atoms > 1]
     if not any(zero):
         return None
-    return f"forces of {sum(zero)} of {len(zero)} structures are exactly zero: taken as labels"
+    return f"forces of {sum(zero)} of {len(zero)} structures are exactly zero: used as labels"
 
 
 def _dipoles(structures: Sequence[Structure]) -> str | None:
-    """Dipoles that are five times those of the charges are in Debye."""
+    """Compare dipoles with those of the charges; a ratio of about five indicates Debye."""
     own, given = [], []
     for each in structures:
         neutral = abs(each.total_charge) < 1e-6 and not each.pbc
@@ -172,7 +171,7 @@ def _dipoles(structures: Sequence[Structure]) -> str | None:
     alike = float(first @ second) / np.sqrt(norm)
     ratio = float(np.sqrt((second @ second) / (first @ first)))
     if alike < -0.8:
-        return "dipoles point against those of the charges: expected Σ q r"
+        return "dipoles are opposite to those of the charges: expected Σ q r"
     if alike > 0.8 and abs(ratio * _DEBYE - 1.0) < 0.3:
         return f"dipoles are {ratio:.2g} times those of the charges: expected e Å, not Debye"
     return None
@@ -194,7 +193,7 @@ def _stresses(structures: Sequence[Structure]) -> str | None:
 
 
 def _acoustic_sums(structures: Sequence[Structure]) -> str | None:
-    """A translation moves the total charge, so Born charges sum to it."""
+    """Acoustic sum rule: Born charges sum to the total charge."""
     off = []
     for index, each in enumerate(structures):
         if each.born_charges is not None and not each.pbc:
@@ -211,7 +210,7 @@ def _acoustic_sums(structures: Sequence[Structure]) -> str | None:
 
 
 def _energies(structures: Sequence[Structure]) -> str | None:
-    """Energies of one composition that fall into two groups far apart."""
+    """Detect energies of one composition that form two groups far apart."""
     groups: dict[tuple[str, ...], list[tuple[float, int]]] = {}
     for index, each in enumerate(structures):
         if each.energy is not None:
@@ -237,14 +236,14 @@ def _energies(structures: Sequence[Structure]) -> str | None:
 
 
 def ignored_labels(names: Iterable[str], used: Collection[str]) -> list[str]:
-    """Columns and keys that look like labels and are not read, sorted.
+    """Sorted names of columns and keys that look like labels but were not read.
 
     Parameters
     ----------
     names : iterable of str
-        All that a file has.
+        All names in a file.
     used : collection of str
-        Those that were read.
+        Names that were read.
     """
     words = ("energy", "force", "charge", "dipole", "stress", "virial", "born", "polari")
     return sorted(

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..neighbors import two_way
+from .quantities import LABELS, NAMED, OF_CHARGES, Quantity
 from .structure import Structure
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Labels:
 
     def to(self, device: torch.device | str) -> Labels:
         """The same labels on another device."""
-        known = {name: getattr(self, name) for name, _, _ in _LAYOUT}
+        known = {name: getattr(self, name) for name in _LAYOUT}
         moved = {name: v if v is None else v.to(device) for name, v in known.items()}
         return Labels(self.atoms_per_graph.to(device), **moved)
 
@@ -77,10 +78,11 @@ class Labels:
             return self
         of_atom = self.synthetic.repeat_interleave(self.atoms_per_graph.long())
         known = {}
-        for name, per_atom, tail in _QUANTITIES:
-            value, made_up = getattr(self, name), of_atom if per_atom else self.synthetic
+        for name, quantity in LABELS.items():
+            value, made_up = getattr(self, name), self.synthetic
             if value is not None:
-                made_up = made_up.bool().view(-1, *[1] * len(tail))
+                made_up = of_atom if quantity.per_atom else made_up
+                made_up = made_up.bool().view(-1, *[1] * len(quantity.shape))
                 known[name] = value.masked_fill(made_up, torch.nan)
         return replace(self, **known)
 
@@ -100,31 +102,20 @@ class Labels:
         Dipoles of periodic structures depend on the choice of the cell and are left out, as are
         their polarisabilities.
         """
-
-        def tensor(value: object, *shape: int) -> torch.Tensor | None:
-            if value is None:
-                return None
-            return torch.as_tensor(value, dtype=torch.float64).reshape(shape)
-
-        return Labels(
-            atoms_per_graph=torch.tensor([float(structure.num_atoms)], dtype=torch.float64),
-            energy=tensor(structure.energy, 1),
-            forces=tensor(structure.forces, structure.num_atoms, 3),
-            charges=tensor(structure.charges, structure.num_atoms),
-            dipole=None if structure.pbc else tensor(structure.dipole, 1, 3),
-            stress=tensor(structure.stress, 1, 3, 3) if structure.pbc else None,
-            born_charges=tensor(structure.born_charges, structure.num_atoms, 3, 3),
-            polarizability=None if structure.pbc else tensor(structure.polarizability, 1, 3, 3),
-            weight=tensor(structure.weight, 1),
-            synthetic=tensor(structure.synthetic, 1),
-        )
+        known = {}
+        for name, quantity in _LAYOUT.items():
+            if structure.has_label(name):
+                value = torch.as_tensor(getattr(structure, name), dtype=torch.float64)
+                rows = structure.num_atoms if quantity.per_atom else 1
+                known[name] = value.reshape(rows, *quantity.shape)
+        return Labels(torch.tensor([float(structure.num_atoms)], dtype=torch.float64), **known)
 
     @staticmethod
     def collate(labels: Sequence[Labels]) -> Labels:
         """Join the labels of several structures."""
         joined: dict[str, torch.Tensor | None] = {}
         atoms = torch.cat([each.atoms_per_graph for each in labels])
-        for name, per_atom, tail in _LAYOUT:
+        for name, (_, per_atom, tail) in _LAYOUT.items():
             parts = [getattr(each, name) for each in labels]
             if all(p is None for p in parts):
                 joined[name] = None
@@ -140,23 +131,8 @@ class Labels:
         return Labels(atoms, **joined)
 
 
-_Row = tuple[str, bool, tuple[int, ...]]
-
-#: Name, whether it has one row per atom (otherwise per structure), shape of a row.
-_QUANTITIES: tuple[_Row, ...] = (
-    ("energy", False, ()),
-    ("forces", True, (3,)),
-    ("charges", True, ()),
-    ("dipole", False, (3,)),
-    ("stress", False, (3, 3)),
-    ("born_charges", True, (3, 3)),
-    ("polarizability", False, (3, 3)),
-)
-
-#: Quantities that a model without equilibration lacks.
-OF_CHARGES = ("charges", "dipole", "born_charges", "polarizability")
-#: The same as above, and what the labels are worth.
-_LAYOUT: tuple[_Row, ...] = (*_QUANTITIES, ("weight", False, ()), ("synthetic", False, ()))
+#: All that labels hold, in rows.
+_LAYOUT = {**LABELS, "weight": NAMED["weight"], "synthetic": Quantity(())}
 
 
 @dataclass
@@ -213,9 +189,7 @@ def labelled_graph(
             pbc=structure.pbc,
             total_charge=structure.total_charge,
             lattice_sum=lattice_sum,
-            electric_field=structure.electric_field,
-            charge_groups=structure.charge_groups,
-            group_charges=structure.group_charges,
+            **vars(structure.conditions),
         )
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None

@@ -1,4 +1,4 @@
-"""Plausibility of the unit of length: shortest distances against covalent radii."""
+"""Plausibility check of the unit of length: shortest distances compared with covalent radii."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from ..neighbors import pairs_within
 from .structure import Structure
 from .units import LENGTHS, DataUnits
 
-#: Structures that are checked, spread evenly over a file.
+#: Largest number of structures that are checked, spread evenly over a file.
 _SAMPLE = 200
-#: Below this part of a bond, half of the structures cannot be in the unit they are read in. Bohr
-#: and Å differ by a factor of 0.53; metal oxides in the gas have bonds of 0.67.
+#: Smallest plausible median of the closest contacts, relative to the covalent radii. Bohr and Å
+#: differ by a factor of 0.53; gas-phase metal oxides have bonds of 0.67.
 _SHORTEST = {"bohr": 0.65}
 _SHORTEST_ELSE = 0.6
-#: Above this, hardly any structure has a bond.
+#: Longest bond, relative to the covalent radii.
 _LONGEST = 1.35
-#: Ratios that look like bonds, for suggestions.
+#: Range of the relative lengths of bonds, for suggestions.
 _BONDS = (0.65, 1.3)
-#: Contacts are searched up to so many covalent diameters.
+#: Search distance of contacts in covalent diameters.
 _FARTHEST = 3.0
-#: Nearer than this part of a bond, atoms are named.
+#: Relative distance below which atoms are reported as overlapping.
 _OVERLAP = 0.35
 _NOBLE = frozenset({"He", "Ne", "Ar", "Kr", "Xe", "Rn"})
 
 
 @dataclass(frozen=True)
 class Contact:
-    """The two atoms that are nearest in units of a bond.
+    """The closest contact of a structure, relative to the covalent radii.
 
     Parameters
     ----------
     ratio : float
-        Distance over the sum of the covalent radii; infinite without a contact.
+        Distance divided by the sum of the covalent radii; infinite without a contact.
     distance : float, Å
     atoms : tuple of int
+        Indices of the two atoms; empty without a contact.
     """
 
     ratio: float = float("inf")
@@ -49,7 +50,7 @@ class Contact:
 def closest_contact(
     numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, longest: float = 1.0
 ) -> Contact:
-    """The two atoms (or images) that are nearest in terms of their covalent radii.
+    """Closest contact of two atoms (or images), relative to their covalent radii.
 
     Parameters
     ----------
@@ -57,21 +58,21 @@ def closest_contact(
         Atomic numbers.
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å, or None
-        None without periodicity.
+        None for a structure that is not periodic.
     longest : float
-        How far to search, in covalent diameters of the largest atom.
+        Search distance in covalent diameters of the largest atom.
 
     Returns
     -------
     Contact
-        Without atoms if no pair is that near.
+        Without atoms if no pair is within the search distance.
     """
     from ase.data import covalent_radii
 
     radii = covalent_radii[numbers]
     diameter = 2.0 * float(radii.max())
     cutoff, last = diameter, longest * diameter
-    if cell is not None:  # a few neighbours at first, however small the cell is
+    if cell is not None:  # start with few neighbours, even in a small cell
         volume = abs(float(np.linalg.det(cell)))
         cutoff = min(cutoff, 1.2 * (volume / len(positions)) ** (1.0 / 3.0))
     while True:
@@ -95,7 +96,7 @@ def _pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First and second atom and distance (Å) of all pairs within a cutoff."""
     if cell is None:
-        from scipy.spatial import cKDTree  # takes long to import
+        from scipy.spatial import cKDTree  # slow to import
 
         first, second = cKDTree(positions).query_pairs(cutoff, output_type="ndarray").T
         return first, second, np.linalg.norm(positions[second] - positions[first], axis=1)
@@ -106,24 +107,25 @@ def _pairs(
 def check_distances(
     structures: Sequence[Structure], units: DataUnits, stated: bool, say: Callable[[str], None]
 ) -> None:
-    """Compare the shortest distances with bonds.
+    """Compare the shortest distances with the lengths of bonds.
 
     Parameters
     ----------
     structures : sequence of Structure
-        In Å, all of one file.
+        All structures of a file, in Å.
     units : DataUnits
-        Those they were converted from.
+        Units from which they were converted.
     stated : bool
-        Whether the user stated the length: what is not plausible is then said, not refused.
+        Whether the user stated the unit of length. Implausible distances are then reported through
+        ``say`` and raise no error.
     say : callable
-        Takes a line.
+        Called with each note.
 
     Raises
     ------
     InputError
-        If half of the structures have atoms far nearer than a bond, or nearly all lack a bond that
-        they would have in Bohr.
+        If half of the structures have atoms much closer than a bond, or if nearly all structures
+        lack bonds but would have some in Bohr.
     """
     from ase.data import atomic_numbers
 
@@ -143,7 +145,7 @@ def check_distances(
     assert units.length is not None
     complaint = None
     if middle[1].ratio < _SHORTEST.get(units.length, _SHORTEST_ELSE):
-        complaint = _complaint(structures, middle, units, "nearer than a bond")
+        complaint = _complaint(structures, middle, units, "closer than a bond")
     elif low[1].ratio > _LONGEST and units.length == "angstrom":
         elements = {s for structure in structures for s in structure.symbols}
         if _BONDS[0] <= low[1].ratio * LENGTHS["bohr"] <= _BONDS[1] and not elements <= _NOBLE:
@@ -156,7 +158,7 @@ def check_distances(
     near = [each for each in found if each[1].ratio < _OVERLAP]
     if near:
         pair = _pair(structures, *near[0])
-        say(f"atoms nearer than {_OVERLAP:g} of a bond in {len(near)} structures ({pair})")
+        say(f"atoms closer than {_OVERLAP:g} of a bond in {len(near)} structures ({pair})")
 
 
 def _complaint(
@@ -173,10 +175,10 @@ def _complaint(
     if likely:
         best = min(likely, key=lambda name: abs(np.log(others[name])))
         apart = where[1].distance * others[best] / ratio
-        hint = f" ({best} would make that {apart:.3g} Å)"
+        hint = f" (in {best} it would be {apart:.3g} Å)"
     return (
         f"lengths read as {units.length} and energies as {units.energy}: expected bonds, got atoms "
-        f"{what}, {_pair(structures, *where)}{hint}; state the units, also if these are right: "
+        f"{what}, {_pair(structures, *where)}{hint}; state the units, even if these are right: "
         "data.units: {length: …, energy: …}, --length-unit and --energy-unit, or "
         "units=DataUnits(length, energy)"
     )

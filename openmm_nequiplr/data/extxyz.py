@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..boundaries import as_pbc
+from ..conditions import flat
 from ..errors import InputError, describe
-from ..fragments import flat
+from ..files.ase_frames import ase_frames, check_cell_entry
 from .checking import Say, converted, finish, ignored_labels
 from .keys import DEFAULT_KEYS, DataKeys, FoundKeys
+from .quantities import NAMED
 from .store import Keep
 from .structure import Structure
 from .units import DataUnits
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-_PER_ATOM = frozenset(
-    {"forces", "charges", "born_charges", "charge_groups", "outside_potential", "outside_field"}
-)
 
 
 def read_extxyz(
@@ -43,13 +41,13 @@ def read_extxyz(
     keys : DataKeys, optional
         Names of the labels.
     units : DataUnits, optional
-        Å and eV when not given.
+        By default Å and eV.
     say : callable
-        Takes a line on what was found that the labels alone do not tell.
+        Called with each note on the data.
     found : FoundKeys, optional
         Receives the keys of the file.
     keep : callable
-        Makes a sequence of the structures, which come one after another.
+        Converts the iterable of structures to a sequence.
 
     Returns
     -------
@@ -58,8 +56,8 @@ def read_extxyz(
     Raises
     ------
     InputError
-        If the file cannot be parsed, a frame is neither periodic, nor a slab, nor free, a key
-        named in `keys` is in no frame, or distances are far from bonds in the unit of length.
+        If the file cannot be parsed, a frame is neither periodic, nor a slab, nor isolated, a key
+        named in `keys` is in no frame, or distances are implausible in the unit of length.
     """
     keys = keys or DataKeys()
     check_frames(path)
@@ -87,36 +85,36 @@ def read_extxyz(
 def _frames(
     path: str | Path, keys: DataKeys, used: dict[str, set[str]], names: Counter[frozenset[str]]
 ) -> Iterator[Structure]:
-    """The frames in the numbers of the file; what they are called is added to ``names``."""
-    from ase.io import iread
-
-    frames = iread(str(path), index=":", format="extxyz")
+    """Frames in the units of the file; the names of their labels are counted in ``names``."""
+    frames = ase_frames(path, "extxyz")
     for number in itertools.count():
         try:
             atoms = next(frames, None)
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # ASE raises many unrelated types on malformed files
+            reason = f"unknown element {error}" if isinstance(error, KeyError) else error
             raise InputError(
-                describe("data file", f"{path} ({error})", "a readable extended XYZ file")
+                describe("data file", f"{path} ({reason})", "a readable extended XYZ file")
             ) from error
         if atoms is None:
             return
         names[_names(atoms)] += 1
         try:
+            check_cell_entry(atoms)
             yield structure_from_atoms(atoms, keys, used)
         except InputError as error:
             raise InputError(f"{path}, frame {number}: {error}") from None
 
 
 def check_frames(path: str | Path) -> None:
-    """Count the lines of every frame, before memory is taken for what a header declares.
+    """Check the number of lines of every frame, before memory is allocated for them.
 
     Raises
     ------
     InputError
-        If a frame is shorter than its header says, something stands between or after frames, or
-        there is no frame.
+        If a frame is shorter than declared, there is text between or after frames, or there is no
+        frame.
     """
     from ase.io.formats import open_with_compression
 
@@ -135,14 +133,14 @@ def check_frames(path: str | Path) -> None:
                     raise refuse(line.strip()[:40], "a number of atoms above 0, as in extended XYZ")
                 there = sum(1 for _ in itertools.islice(handle, count + 1))
                 if there <= count:
-                    got = f"{count} atoms declared, {max(there - 1, 0)} lines of atoms there"
+                    got = f"{count} atoms declared, {max(there - 1, 0)} lines of atoms present"
                     raise refuse(got, "a line for each atom")
                 number, frames = number + there, frames + 1
                 line = handle.readline()
                 while line.lstrip().startswith("VEC"):
                     number, line = number + 1, handle.readline()
             if any(rest.strip() for rest in handle):
-                raise refuse("more behind an empty line", "frames without empty lines between")
+                raise refuse("text after an empty line", "frames without empty lines between them")
     except UnicodeDecodeError as error:
         expected = "an extended XYZ file in UTF-8"
         raise InputError(describe("data file", f"{path} ({error})", expected)) from None
@@ -157,10 +155,10 @@ def _report_keys(
     ignored: Sequence[str],
     say: Say,
 ) -> None:
-    """Say which labels are read under several names, and which are not read."""
+    """Report labels that are read under several names, and labels that are not read."""
     if ignored:
         rest = ", ".join(ignored)
-        say(f"{path}: labels ignored: {rest} (data.keys names those to be read)")
+        say(f"{path}: labels ignored: {rest} (set data.keys to read them)")
     for quantity, own in used.items():
         if len(own) > 1:
             say(f"{path}: {quantity} under several names: {', '.join(sorted(own))}")
@@ -171,7 +169,7 @@ def _report_keys(
 
 
 def _names(atoms: Atoms) -> frozenset[str]:
-    """Columns, keys and results of a frame."""
+    """Names of the columns, keys and results of a frame."""
     results = {} if atoms.calc is None else atoms.calc.results
     return frozenset([*atoms.arrays, *atoms.info, *results])
 
@@ -184,11 +182,11 @@ def structure_from_atoms(
     Parameters
     ----------
     atoms : ase.Atoms
-        Labels are looked for in ``info``, ``arrays`` and the results of its calculator.
+        Labels are read from ``info``, ``arrays`` and the results of the calculator.
     keys : DataKeys, optional
         Names of the labels.
     used : dict of str to set of str, optional
-        Receives for each quantity that is there the key that it was read from.
+        Receives the key from which each quantity was read.
 
     Returns
     -------
@@ -216,12 +214,12 @@ def structure_from_atoms(
 
 
 def _lookup(atoms: Atoms, quantity: str, names: tuple[str, ...]) -> tuple[str, Any]:
-    """The first of `names` that the frame has and its value, or nothing.
+    """Find the first of `names` in a frame, and its value; ("", None) if there is none.
 
-    ASE moves plain names to a calculator.
+    ASE moves labels with plain names to a calculator.
     """
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
-    homes = (atoms.arrays, results) if quantity in _PER_ATOM else (atoms.info, results)
+    homes = (atoms.arrays, results) if NAMED[quantity].per_atom else (atoms.info, results)
     for name in names:
         for home in homes:
             if home.get(name) is not None:
@@ -230,7 +228,7 @@ def _lookup(atoms: Atoms, quantity: str, names: tuple[str, ...]) -> tuple[str, A
 
 
 def _full(name: str) -> Callable[[Any], np.ndarray]:
-    """Makes a [3, 3] tensor of six (xx yy zz yz xz xy) or nine numbers."""
+    """Function that forms a tensor, shape (3, 3), of six (xx yy zz yz xz xy) or nine numbers."""
 
     def tensor(value: Any) -> np.ndarray:
         given = np.asarray(value, dtype=np.float64)
@@ -245,12 +243,12 @@ def _full(name: str) -> Callable[[Any], np.ndarray]:
 
 
 def _of_atoms(value: Any) -> np.ndarray:
-    """Tensors of atoms out of nine columns, row by row."""
+    """Convert nine columns to one tensor per atom, shape (N, 3, 3), row by row."""
     given = np.asarray(value)
     return given.reshape(-1, 3, 3) if given.shape[1:] == (9,) else given
 
 
-#: What ASE has made of some labels, undone.
+#: Conversions of labels whose shape ASE changes.
 _AS_IS: dict[str, Callable[[Any], Any]] = {
     "stress": _full("stress"),
     "polarizability": _full("polarizability"),

@@ -1,4 +1,4 @@
-"""Names under which a data file keeps its labels."""
+"""Names of the labels in a data file."""
 
 from __future__ import annotations
 
@@ -6,37 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from ..errors import InputError, describe
+from .quantities import NAMED
 
-#: Names tried, in this order, for every quantity that the user does not name.
-DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
-    "energy": ("REF_energy", "energy"),
-    "forces": ("REF_forces", "forces", "force"),
-    "charges": ("REF_charges", "charges", "REF_charge", "charge"),
-    "dipole": ("REF_dipole", "dipole"),
-    "stress": ("REF_stress", "stress"),
-    "born_charges": (
-        "REF_born_charges",
-        "born_charges",
-        "REF_born_effective_charges",
-        "born_effective_charges",
-    ),
-    "polarizability": ("REF_polarizability", "polarizability"),
-    "total_charge": ("total_charge", "charge", "REF_total_charge"),
-    "electric_field": ("electric_field", "REF_electric_field"),
-    "outside_potential": ("outside_potential",),
-    "outside_field": ("outside_field",),
-    "charge_groups": ("charge_group", "charge_groups"),
-    "group_charges": ("group_charges",),
-    "weight": ("config_weight",),
-}
+#: Default names of each quantity, in the order in which they are tried.
+DEFAULT_KEYS = {name: quantity.keys for name, quantity in NAMED.items()}
 
 
 @dataclass(frozen=True)
 class DataKeys:
     """Key names of an extended XYZ file.
 
-    A field left at ``None`` is searched under the names of `DEFAULT_KEYS` (``REF_*`` first).
-    A field that is named must be there in at least one frame, or reading fails.
+    A quantity left at ``None`` is searched under the names in `DEFAULT_KEYS` (``REF_*`` first).
+    A name given here must be present in at least one frame; otherwise reading fails.
 
     Parameters
     ----------
@@ -59,13 +40,13 @@ class DataKeys:
     total_charge : str, optional
         Key of the total charge, one value per structure.
     electric_field : str, optional
-        Key of the uniform field outside, V/Å, one vector per structure.
+        Key of the uniform external field, V/Å, one vector per structure.
     outside_potential : str, optional
-        Column of the potential of charges outside, V, one value per atom.
+        Column of the potential of outside charges, V, one value per atom.
     outside_field : str, optional
-        Column of the field of charges outside, V/Å, one vector per atom.
+        Column of the field of outside charges, V/Å, one vector per atom.
     charge_groups : str, optional
-        Column of the labels of groups of atoms whose charges are held, one whole number per atom.
+        Column of the labels of charge groups, whose charges are constrained; one integer per atom.
     group_charges : str, optional
         Key of the charges of these groups in the order of their labels, one value per group.
     weight : str, optional
@@ -94,23 +75,23 @@ class DataKeys:
                 raise InputError(describe(f"keys.{each.name}", value, "the name of a key"))
 
     def candidates(self, quantity: str) -> tuple[str, ...]:
-        """Names to try for `quantity`, best first."""
+        """Names to try for `quantity`, in this order."""
         named = getattr(self, quantity)
         return (named,) if named is not None else DEFAULT_KEYS[quantity]
 
     def named(self) -> dict[str, str]:
-        """The quantities that the user named: quantity to key."""
+        """Keys given by the user, by quantity."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
 
 
 def with_names(keys: DataKeys, names: Mapping[str, str | None]) -> DataKeys:
-    """Key names with some of them replaced.
+    """Replace some of the key names.
 
     Parameters
     ----------
     keys : DataKeys
     names : mapping of str to str
-        ``energy_key``, ``forces_key``, …; what is None stays as it is.
+        ``energy_key``, ``forces_key``, …; None leaves a name unchanged.
 
     Raises
     ------
@@ -129,12 +110,12 @@ def with_names(keys: DataKeys, names: Mapping[str, str | None]) -> DataKeys:
 
 @dataclass
 class FoundKeys:
-    """Key names in extended XYZ files, filled in as they are read.
+    """Key names found in extended XYZ files.
 
     Parameters
     ----------
     used : dict of str to set of str
-        Every quantity that was found, and the keys that it was read from.
+        Keys from which each quantity was read.
     ignored : set of str
         Keys that look like labels and were not read.
     """

@@ -27,9 +27,9 @@ def read_structures(
     found: FoundKeys | None = None,
     store: Path | None = None,
 ) -> Sequence[Structure]:
-    """Read all structures of one file, or of several in the order given.
+    """Read all structures of one or several files, in the given order.
 
-    Labels that are zero throughout a file are taken as unknown, unless their key was named.
+    Labels that are zero throughout a file are treated as unknown, unless their key is given.
 
     Parameters
     ----------
@@ -37,30 +37,30 @@ def read_structures(
     keys : DataKeys, optional
         Key names of extended XYZ files.
     format : {"extxyz", "runner"}, optional
-        Recognised from the file when not given: a file whose first word is ``begin`` is RuNNer.
+        By default detected: a file whose first word is ``begin`` is a RuNNer file.
     units : DataUnits, optional
-        Of the files; Å and eV for extended XYZ, Bohr and Hartree for RuNNer when not given.
+        Units of the files; by default Å and eV for extended XYZ, Bohr and Hartree for RuNNer.
     say : callable
-        Takes a line on what was found that the labels alone do not tell: labels that are ignored,
-        taken as unknown or contradict each other, total charges that are assumed.
+        Called with each note on the data: labels that are ignored, treated as unknown or
+        contradictory, and total charges that are assumed.
     found : FoundKeys, optional
         Receives the keys of extended XYZ files.
     store : path, optional
-        Directory for the structures of files that have too many for the memory. Where they are
-        there already, from the same files read in the same way, they are not read again.
+        Directory in which structures of large files are stored on disk. Stored structures are
+        reused if the files and the options of reading have not changed.
 
     Returns
     -------
     sequence of Structure
-        In Å, eV and e; a list where all are in memory.
+        In Å, eV and e; a list if all are in memory.
 
     Raises
     ------
     FileNotFoundError
         If a file does not exist.
     InputError
-        If a file cannot be understood, or distances are far from bonds in the unit of length
-        and the user did not state it.
+        If a file cannot be parsed, or distances are implausible in a unit of length that the user
+        did not state.
     """
     if format is not None:
         check_choice("format", format, FORMATS)
@@ -87,13 +87,13 @@ def _read(
 ) -> Sequence[Structure]:
     if (format or _detect(path)) == "runner":
         if keys is not None and keys.named():
-            say(f"{path}: keys of {', '.join(keys.named())} mean nothing in a RuNNer file")
+            say(f"{path}: keys of {', '.join(keys.named())} are ignored in a RuNNer file")
         return read_runner(path, units, say, keep)
     return read_extxyz(path, keys, units, say, found, keep)
 
 
 def unsaid(line: str) -> None:
-    """For ``say``: nothing is said."""
+    """Ignore a note; for the argument ``say``."""
 
 
 def _detect(path: str | Path) -> str:

@@ -1,9 +1,9 @@
 """RuNNer (and n2p2) ``input.data`` files.
 
-One structure reads ``begin``, ``comment …``, three ``lattice`` lines when periodic,
-``atom x y z element charge energy fx fy fz`` lines, ``energy E``, ``charge Q``, ``end``.
-The format prescribes no units. Lengths are read in Bohr and energies in Hartree, as RuNNer has
-them, unless the user states others; charges are in e.
+A structure consists of the lines ``begin``, ``comment …``, three ``lattice`` lines if periodic,
+``atom x y z element charge energy fx fy fz`` for each atom, ``energy E``, ``charge Q`` and ``end``.
+The format prescribes no units. Lengths are read in Bohr and energies in Hartree, the units of
+RuNNer, unless the user states others; charges are in e.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ def read_runner(
 ) -> Sequence[Structure]:
     """Read every structure of an ``input.data`` file, converted to Å, eV and e.
 
-    The format has columns for charges and forces whether they are known or not: those that hold
-    nothing but zeros in the whole file are taken as unknown, and so is an energy.
+    The format has columns for charges and forces even if they are unknown. Charges, forces and
+    energies that are zero in the whole file are therefore treated as unknown.
 
     Parameters
     ----------
     path : path
     units : DataUnits, optional
-        Bohr and Hartree when not given.
+        By default Bohr and Hartree.
     say : callable
-        Takes a line on what was found that the labels alone do not tell.
+        Called with each note on the data.
     keep : callable
-        Makes a sequence of the structures, which come one after another.
+        Converts the iterable of structures to a sequence.
 
     Raises
     ------
     InputError
-        With file and line number, if a line cannot be understood; if distances are far from
-        bonds in the unit of length.
+        If a line cannot be parsed (with file and line number), or if distances are implausible in
+        the unit of length.
     """
     own, assumed = ("bohr", "hartree"), 0
 
@@ -63,7 +63,7 @@ def read_runner(
 
 
 def _blocks(path: str | Path) -> Iterator[_Block]:
-    """What stands between every ``begin`` and its ``end``."""
+    """Blocks between each ``begin`` and its ``end``."""
     block: _Block | None = None
     found = False
     with open(path, encoding="utf-8", errors="surrogateescape") as handle:
@@ -103,10 +103,13 @@ class _Block:
         self.total_charge: float | None = None
 
     def add(self, words: list[str]) -> None:
-        """Take in one line, already split."""
+        """Parse the words of a line."""
         keyword, values = words[0], words[1:]
         if keyword == "comment":
             return
+        given = {"energy": self.energy, "charge": self.total_charge}.get(keyword)
+        if given is not None:
+            raise InputError(describe(keyword, f"a second one after {given:g}", "one a structure"))
         if keyword == "lattice":
             self.lattice.append(_floats(keyword, values, 3))
         elif keyword == "atom":
@@ -129,7 +132,7 @@ class _Block:
             )
 
     def structure(self) -> Structure:
-        """The structure in the numbers of the file."""
+        """The structure in the units of the file."""
         if len(self.lattice) not in (0, 3):
             raise InputError(describe("lattice", f"{len(self.lattice)} lines", "three or none"))
         return Structure(

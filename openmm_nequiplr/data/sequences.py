@@ -1,4 +1,4 @@
-"""Sequences of structures that are not all in memory."""
+"""Lazy sequences of structures, which need not fit into memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .structure import Structure
 
 
 class LazySequence(Sequence[Structure]):
-    """Makes its structures when they are asked for; slices are selections."""
+    """Sequence that creates its structures on access; a slice is a :class:`Selection`."""
 
     def _at(self, place: int) -> Structure:
-        """The structure at a place from 0 on."""
+        """Structure at a non-negative index."""
         raise NotImplementedError
 
     @overload
@@ -28,7 +28,7 @@ class LazySequence(Sequence[Structure]):
 
 
 class Selection(LazySequence):
-    """Some structures of a longer sequence; none is made before it is asked for.
+    """Lazy selection of structures from another sequence.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Selection(LazySequence):
 
 
 class Chain(LazySequence):
-    """Several sequences as one.
+    """Lazy concatenation of sequences.
 
     Parameters
     ----------
@@ -78,21 +78,21 @@ class Chain(LazySequence):
 def selected(
     structures: Sequence[Structure], change: Callable[[Structure], Structure]
 ) -> Sequence[Structure]:
-    """All structures, changed: a list of a list, else when they are asked for."""
+    """Apply a function to all structures: at once to a list, otherwise on access."""
     if isinstance(structures, list):
         return [change(each) for each in structures]
     return Selection(structures, change=change)
 
 
 def chosen(structures: Sequence[Structure], indices: Sequence[int]) -> Sequence[Structure]:
-    """Some of the structures: a list of a list, else when they are asked for."""
+    """Select structures: at once from a list, otherwise lazily."""
     if isinstance(structures, list):
         return [structures[index] for index in indices]
     return Selection(structures, indices)
 
 
 def chained(parts: Sequence[Sequence[Structure]]) -> Sequence[Structure]:
-    """All structures of several sequences: a list of lists, else when they are asked for."""
+    """Concatenate sequences: at once if all are lists, otherwise lazily."""
     if all(isinstance(part, list) for part in parts):
         return list(itertools.chain(*parts))
     return Chain(parts)

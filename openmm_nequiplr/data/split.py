@@ -1,4 +1,4 @@
-"""Random division of a data set."""
+"""Random split of a data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import InputError, describe
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the structures of each part, ascending."""
+    """Sorted indices of the structures of each part."""
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
@@ -25,24 +25,24 @@ def random_split(
     seed: int = 0,
     allow_no_validation: bool = False,
 ) -> Split:
-    """Divide `total` structures at random.
+    """Split `total` structures at random.
 
     Parameters
     ----------
     total : int
         Number of structures.
     validation, test, train : int or float
-        A number of structures (int), or a fraction of all (float below 1). `train` takes what is
-        left when not given.
+        Number of structures (int) or fraction of all structures (float below 1). By default `train`
+        gets the remaining structures.
     seed : int
-        The same seed gives the same split on every machine.
+        A seed gives the same split on every machine.
     allow_no_validation : bool
         Whether the validation part may be empty.
 
     Raises
     ------
     InputError
-        If there are too few structures, or none is left for training or validation.
+        If there are too few structures, or none remains for training or validation.
     """
     sizes = {
         "validation": _count("validation", validation, total),

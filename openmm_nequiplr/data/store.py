@@ -1,10 +1,11 @@
-"""Structures on disk: read once, kept in shards of memory-mapped arrays, made when asked for."""
+"""Storage of structures on disk, in shards of memory-mapped arrays that are read on access."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +13,48 @@ import numpy as np
 from safetensors.numpy import save
 
 from ..boundaries import as_pbc
+from ..errors import DirectoryInUseError
+from ..locking import LOCK_FILE, directory_lock
 from ..writing import replace_file
 from .keys import DataKeys
+from .quantities import NAMED
 from .sequences import LazySequence, selected
 from .structure import Structure
 
-#: Makes a sequence of structures that come one after another: ``list``, or one on disk.
+#: Converts an iterable of structures to a sequence: ``list``, or one on disk.
 Keep = Callable[[Iterable[Structure]], Sequence[Structure]]
 
-#: Takes a line.
+#: Receives a line of text.
 Say = Callable[[str], None]
 
-INDEX, _VERSION = "index.json", 3
-#: Structures of fewer bytes stay in memory; more of them fill shards of about so many.
+INDEX, _SHARDS, _VERSION = "index.json", "structures-{}.safetensors", 4
+#: Size in bytes up to which structures stay in memory, and approximate size of a shard.
 IN_MEMORY, SHARD = 64e6, 32e6
 _BYTES_OF_ATOM = 64.0
-# What comes into memory with a structure: the system maps much around what is read of each array.
+# Bytes of memory that reading a structure maps beyond its own data.
 _AROUND = 2e6
-#: Types of numbers by the names that safetensors has for them.
+#: NumPy types by their names in safetensors.
 _KINDS = {"F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
-#: Name, whether it has one row per atom (otherwise per structure), shape of a row; NaN is unknown.
+#: Name, whether there is one row per atom (or per structure), shape of a row; NaN is unknown.
 _LAYOUT: tuple[tuple[str, bool, tuple[int, ...]], ...] = (
     ("positions", True, (3,)),
-    ("forces", True, (3,)),
-    ("charges", True, ()),
     ("cell", False, (3, 3)),
-    ("dipole", False, (3,)),
-    ("stress", False, (3, 3)),
-    ("born_charges", True, (3, 3)),
-    ("polarizability", False, (3, 3)),
-    ("electric_field", False, (3,)),
-    ("outside_potential", True, ()),
-    ("outside_field", True, (3,)),
-    ("energy", False, ()),
-    ("total_charge", False, ()),
-    ("weight", False, ()),
     ("pbc", False, (3,)),
     ("synthetic", False, ()),
-    ("charge_groups", True, ()),
-    ("group_charges", True, ()),
+    *((n, each.per_atom or n == "group_charges", each.shape) for n, each in NAMED.items()),
 )
 
 
 class Stored(LazySequence):
-    """Structures in the shards of a directory.
+    """Sequence of the structures stored in a directory.
 
     Parameters
     ----------
     directory : path
     shards : sequence of dict
-        Entries of the index: ``file`` and ``sha256``.
+        Entries of the index, with ``file`` and ``sha256``.
     unknown : sequence of str
-        Labels that are left out.
+        Labels to omit.
     """
 
     def __init__(
@@ -94,7 +85,7 @@ class Stored(LazySequence):
             values[name] = None
             if name in shard and name not in self.unknown:
                 value = shard[name][begin:end] if per_atom else shard[name][row]
-                if value.item(0) == value.item(0):  # all are NaN where one is
+                if value.item(0) == value.item(0):  # either all are NaN or none
                     values[name] = np.array(value) if per_atom or tail else value.item()
         values |= {"pbc": as_pbc(values["pbc"]), "synthetic": bool(values["synthetic"])}
         if values["charge_groups"] is not None:
@@ -103,9 +94,9 @@ class Stored(LazySequence):
             values["group_charges"] = values["group_charges"][first]
         values["origin"] = shard["origin"][row].tobytes().rstrip(b"\0").decode()
         self._touched += _AROUND + _BYTES_OF_ATOM * (end - begin)
-        if self._touched > SHARD:  # pages that were read count as memory of the process
+        if self._touched > SHARD:  # pages that were read count towards the memory of the process
             self._open, self._touched = {}, 0.0
-        structure = Structure.__new__(Structure)  # it was checked before it was written
+        structure = Structure.__new__(Structure)  # already checked when written
         structure.__dict__.update(values)
         return structure
 
@@ -118,31 +109,37 @@ class Stored(LazySequence):
         return Stored, (self.directory, self.shards, self.unknown)
 
 
+class _MadeMeanwhile(Exception):
+    """Another process made the store while this one read the file."""
+
+
 class Store:
-    """A directory that keeps the structures of a data file, if they are too many for the memory.
+    """Directory that stores the structures of a large data file.
+
+    Of several processes one writes, and the others wait for it.
 
     Parameters
     ----------
     directory : path
-        Made when it is needed.
-    key : str
-        Of the file and how it is read; another one makes what is there stale.
+        Directory of one file read with one set of options, created if needed.
     """
 
-    def __init__(self, directory: Path, key: str) -> None:
-        self.directory, self.key = directory, key
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
 
     def structures(
         self, read: Callable[[Keep, Say], Sequence[Structure]], say: Say
     ) -> Sequence[Structure]:
-        """The structures as they were kept, or as they are read now; a list of few.
+        """Return the stored structures if they are up to date; otherwise read and store them.
+
+        A small number of structures is returned as a list and not stored.
 
         Parameters
         ----------
         read : callable
-            Reads them, with what it is to keep them by and to speak to.
+            Reads the structures, given a :data:`Keep` and a :data:`Say`.
         say : callable
-            Takes a line, also what was said when they were read.
+            Called with each note, including the notes recorded when the structures were read.
         """
         earlier = self._earlier(say)
         if earlier is not None:
@@ -153,40 +150,39 @@ class Store:
             remarks.append(line)
             say(line)
 
-        found = read(self._keep, tell)
-        if isinstance(found, Stored):
-            own = {shard["file"] for shard in found.shards}
-            for path in self.directory.glob("*.safetensors"):
-                if path.name not in own:  # of a longer file before
-                    path.unlink()
-            index = {"version": _VERSION, "key": self.key, "remarks": remarks}
-            index |= {"shards": found.shards, "unknown": found.unknown}
-            replace_file(self.directory / INDEX, json.dumps(index, indent=1) + "\n")
+        try:
+            with ExitStack() as stack:
+                found = read(lambda structures: self._keep(structures, stack), tell)
+                if isinstance(found, Stored):
+                    index = {"remarks": remarks, "shards": found.shards, "unknown": found.unknown}
+                    replace_file(self.directory / INDEX, json.dumps(index, indent=1) + "\n")
+        except _MadeMeanwhile:
+            return self.structures(read, say)
         return found
 
     def _earlier(self, say: Say) -> Stored | None:
-        """What was kept under the same key; None if there is nothing, or it is damaged."""
+        """What was kept; None if there is nothing, or it is damaged."""
         try:
             index = json.loads((self.directory / INDEX).read_text(encoding="utf-8"))
-            if (index["version"], index["key"]) != (_VERSION, self.key):
-                say(f"{self.directory}: of other data or settings, made anew")
-                return None
             for shard in index["shards"]:
                 if file_digest(self.directory / shard["file"]) != shard["sha256"]:
-                    raise ValueError(f"{shard['file']} is not as it was written")
+                    raise ValueError(f"{shard['file']} has changed")
             found = Stored(self.directory, index["shards"], index["unknown"])
             remarks = [str(line) for line in index["remarks"]]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            say(f"{self.directory}: damaged ({error}), made anew")
+            say(f"{self.directory}: damaged ({error}), rebuilt")
             return None
         for line in remarks:
             say(line)
         return found
 
-    def _keep(self, structures: Iterable[Structure]) -> Sequence[Structure]:
-        """A list of few structures; many go to the directory, shard by shard as they come."""
+    def _keep(self, structures: Iterable[Structure], stack: ExitStack) -> Sequence[Structure]:
+        """Keep a few structures in a list; write many to the directory, shard by shard.
+
+        The directory is locked before the first shard, until the stack is closed.
+        """
         shards: list[dict[str, str]] = []
         waiting: list[Structure] = []
         size, most = 0.0, IN_MEMORY
@@ -194,6 +190,11 @@ class Store:
             waiting.append(structure)
             size += _BYTES_OF_ATOM * structure.num_atoms
             if size > most:
+                if not shards:
+                    stack.enter_context(directory_lock(self.directory, wait=True))
+                    if self._earlier(lambda line: None) is not None:
+                        raise _MadeMeanwhile
+                    (self.directory / INDEX).unlink(missing_ok=True)
                 shards.append(self._write(waiting, len(shards)))
                 waiting, size, most = [], 0.0, SHARD
         if not shards:
@@ -203,17 +204,14 @@ class Store:
         return Stored(self.directory, shards)
 
     def _write(self, structures: Sequence[Structure], number: int) -> dict[str, str]:
-        if number == 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            (self.directory / INDEX).unlink(missing_ok=True)
-        name = f"structures-{number:04d}.safetensors"
+        name = _SHARDS.format(f"{number:04d}")
         data = save(_arrays(structures))
         replace_file(self.directory / name, data)
         return {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, of which no more is read than is asked for."""
+    """Memory-mapped arrays of a safetensors file."""
     content = np.memmap(path, dtype=np.uint8, mode="r")
     end = 8 + int.from_bytes(content[:8].tobytes(), "little")
     arrays = {}
@@ -225,7 +223,7 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
 
 
 def _values(structure: Structure, name: str) -> Any:
-    """What is stored of a structure; charges of groups for each atom."""
+    """Value to store; the charges of groups are repeated for each atom."""
     value = getattr(structure, name)
     if name == "group_charges" and value is not None:
         return value[structure.charge_groups]
@@ -233,7 +231,7 @@ def _values(structure: Structure, name: str) -> Any:
 
 
 def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
-    """The arrays of a shard."""
+    """Arrays of a shard."""
     names = sorted({symbol for each in structures for symbol in each.symbols})
     code = {symbol: k for k, symbol in enumerate(names)}
     counts = [each.num_atoms for each in structures]
@@ -252,7 +250,7 @@ def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
                 else np.asarray(value, dtype=np.float64).reshape(-1, *tail)
                 for value, count in zip(values, counts, strict=True)
             ]
-            # safetensors writes the memory as it lies, and files of ASE give transposed arrays
+            # safetensors writes memory in its order, and arrays from ASE may be transposed
             arrays[name] = np.ascontiguousarray(np.concatenate(rows))
     return arrays
 
@@ -260,24 +258,34 @@ def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
 def store_of(
     path: str | Path, directory: Path, keys: DataKeys | None = None, *options: object
 ) -> Store:
-    """The store of a data file, as it is read with these keys.
+    """Store of a data file that is read with given keys.
 
     Parameters
     ----------
     path : path
-        Of the file; what is in it makes the store stale when it changes, as the options do.
+        The data file. Another content, other keys or other options have another store.
     directory : path
-        For the stores of several files, and of one file read with several keys.
+        Parent directory of all stores.
     keys : DataKeys, optional
     options
-        How the file is read otherwise.
+        Other options of reading.
     """
     path = Path(path).resolve()
-    named = keys.named() if keys is not None else {}
-    name = f"{path} {named}" if named else str(path)
-    place = hashlib.sha256(name.encode()).hexdigest()[:8]
-    key = [file_digest(path), *map(repr, (keys, *options))]
-    return Store(directory / f"{path.stem}-{place}", hashlib.sha256(repr(key).encode()).hexdigest())
+    key = [_VERSION, str(path), file_digest(path), *map(repr, (keys, *options))]
+    return Store(directory / f"{path.stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}")
+
+
+def remove_others(directory: Path, used: Collection[Path]) -> None:
+    """Remove the stores in a directory but those in use and those that another process writes."""
+    for other in directory.iterdir() if directory.is_dir() else ():
+        shards = [] if other in used else list(other.glob(_SHARDS.format("*") + "*"))
+        if shards:
+            with suppress(DirectoryInUseError, OSError):
+                with directory_lock(other):
+                    for file in (other / INDEX, *shards):
+                        file.unlink(missing_ok=True)
+                (other / LOCK_FILE).unlink()
+                other.rmdir()
 
 
 def file_digest(path: Path) -> str:
@@ -290,7 +298,7 @@ def file_digest(path: Path) -> str:
 
 
 def without(structures: Sequence[Structure], labels: Sequence[str]) -> Sequence[Structure]:
-    """The same structures without some of the labels."""
+    """Structures without some of the labels."""
     if isinstance(structures, Stored):
         return Stored(structures.directory, structures.shards, labels)
     return selected(structures, lambda structure: structure.without(*labels))

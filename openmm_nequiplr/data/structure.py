@@ -1,4 +1,4 @@
-"""One labelled configuration of atoms from a data file."""
+"""A configuration of atoms with reference labels."""
 
 from __future__ import annotations
 
@@ -8,74 +8,70 @@ from typing import Any
 import numpy as np
 
 from ..boundaries import FREE, SLAB, Pbc, as_pbc, check_slab
+from ..conditions import ChargeConditions
 from ..errors import InputError, describe
 from ..fragments import read_groups
 from ..whole import WholeMolecules
-
-#: What structures may be labelled with.
-LABELS = ("energy", "forces", "charges", "dipole", "stress", "born_charges", "polarizability")
+from .quantities import NAMED
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A configuration and, where known, its reference labels.
+    """A configuration of N atoms and its known reference labels.
 
-    All arrays are float64 NumPy arrays; anything array-like is converted. A label that is
-    ``None`` is unknown and takes no part in losses or error figures.
+    Arrays are converted to float64 NumPy arrays. A label of ``None`` is unknown and does not enter
+    losses or errors.
 
     Parameters
     ----------
     symbols : sequence of str
         Element symbols, one per atom (N).
-    positions : array, shape [N, 3]
-        Å.
-    cell : array, shape [3, 3], or None
-        Rows are the cell vectors, Å. Required when `pbc` is true, dropped otherwise.
+    positions : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), Å, or None
+        Rows are the cell vectors. Required if `pbc` is true, ignored otherwise.
     pbc : bool or three bool
-        Periodic in all three directions, in none, or along the first two cell vectors: a slab, with
-        the third one along its normal. Kept as a :class:`.boundaries.Pbc`, which is true if
-        periodic along any.
-    total_charge : float
-        e.
-    energy : float, optional
-        Total energy, eV.
-    forces : array, shape [N, 3], optional
-        eV/Å.
-    charges : array, shape [N], optional
-        Partial charges, e.
-    dipole : array, shape [3], optional
-        Σ q r, e Å.
-    stress : array, shape [3, 3], optional
-        dE/dstrain / volume, eV/Å³.
-    born_charges : array, shape [N, 3, 3], optional
-        Born effective charges, e: ``[i, a, b]`` is the derivative of component a of the dipole by
+        Periodic in all three directions, in none, or along the first two cell vectors (a slab,
+        whose third cell vector is along its normal). Stored as a :class:`.boundaries.Pbc`, which is
+        true if any direction is periodic.
+    total_charge : float, e
+    energy : float, eV, optional
+        Total energy.
+    forces : numpy.ndarray, shape (N, 3), eV/Å, optional
+    charges : numpy.ndarray, shape (N,), e, optional
+        Partial charges.
+    dipole : numpy.ndarray, shape (3,), e Å, optional
+        Σ q r.
+    stress : numpy.ndarray, shape (3, 3), eV/Å³, optional
+        Derivative of the energy by the strain, divided by the volume.
+    born_charges : numpy.ndarray, shape (N, 3, 3), e, optional
+        Born effective charges: ``[i, a, b]`` is the derivative of component a of the dipole by
         coordinate b of atom i.
-    polarizability : array, shape [3, 3], optional
-        At fixed positions, e Å²/V.
-    electric_field : array, shape [3], optional
-        Uniform field that the structure is in, V/Å; of isolated structures, and along the normal of
-        slabs.
-    outside_potential : array, shape [N], optional
-        Of charges outside at the atoms, V.
-    outside_field : array, shape [N, 3], optional
-        Of these charges, V/Å; known with their potential, or forces would lack it.
-    charge_groups : array, shape [N], optional
-        Labels of groups of atoms whose charges are held; kept as numbers from 0 to F - 1.
-    group_charges : array, shape [F], optional
-        Charges of the groups in the order of their labels, e; by default 0.
+    polarizability : numpy.ndarray, shape (3, 3), e Å²/V, optional
+        Polarisability at fixed positions.
+    electric_field : numpy.ndarray, shape (3,), V/Å, optional
+        Uniform external field; for isolated structures, and along the normal of slabs.
+    outside_potential : numpy.ndarray, shape (N,), V, optional
+        Potential of outside charges at the atoms.
+    outside_field : numpy.ndarray, shape (N, 3), V/Å, optional
+        Field of these charges; required with their potential, as the forces depend on it.
+    charge_groups : numpy.ndarray, shape (N,), optional
+        Labels of the charge groups, whose charges are constrained; stored as numbers from 0 to
+        F - 1.
+    group_charges : numpy.ndarray, shape (F,), e, optional
+        Charges of the groups in the order of their labels; by default 0.
     weight : float
-        Of this structure in losses; 0 leaves it out.
+        Weight of the structure in losses; 0 excludes it.
     synthetic : bool
-        The labels are no reference: they count in losses, not in errors.
+        Whether the labels are not reference data. Such labels enter losses but not errors.
     origin : str
-        File and place in it, for messages.
+        File and index in it, for messages.
 
     Raises
     ------
     InputError
         If a shape is wrong, a number is not finite, or a periodic cell is missing or flat.
     BoxError
-        If the cell is none of a slab.
+        If the cell is not suitable for a slab.
     """
 
     symbols: tuple[str, ...]
@@ -119,19 +115,9 @@ class Structure:
             raise InputError(describe("weight", weight, "a number of at least 0"))
         if self.energy is not None:
             checked["energy"] = _number("energy", self.energy)
-        for name, shape in (
-            ("forces", (n, 3)),
-            ("charges", (n,)),
-            ("dipole", (3,)),
-            ("stress", (3, 3)),
-            ("born_charges", (n, 3, 3)),
-            ("polarizability", (3, 3)),
-            ("electric_field", (3,)),
-            ("outside_potential", (n,)),
-            ("outside_field", (n, 3)),
-        ):
-            value = getattr(self, name)
-            if value is not None:
+        for name, quantity in NAMED.items():
+            value, shape = getattr(self, name), (n,) * quantity.per_atom + quantity.shape
+            if value is not None and shape and name != "charge_groups":
                 checked[name] = _array(name, value, shape)
         if (self.outside_potential is None) != (self.outside_field is None):
             lacking = "potential" if self.outside_potential is None else "field"
@@ -144,16 +130,30 @@ class Structure:
             object.__setattr__(self, name, value)
 
     def in_free_space(self) -> Structure:
-        """The same atoms and labels without a cell, molecules whole, and without a stress."""
+        """Copy without a cell and a stress, with molecules made whole."""
         points = self.positions
         if self.cell is not None:
             points = WholeMolecules()(points, self.cell)
         return replace(self, positions=points, cell=None, pbc=FREE, stress=None)
 
     def without(self, *labels: str) -> Structure:
-        """The same atoms without some of the labels."""
+        """Copy without some of the labels."""
         unknown: dict[str, Any] = dict.fromkeys(labels)
         return replace(self, **unknown)
+
+    def has_label(self, name: str) -> bool:
+        """Whether it has a label of use.
+
+        A dipole or polarisability in a cell is of none, nor is a stress without a cell.
+        """
+        if name in ("dipole", "polarizability", "stress") and bool(self.pbc) != (name == "stress"):
+            return False
+        return getattr(self, name) is not None
+
+    @property
+    def conditions(self) -> ChargeConditions:
+        """What drives and holds its charges."""
+        return ChargeConditions(self.electric_field, self.charge_groups, self.group_charges)
 
     @property
     def num_atoms(self) -> int:
@@ -163,6 +163,8 @@ class Structure:
 
 def _array(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
     try:
+        if np.asarray(value).dtype == bool:
+            raise TypeError
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(describe(name, value, f"numbers of shape {list(shape)}")) from None
@@ -175,6 +177,8 @@ def _array(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
 
 def _number(name: str, value: object) -> float:
     try:
+        if isinstance(value, bool | np.bool_):  # a word of a comment, which ASE takes for a flag
+            raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InputError(describe(name, value, "one number")) from None

@@ -1,4 +1,4 @@
-"""Units of data files, and their conversion to Å and eV."""
+"""Units of data files and their conversion to Å and eV."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class DataUnits:
 
     Forces are in energy per length, stresses in energy per cubic length, dipoles in e times length,
     charges in e, potentials in energy per e, fields in energy per length and e, polarisabilities in
-    e² length² per energy. What is not given is the format's own: Å and eV in extended XYZ, Bohr and
-    Hartree in RuNNer files.
+    e² length² per energy. The defaults are the units of the format: Å and eV in extended XYZ, Bohr
+    and Hartree in RuNNer files.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ class DataUnits:
                 object.__setattr__(self, field.name, name)
 
     def completed(self, length: str, energy: str) -> DataUnits:
-        """Fill in the units of a format where none are given.
+        """Replace missing units by those of a format.
 
         Raises
         ------
         InputError
-            If one of them is given and another than the format's own, and the other is not.
+            If only one unit is given and it differs from the unit of the format.
         """
         own = DataUnits(length, energy)
         for name, other in (("length", "energy"), ("energy", "length")):
@@ -81,7 +81,7 @@ class DataUnits:
         return DataUnits(self.length or length, self.energy or energy)
 
     def to_angstrom_and_ev(self, structure: Structure) -> Structure:
-        """A structure whose numbers are in these units, converted.
+        """Convert a structure from these units to Å and eV.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Is the installation fit? Each part is tried in a process of its own."""
+"""Check of the installation; each part runs in a separate process."""
 
 from .calibration import calibrate
 from .examination import CHECKS, examine

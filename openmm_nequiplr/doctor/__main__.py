@@ -1,4 +1,4 @@
-"""``python -m openmm_nequiplr.doctor NAME`` runs one check and prints what it finds as JSON."""
+"""``python -m openmm_nequiplr.doctor NAME`` runs one check and prints its finding as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures from how many atoms on a way of computing pays: :mod:`openmm_nequiplr.costs`."""
+"""Measurement of the crossovers between solvers and devices (:mod:`openmm_nequiplr.costs`)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterable
 
 from ..costs import Crossings, device_name, keep
 
-#: Cubes of rock salt along the three axes, of 8 atoms each: cells, and clusters without one.
+#: Repetitions of the 8-atom cube of rock salt along the axes: periodic cells, and clusters.
 CELLS = ((2, 2, 2), (2, 2, 3), (2, 3, 3), (3, 3, 3), (3, 3, 4), (3, 4, 4), (4, 4, 4), (5, 5, 5))
 CLUSTERS = ((5, 5, 5), (5, 6, 6), (6, 6, 6), (6, 7, 7), (7, 7, 7), (7, 8, 8))
-#: For a GPU against the processor.
+#: Systems for the comparison of a GPU with the CPU.
 SYSTEMS = ((1, 1, 1), (1, 2, 2), *CELLS, (6, 6, 6), (8, 8, 8), (12, 12, 12))
-# Steps that fill the history of charges, and steps of which the fastest counts.
+# Steps that fill the history of charges, and timed steps, of which the fastest counts.
 _WARM_UP, _STEPS = 4, 6
 
 
 def calibrate(say: Callable[[str], None] = lambda line: None, sizes: int | None = None) -> str:
-    """Measure, keep the numbers, and tell them and their file.
+    """Measure the crossovers, store them, and return a summary with the name of their file.
 
     Parameters
     ----------
     say : callable
-        Told what is measured.
+        Called with a line of text for each measurement.
     sizes : int, optional
-        How many of the sizes to try, the smallest first; by default all.
+        Number of system sizes to time, starting with the smallest; by default all.
     """
     import torch
 
@@ -41,19 +41,19 @@ def calibrate(say: Callable[[str], None] = lambda line: None, sizes: int | None 
             )
             numbers[name] = crossing(shapes[:sizes], dense, iterative, say)
         if device != "cpu":
-            say(f"{device_name(device)}: against the processor …")
+            say(f"{device_name(device)}: comparison with the CPU …")
             here, there = (functools.partial(_steps, device=place) for place in ("cpu", device))
             numbers["gpu"] = crossing(SYSTEMS[:sizes], here, there, say)
         found[device_name(device)] = Crossings(**numbers)
     lines = [
-        f"{name}: iterative from {each.periodic} periodic or {each.free} isolated atoms on"
-        + (f", GPU from {each.gpu} on" if name != "cpu" else "")
+        f"{name}: iterative from {each.periodic} periodic or {each.free} isolated atoms"
+        + (f", GPU from {each.gpu} atoms" if name != "cpu" else "")
         for name, each in found.items()
     ]
     try:
-        lines.append(f"kept in {keep(found)}, which can be deleted")
+        lines.append(f"stored in {keep(found)}, which can be deleted")
     except OSError as error:
-        lines.append(f"not kept ({error}): set NEQUIPLR_CACHE to a writable directory")
+        lines.append(f"not stored ({error}): set NEQUIPLR_CACHE to a writable directory")
     return "\n".join(lines)
 
 
@@ -63,9 +63,10 @@ def crossing(
     second: Callable[[tuple[int, int, int]], Callable[[], object]],
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Number of atoms from which the second of two ways is faster; steps are timed in turn.
+    """Number of atoms from which the second method is faster; their steps are timed alternately.
 
-    Between two sizes it is their geometric mean; above the largest size it is not looked for.
+    The crossover between two sizes is their geometric mean. The largest size is returned if the
+    second method is never faster.
     """
     before = 0
     for shape in shapes:
@@ -91,7 +92,7 @@ def _steps(
     solver: str = "auto",
     width: int = 32,
 ) -> Callable[[], object]:
-    """Evaluations of rattled rock salt whose atoms move a little from one to the next."""
+    """Step function that evaluates rattled rock salt and moves its atoms a little."""
     import numpy as np
     import torch
     from ase.build import bulk

@@ -1,4 +1,4 @@
-"""All checks in a row, each in a process of its own, so that one that dies is a finding."""
+"""Runs all checks, each in a separate process, so that a crash is reported as a finding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from .findings import Finding
 from .machine import platform_names
 
-#: Checks by name, in their order; each platform of OpenMM is another one, ``platform NAME``.
+#: Names of the checks in their order; each OpenMM platform adds a check ``platform NAME``.
 CHECKS = (
     "requirements",
     "command",
@@ -28,41 +28,41 @@ CHECKS = (
 )
 _PACKAGE = Path(__file__).parents[1]
 _TIMEOUT = 300.0  # s
-#: First word of the line on which a check tells what it has found.
+#: First word of the line on which a check prints its finding.
 MARK = "nequiplr-finding:"
 
 _AFTER_A_CRASH = {
-    "platform OpenCL": "leave OpenCL out: give a platform to app.Simulation and Context, or set "
-    "OPENMM_DEFAULT_PLATFORM=CPU; with PoCL, an OpenCL for processors, this is a known crash of "
+    "platform OpenCL": "do not use OpenCL: pass a platform to app.Simulation and Context, or set "
+    "OPENMM_DEFAULT_PLATFORM=CPU; with PoCL, an OpenCL for CPUs, this is a known crash of "
     "OpenMM's minimiser",
-    "platform CUDA": "update the driver, or install the OpenMM that fits it (extras cuda12, "
-    "cuda13); OPENMM_DEFAULT_PLATFORM=CPU leaves the GPU out",
-    "torchforce": "openmm-torch 1.5 goes with torch 2.9.1 alone: "
+    "platform CUDA": "update the driver, or install the OpenMM that matches it (extras cuda12, "
+    "cuda13); OPENMM_DEFAULT_PLATFORM=CPU avoids the GPU",
+    "torchforce": "openmm-torch 1.5 requires torch 2.9.1: "
     'pip install "openmm-nequiplr[torchforce]", or uninstall openmmtorch; nothing else needs it',
-    "kernels": "pip install --upgrade --force-reinstall numba llvmlite; without numba all works, "
-    "slowly",
-    "import order": "import torch before openmm, and see that both are from the same source (pip "
+    "kernels": "pip install --upgrade --force-reinstall numba llvmlite; without numba everything "
+    "works, but slowly",
+    "import order": "import torch before openmm, and install both from the same source (pip "
     "or conda), with one OpenMP runtime",
 }
-_REINSTALL = "install the package anew in a fresh environment"
+_REINSTALL = "reinstall the package in a fresh environment"
 
 
 def examine(
     names: Sequence[str] | None = None, progress: Callable[[str], None] = lambda name: None
 ) -> list[Finding]:
-    """Try the installation.
+    """Check the installation.
 
     Parameters
     ----------
     names : sequence of str, optional
-        Out of :data:`CHECKS` and ``"platform NAME"``; by default everything.
+        Checks to run, from :data:`CHECKS` or ``"platform NAME"``; by default all.
     progress : callable
-        Called with the name of each check before it begins.
+        Called with the name of each check before it starts.
 
     Returns
     -------
     list of Finding
-        One for each check.
+        One finding for each check.
     """
     findings = []
     for name in _all_names() if names is None else names:
@@ -72,7 +72,7 @@ def examine(
 
 
 def _weighed(finding: Finding) -> Finding:
-    """A platform that nothing takes unless it is named may fail."""
+    """Demote the failure of a platform that is used only on request to a note."""
     chosen = os.environ.get("OPENMM_DEFAULT_PLATFORM")
     optional = finding.name.removeprefix("platform ") not in (chosen, "CPU", "Reference")
     if finding.name.startswith("platform ") and chosen and optional and finding.state == "fail":
@@ -88,7 +88,7 @@ def _all_names() -> Iterator[str]:
 
 
 def run_apart(name: str) -> Finding:
-    """The finding of a check that runs in another process; a crash is one as well."""
+    """Run a check in another process and return its finding; a crash is a finding as well."""
     own = os.pathsep.join([str(_PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": own.rstrip(os.pathsep), "PYTHONFAULTHANDLER": ""}
     command = [sys.executable, "-m", f"{__package__}", name]
@@ -130,5 +130,5 @@ def tell(finding: Finding) -> None:
 
 
 def doing(what: str) -> None:
-    """Say what comes next, in case it is the last thing that happens."""
+    """Print the next operation, which a crash report will name."""
     print(MARK + json.dumps({"doing": what}), flush=True)

@@ -1,4 +1,4 @@
-"""What a check of the installation finds, and how it is shown."""
+"""Findings of the checks of the installation, and their report."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: ``fail``: something does not work. ``note``: something optional is missing, or to be known.
-STATES = ("ok", "note", "fail")
 _WIDTH, _INDENT = 100, 8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check.
+    """Result of a check.
 
     Parameters
     ----------
     name : str
-        Of the check.
+        Name of the check.
     state : {"ok", "note", "fail"}
+        ``fail``: something does not work. ``note``: something optional is missing, or to be known.
     message : str
-        What was found.
+        Description of the result.
     advice : str
-        What to do about it; empty where nothing is to be done.
+        Recommended action; empty if none is needed.
     """
 
     name: str
@@ -33,7 +32,7 @@ class Finding:
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """All findings as text, the verdict last."""
+    """Text of all findings, followed by the verdict."""
     width = max((len(each.name) for each in findings), default=0)
     blank = " " * _INDENT
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""What is installed, and on what machine. Neither torch nor numba is imported for it."""
+"""Description of the installation and the machine, without importing torch or numba."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .. import __version__
 from ..costs import costs_file
 from ..jit import numba_available
 from ..pretrained import cache_directory
+from ..pretrained.cache import home_directory
 
-#: Packages whose versions matter, by their names on the package index.
+#: Packages whose versions are reported, by their names on the package index.
 PACKAGES = (
     *("torch", "OpenMM", "numba", "lightning", "openmmml", "openmmtorch"),
     *("ase", "e3nn", "vesin", "mdtraj", "numpy"),
@@ -23,7 +24,7 @@ _ASK_DRIVER = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 
 
 def version_of(package: str) -> str | None:
-    """The installed version of a package; ``None`` without it."""
+    """Installed version of a package; ``None`` if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -31,7 +32,7 @@ def version_of(package: str) -> str | None:
 
 
 def unmet_requirements() -> list[str]:
-    """What the package needs and does not have, as in ``vesin>=0.6 (0.5 is installed)``."""
+    """Requirements of the package that are not met, such as ``vesin>=0.6 (0.5 is installed)``."""
     from packaging.requirements import Requirement
 
     try:
@@ -52,7 +53,7 @@ def unmet_requirements() -> list[str]:
 
 
 def gpus() -> list[tuple[str, str]]:
-    """Name and driver version of each GPU of NVIDIA, by ``nvidia-smi``; empty without one."""
+    """Name and driver version of each NVIDIA GPU, from ``nvidia-smi``; empty if there is none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -69,7 +70,7 @@ def gpus() -> list[tuple[str, str]]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # another operating system
@@ -77,18 +78,18 @@ def usable_cores() -> int:
 
 
 def loops_directory() -> Path | None:
-    """Where numba keeps the compiled loops of this package; ``None`` where it cannot.
+    """Directory in which numba caches the compiled loops; ``None`` if none is writable.
 
-    That is ``NUMBA_CACHE_DIR``, beside the package, or numba's directory in the user's cache.
+    It is ``NUMBA_CACHE_DIR``, a directory in the package, or numba's directory in the user cache.
     """
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     beside = Path(__file__).parents[1] / "ops" / "__pycache__"
     if os.name == "nt":
-        own = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "numba" / "numba" / "Cache"
+        own = Path(os.environ.get("LOCALAPPDATA", home_directory())) / "numba" / "numba" / "Cache"
     elif platform.system() == "Darwin":
-        own = Path.home() / "Library" / "Caches" / "numba"
+        own = home_directory() / "Library" / "Caches" / "numba"
     else:
-        own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+        own = Path(os.environ.get("XDG_CACHE_HOME") or home_directory() / ".cache") / "numba"
     for place in (Path(chosen),) if chosen else (beside, own):
         if writable(place):
             return place
@@ -96,7 +97,7 @@ def loops_directory() -> Path | None:
 
 
 def writable(directory: Path) -> bool:
-    """Whether files can be made in a directory, or the directory where it is to be."""
+    """Whether files can be created in a directory, or the directory itself can be created."""
     for place in (directory, *directory.parents):
         if place.exists():
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
@@ -104,7 +105,7 @@ def writable(directory: Path) -> bool:
 
 
 def platform_names() -> list[str]:
-    """OpenMM's platforms, and a word where OpenMM is not there or does not load."""
+    """Names of OpenMM's platforms, or one entry with the error if OpenMM cannot be imported."""
     try:
         import openmm
     except Exception as error:  # a damaged library raises many types
@@ -114,7 +115,7 @@ def platform_names() -> list[str]:
 
 
 def describe_installation() -> str:
-    """Versions, platforms, devices, kernels, threads and caches, one a line."""
+    """Versions, platforms, devices, kernels, threads and caches, one per line."""
     found = {name: version_of(name) for name in PACKAGES}
     there = ", ".join(f"{name} {version}" for name, version in found.items() if version)
     missing = ", ".join(name for name, version in found.items() if version is None)
@@ -127,12 +128,12 @@ def describe_installation() -> str:
         f"{platform.system()} {platform.machine()}",
         "packages": there + (f"; not installed: {missing}" if missing else ""),
         "platforms": ", ".join(platform_names()),
-        "GPU": devices or "none seen",
-        "kernels": f"numba {found['numba']}, kept in {loops or 'memory alone'}"
+        "GPU": devices or "none found",
+        "kernels": f"numba {found['numba']}, cached in {loops or 'memory only'}"
         if numba_available()
-        else "torch alone, because numba is not installed",
+        else "torch only, as numba is not installed",
         "threads": f"{usable_cores()} cores{limit}",
         "costs": f"measured, in {costs_file()}" if costs_file().exists() else "defaults",
-        "models": f"downloaded ones in {cache_directory() / 'models'}",
+        "models": f"downloaded to {cache_directory() / 'models'}",
     }
     return "\n".join(f"{name:<11}{text}" for name, text in rows.items())

@@ -1,4 +1,4 @@
-"""The checks themselves; :mod:`.examination` runs each in a process of its own."""
+"""Checks of the installation; :mod:`.examination` runs each in a separate process."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .machine import gpus, loops_directory, platform_names, unmet_requirements, 
 if TYPE_CHECKING:
     import openmm
 
-#: A periodic model with charges, and one without a cell.
+#: Shipped models for the checks: one for periodic cells, one without a cell.
 PERIODIC, FREE = "au2-mgo", "carbon-chain"
-# Largest difference of forces, eV/Å: positions in single precision, and two roundings of sums.
+# Largest allowed force differences, eV/Å, due to single-precision positions and rounding of sums.
 _PLATFORM_TOLERANCE, _KERNEL_TOLERANCE, _DEVICE_TOLERANCE = 5e-3, 1e-4, 5e-3
 
 
 def probe(name: str) -> Finding:
-    """Run a check here; what it raises is a finding.
+    """Run a check in this process; an exception becomes a finding.
 
     Parameters
     ----------
     name : str
-        Out of :data:`.examination.CHECKS`, or ``"platform NAME"``.
+        One of :data:`.examination.CHECKS`, or ``"platform NAME"``.
     """
     kind, _, argument = name.partition(" ") if name.startswith("platform ") else (name, "", "")
     try:
@@ -43,8 +43,8 @@ def probe(name: str) -> Finding:
 
 
 _ADVICE = {
-    "platform": "name another platform, or set OPENMM_DEFAULT_PLATFORM=CPU",
-    "kernels": "pip install --upgrade numba; without numba all works, slowly",
+    "platform": "choose another platform, or set OPENMM_DEFAULT_PLATFORM=CPU",
+    "kernels": "pip install --upgrade numba; without numba everything works, but slowly",
     "import order": "install torch and OpenMM from the same source (pip or conda)",
     "torchforce": 'pip install "openmm-nequiplr[torchforce]", or uninstall openmmtorch',
     "training": 'pip install --upgrade "openmm-nequiplr[train]"',
@@ -72,7 +72,7 @@ def _command() -> Result:
         )
     if Path(found).parent.resolve() != folder.resolve():
         advice = f"activate the environment of {sys.executable}, or put {folder} first in PATH"
-        return "note", f"the nequiplr on PATH is another installation's: {found}", advice
+        return "note", f"the nequiplr on PATH belongs to another installation: {found}", advice
     return "ok", found, ""
 
 
@@ -87,7 +87,7 @@ def _cache() -> Result:
         troubles.append(f"models cannot be downloaded to {models} ({error.strerror})")
         advice.append("set NEQUIPLR_CACHE to a writable directory")
     if loops is None:
-        troubles.append("compiled loops cannot be kept: every start compiles them")
+        troubles.append("compiled loops cannot be cached: every start compiles them")
         advice.append("set NUMBA_CACHE_DIR to a writable directory")
     if troubles:
         return "note", "; ".join(troubles), "; ".join(advice)
@@ -95,7 +95,7 @@ def _cache() -> Result:
 
 
 def _one_particle(platform: str, *forces: openmm.Force) -> openmm.Context:
-    """A Context of one particle, half a nanometre off the origin along x."""
+    """Context of one particle at x = 0.5 nm."""
     import openmm
 
     system = openmm.System()
@@ -159,7 +159,7 @@ def _kernels() -> Result:
         if not difference < _KERNEL_TOLERANCE:
             message = f"forces of {name} differ by {difference:.2g} eV/Å from those of torch"
             return "fail", message, _ADVICE["kernels"]
-    return "ok", f"numba {version}: forces as by torch ({difference:.1g} eV/Å)", ""
+    return "ok", f"numba {version}: forces agree with torch ({difference:.1g} eV/Å)", ""
 
 
 def _platforms() -> Result:
@@ -169,21 +169,21 @@ def _platforms() -> Result:
     failures = [line.strip() for line in openmm.Platform.getPluginLoadFailures()]
     speeds = {name: openmm.Platform.getPlatform(name).getSpeed() for name in names}
     chosen = os.environ.get("OPENMM_DEFAULT_PLATFORM") or max(speeds, key=lambda name: speeds[name])
-    message = f"{', '.join(names)}; scripts that name none get {chosen}"
+    message = f"{', '.join(names)}; {chosen} is the default in scripts"
     if chosen not in names:
         advice = f"set OPENMM_DEFAULT_PLATFORM to one of {', '.join(names)}"
-        return "fail", f"OPENMM_DEFAULT_PLATFORM is {chosen}, which is not there", advice
+        return "fail", f"OPENMM_DEFAULT_PLATFORM is {chosen}, which is not available", advice
     if chosen == "OpenCL" and (device := _opencl_device()) and _is_processor(device):
-        message += f" on {device}, which is no GPU: slow, and its minimiser may crash"
-        return "note", message, "set OPENMM_DEFAULT_PLATFORM=CPU (nequiplr md takes CPU by itself)"
+        message += f", running on {device}, a CPU: it is slow, and its minimiser may crash"
+        return "note", message, "set OPENMM_DEFAULT_PLATFORM=CPU (nequiplr md does so itself)"
     if failures:
-        advice = "plugins that do not load are for hardware or software that is not here, mostly"
+        advice = "such plugins are mostly for hardware or software that is not installed"
         return "note", f"{message}; {len(failures)} plugins do not load: {failures[0]}", advice
     return "ok", message, ""
 
 
 def _opencl_device() -> str:
-    """Name of the device that OpenMM's OpenCL takes; empty if it cannot be had."""
+    """Name of the device of OpenMM's OpenCL platform; empty if it cannot be determined."""
     try:
         context = _one_particle("OpenCL")
         return context.getPlatform().getPropertyValue(context, "DeviceName")
@@ -227,11 +227,11 @@ def _platform(name: str) -> Result:
 
     doing("computing on platform Reference")
     expected = forces_of(context_on("Reference"))
-    doing("making a Context")
+    doing("creating a Context")
     try:
         context = context_on(name)
-    except openmm.OpenMMException as error:  # scripts that name no platform pass over it
-        return "note", f"no Context can be made ({error})", _ADVICE["platform"]
+    except openmm.OpenMMException as error:  # OpenMM skips it in scripts that name no platform
+        return "note", f"no Context can be created ({error})", _ADVICE["platform"]
     doing("computing forces")
     difference = _difference(forces_of(context), expected)
     if not difference < _PLATFORM_TOLERANCE:
@@ -241,7 +241,7 @@ def _platform(name: str) -> Result:
     context.getIntegrator().step(2)
     doing("minimising")
     openmm.LocalEnergyMinimizer.minimize(context, maxIterations=2)
-    return "ok", f"forces as on Reference ({difference:.1g} eV/Å), steps, minimises", ""
+    return "ok", f"forces agree with Reference ({difference:.1g} eV/Å), MD and minimiser work", ""
 
 
 def _gpu() -> Result:
@@ -250,21 +250,21 @@ def _gpu() -> Result:
 
     usable = torch.cuda.is_available()
     if not devices and not usable:
-        return "ok", "no GPU of NVIDIA seen: everything runs on the processor", ""
+        return "ok", "no NVIDIA GPU found: everything runs on the CPU", ""
     shown = ", ".join(f"{name} (driver {driver})" for name, driver in devices) or "a GPU"
     if not usable:
-        advice = "install a torch built for CUDA that the driver knows: see pytorch.org"
-        return "note", f"{shown}, but torch {torch.__version__} does not see it", advice
+        advice = "install a torch built for a CUDA version that the driver supports: pytorch.org"
+        return "note", f"{shown}, but torch {torch.__version__} does not detect it", advice
     doing("computing on the GPU")
     difference = _difference(_forces(PERIODIC, "cuda"), _forces(PERIODIC, "cpu"))
     if not difference < _DEVICE_TOLERANCE:
-        message = f"{shown}: forces differ by {difference:.2g} eV/Å from those of the processor"
+        message = f"{shown}: forces differ by {difference:.2g} eV/Å from those of the CPU"
         return "fail", message, "choose device='cpu', and update driver and torch"
     if "CUDA" not in names:
         extra = "cuda13" if (torch.version.cuda or "").startswith("13") else "cuda12"
         advice = f'pip install "openmm-nequiplr[{extra}]"'
-        return "note", f"{shown}: torch uses it, OpenMM has no platform CUDA", advice
-    return "ok", f"{shown}: forces as on the processor ({difference:.1g} eV/Å)", ""
+        return "note", f"{shown}: torch uses it, but OpenMM has no CUDA platform", advice
+    return "ok", f"{shown}: forces agree with the CPU ({difference:.1g} eV/Å)", ""
 
 
 def _torchforce() -> Result:

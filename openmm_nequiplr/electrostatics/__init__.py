@@ -1,4 +1,4 @@
-"""Coulomb operators of Gaussian charges: free, Ewald sum, mesh, slab, the published code's."""
+"""Coulomb operators of Gaussian charges: free space, Ewald sum, SPME, slab, published code."""
 
 from .ewald import (
     EwaldCoulomb,

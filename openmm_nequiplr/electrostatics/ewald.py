@@ -1,10 +1,11 @@
 """Gaussian charges in a periodic cell: the Ewald sum.
 
-K is the point-charge Ewald sum with tin-foil boundary and a uniform neutralising background, less
-Σ_images k_e erfc(r/(√2 γ))/r, plus the Gaussian self-energies. Point-charge sum and Gaussian
-correction share one real-space list: their sum is k_e [erf(r/√2γ) − erf(r/√2η)]/r with the Ewald
-width η. Choosing η no smaller than the widest pair γ keeps that list as short as the correction
-needs anyway and the reciprocal list as short as it can be.
+K is the point-charge Ewald sum with tin-foil boundary conditions and a uniform neutralising
+background, minus Σ_images k_e erfc(r/(√2 γ))/r, plus the Gaussian self-energies. The point-charge
+sum and the Gaussian correction share one list of pairs: the sum of both real-space terms is
+k_e [erf(r/√2γ) − erf(r/√2η)]/r with the Ewald width η. η is at least the largest γ of a pair. The
+list of pairs is then no longer than the correction requires, and there are as few k-vectors as
+possible.
 """
 
 # TorchScript compiles the operator and reads its annotations: no postponed ones here
@@ -19,10 +20,10 @@ import torch
 from ..neighbors import PairSearch, neighbor_list
 from ..ops.pair_formulas import pair_width, screening
 from .gaussian import GaussianScreening, pair_energy, pair_potential_of, self_coefficient
-from .operator import CoulombOperator
+from .operator import CoulombOperator, block_product
 from .reciprocal import half_index, reciprocal
 
-#: Finds each pair once.
+#: Neighbour search that returns each pair once.
 half_list: PairSearch = functools.partial(neighbor_list, full=False)
 
 #: Relative size of the first neglected term of the real and the reciprocal sum.
@@ -30,16 +31,16 @@ DEFAULT_ACCURACY = 1e-9
 
 
 class EwaldSplitting(NamedTuple):
-    """Width and cutoffs of a lattice sum.
+    """Ewald width and cutoffs of a lattice sum.
 
     Parameters
     ----------
     eta : float, Å
         Width of the Ewald screening charge (α = 1/(√2 η)).
     cutoff : float, Å
-        Of the real-space pairs.
+        Cutoff of the real-space pairs.
     k_cutoff : float, 1/Å
-        Of the reciprocal vectors.
+        Cutoff of the k-vectors.
     """
 
     eta: float
@@ -49,18 +50,18 @@ class EwaldSplitting(NamedTuple):
 
 @dataclass(frozen=True)
 class EwaldGeometry:
-    """Which pairs and reciprocal vectors a lattice sum runs over.
+    """Pairs and k-vectors of a lattice sum.
 
     Parameters
     ----------
     eta : float, Å
         Width of the Ewald screening charge (α = 1/(√2 η)).
     pair_index : torch.Tensor, int64, shape (2, P)
-        Every pair of atoms and of images within the cutoff, once.
+        Every pair of atoms or images within the cutoff, once.
     pair_shift : torch.Tensor, float64, shape (P, 3)
-        Integer images of the second atom.
+        Image of the second atom, integers in units of the lattice vectors.
     k_index : torch.Tensor, float64, shape (K, 3)
-        Integer reciprocal vectors, one of each ±k.
+        Integer components of the k-vectors, one of each ±k.
     """
 
     eta: float
@@ -69,7 +70,7 @@ class EwaldGeometry:
     k_index: torch.Tensor
 
     def to(self, device: torch.device | str) -> "EwaldGeometry":
-        """Return the same lists on ``device``."""
+        """Copy of the lists on ``device``."""
         return EwaldGeometry(
             self.eta,
             self.pair_index.to(device),
@@ -87,23 +88,24 @@ def ewald_geometry(
     reach: float | None = None,
     search: PairSearch = half_list,
 ) -> EwaldGeometry:
-    """Choose the splitting and collect pairs and reciprocal vectors for one structure.
+    """Choose the splitting and collect the pairs and k-vectors of one structure.
 
     Parameters
     ----------
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å
-        Rows are lattice vectors; any shape, also smaller than the cutoff.
+        Rows are lattice vectors. The cell may be triclinic and smaller than the cutoff.
     max_width : float, Å
         Largest σ of the atoms.
     accuracy : float
         Size of the first neglected terms relative to the leading ones.
     eta : float, optional, Å
-        Overrides the choice of the splitting.
+        Ewald width to use instead of the chosen one.
     reach : float, optional, Å
-        Overrides the cutoff of the real-space pairs.
+        Real-space cutoff to use instead of the chosen one.
     search : callable
-        Finds every pair once; :class:`openmm_nequiplr.verlet.VerletList` keeps its findings.
+        Neighbour search that returns each pair once, such as a
+        :class:`openmm_nequiplr.verlet.VerletList`.
     """
     splitting = ewald_splitting(cell, len(positions), max_width, accuracy, eta, reach)
     return geometry_of(splitting, positions, cell, search)
@@ -117,7 +119,7 @@ def ewald_splitting(
     eta: float | None = None,
     reach: float | None = None,
 ) -> EwaldSplitting:
-    """The splitting that :func:`ewald_geometry` takes for ``count`` atoms; arguments as there."""
+    """Splitting that :func:`ewald_geometry` chooses for ``count`` atoms; arguments as there."""
     widest = math.sqrt(2.0) * max_width
     if eta is None:
         eta = max(widest, _balanced(cell, count))
@@ -132,14 +134,14 @@ def geometry_of(
     cell: np.ndarray,
     search: PairSearch = half_list,
 ) -> EwaldGeometry:
-    """Pairs and reciprocal vectors of a splitting; arguments as for :func:`ewald_geometry`."""
+    """Pairs and k-vectors of a splitting; arguments as for :func:`ewald_geometry`."""
     index, shift = search(positions, cell, True, splitting.cutoff)
     kvectors = half_index(torch.from_numpy(cell), splitting.k_cutoff)
     return EwaldGeometry(splitting.eta, index, shift, kvectors)
 
 
 def balanced_width(volume: torch.Tensor, count: int) -> torch.Tensor:
-    """Ewald width (V²/N)^(1/6)/√(2π) in Å that balances the two sums, for a volume in Å³."""
+    """Ewald width (V²/N)^(1/6)/√(2π) in Å that balances the cost of both sums; volume in Å³."""
     return (volume * volume / count) ** (1.0 / 6.0) / math.sqrt(2.0 * math.pi)
 
 
@@ -149,17 +151,18 @@ def _balanced(cell: np.ndarray, count: int) -> float:
 
 
 def published_splitting(cell: np.ndarray, count: int) -> EwaldSplitting:
-    """That of the authors' code: balanced, both sums cut at an accuracy of 1e-8.
+    """Splitting of the authors' published code: balanced, with an accuracy of 1e-8 of both sums.
 
-    The Gaussian correction is cut with the real-space sum although it reaches farther for wide
-    atoms, an error of up to 1e-5 e; models converted from that code carry it.
+    The Gaussian correction is truncated at the cutoff of the real-space sum although its range is
+    longer for wide atoms. The charges are therefore in error by up to 1e-5 e, and models converted
+    from that code reproduce this error.
     """
     accuracy = 1e-8
     return ewald_splitting(cell, count, 0.0, accuracy, _balanced(cell, count))
 
 
 class EwaldCoulomb(CoulombOperator):
-    """Coulomb operator of N Gaussian charges in a periodic cell; differentiable in both inputs.
+    """Coulomb operator of N Gaussian charges in a periodic cell, differentiable in both inputs.
 
     Parameters
     ----------
@@ -167,8 +170,10 @@ class EwaldCoulomb(CoulombOperator):
     cell : torch.Tensor, float64, shape (3, 3), Å
     widths : torch.Tensor, float64, shape (N,), Å
     geometry : EwaldGeometry
-        Made for these positions and this cell.
+        Pairs and k-vectors of these positions and this cell.
     coulomb_constant : float, eV Å/e²
+    replicas : int
+        R copies of a system in the same cell, which do not interact.
     """
 
     def __init__(
@@ -178,9 +183,10 @@ class EwaldCoulomb(CoulombOperator):
         widths: torch.Tensor,
         geometry: EwaldGeometry,
         coulomb_constant: float,
+        replicas: int = 1,
     ) -> None:
         super().__init__()
-        self.constant = coulomb_constant
+        self.constant, self.replicas = coulomb_constant, replicas
         lists = geometry.pair_index, geometry.pair_shift, geometry.k_index
         self.setup(positions, cell, widths, *lists, geometry.eta)
 
@@ -194,7 +200,7 @@ class EwaldCoulomb(CoulombOperator):
         k_index: torch.Tensor,
         eta: float,
     ) -> None:
-        """Take another structure; arguments as for the class and :class:`EwaldGeometry`."""
+        """Set the structure; arguments as for the class and :class:`EwaldGeometry`."""
         self.smoothing_width = eta
         self.widths, self.pairs = widths, pair_index
         first, second = pair_index[0], pair_index[1]
@@ -209,7 +215,7 @@ class EwaldCoulomb(CoulombOperator):
         volume = torch.linalg.det(cell).abs()
         self.kvectors = k_index @ reciprocal(cell)
         k_squared = (self.kvectors * self.kvectors).sum(dim=-1)
-        # twice 4π k_e/V: every k stands for ±k
+        # twice 4π k_e/V, as each k represents ±k
         influence = torch.exp(-0.5 * eta * eta * k_squared) / k_squared
         self.influence = 8.0 * math.pi * self.constant / volume * influence
         phase = positions @ self.kvectors.t()
@@ -224,15 +230,22 @@ class EwaldCoulomb(CoulombOperator):
         return self._gaussian_self() - point
 
     def matrix(self) -> torch.Tensor:
-        """K, shape (N, N), eV/e²."""
-        count = self.widths.shape[0]
-        zeros = torch.zeros([count * count], dtype=self.widths.dtype, device=self.widths.device)
-        upper = zeros.index_add(0, self.pairs[0] * count + self.pairs[1], self.coefficient)
-        upper = upper.reshape(count, count)
+        """K, shape (N, N), or its blocks, (R, N/R, N/R), eV/e²."""
+        count, columns = self.widths.shape[0] // self.replicas, self.pairs[1]
+        shape = [count]
+        if self.replicas > 1:
+            columns, shape = columns % count, [self.replicas, count]
+        zeros = torch.zeros(
+            [self.widths.shape[0] * count], dtype=self.widths.dtype, device=self.widths.device
+        )
+        upper = zeros.index_add(0, self.pairs[0] * count + columns, self.coefficient)
+        upper = upper.reshape(shape + [count])  # noqa: RUF005  (TorchScript)
         wave = torch.cat((self.cos, self.sin), dim=1)
         filtered = torch.cat((self.cos * self.influence, self.sin * self.influence), dim=1)
-        smooth = wave @ filtered.t() + self.background
-        return upper + upper.t() + smooth + torch.diag(self._self())
+        waves = shape + [wave.shape[1]]  # noqa: RUF005
+        smooth = wave.reshape(waves) @ filtered.reshape(waves).transpose(-1, -2) + self.background
+        own = torch.diag_embed(self._self().reshape(shape))
+        return upper + upper.transpose(-1, -2) + smooth + own
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of K, shape (N,), eV/e²."""
@@ -243,15 +256,23 @@ class EwaldCoulomb(CoulombOperator):
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e, in O(pairs + N K)."""
+        if self.replicas > 1:
+            return block_product(self.matrix(), charges)
         result = self._self() * charges + self.background * charges.sum()
         result = result + pair_potential_of(self.pairs, self.coefficient, charges)
         result = result + self.cos @ (self.influence * (charges @ self.cos))
         return result + self.sin @ (self.influence * (charges @ self.sin))
 
-    def _waves(self, charges: torch.Tensor) -> torch.Tensor:
+    def _reciprocal_energy(self, charges: torch.Tensor) -> torch.Tensor:
         """½ Σ_k A(k) |S(k)|² with the structure factor S, and the background; a scalar, eV."""
-        squares = (charges @ self.cos) ** 2 + (charges @ self.sin) ** 2
-        return 0.5 * ((self.influence * squares).sum() + self.background * charges.sum() ** 2)
+        total, cos, sin = charges.sum(), self.cos, self.sin
+        if self.replicas > 1:  # factors of each replica, shape (R, 1, K)
+            charges = charges.reshape(self.replicas, 1, -1)
+            total = charges.sum(dim=-1)
+            cos = cos.reshape(self.replicas, -1, cos.shape[1])
+            sin = sin.reshape(self.replicas, -1, sin.shape[1])
+        squares = (charges @ cos) ** 2 + (charges @ sin) ** 2
+        return 0.5 * ((self.influence * squares).sum() + self.background * (total**2).sum())
 
     def energy_difference(
         self,
@@ -261,14 +282,14 @@ class EwaldCoulomb(CoulombOperator):
     ) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, shape (N,) each, a scalar, eV."""
         pairs = pair_energy(self.pairs, self.coefficient, self._self(), charges, subtracted)
-        return pairs + self._waves(charges) - self._waves(subtracted)
+        return pairs + self._reciprocal_energy(charges) - self._reciprocal_energy(subtracted)
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
+        """e(q) − e(p) without the smooth part of the point-charge Ewald sums of q and p, eV."""
         own = self._gaussian_self()
         return pair_energy(self.pairs, self.coefficient, own, charges, subtracted)
 
     @torch.jit.unused
     def screening(self) -> GaussianScreening:
-        """The part that a point-charge Ewald sum over the same cell lacks."""
+        """Correction from the point-charge Ewald sum of the same cell to this operator."""
         return GaussianScreening(self.pairs, self.distance, self.widths, self.constant)

@@ -1,11 +1,11 @@
-"""The Ewald sum of Gaussian charges and its first derivatives as matrices, without a list of pairs.
+"""Matrices of the Ewald sum of Gaussian charges and of its first derivatives, without pair lists.
 
-With r the vectors between atoms and images, c(r) the coefficients of real space and A(k) those of
-reciprocal space (:mod:`.ewald`), a homogeneous strain ε changes K by
+Let r be the vectors between atoms and images, and c(r) and A(k) the coefficients of the real-space
+and of the reciprocal sum (:mod:`.ewald`). The derivative of K by a homogeneous strain ε is
 
     dK/dε_ab = Σ c'(r) r_a r_b/r + Σ_k A(k) [k_a k_b (2/k² + η²) − δ_ab] cos k·r − δ_ab K_background
 
-(Nosé and Klein 1983, doi:10.1080/00268978300102851, without the charges).
+(Nosé and Klein 1983, doi:10.1080/00268978300102851, written there for the energy).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def linearized_ewald(
     coulomb_constant: float,
     strain: bool = False,
 ) -> LinearizedCoulomb:
-    """K of :class:`.ewald.EwaldCoulomb` to first order.
+    """First-order expansion of the matrix K of :class:`.ewald.EwaldCoulomb`.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def linearized_ewald(
     splitting : EwaldSplitting
     coulomb_constant : float, eV Å/e²
     strain : bool
-        Whether the derivative by the strain is computed.
+        Whether to compute the derivative with respect to the strain.
     """
     with torch.no_grad():
         none = torch.zeros(2, 0, dtype=torch.int64, device=positions.device)
@@ -62,7 +62,7 @@ def linearized_ewald(
 
 
 def _wave_sums(smooth: EwaldCoulomb, strain: bool) -> torch.Tensor:
-    """Gradient and slopes by the strain of the reciprocal sum, shape (3 [+ 6], N, N)."""
+    """Derivatives of the reciprocal sum by position [and strain], shape (3 [+ 6], N, N)."""
     k, count = smooth.kvectors, len(smooth.widths)
     wave = torch.cat((smooth.cos, smooth.sin), dim=1)
     turned = torch.cat((-smooth.sin, smooth.cos), dim=1)

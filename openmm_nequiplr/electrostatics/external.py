@@ -1,4 +1,4 @@
-"""Potentials that act on the charges from outside."""
+"""External potentials: a uniform field, the voltage between electrodes, fixed outside charges."""
 
 # TorchScript compiles these and reads annotations: no postponed ones here
 import math
@@ -17,10 +17,10 @@ from ..verlet import DEFAULT_SKIN, VerletList
 from .mesh import smooth_influence
 from .splitting import DEFAULT_ACCURACY, MeshParameters, choose_parameters
 
-# Ewald width in units of (V/√(N M))^⅓ at which the pairs of N atoms with M charges and the mesh
-# cost alike.
+# Ewald width in units of (V/√(N M))^⅓ at which the mesh costs as much as the pairs of N atoms with
+# M charges.
 _BALANCE = 0.43
-# The mesh is chosen anew once the cell is strained by more than this.
+# The mesh is chosen again when the strain of the cell exceeds this.
 _SAME_MESH = 0.05
 
 
@@ -29,16 +29,16 @@ def field_potential(
 ) -> torch.Tensor:
     """Potential −E·r of a uniform field at the atoms, shape (N,), eV/e; differentiable.
 
-    Of a charged structure it depends on the origin, as its energy in a field does.
+    The energy of a charged structure in a field depends on the origin.
 
     Parameters
     ----------
     positions : torch.Tensor, float64, shape (N, 3), Å
-        Whole molecules, as they are: in a cell no image is like another.
+        Unwrapped positions of whole molecules. The potential differs between periodic images.
     field : torch.Tensor, float64, shape (B, 3), V/Å
-        Of each structure.
+        Field on each structure.
     batch : torch.Tensor, int64, shape (N,), optional
-        Structure of each atom; needed for more than one.
+        Structure of each atom; needed for more than one structure.
     """
     if batch is None:
         return -(positions @ field[0])
@@ -48,8 +48,8 @@ def field_potential(
 def applied_potential(sides: np.ndarray | None, voltage: float) -> torch.Tensor | None:
     """Potential −ψ of a voltage source at the atoms, float64, shape (N,), eV/e.
 
-    The source holds electrodes at ψ = ±½ voltage. Its work ψ q on the charge q of an electrode
-    comes off the energy (Siepmann and Sprik 1995, doi:10.1063/1.469429).
+    The source keeps the electrodes at ψ = ±½ voltage. Its work ψ q on the charge q of an electrode
+    is subtracted from the energy (Siepmann and Sprik 1995, doi:10.1063/1.469429).
 
     Parameters
     ----------
@@ -57,30 +57,30 @@ def applied_potential(sides: np.ndarray | None, voltage: float) -> torch.Tensor 
         1 on atoms of the first electrode, −1 on those of the second, 0 elsewhere; ``None`` without
         electrodes.
     voltage : float, V
-        Potential of the first electrode less that of the second.
+        Potential of the first electrode minus that of the second.
     """
     return None if sides is None else torch.from_numpy(-0.5 * voltage * sides)
 
 
 class OutsideCharges:
-    """Potential of M given charges at the atoms of a model; both feel its exact forces.
+    """Potential of M fixed charges at the atoms of a model, with exact forces on both.
 
-    An atom of width σ sees a charge of width s as k_e erf(r/√2γ)/r with γ² = σ² + s². Without a
-    cell the sum runs over all pairs. In a cell it is the Ewald sum of :class:`.ewald.EwaldCoulomb`
-    between the two sets, with its neutralising background. A mesh sums the smooth part (smooth
-    particle mesh Ewald, Essmann et al. 1995, doi:10.1063/1.470117), once for the potential and
-    once for the forces on the charges.
+    The potential of a charge of width s at an atom of width σ is k_e erf(r/√2γ)/r with
+    γ² = σ² + s². Without a cell the sum runs over all pairs. In a cell it is the Ewald sum of
+    :class:`.ewald.EwaldCoulomb` between the two sets, with its neutralising background. Smooth
+    particle mesh Ewald (Essmann et al. 1995, doi:10.1063/1.470117) evaluates the reciprocal part,
+    once for the potential and once for the forces on the charges.
 
     Parameters
     ----------
     charges : torch.Tensor, float64, shape (M,), e
     width : float, Å
-        s; 0 for point charges.
+        Gaussian width s of the charges; 0 for point charges.
     constant : float, eV Å/e²
     accuracy : float
         Relative error of potential and forces in a cell.
     dtype : torch.dtype
-        Of the mesh.
+        Precision of the mesh.
     """
 
     def __init__(
@@ -105,14 +105,16 @@ class OutsideCharges:
         sites: torch.Tensor,
         cell: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """φ at the atoms, float64, shape (N,), eV/e; differentiable once by both positions.
+        """Potential φ at the atoms, float64, shape (N,), eV/e.
+
+        It is differentiable once, with respect to ``positions`` and ``sites``.
 
         Parameters
         ----------
         positions, sites : torch.Tensor, float64, shapes (N, 3) and (M, 3), Å
-            Of the atoms and of the charges.
+            Positions of the atoms and of the charges.
         widths : torch.Tensor, float64, shape (N,), Å
-            σ.
+            Widths σ of the atoms.
         cell : torch.Tensor, float64, shape (3, 3), Å, optional
             Rows are lattice vectors.
         """
@@ -153,7 +155,7 @@ class OutsideCharges:
     def _search(
         self, points: np.ndarray, cell: np.ndarray, periodic: bool, cutoff: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs of atoms, which come first, with charges."""
+        """Pairs of an atom with a charge; ``points`` lists the atoms first."""
         count = self._count
         atoms, others, shifts = pairs_between(points[:count], points[count:], cell, cutoff)
         index = torch.from_numpy(np.stack((atoms, others + count)))
@@ -175,7 +177,7 @@ class OutsideCharges:
         return _PairSum(atoms, others, factor * value, along, len(widths), len(self.charges))
 
     def _prepare(self, cell: torch.Tensor, widths: torch.Tensor) -> MeshParameters:
-        """Splitting, mesh and influence function for a cell; small strains keep the mesh."""
+        """Set splitting, mesh and influence function for a cell; small strains keep the mesh."""
         known = self.parameters
         if known is not None and torch.equal(cell, self._cell):
             return known
@@ -207,7 +209,7 @@ def _strain(cell: torch.Tensor, other: torch.Tensor) -> float:
 
 @dataclass
 class _PairSum:
-    """Σ_k c_ik of pairs: ``value``, shape (P,), eV/e, and its slope by the charge's position."""
+    """Pair sum Σ_k c_ik: ``value``, shape (P,), eV/e, and its gradient by the charge's position."""
 
     atoms: torch.Tensor
     others: torch.Tensor
@@ -217,18 +219,18 @@ class _PairSum:
     num_charges: int
 
     def potential(self) -> torch.Tensor:
-        """At the atoms, shape (N,), eV/e."""
+        """Potential at the atoms, shape (N,), eV/e."""
         return self.value.new_zeros(self.num_atoms).index_add(0, self.atoms, self.value)
 
     def gradients(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of Σ p_i φ_i by the positions of atoms and charges, eV/Å; p of shape (N,), e."""
+        """Gradients of Σ p_i φ_i, eV/Å, by positions of atoms and charges; p, shape (N,), e."""
         pull = weights.index_select(0, self.atoms).unsqueeze(-1) * self.along
         by_atom = pull.new_zeros(self.num_atoms, 3).index_add(0, self.atoms, -pull)
         return by_atom, pull.new_zeros(self.num_charges, 3).index_add(0, self.others, pull)
 
 
 class _MeshSum:
-    """The smooth part of a periodic sum; methods as those of :class:`_PairSum`."""
+    """The smooth part of a periodic sum, with the methods of :class:`_PairSum`."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Pair kernels of Gaussian charges.
 
-Two Gaussian charges of widths σ_i and σ_j interact as k_e erf(r/(√2 γ))/r with γ² = σ_i² + σ_j²,
-and each has the self-energy ½ q² k_e/(√π σ) (Ko, Finkler, Goedecker, Behler 2021, eqs. 4-6).
+The interaction of Gaussian charges of widths σ_i and σ_j is k_e q_i q_j erf(r/(√2 γ))/r with
+γ² = σ_i² + σ_j². Each has the self-energy ½ q² k_e/(√π σ) (Ko, Finkler, Goedecker, Behler 2021,
+eqs. 4-6).
 """
 
 # TorchScript compiles these and reads their annotations: no postponed ones here
@@ -19,14 +20,14 @@ def pair_potential(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
     ----------
     distance : torch.Tensor, any shape, Å
         Must not be zero.
-    width : torch.Tensor, the same shape, Å
+    width : torch.Tensor, shape of ``distance``, Å
         γ of the pair.
     """
     return torch.erf(distance / (math.sqrt(2.0) * width)) / distance
 
 
 def self_coefficient(widths: torch.Tensor) -> torch.Tensor:
-    """1/(√π σ) in 1/Å: the diagonal of K/k_e of Gaussian charges."""
+    """Diagonal 1/(√π σ) of K/k_e of Gaussian charges, 1/Å."""
     return 1.0 / (math.sqrt(math.pi) * widths)
 
 
@@ -37,7 +38,7 @@ def pair_energy(
     charges: torch.Tensor,
     subtracted: torch.Tensor,
 ) -> torch.Tensor:
-    """Σ_pairs c_ij q_i q_j + ½ Σ_i d_i q_i² of charges q less that of charges p, a scalar, eV.
+    """Difference of Σ_pairs c_ij q_i q_j + ½ Σ_i d_i q_i² between charges q and p, a scalar, eV.
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ def pair_energy(
     diagonal : torch.Tensor, float64, shape (N,), eV/e²
         d.
     charges, subtracted : torch.Tensor, float64, shape (N,), e
+        q and p.
     """
     first, second = pairs[0], pairs[1]
     products = charges.index_select(0, first) * charges.index_select(0, second)
@@ -67,10 +69,11 @@ def pair_potential_of(
 
 
 class GaussianScreening:
-    """What turns a point-charge Coulomb sum into one of Gaussian charges.
+    """Correction from a point-charge Coulomb sum to the sum of Gaussian charges.
 
-    The energy is ½ Σ_i k_e q_i²/(√π σ_i) − Σ_pairs k_e q_i q_j erfc(r/(√2 γ))/r, with periodic
-    images in the pairs. It is short-ranged, so it goes with any point-charge code (PME, say).
+    The energy is ½ Σ_i k_e q_i²/(√π σ_i) − Σ_pairs k_e q_i q_j erfc(r/(√2 γ))/r, where the pairs
+    include periodic images. It is short-ranged and can complement any point-charge method, such as
+    PME.
 
     Parameters
     ----------
@@ -78,7 +81,7 @@ class GaussianScreening:
         Each pair (and pair of images) once.
     distance : torch.Tensor, float64, shape (P,), Å
     widths : torch.Tensor, float64, shape (N,), Å
-        σ of every atom.
+        σ of each atom.
     coulomb_constant : float, eV Å/e²
     """
 
@@ -95,9 +98,9 @@ class GaussianScreening:
         self._diagonal = coulomb_constant * self_coefficient(widths)
 
     def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """Energy of the correction for charges less that for others, (N,) each, a scalar, eV."""
+        """Energy of the correction for charges q minus that for p, shape (N,) each, eV."""
         return pair_energy(self._pairs, self._coefficient, self._diagonal, charges, subtracted)
 
     def energy(self, charges: torch.Tensor) -> torch.Tensor:
-        """Energy of the correction for charges of shape (N,), a scalar, eV."""
+        """Energy of the correction for charges of shape (N,), eV."""
         return self.energy_difference(charges, torch.zeros_like(charges))

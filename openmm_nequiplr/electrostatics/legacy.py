@@ -1,14 +1,14 @@
-"""The operators of the authors' published code, with their defects.
+"""Coulomb operators of the authors' published code, including its defects.
 
-They exist to evaluate models trained with that code; nothing else should use them.
+Only models trained with that code should be evaluated with them.
 
-Periodic: the loop over images visits one far image instead of all within the cutoff, so K is
-(nearly always) diagonal: no pair interaction at all.
+Periodic: the loop over images visits one distant image instead of all images within the cutoff, so
+K is nearly always diagonal and atoms do not interact.
 
-Non-periodic: the diagonal is built from a column vector, so that the first atom's value is added to
-*every* element of A and no atom has a diagonal of its own. On neutral displacements A is the pair
-matrix without diagonal; a net charge adds a constant to the energy. Distances are those of
-``torch.pairwise_distance``, 1e-6 Å off.
+Non-periodic: the diagonal is built from a column vector, so the value of the first atom is added to
+*every* element of A and no atom has its own diagonal element. On charge vectors that sum to zero, A
+acts as the pair matrix without a diagonal; a net charge adds a constant to the energy. Distances
+are those of ``torch.pairwise_distance``, which adds 1e-6 Å to each component.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .nonperiodic import FreeSpaceCoulomb
 from .operator import MatrixCoulomb
 
 _ACCURACY = 1e-8
-#: What torch.pairwise_distance adds to each component of a difference, Å.
+#: Constant that torch.pairwise_distance adds to each component of a difference, Å.
 _PAIR_OFFSET = 1e-6
 
 
@@ -74,15 +74,15 @@ class LegacyPeriodicCoulomb(MatrixCoulomb):
         super().__init__(coulomb_constant * (matrix + torch.diag(single)))
 
     def screening(self) -> GaussianScreening:
-        """Not defined: this operator holds no point-charge sum."""
+        """Not defined, as this operator contains no point-charge sum."""
         raise InputError(
-            "long_range: expected 'graph', as a legacy_periodic model has no point-charge sum that "
-            "another code could do"
+            "long_range: expected 'graph', as a legacy_periodic model contains no point-charge sum "
+            "that PME could evaluate"
         )
 
 
 class LegacyFreeCoulomb(FreeSpaceCoulomb):
-    """Coulomb operator of the published non-periodic code; it stands for A, hardness and all.
+    """Non-periodic operator of the published code: the whole matrix A, hardness included.
 
     Parameters
     ----------
@@ -132,18 +132,18 @@ class LegacyFreeCoulomb(FreeSpaceCoulomb):
         return 0.5 * self.added * (charges.sum() ** 2 - subtracted.sum() ** 2)
 
     def screening(self) -> LegacyFreeScreening:
-        """The part that a point-charge sum over the same atoms lacks."""
+        """Correction from the point-charge sum of the same atoms to this operator."""
         return LegacyFreeScreening(self)
 
 
 class LegacyFreeScreening:
-    """The correction of :class:`LegacyFreeCoulomb`: Gaussian screening and its odd diagonal."""
+    """Correction of :class:`LegacyFreeCoulomb`: Gaussian screening and the constant added to A."""
 
     def __init__(self, operator: LegacyFreeCoulomb) -> None:
         self._operator = operator
 
     def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """Energy of the correction for charges less that for others, (N,) each, a scalar, eV."""
+        """Energy of the correction for charges q minus that for p, shape (N,) each, eV."""
         own = self._operator
         width = pair_width(own.widths[own.pairs[0]], own.widths[own.pairs[1]])
         coefficient = -own.constant * screening(own.distance, width)
@@ -153,7 +153,7 @@ class LegacyFreeScreening:
 
 
 def _far_image(cell: torch.Tensor, cutoff: torch.Tensor) -> torch.Tensor:
-    """The only image that the published loop visits: the outermost corner, shape (3,)."""
+    """The only image that the published loop visits, the outermost corner, shape (3,)."""
     normals = torch.linalg.cross(cell[[1, 2, 0]], cell[[2, 0, 1]], dim=-1)
     heights = torch.linalg.det(cell).abs() / torch.linalg.vector_norm(normals, dim=-1)
     return torch.ceil(cutoff / heights).detach()

@@ -1,8 +1,8 @@
-"""The Coulomb matrix near a fixed geometry, to first order.
+"""First-order expansion of the Coulomb matrix about a fixed geometry.
 
-Training sees the same positions in every epoch. Energies, charges, forces and stresses need K and
-its derivatives by positions and strain there and nothing beyond, also for gradients by the weights,
-so all are computed once.
+Training evaluates the same positions in every epoch. Energies, charges, forces and stresses, and
+their gradients with respect to the weights, need only K and its first derivatives by positions and
+strain at this geometry. These are therefore computed once.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class LinearizedCoulomb:
     constant : torch.Tensor, float64, shape (N, N), eV/e²
         K at the positions R₀.
     gradient : torch.Tensor, float64, shape (N, N, 3), eV/e²/Å
-        dK_ij/dR_i = −dK_ij/dR_j; zero on the diagonal, which translations leave alone.
+        dK_ij/dR_i = −dK_ij/dR_j; zero on the diagonal, which is invariant to translations.
     origin : torch.Tensor, float64, shape (N, 3), Å
-        R₀.
+        Positions R₀.
     cell : torch.Tensor, float64, shape (3, 3), Å
-        That of R₀.
+        Cell at R₀.
     strain : torch.Tensor, optional, float64, shape (6, N, N), eV/e²
-        dK/dε of a homogeneous strain that moves cell and positions, by its components `SIX`.
+        dK/dε for a homogeneous strain of cell and positions, components `SIX`.
     """
 
     constant: torch.Tensor
@@ -44,18 +44,18 @@ class LinearizedCoulomb:
     strain: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> LinearizedCoulomb:
-        """The same on another device."""
+        """Copy on another device."""
         moved = (t if t is None else t.to(device) for t in vars(self).values())
         return LinearizedCoulomb(*moved)  # type: ignore[arg-type]
 
     def matrix(self, positions: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
-        """K with the right value and first derivatives at R₀.
+        """K to first order in the displacement from R₀.
 
         Parameters
         ----------
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, optional, float64, shape (3, 3), Å
-            Where it may differ from that of R₀; needs ``strain``.
+            Cell, if it may differ from the one at R₀; needs ``strain``.
 
         Returns
         -------
@@ -64,7 +64,7 @@ class LinearizedCoulomb:
         moved, constant = positions - self.origin, self.constant
         if cell is not None:
             assert self.strain is not None
-            tilt = torch.linalg.solve(self.cell, cell - self.cell)  # atoms go along with the cell
+            tilt = torch.linalg.solve(self.cell, cell - self.cell)  # atoms follow the cell
             moved = moved - self.origin @ tilt
             double = tilt.new_tensor([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
             strain = double * six(0.5 * (tilt + tilt.t()))

@@ -1,10 +1,10 @@
 """Gaussian charges in a periodic cell in O(N log N): smooth particle mesh Ewald.
 
-K is that of :class:`.ewald.EwaldCoulomb`. A mesh sums all charges as Gaussians of one width η/√2
-that it resolves, with B-splines (Essmann et al. 1995, doi:10.1063/1.470117) and the influence
-function of Hockney and Eastwood (1988); pairs add k_e [erf(r/√2γ) − erf(r/√2η)]/r. All that depends
-on the geometry alone is computed once, so that a product K q costs a sparse product, a spread, two
-real FFTs and a gather (:mod:`openmm_nequiplr.ops`).
+K is that of :class:`.ewald.EwaldCoulomb`. On the mesh all charges are Gaussians of the width η/√2,
+which the mesh resolves; it uses B-splines (Essmann et al. 1995, doi:10.1063/1.470117) and the
+influence function of Hockney and Eastwood (1988). The pairs add k_e [erf(r/√2γ) − erf(r/√2η)]/r.
+Everything that depends on the geometry alone is computed once. A product K q then costs a sparse
+matrix product, a spread, two real FFTs and a gather (:mod:`openmm_nequiplr.ops`).
 """
 
 # TorchScript compiles the operator and reads its annotations: no postponed ones here
@@ -24,10 +24,10 @@ from .splitting import MeshParameters
 
 
 class MeshCoulomb(CoulombOperator):
-    """Coulomb operator of N Gaussian charges in a periodic cell, for many charges or many atoms.
+    """Coulomb operator of N Gaussian charges in a large periodic cell.
 
-    ``energy`` is differentiable once, in charges, positions and cell; the other methods give no
-    gradient.
+    ``energy`` is differentiable once, in charges, positions and cell; the other methods are not
+    differentiable.
 
     Parameters
     ----------
@@ -35,10 +35,11 @@ class MeshCoulomb(CoulombOperator):
     cell : torch.Tensor, float64, shape (3, 3), Å
     widths : torch.Tensor, float64, shape (N,), Å
     geometry : MeshGeometry
-        One that serves these positions and this cell.
+        A geometry that serves these positions and this cell.
     coulomb_constant : float, eV Å/e²
     dtype : torch.dtype
-        Of the mesh and the pair coefficients; float32 is right down to accuracies of about 1e-6.
+        Precision of the mesh and of the pair coefficients; float32 suffices for accuracies down to
+        about 1e-6.
     """
 
     rows: list[torch.Tensor]
@@ -66,7 +67,7 @@ class MeshCoulomb(CoulombOperator):
         self.setup(positions, cell)
 
     def take_parameters(self, parameters: MeshParameters) -> None:
-        """Sum with another splitting or mesh."""
+        """Set the splitting and the mesh."""
         self.smoothing_width, self.cutoff = parameters.eta, parameters.cutoff
         self.shape, self.order = parameters.shape, parameters.order
         dtype = torch.float32 if self.single else torch.float64
@@ -85,14 +86,14 @@ class MeshCoulomb(CoulombOperator):
         kind: torch.Tensor,
         gammas: torch.Tensor,
     ) -> None:
-        """Take another list of pairs; see :class:`.mesh_geometry.MeshGeometry`."""
+        """Set the list of pairs; see :class:`.mesh_geometry.MeshGeometry`."""
         self.rows = pair_ops.pair_rows(first, second, self.widths.shape[0])
         self.images, self.image, self.kind, self.gammas = images, image, kind, gammas
 
     def setup(self, positions: torch.Tensor, cell: torch.Tensor, same_cell: bool = False) -> None:
-        """Take other positions, shape (N, 3), Å, and another cell that the lists serve.
+        """Set the positions, shape (N, 3), Å, and a cell for which the lists are valid.
 
-        ``same_cell`` tells that the cell is known to be the last one.
+        ``same_cell`` states that the cell has not changed.
         """
         self.positions, self.cell = positions, cell
         dtype = torch.float32 if self.single else torch.float64
@@ -102,7 +103,7 @@ class MeshCoulomb(CoulombOperator):
                 smooth, factors = smooth_influence(
                     box, self.smoothing_width, self.shape, self.order, self.constant
                 )
-                # splines taken out: on average over the mesh an atom sees the Ewald sum
+                # without the splines: averaged over the mesh, the diagonal is the Ewald sum's
                 self.smooth_diagonal = (smooth * half_weights(smooth, self.shape)).sum()
                 self.influence = (smooth * factors).to(dtype)
                 self.made_for, self.scale = box.clone(), self._scale(box)
@@ -114,16 +115,16 @@ class MeshCoulomb(CoulombOperator):
             )  # fmt: skip
 
     def _scale(self, cell: torch.Tensor) -> torch.Tensor:
-        """Inverse of the cell in mesh spacings, shape (3, 3), 1/Å; carries gradients."""
+        """Map from positions to mesh coordinates, shape (3, 3), 1/Å; differentiable."""
         shape = torch.tensor(self.shape, dtype=cell.dtype, device=cell.device)
         return torch.linalg.inv(cell) * shape
 
     def _waves(self, charges: torch.Tensor) -> torch.Tensor:
-        """Transform of the charges on the mesh."""
+        """Fourier transform ρ(k) of the charges on the mesh."""
         return torch.fft.rfftn(ops.spread(self.state, charges, self.shape))
 
     def _field(self, waves: torch.Tensor) -> torch.Tensor:
-        """Their smooth potential on the mesh, shape (M1, M2, M3), eV/e."""
+        """Smooth potential on the mesh, shape (M1, M2, M3), eV/e, of charges with transform ρ."""
         return torch.fft.irfftn(waves * self.influence, s=self.shape, norm="forward")
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
@@ -140,7 +141,7 @@ class MeshCoulomb(CoulombOperator):
 
     @torch.jit.unused
     def matrix(self) -> torch.Tensor:
-        """K, shape (N, N), eV/e², column by column."""
+        """K, shape (N, N), eV/e², computed column by column."""
         count = len(self.widths)
         unit = torch.eye(count, dtype=self.widths.dtype, device=self.widths.device)
         return torch.stack([self.potential(row) for row in unit], dim=1)
@@ -155,7 +156,7 @@ class MeshCoulomb(CoulombOperator):
         return self._difference(charges, subtracted, fields, True)
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV."""
+        """e(q) − e(p) without the smooth part of the point-charge Ewald sums of q and p, eV."""
         return self._difference(charges, subtracted, None, False)
 
     def _difference(
@@ -165,7 +166,7 @@ class MeshCoulomb(CoulombOperator):
         fields: list[torch.Tensor] | None,
         smooth: bool,
     ) -> torch.Tensor:
-        """e(q) − e(p), a scalar, eV, with the smooth part or without it."""
+        """e(q) − e(p), a scalar, eV, with or without the smooth part."""
         virial = self.cell.requires_grad
         both = [charges.detach(), subtracted.detach()]
         with torch.no_grad():
@@ -193,7 +194,7 @@ class MeshCoulomb(CoulombOperator):
                     potentials[k] = potentials[k] + seen[k][:, 0]
                 if not virial:
                     slopes[0] = torch.addmm(by_position, by_place, self.scale.t())
-            if virial:  # through the places in mesh spacings, and through A
+            if virial:  # the cell enters through the mesh coordinates and through A
                 inputs.append(self.positions @ self._scale(self.cell))
                 slopes.append(by_place)
                 strained = self._strained(squares)
@@ -212,9 +213,9 @@ class MeshCoulomb(CoulombOperator):
     def _seen(
         self, both: list[torch.Tensor], fields: list[torch.Tensor] | None
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Smooth potentials of charges with slopes at the atoms, and |ρ(k)|² of q less that of p.
+        """Smooth potentials and their gradients at the atoms, and |ρ(k)|² of q minus that of p.
 
-        The latter is empty where the fields are known.
+        The latter is empty if the fields are given.
         """
         with torch.no_grad():
             squares = torch.zeros_like(self.influence[:0])
@@ -226,7 +227,7 @@ class MeshCoulomb(CoulombOperator):
             return [ops.gather_gradient(self.state, field) for field in fields], squares
 
     def _strained(self, squares: torch.Tensor) -> torch.Tensor:
-        """½ Σ_k A(k) |ρ(k)|², eV, for its derivative by the cell."""
+        """½ Σ_k A(k) |ρ(k)|², eV, differentiable in the cell."""
         smooth, factors = smooth_influence(
             self.cell, self.smoothing_width, self.shape, self.order, self.constant
         )
@@ -235,9 +236,9 @@ class MeshCoulomb(CoulombOperator):
 
     @torch.jit.unused
     def screening(self) -> GaussianScreening:
-        """The part that a point-charge Ewald sum over the same cell lacks: slow.
+        """Correction from the point-charge Ewald sum of the same cell to this operator (slow).
 
-        The pairs are searched for it, as the geometry's are those of the mesh alone.
+        It needs its own neighbour search, as the geometry lists the pairs of the mesh only.
         """
         points, cell = (x.detach().cpu().numpy() for x in (self.positions, self.cell))
         cutoff = self.cutoff / self.smoothing_width * math.sqrt(2.0) * float(self.widths.max())
@@ -250,7 +251,7 @@ class MeshCoulomb(CoulombOperator):
 
 
 def half_weights(half_mesh: torch.Tensor, shape: list[int]) -> torch.Tensor:
-    """How often each wave of a half mesh counts along the last axis, shape (M3//2 + 1,)."""
+    """Multiplicity of the k-vectors of a half mesh along the last axis, shape (M3//2 + 1,)."""
     weights = torch.full_like(half_mesh[0, 0], 2.0)
     weights[0] = 1.0
     if shape[2] % 2 == 0:
@@ -261,7 +262,7 @@ def half_weights(half_mesh: torch.Tensor, shape: list[int]) -> torch.Tensor:
 def smooth_influence(
     cell: torch.Tensor, eta: float, shape: list[int], order: int, constant: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A(k) of the smooth energy ½ Σ_k A(k) |ρ(k)|² over the half mesh, in two factors.
+    """Two factors of A(k) in the smooth energy ½ Σ_k A(k) |ρ(k)|² over the half mesh.
 
     Parameters
     ----------
@@ -274,11 +275,12 @@ def smooth_influence(
     Returns
     -------
     smooth : torch.Tensor, float64, shape (M1, M2, M3//2 + 1), eV/e²
-        4π k_e/(V k²) exp(−η²k²/2), and the neutralising background at k = 0; carries gradients.
-    splines : torch.Tensor, float64, the same shape
-        W²/(Σ_m W²)² with the splines' transform W and its aliases m: the influence function of
-        Hockney and Eastwood with the aliases of the (Gaussian) interaction itself left out. The
-        highest waves of even meshes, whose sign is ambiguous, are dropped.
+        4π k_e/(V k²) exp(−η²k²/2), and the neutralising background at k = 0; differentiable in the
+        cell.
+    splines : torch.Tensor, float64, shape (M1, M2, M3//2 + 1)
+        W²/(Σ_m W²)² with the Fourier transform W of the splines and its aliases m: the influence
+        function of Hockney and Eastwood without the aliases of the Gaussian interaction. It is zero
+        at the Nyquist frequency of an even mesh, where the sign of k is ambiguous.
     """
     rows = reciprocal(cell)
     kvectors = torch.zeros([1, 1, 1, 3], dtype=cell.dtype, device=cell.device)

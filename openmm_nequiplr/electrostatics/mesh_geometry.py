@@ -1,4 +1,4 @@
-"""What a mesh Coulomb sum keeps while the atoms move little: splitting, mesh, and pair list."""
+"""Splitting, mesh and Verlet list of a mesh Coulomb sum, reused while the atoms move little."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import InputError, describe
 from ..neighbors import cell_heights, search_pairs
 from .splitting import DEFAULT_ACCURACY, DEFAULT_SKIN, MeshParameters, choose_parameters
 
-# A table of so many images pays; of more, few are used.
+# Largest table of images that is built; larger ones would be nearly empty.
 _MOST_IMAGES = 1e7
 
 
@@ -25,20 +25,20 @@ class MeshGeometry:
     ----------
     parameters : MeshParameters
     positions, cell : numpy.ndarray, shapes (N, 3) and (3, 3), Å
-        The reference.
+        Reference structure.
     skin : float, Å
-        By how much the list reaches beyond the cutoff.
+        Range of the list beyond the cutoff.
     first, second : torch.Tensor, int64, shape (P,)
-        Every pair of atoms and of images once, sorted by the first atom; those that the mesh sums
-        as they are, being as wide as that takes them for, are left out.
+        Every pair of atoms or images once, sorted by the first atom. Pairs with γ = η, which the
+        mesh sums exactly, are left out.
     image : torch.Tensor, int32, shape (P,)
-        Row of ``images``.
+        Row of ``images`` for each pair.
     images : torch.Tensor, float64, shape (I, 3)
-        Integer translations of the second atom.
+        Image of the second atom, integers in units of the lattice vectors.
     kind : torch.Tensor, int32, shape (P,)
-        Element of ``gammas``.
+        Element of ``gammas`` for each pair.
     gammas : torch.Tensor, float64, shape (kinds,), Å
-        γ of every two of the widths that occur.
+        γ of every combination of two widths.
     """
 
     parameters: MeshParameters
@@ -53,12 +53,12 @@ class MeshGeometry:
     gammas: torch.Tensor
 
     def serves(self, positions: np.ndarray, cell: np.ndarray) -> bool:
-        """Whether the list still holds every pair within the cutoff, and the mesh its spacing.
+        """Whether the list contains every pair within the cutoff and the mesh is fine enough.
 
         Parameters
         ----------
         positions, cell : numpy.ndarray, shapes (N, 3) and (3, 3), Å
-            The same atoms in the same order, not wrapped anew.
+            Atoms in the order of the reference, not wrapped since.
         """
         if positions.shape != self.positions.shape:
             return False
@@ -87,30 +87,31 @@ def mesh_geometry(
     parameters: MeshParameters | None = None,
     device: torch.device | str = "cpu",
 ) -> MeshGeometry:
-    """Choose splitting and mesh, and collect the pairs.
+    """Choose the splitting and the mesh, and collect the pairs.
 
     Parameters
     ----------
     positions : numpy.ndarray, shape (N, 3), Å
     cell : numpy.ndarray, shape (3, 3), Å
-        Rows are lattice vectors; any shape, also smaller than the cutoff.
+        Rows are lattice vectors. The cell may be triclinic and smaller than the cutoff.
     widths : numpy.ndarray, shape (N,), Å
-        σ of every atom.
+        σ of each atom.
     accuracy : float
         Requested relative error of forces and potentials.
     skin : float, Å
-        0 for a list that serves one structure only.
+        Range of the list beyond the cutoff; 0 for a list that serves one structure only.
     parameters : MeshParameters, optional
-        Overrides the choice, as to keep one discretisation over a simulation.
+        Splitting and mesh to use instead of the chosen ones, for example to keep one mesh
+        throughout a simulation.
     device : torch.device or str
-        Where the lists will be, and are made.
+        Device on which the lists are built.
 
     Raises
     ------
     BoxError
         If the cell has no volume.
     InputError
-        If the accuracy is out of range, or charges are wider than the mesh takes them for.
+        If the accuracy is out of range, or η is below √2 times the largest width.
     """
     cell_heights(cell)
     points = np.ascontiguousarray(positions, dtype=np.float64)
@@ -153,7 +154,7 @@ def _collect_pairs_on(
     needed: np.ndarray,
     species: np.ndarray,
 ) -> tuple[torch.Tensor, ...]:
-    """:func:`_collect_pairs` on a device, with pairs in a fixed order."""
+    """:func:`_collect_pairs` on a device, in a reproducible order."""
     index, shift = neighbor_list_on(device, points, cell, True, reach, False)
     first, second = (
         torch.from_numpy(species).to(device).index_select(0, index.flatten()).view(2, -1)
@@ -165,7 +166,7 @@ def _collect_pairs_on(
         index, shift, kind = (
             index.index_select(1, chosen), shift.index_select(0, chosen), kind[chosen],
         )  # fmt: skip
-    some = torch.cat((shift, torch.zeros_like(shift[:1])))  # a list may be empty
+    some = torch.cat((shift, torch.zeros_like(shift[:1])))  # the list may be empty
     low = some.amin(dim=0)
     span = some.amax(dim=0) - low + 1.0
     if float(span.prod()) > _MOST_IMAGES:
@@ -180,7 +181,7 @@ def _collect_pairs_on(
 def _collect_pairs(
     points: np.ndarray, cell: np.ndarray, reach: float, needed: np.ndarray, species: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Lists of :class:`MeshGeometry`: pairs of species that need them, shape (S, S)."""
+    """Lists of :class:`MeshGeometry`; ``needed``, shape (S, S), selects pairs of widths."""
     if reach == 0.0:
         none, index = np.zeros(0, np.int32), np.zeros(0, np.int64)
         return index, index, none, np.zeros((0, 3)), none
@@ -203,7 +204,7 @@ def _number_images(shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of each pair's image, int32, and the distinct images, shape (I, 3)."""
     low = shifts.min(axis=0, initial=0)
     span = shifts.max(axis=0, initial=0) - low + 1
-    if np.prod(span.astype(np.float64)) > _MOST_IMAGES:  # atoms far from one another's cell
+    if np.prod(span.astype(np.float64)) > _MOST_IMAGES:  # atoms many cells apart
         images, number = np.unique(shifts, axis=0, return_inverse=True)
         return number.reshape(-1).astype(np.int32), images.astype(np.float64)
     code = ((shifts[:, 0] - low[0]) * span[1] + shifts[:, 1] - low[1]) * span[2]

@@ -11,7 +11,7 @@ from .gaussian import (
     pair_potential_of,
     self_coefficient,
 )
-from .operator import CoulombOperator, EnergyFunction
+from .operator import CoulombOperator, EnergyFunction, block_product
 
 
 class FreeSpaceCoulomb(CoulombOperator):
@@ -23,8 +23,10 @@ class FreeSpaceCoulomb(CoulombOperator):
     widths : torch.Tensor, float64, shape (N,), Å
     coulomb_constant : float, eV Å/e²
     offset : float, Å
-        Added to each component of every pair vector x_i − x_j, i < j (of use to the published
-        code's operator only).
+        Added to each component of every pair vector x_i − x_j, i < j; used only by the operator
+        of the published code.
+    replicas : int
+        Number R of copies of a system; different copies do not interact.
     """
 
     def __init__(
@@ -33,16 +35,20 @@ class FreeSpaceCoulomb(CoulombOperator):
         widths: torch.Tensor,
         coulomb_constant: float,
         offset: float = 0.0,
+        replicas: int = 1,
     ) -> None:
         super().__init__()
-        self.constant, self.offset = coulomb_constant, offset
+        self.constant, self.offset, self.replicas = coulomb_constant, offset, replicas
         self.setup(positions, widths)
 
     def setup(self, positions: torch.Tensor, widths: torch.Tensor) -> None:
-        """Take other positions, shape (N, 3), Å, and widths, shape (N,), Å."""
-        count = positions.shape[0]
+        """Set the positions, shape (N, 3), Å, and widths, shape (N,), Å."""
+        count = positions.shape[0] // self.replicas
         self.widths = widths
         self.pairs = torch.triu_indices(count, count, offset=1, device=positions.device)
+        if self.replicas > 1:
+            starts = count * torch.arange(self.replicas, device=positions.device)
+            self.pairs = (self.pairs.unsqueeze(1) + starts.unsqueeze(-1)).reshape(2, -1)
         first, second = self.pairs[0], self.pairs[1]
         vectors = positions.index_select(0, first) - positions.index_select(0, second)
         self.distance = torch.linalg.vector_norm(vectors + self.offset, dim=-1)
@@ -51,24 +57,31 @@ class FreeSpaceCoulomb(CoulombOperator):
         self.kernel = self.coefficient[:0]
 
     def matrix(self) -> torch.Tensor:
-        """K, shape (N, N), eV/e²."""
-        count = self.widths.shape[0]
-        zeros = torch.zeros([count, count], dtype=self.widths.dtype, device=self.widths.device)
-        upper = zeros.index_put([self.pairs[0], self.pairs[1]], self.coefficient)
-        return upper + upper.t() + torch.diag(self.diagonal())
+        """K, shape (N, N), or its blocks, (R, N/R, N/R), eV/e²."""
+        count = self.widths.shape[0] // self.replicas
+        rows, columns = self.pairs[0], self.pairs[1]
+        shape, diagonal = [count, count], self.diagonal()
+        if self.replicas > 1:
+            columns, shape = columns % count, [self.replicas, count, count]
+            diagonal = diagonal.reshape(self.replicas, count)
+        zeros = torch.zeros(
+            [self.widths.shape[0], count], dtype=self.widths.dtype, device=self.widths.device
+        )
+        upper = zeros.index_put([rows, columns], self.coefficient).reshape(shape)
+        return upper + upper.transpose(-1, -2) + torch.diag_embed(diagonal)
 
     def diagonal(self) -> torch.Tensor:
         """k_e/(√π σ), shape (N,), eV/e²."""
         return self.constant * self_coefficient(self.widths)
 
     def prepare(self) -> None:
-        """Form K, whose products are faster than those over pairs."""
+        """Form K, whose products are faster than sums over pairs."""
         self.kernel = self.matrix()
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
         if self.kernel.shape[0] > 0 and not torch.is_grad_enabled():
-            return self.kernel @ charges
+            return block_product(self.kernel, charges)
         pairs = pair_potential_of(self.pairs, self.coefficient, charges)
         return pairs + self.diagonal() * charges
 
@@ -83,5 +96,5 @@ class FreeSpaceCoulomb(CoulombOperator):
 
     @torch.jit.unused
     def screening(self) -> EnergyFunction:
-        """The part that a point-charge sum over the same atoms lacks."""
+        """Correction from the point-charge sum of the same atoms to this operator."""
         return GaussianScreening(self.pairs, self.distance, self.widths, self.constant)

@@ -7,28 +7,35 @@ import torch
 
 
 class EnergyFunction(Protocol):
-    """Something that has an energy for charges of shape (N,)."""
+    """An energy e(q) of charges q, shape (N,)."""
 
     def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
         """e(q) − e(p) of two charge vectors, a scalar, eV."""
         ...
 
 
+def block_product(matrix: torch.Tensor, charges: torch.Tensor) -> torch.Tensor:
+    """K q, shape (N,), for a matrix (N, N), or R blocks of it on the diagonal, (R, N/R, N/R)."""
+    return (matrix @ charges.reshape(matrix.shape[:-1]).unsqueeze(-1)).reshape(-1)
+
+
 class CoulombOperator(torch.nn.Module):
     """The matrix K of the Coulomb energy e(q) = ½ qᵀKq of N Gaussian charges, at fixed positions.
 
-    K holds pairs, images and the self-energy k_e/(√π σ) of every Gaussian; the hardness J is not
-    part of it. All tensors are float64; energies are eV, charges e.
+    K contains the pairs, the images and the self-energy k_e/(√π σ) of every Gaussian, but not the
+    hardness J. All tensors are float64, energies are in eV and charges in e.
 
-    An operator has ``matrix`` at least; others override what they do faster. The smooth part of a
-    periodic operator is that of a point-charge Ewald sum: all but its pairs k_e q_i q_j
-    erfc(r/√2η)/r. Other code may sum it, beside ``rest_difference``.
+    For R replicas of N/R consecutive atoms each, K is block-diagonal with R blocks.
+
+    A subclass defines at least ``matrix`` and overrides what it can compute faster. The smooth part
+    of a periodic operator is that of a point-charge Ewald sum: everything except its pairs
+    k_e q_i q_j erfc(r/√2η)/r. Other code may evaluate the smooth part and add ``rest_difference``.
     """
 
-    #: η in Å of the smooth part; 0 without one.
+    #: Ewald width η of the smooth part in Å; 0 without one.
     smoothing_width: float
-    #: What the charges of the last :meth:`potential` make on a mesh, a linear function of them, for
-    #: :meth:`energy_difference`; empty without a mesh.
+    #: Smooth potential on the mesh of the charges of the last :meth:`potential`, linear in them,
+    #: for :meth:`energy_difference`; empty without a mesh.
     field: torch.Tensor
 
     def __init__(self) -> None:
@@ -37,7 +44,7 @@ class CoulombOperator(torch.nn.Module):
         self.field = torch.zeros(0)
 
     def matrix(self) -> torch.Tensor:
-        """K itself, shape (N, N), eV/e²: the slow, obvious form."""
+        """K, shape (N, N), or its blocks for replicas, shape (R, N/R, N/R), eV/e²."""
         raise NotImplementedError
 
     def diagonal(self) -> torch.Tensor:
@@ -45,16 +52,16 @@ class CoulombOperator(torch.nn.Module):
         return self.matrix().diagonal()
 
     def prepare(self) -> None:
-        """Get ready for many products at one geometry; called without gradients."""
+        """Prepare for many products at one geometry; called without gradients."""
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e, without forming K where that is cheaper."""
-        return self.matrix() @ charges
+        return block_product(self.matrix(), charges)
 
     def low_rank(self) -> torch.Tensor:
-        """Columns c, shape (N, r), of a part Σ c cᵀ of K that a preconditioner is to know.
+        """Columns c, shape (N, r), of a part Σ c cᵀ of K for the preconditioner.
 
-        It is that on charges that sum to zero; long waves are left out.
+        The part applies to charge vectors that sum to zero; it excludes the reciprocal sum.
         """
         return torch.zeros(0, 0, dtype=torch.float64)
 
@@ -75,26 +82,26 @@ class CoulombOperator(torch.nn.Module):
         charges, subtracted : torch.Tensor, float64, shape (N,), e
             q and p.
         fields : list of 2 torch.Tensor, optional
-            Their :attr:`field`, if known.
+            The :attr:`field` of q and of p, if known.
         """
         own, other = self.potential(charges), self.potential(subtracted)
         return 0.5 * (charges @ own - subtracted @ other)
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) less the smooth part of the point-charge sums of q and p, eV.
+        """e(q) − e(p) without the smooth part of the point-charge sums of q and p, eV.
 
-        What the smooth part holds of the charges themselves and of the background is not in here.
+        The self-interaction and the background of the smooth part are excluded too.
         """
         raise NotImplementedError
 
     @torch.jit.unused
     def screening(self) -> Any:
-        """The energy of K less that of a point-charge sum over the same atoms."""
+        """Energy of K minus that of a point-charge sum over the same atoms."""
         raise NotImplementedError
 
 
 class MatrixCoulomb(CoulombOperator):
-    """An operator that is no more than its matrix.
+    """Coulomb operator given by its matrix.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The reciprocal lattice; cells have lattice vectors as rows, and TorchScript compiles these."""
+"""Reciprocal lattice of cells whose rows are lattice vectors; TorchScript compiles this module."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 
 
 def half_index(cell: torch.Tensor, k_max: float) -> torch.Tensor:
-    """Whole-number coordinates of the k-vectors with 0 < |k| ≤ k_max, one of each ±k.
+    """Integer components of the k-vectors with 0 < |k| ≤ k_max, one of each ±k.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def half_index(cell: torch.Tensor, k_max: float) -> torch.Tensor:
         most = float(math.floor(k_max * length / (2.0 * math.pi)))
         axes.append(torch.arange(-most, most + 1.0, dtype=cell.dtype, device=cell.device))
     grid = torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    grid = grid[grid.shape[0] // 2 + 1 :]  # after the origin of a symmetric list: one of each ±k
+    grid = grid[grid.shape[0] // 2 + 1 :]  # the second half of a symmetric list: one of each ±k
     inside = torch.linalg.vector_norm(grid @ reciprocal(cell), dim=-1) <= k_max
     return grid.index_select(0, torch.nonzero(inside).squeeze(-1))
 
@@ -34,5 +34,5 @@ def half_kvectors(cell: torch.Tensor, k_max: float) -> torch.Tensor:
 
 
 def reciprocal(cell: torch.Tensor) -> torch.Tensor:
-    """The reciprocal lattice vectors as rows, with 2π, shape (3, 3), 1/Å."""
+    """Reciprocal lattice vectors as rows, including the factor 2π, shape (3, 3), 1/Å."""
     return 2.0 * math.pi * torch.linalg.inv(cell).t()

@@ -1,14 +1,14 @@
-"""Slabs: what a three-dimensional Coulomb sum needs to be one of layers with vacuum around them.
+"""Slab correction of a three-dimensional Coulomb sum, for layers between vacuum.
 
-Yeh and Berkowitz (1999, doi:10.1063/1.479595) take away the interaction of a slab with its images
-along the normal z, to a remainder that falls off as exp(−2π gap/λ) with the vacuum and the longest
-lateral period λ; Ballenegger, Arnold and Cerdà (2009, doi:10.1063/1.3216473) add the terms of a net
-charge:
+The correction of Yeh and Berkowitz (1999, doi:10.1063/1.479595) removes the interaction of a slab
+with its images along the normal z. The remaining error decays as exp(−2π gap/λ) with the height of
+the vacuum and the longest lateral period λ. Ballenegger, Arnold and Cerdà (2009,
+doi:10.1063/1.3216473) add the terms of a net charge:
 
-    K_ij += −(2π k_e/V) [(z_i − z_j)² + L_z²/6],
+    K_ij += −(2π k_e/V) [(z_i − z_j)² + L_z²/6]
 
-which on charges that sum to zero is positive (the square of the dipole along z). The coordinates z
-are those of the slab in one piece (:func:`openmm_nequiplr.boundaries.whole_slab`).
+On charge vectors that sum to zero the term is positive: it is the square of the dipole along z. The
+coordinates z are those of the unwrapped slab (:func:`openmm_nequiplr.boundaries.whole_slab`).
 """
 
 # TorchScript compiles the operator and reads its annotations: no postponed ones here
@@ -24,16 +24,16 @@ from .operator import CoulombOperator, EnergyFunction
 
 
 class SlabCoulomb(CoulombOperator):
-    """Coulomb operator of N Gaussian charges in a slab: a periodic operator and the slab term.
+    """Coulomb operator of N Gaussian charges in a slab: a periodic operator plus the slab term.
 
-    Differentiable as the periodic operator is.
+    It is as differentiable as the periodic operator.
 
     Parameters
     ----------
     periodic : CoulombOperator
-        Of the same charges in the same cell, periodic in three directions.
+        Operator of these charges, periodic in three directions.
     positions : torch.Tensor, float64, shape (N, 3), Å
-        Of the slab in one piece.
+        Positions of the unwrapped slab.
     cell : torch.Tensor, float64, shape (3, 3), Å
         The first two vectors span the slab.
     coulomb_constant : float, eV Å/e²
@@ -51,11 +51,11 @@ class SlabCoulomb(CoulombOperator):
         self.place(positions, cell)
 
     def place(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
-        """Take another geometry, after the periodic operator; arguments as for the class."""
+        """Set the geometry, after that of the periodic operator; arguments as for the class."""
         across = torch.linalg.cross(cell[0], cell[1])
         self.normal = across / torch.linalg.vector_norm(across)
         height = positions @ self.normal
-        self.height = height - height.mean()  # differences count
+        self.height = height - height.mean()  # only differences enter
         self.factor = -2.0 * math.pi * self.constant / torch.linalg.det(cell).abs()
         self.shift = (cell[2] @ self.normal) ** 2 / 6.0
         self.smoothing_width, self.field = self.periodic.smoothing_width, self.periodic.field
@@ -70,11 +70,11 @@ class SlabCoulomb(CoulombOperator):
         return self.periodic.diagonal() + self.factor * self.shift
 
     def prepare(self) -> None:
-        """Get ready for many products at one geometry; called without gradients."""
+        """Prepare the periodic operator for many products at one geometry."""
         self.periodic.prepare()
 
     def low_rank(self) -> torch.Tensor:
-        """The dipole along the normal, shape (N, 1)."""
+        """Column of the dipole along the normal, shape (N, 1)."""
         return ((-2.0 * self.factor).sqrt() * self.height).unsqueeze(-1)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
@@ -92,7 +92,7 @@ class SlabCoulomb(CoulombOperator):
         return self.factor * (total * second - first * first + 0.5 * self.shift * total * total)
 
     def slab_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """Energy of the slab term of two charge vectors, shape (N,) each: q less p; eV."""
+        """Energy of the slab term of charges q minus that of p, shape (N,) each, eV."""
         return self._slab_energy(charges) - self._slab_energy(subtracted)
 
     def energy_difference(
@@ -106,23 +106,23 @@ class SlabCoulomb(CoulombOperator):
         return periodic + self.slab_difference(charges, subtracted)
 
     def rest_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """e(q) − e(p) less the smooth part of the point-charge Ewald sums of q and p, eV.
+        """e(q) − e(p) without the smooth part of the point-charge Ewald sums of q and p, eV.
 
-        Those are of three dimensions, as other code sums them: the slab term is in here.
+        These sums are periodic in three dimensions, so the result includes the slab term.
         """
         periodic = self.periodic.rest_difference(charges, subtracted)
         return periodic + self.slab_difference(charges, subtracted)
 
     @torch.jit.unused
     def screening(self) -> EnergyFunction:
-        """The part that a point-charge Ewald sum over the same cell lacks."""
+        """Correction from the point-charge Ewald sum of the same cell to this operator."""
         return _Screening(self.periodic.screening(), self)
 
     @torch.jit.unused
     def linearized(self, periodic: LinearizedCoulomb) -> LinearizedCoulomb:
-        """K to first order, given that of the periodic operator at the same geometry.
+        """First-order expansion of K, given that of the periodic operator at this geometry.
 
-        Heights and L_z grow with the strain along the normal, the factor falls with the volume.
+        Heights and L_z scale with the strain along the normal, the factor with 1/V.
         """
         with torch.no_grad():
             apart = self.height.unsqueeze(1) - self.height
@@ -145,7 +145,7 @@ class _Screening(NamedTuple):
     slab: SlabCoulomb
 
     def energy_difference(self, charges: torch.Tensor, subtracted: torch.Tensor) -> torch.Tensor:
-        """Energy of the correction for charges less that for others, (N,) each, a scalar, eV."""
+        """Energy of the correction for charges q minus that for p, shape (N,) each, eV."""
         periodic = self.periodic.energy_difference(charges, subtracted)
         return periodic + self.slab.slab_difference(charges, subtracted)
 
@@ -157,12 +157,12 @@ def bounded(
     cell: torch.Tensor,
     constant: float,
 ) -> CoulombOperator:
-    """An operator with the slab term where a structure is a slab, else as it is.
+    """Add the slab term to a periodic operator if the structure is a slab.
 
     Parameters
     ----------
     pbc : Pbc
     periodic, positions, cell, constant
-        Of :class:`SlabCoulomb`.
+        Arguments of :class:`SlabCoulomb`.
     """
     return SlabCoulomb(periodic, positions, cell, constant) if pbc == SLAB else periodic

@@ -1,4 +1,4 @@
-"""Choice of splitting and mesh for :class:`.mesh.MeshCoulomb`; TorchScript compiles it."""
+"""Choice of the Ewald splitting and mesh of :class:`.mesh.MeshCoulomb`; TorchScript compiles it."""
 
 # TorchScript reads annotations: no postponed ones here
 import math
@@ -10,11 +10,11 @@ from ..errors import BoxError, InputError, describe
 
 #: Requested relative error of forces and potentials.
 DEFAULT_ACCURACY = 1e-5
-#: The smallest that a mesh aims at.
+#: Smallest relative error that may be requested.
 FINEST = 1e-10
-#: A mesh of so many points takes gigabytes.
+#: Largest number of mesh points; such a mesh takes gigabytes.
 MOST_POINTS = 2e8
-#: Å by which a pair list reaches beyond the cutoff.
+#: Range of a pair list beyond the cutoff, Å.
 DEFAULT_SKIN = 0.8
 #: Order of the B-splines.
 ORDER = 8
@@ -22,34 +22,34 @@ ORDER = 8
 _ERROR = 0.005
 #: First neglected real-space term, relative to the requested accuracy of forces.
 _CUTOFF_SAFETY = 0.03
-#: Ewald width in units of the cube root of the volume per atom at which pairs and mesh cost alike.
+#: Ewald width, in units of the cube root of the volume per atom, that balances pairs and mesh.
 _BALANCE = 0.75
 
 
-# From this accuracy on a mesh may be in single precision.
+# Smallest requested error for which single precision suffices.
 _SINGLE_PRECISION = 5e-6
 
 
 def mesh_dtype(dtype: torch.dtype, accuracy: float) -> torch.dtype:
-    """Type of a mesh for a network of some type: single precision where it is accurate enough."""
+    """Precision of the mesh for a network's precision; single only where accurate enough."""
     single = dtype == torch.float32 and accuracy >= _SINGLE_PRECISION
     return torch.float32 if single else torch.float64
 
 
 class MeshParameters(NamedTuple):
-    """How a Coulomb sum is split and discretised.
+    """Splitting and discretisation of a mesh Coulomb sum.
 
     Parameters
     ----------
     eta : float, Å
-        Ewald width: the mesh takes all charges for Gaussians of the width η/√2, and pairs put that
-        right.
+        Ewald width. On the mesh all charges are Gaussians of the width η/√2; the pairs correct for
+        this.
     cutoff : float, Å
-        Of the pairs.
+        Cutoff of the pairs.
     shape : list of 3 int
         Mesh points along the cell vectors.
     order : int
-        Of the B-splines.
+        Order of the B-splines.
     """
 
     eta: float
@@ -69,18 +69,17 @@ def choose_parameters(
     safety: float = _CUTOFF_SAFETY,
     most_points: float = MOST_POINTS,
 ) -> MeshParameters:
-    """Splitting and mesh for a requested accuracy.
+    """Choose the splitting and the mesh for a requested accuracy.
 
-    The errors of the two parts are taken as those of forces in rattled rock salt, which was
-    measured against the Ewald sum: the real-space one is exp(−r²/2η²) at the cutoff times thirty,
-    and the mesh one a (h/η)^p with spacing h and spline order p. For forces ten would do instead of
-    thirty; the energy, to which all atoms of a neglected shell may add with one sign, needs more of
-    the pairs than of the mesh.
+    The error estimates are those of forces in rattled rock salt, measured against the Ewald sum.
+    The real-space error is thirty times exp(−r²/2η²) at the cutoff. The mesh error is a (h/η)^p
+    with the spacing h and the spline order p. A factor of ten instead of thirty would suffice for
+    forces, but in the energy the contributions of all atoms of a neglected shell may add up.
 
-    The spacing is that of the points along the cell vectors, for splines interpolate along these.
-    (The distance of the planes of points is less in a skewed cell, and a mesh that is fine by that
-    measure leaves out long waves.) A reduced cell (:mod:`openmm_nequiplr.lattice`) needs the fewest
-    points.
+    The spacing is measured along the cell vectors, along which the splines interpolate. (The
+    distance between planes of mesh points is smaller in a skewed cell. A mesh that is fine by that
+    measure misses k-vectors of long wavelength.) A reduced cell (:mod:`openmm_nequiplr.lattice`)
+    needs the fewest points.
 
     Parameters
     ----------
@@ -92,7 +91,7 @@ def choose_parameters(
     accuracy : float
         Relative error of forces and potentials, from 1e-10 to 1e-2.
     order, balance, error, safety, most_points
-        The constants of this module, which TorchScript takes as arguments alone.
+        Constants of this module; TorchScript accepts them only as arguments.
 
     Raises
     ------
@@ -128,9 +127,9 @@ def _too_large(lengths: list[float], count: int) -> str:
 
 
 def fast_length(least: int) -> int:
-    """Smallest even product of primes up to 11 that is not below ``least``.
+    """Smallest even product of primes up to 11 that is at least ``least``.
 
-    Odd lengths of transforms take half as long again.
+    Transforms of odd length take 1.5 times as long.
     """
     size, rest = least - 1, 0
     while rest != 1:

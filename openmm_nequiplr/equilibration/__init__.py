@@ -1,6 +1,6 @@
-"""Charge equilibration: minimise χᵀQ + ½QᵀAQ at fixed total charge."""
+"""Charge equilibration: minimisation of χᵀQ + ½QᵀAQ at constrained total charge."""
 
-from .adjoint import adjoint_charges, lagrangian_weights
+from .adjoint import lagrangian_weights
 from .constraints import group_means, group_sizes
 from .dense import DenseSolver, Equilibration, pad_structures, solve_batch
 from .effective import effective_chi
@@ -19,7 +19,6 @@ __all__ = [
     "IterativeSolver",
     "JacobiPreconditioner",
     "WoodburyPreconditioner",
-    "adjoint_charges",
     "effective_chi",
     "group_means",
     "group_sizes",

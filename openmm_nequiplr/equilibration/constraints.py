@@ -1,9 +1,9 @@
-"""Charges that are held: the total charge, or one for each of several groups of atoms.
+"""Charge constraints: on the total charge, or on the charge of each of several groups of atoms.
 
-With C (N × F) the 0/1 columns of disjoint groups that cover all atoms, charges obey CᵀQ = c. The
-projector P = 1 − C(CᵀC)⁻¹Cᵀ onto charges that sum to zero in every group takes off the means of
-the groups. Groups are named by the index of each atom's group; those of several structures may
-stand behind one another.
+Let C (N × F) have one 0/1 column for each of F disjoint groups that cover all atoms. The charges
+obey CᵀQ = c. The projector P = 1 − C(CᵀC)⁻¹Cᵀ onto charge vectors that sum to zero in every group
+subtracts the mean of each group. Groups are given by the group index of each atom; the groups of
+several structures are numbered consecutively.
 """
 
 # TorchScript compiles these functions and reads annotations: no postponed ones here
@@ -11,7 +11,7 @@ import torch
 
 
 def group_sizes(groups: torch.Tensor) -> torch.Tensor:
-    """Atoms in each group, float64, shape (F,), for groups of atoms, int64, shape (N,)."""
+    """Number of atoms in each group, float64, shape (F,); groups int64, shape (N,)."""
     return torch.bincount(groups).to(torch.float64)
 
 
@@ -22,14 +22,14 @@ def group_sums(values: torch.Tensor, groups: torch.Tensor, sizes: torch.Tensor) 
 
 
 def group_means(values: torch.Tensor, groups: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """Mean over its group for each atom, shape (N,)."""
+    """Mean over the group of each atom, shape (N,)."""
     return (group_sums(values, groups, sizes) / sizes).index_select(0, groups)
 
 
 def held_apart(
     values: torch.Tensor, inverse: torch.Tensor, groups: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """D⁻¹(v − Cμ) with the μ that make it sum to zero in every group, for a diagonal D.
+    """D⁻¹(v − Cμ) for a diagonal D, with the μ for which every group sums to zero.
 
     Parameters
     ----------
@@ -47,9 +47,10 @@ def held_apart(
 
 
 def free_atoms(groups: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """All atoms but the first of each group, and the first one of their group, int64, (N − F,).
+    """All atoms except the first of each group, and the first atom of their group, int64, (N − F,).
 
-    Charge moved between the two, for each of these pairs, is every change that the groups allow.
+    Charge transfers between these pairs of atoms span all charge vectors that satisfy the
+    constraints.
     """
     atoms = torch.arange(groups.shape[0], device=groups.device)
     first = torch.full_like(sizes, groups.shape[0], dtype=torch.int64)
@@ -60,12 +61,12 @@ def free_atoms(groups: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def contrast(values: torch.Tensor, free: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
-    """Rows of atoms less those of their partners: a gradient by the charge moved between them."""
+    """Rows of atoms minus rows of their partners: the gradient by the charge transferred."""
     return values.index_select(0, free) - values.index_select(0, partner)
 
 
 def moved(
     charges: torch.Tensor, amounts: torch.Tensor, free: torch.Tensor, partner: torch.Tensor
 ) -> torch.Tensor:
-    """Charges, shape (N,), after amounts, shape (N − F,), went from partners to atoms."""
+    """Charges, shape (N,), after a transfer of amounts, shape (N − F,), from partners to atoms."""
     return charges.index_add(0, free, amounts).index_add(0, partner, -amounts)

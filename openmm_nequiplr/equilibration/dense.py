@@ -1,12 +1,13 @@
-"""Dense charge equilibration by LU factors of the bordered matrix.
+"""Dense charge equilibration by LU factorisation of the bordered matrix.
 
 Minimising χᵀQ + ½QᵀAQ subject to ΣQ = Q_tot gives the linear system
 
     ⎡A  1⎤ ⎡Q⎤   ⎡ −χ  ⎤
     ⎣1ᵀ 0⎦ ⎣λ⎦ = ⎣Q_tot⎦
 
-whose matrix is indefinite, hence LU and not Cholesky. Where charges of several groups of atoms are
-held, one atom of each is eliminated instead (:mod:`.constraints`), which leaves N − F unknowns.
+Its matrix is indefinite, which excludes a Cholesky factorisation. If the charges of several groups
+of atoms are constrained, one atom of each group is eliminated instead (:mod:`.constraints`), which
+leaves N − F unknowns.
 """
 
 # TorchScript compiles DenseSolver and reads its annotations: no postponed ones here
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..electrostatics.operator import block_product
 from ..errors import ConvergenceError
 from .constraints import contrast, free_atoms, group_means, group_sizes, group_sums, moved
 
@@ -26,18 +28,18 @@ class Equilibration(NamedTuple):
     ----------
     charges : torch.Tensor, float64, shape (N,), e
     multiplier : torch.Tensor, float64, shape (B,) or (F,), eV/e
-        Lagrange multiplier of the charge of each structure, or of each group of atoms whose charge
-        is held: less the chemical potential of its electrons.
+        Lagrange multiplier λ of each structure, or of each group of atoms with a constrained
+        charge.
     iterations : int
-        Iterations of an iterative solver, 0 for a dense one.
+        Number of iterations; 0 for a dense solver.
     residual : float
         Largest |A Q + χ + λ| of all atoms, eV/e.
     failure : str
-        Why the charges are no solution; empty if they are.
+        Reason why the solver failed; empty if it converged.
     gradient : torch.Tensor, float64, shape (N,), eV/e
         A Q + χ; empty for a batch.
     field : torch.Tensor
-        What the charges make on the mesh of the operator, see
+        The ``field`` of the charges on the mesh of the operator, see
         :class:`openmm_nequiplr.electrostatics.CoulombOperator`; empty without a mesh.
     """
 
@@ -51,15 +53,20 @@ class Equilibration(NamedTuple):
 
 
 def failed(reason: str) -> str:
-    """Message of an equilibration that failed."""
+    """Error message of a failed equilibration."""
     return (
         f"charge equilibration failed: {reason} (atoms on top of one another, non-finite positions "
         "and a hardness near zero are other usual causes)"
     )
 
 
+def of_replica(bad: torch.Tensor) -> str:
+    """Which of several matrices is bad, for a bool tensor of shape () or (R,); in words."""
+    return "" if bad.dim() == 0 else " of replica " + str(int(torch.nonzero(bad)[0]))
+
+
 def bordered(matrix: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Append the row and column of the charge constraint.
+    """Append the row and column of the constraint on the total charge.
 
     Parameters
     ----------
@@ -78,14 +85,15 @@ def bordered(matrix: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class DenseSolver(torch.nn.Module):
-    """LU factors of one structure's bordered matrix, for several right-hand sides; no gradient.
+    """Direct solver with LU factors of the bordered matrix of one structure; not differentiable.
 
     Parameters
     ----------
     matrix : torch.Tensor, optional, float64, shape (N, N), eV/e²
-        A = K + diag(J), for :meth:`factorize`.
+        A = K + diag(J), for :meth:`factorize`. Of R replicas its blocks, shape (R, N/R, N/R).
     groups : torch.Tensor, optional, int64, shape (N,)
-        Group of each atom, from 0 to F − 1, where the charges of F groups are held.
+        Group of each atom, from 0 to F − 1, if the charges of F groups are constrained. Replicas
+        need none: each block of A has its own constraint.
 
     Raises
     ------
@@ -107,20 +115,23 @@ class DenseSolver(torch.nn.Module):
             self.factorize(matrix, groups)
 
     def factorize(self, matrix: torch.Tensor, groups: torch.Tensor | None = None) -> None:
-        """Factorise another A, shape (N, N), eV/e²; ``groups`` as for the class."""
+        """Factorise A, eV/e²; arguments as for the class."""
         with torch.no_grad():
-            if groups is None:
+            if groups is None or matrix.dim() == 3:
                 self.groups = self.groups[:0]
-                full = bordered(matrix, torch.ones_like(matrix[0]))
+                full = bordered(matrix, torch.ones_like(matrix[..., 0]))
             else:
                 self.groups = groups
                 free, partner = free_atoms(groups, group_sizes(groups))
                 full = contrast(contrast(matrix, free, partner).t(), free, partner).t()
             if not bool(torch.isfinite(full).all()):
-                raise ConvergenceError(failed("the Coulomb matrix is not finite"))
+                where = of_replica(~torch.isfinite(full).all(dim=-1).all(dim=-1))
+                raise ConvergenceError(failed("the Coulomb matrix" + where + " is not finite"))
             factors, pivots, info = torch.linalg.lu_factor_ex(full)
-            if int(info) != 0:
-                raise ConvergenceError(failed("the matrix is singular"))
+            if bool((info != 0).any()):
+                raise ConvergenceError(
+                    failed("the matrix" + of_replica(info != 0) + " is singular")
+                )
             self.matrix, self.factors, self.pivots = matrix, factors, pivots
 
     def solve(
@@ -129,15 +140,15 @@ class DenseSolver(torch.nn.Module):
         total_charge: torch.Tensor,
         guess: torch.Tensor | None = None,
     ) -> Equilibration:
-        """Charges at the minimum.
+        """Equilibrated charges.
 
         Parameters
         ----------
         electronegativity : torch.Tensor, float64, shape (N,), eV/e
         total_charge : torch.Tensor, float64, scalar or shape (F,), e
-            Of the structure, or of the groups.
+            Charge of the structure, or of each group or replica; a scalar applies to each of them.
         guess
-            Not needed.
+            Ignored.
         """
         with torch.no_grad():
             if self.groups.shape[0] > 0:
@@ -147,18 +158,21 @@ class DenseSolver(torch.nn.Module):
                 multiplier = -group_sums(gradient, self.groups, sizes) / sizes
                 residual = float((gradient + multiplier.index_select(0, self.groups)).abs().max())
             else:
-                end = total_charge.reshape(1).to(electronegativity.device)
-                right = torch.cat((-electronegativity, end)).unsqueeze(-1)
+                chi = electronegativity.reshape(self.matrix.shape[:-1])
+                held = total_charge.to(chi.device).reshape(-1)
+                end = held if chi.dim() == 1 else held.unsqueeze(-1).expand(chi.shape[0], 1)
+                right = torch.cat((-chi, end), dim=-1).unsqueeze(-1)
                 solution = torch.linalg.lu_solve(self.factors, self.pivots, right).squeeze(-1)
-                charges, multiplier = solution[:-1], solution[-1:]
-                gradient = self.matrix @ charges + electronegativity
-                residual = float((gradient + multiplier).abs().max())
+                charges, multiplier = solution[..., :-1].reshape(-1), solution[..., -1:]
+                gradient = block_product(self.matrix, charges) + electronegativity
+                residual = float((gradient.reshape(chi.shape) + multiplier).abs().max())
+                multiplier = multiplier.reshape(-1)
         if not residual < float("inf"):
             raise ConvergenceError(failed("the charges are not finite"))
         return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])
 
     def _with_groups(self, chi: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-        """Charges for charges ``held`` of groups."""
+        """Equilibrated charges for constrained charges of groups."""
         sizes = group_sizes(self.groups)
         free, partner = free_atoms(self.groups, sizes)
         start = (held / sizes).index_select(0, self.groups)
@@ -170,7 +184,7 @@ class DenseSolver(torch.nn.Module):
 def pad_structures(
     matrices: Sequence[torch.Tensor], counts: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack matrices of different sizes, with ones on the diagonal of the padding.
+    """Stack matrices of different sizes; the padding has ones on its diagonal.
 
     Returns
     -------
@@ -198,18 +212,19 @@ def solve_batch(
     counts: Sequence[int],
     groups: torch.Tensor | None = None,
 ) -> Equilibration:
-    """Equilibrate several structures in one solve; twice differentiable.
+    """Equilibrate a batch of structures; twice differentiable.
 
     Parameters
     ----------
     matrices : sequence of B tensors, float64, shape (n_b, n_b), eV/e²
     electronegativity : torch.Tensor, float64, shape (N,), eV/e
     total_charge : torch.Tensor, float64, shape (B,) or (F,), e
-        Of the structures, or of the groups.
+        Charge of each structure, or of each group.
     counts : sequence of int, length B
-        Atoms of each structure; they sum to N.
+        Number of atoms of each structure; the sum is N.
     groups : torch.Tensor, optional, int64, shape (N,)
-        Group of each atom, numbered through all structures, where the charges of groups are held.
+        Group of each atom, numbered through all structures, if the charges of groups are
+        constrained.
 
     Raises
     ------
@@ -243,7 +258,7 @@ def _solve_batch_of_groups(
     counts: Sequence[int],
     groups: torch.Tensor,
 ) -> Equilibration:
-    """:func:`solve_batch` for charges ``held`` of groups."""
+    """:func:`solve_batch` for constrained charges of groups."""
     sizes = group_sizes(groups)
     free, partner = free_atoms(groups, sizes)
     start = (held / sizes).index_select(0, groups)

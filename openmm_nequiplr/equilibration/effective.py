@@ -1,4 +1,4 @@
-"""What charges are equilibrated against."""
+"""Effective electronegativity: the total potential in which charges are equilibrated."""
 
 import torch
 
@@ -8,18 +8,18 @@ def effective_chi(
     offset_potential: torch.Tensor | None = None,
     outside: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """χ + K Z + φ, the derivative of the energy by charges Q apart from A Q; shape (N,), eV/e.
+    """χ + K Z + φ, shape (N,), eV/e: the derivative of the energy by the charges Q at Q = 0.
 
-    Every potential that charges feel besides their own enters here; TorchScript compiles it.
+    Every external potential on the charges enters here. TorchScript compiles this function.
 
     Parameters
     ----------
     electronegativity : torch.Tensor, float64, shape (N,), eV/e
         χ.
     offset_potential : torch.Tensor, optional, float64, shape (N,), eV/e
-        K Z, of the charge offsets Z that the Coulomb sums see on top of Q.
+        K Z of the charge offsets Z, which the Coulomb sum adds to Q.
     outside : torch.Tensor, optional, float64, shape (N,), eV/e
-        φ, of a field or of charges that are not equilibrated.
+        φ of a field or of charges that are not equilibrated.
     """
     result = electronegativity
     if offset_potential is not None:

@@ -1,11 +1,11 @@
 """Charge equilibration by projected, preconditioned conjugate gradients.
 
-A = K + diag(J) is positive definite on the charge vectors that sum to zero, but need not be on the
-full space, so the iteration (Hestenes and Stiefel 1952, doi:10.6028/jres.049.044) stays on that
-subspace: P is the projector onto it. A preconditioner M is inverted under the same constraint:
-z = M⁻¹(r − μ1) with the μ that makes Σz = 0 (Gould, Hribar, Nocedal 2001,
-doi:10.1137/S1064827598345667). Where charges of groups of atoms are held, P and the constraint of
-the preconditioner are those of the groups (:mod:`.constraints`).
+A = K + diag(J) is positive definite on charge vectors that sum to zero, but not always on the full
+space. The iteration (Hestenes and Stiefel 1952, doi:10.6028/jres.049.044) therefore stays in that
+subspace; P is the projector onto it. The preconditioner M is inverted under the same constraint:
+z = M⁻¹(r − μ1) with the μ for which Σz = 0 (Gould, Hribar, Nocedal 2001,
+doi:10.1137/S1064827598345667). If the charges of groups of atoms are constrained, P and the
+constraint on the preconditioner are those of the groups (:mod:`.constraints`).
 """
 
 # TorchScript compiles IterativeSolver and reads its annotations: no postponed ones here
@@ -19,28 +19,28 @@ from .constraints import group_means, group_sizes, group_sums
 from .dense import Equilibration, failed
 from .preconditioning import JacobiPreconditioner, positive_diagonal
 
-#: ‖P r‖₂ relative to that of uniform charges at which a solve stops.
+#: Convergence criterion: ‖P r‖₂ relative to that of uniform charges.
 DEFAULT_TOLERANCE = 1e-6
 DEFAULT_MAX_ITERATIONS = 100
 
 
 class IterativeSolver(torch.nn.Module):
-    """Solves for charges with products K q alone; no gradient.
+    """Conjugate-gradient charge solver that needs only products K q; not differentiable.
 
     Parameters
     ----------
     operator : CoulombOperator
-        A module where TorchScript is to compile the solver.
+        Must be a module if TorchScript compiles the solver.
     hardness : torch.Tensor, float64, shape (N,), eV/e²
         J > 0.
     tolerance : float
-        A solve stops when ‖P(A Q + χ)‖₂ is at most this times its value for uniform charges.
+        The iteration stops when ‖P(A Q + χ)‖₂ is at most this times its value for uniform charges.
     max_iterations : int
     preconditioner : torch.nn.Module, optional
         One of :mod:`.preconditioning`; by default the diagonal of A.
     groups : torch.Tensor, optional, int64, shape (N,)
-        Group of each atom, from 0 to F − 1, where the charges of F groups are held; the
-        preconditioner has the same.
+        Group of each atom, from 0 to F − 1, if the charges of F groups are constrained. The
+        preconditioner must have the same groups.
     """
 
     hardness: torch.Tensor
@@ -69,7 +69,7 @@ class IterativeSolver(torch.nn.Module):
             diagonal = positive_diagonal(operator.diagonal().detach(), hardness.detach())
             preconditioner = JacobiPreconditioner(diagonal, groups)
         self.preconditioner = preconditioner
-        #: Iterations on a GPU before their results are looked at, which has to wait for them.
+        #: Iterations on a GPU before the first convergence check, which synchronises the device.
         self.unwatched = 0
         nothing = torch.zeros(0, dtype=torch.float64)
         self.register_buffer("groups", nothing.to(torch.int64), persistent=False)
@@ -77,7 +77,7 @@ class IterativeSolver(torch.nn.Module):
         self.hold(groups)
 
     def hold(self, groups: torch.Tensor | None) -> None:
-        """Hold the charges of groups, int64, shape (N,), or the total charge."""
+        """Constrain the charges of groups, int64, shape (N,), or the total charge if None."""
         if groups is None:
             self.groups, self.sizes = self.groups[:0], self.sizes[:0]
         else:
@@ -93,7 +93,7 @@ class IterativeSolver(torch.nn.Module):
         return vector.mean()
 
     def _neutral(self, vector: torch.Tensor) -> torch.Tensor:
-        """P v: the part that sums to zero."""
+        """P v, the part of v that sums to zero."""
         return vector - self._mean(vector)
 
     def _product(self, charges: torch.Tensor) -> torch.Tensor:
@@ -106,12 +106,12 @@ class IterativeSolver(torch.nn.Module):
         total_charge: torch.Tensor,
         guess: torch.Tensor | None = None,
     ) -> Equilibration:
-        """:meth:`forward`, where a failure is an error.
+        """Call :meth:`forward` and raise an error if it fails.
 
         Raises
         ------
         ConvergenceError
-            If the iterations do not suffice, or if A is not positive definite or not finite.
+            If the iteration does not converge, or if A is not positive definite or not finite.
         InputError
             If the guess has another shape.
         """
@@ -129,19 +129,20 @@ class IterativeSolver(torch.nn.Module):
         total_charge: torch.Tensor,
         guess: torch.Tensor | None,
     ) -> Equilibration:
-        """Charges at the minimum.
+        """Equilibrated charges.
 
         Parameters
         ----------
         electronegativity : torch.Tensor, float64, shape (N,), eV/e
         total_charge : torch.Tensor, float64, scalar or shape (F,), e
-            Of the structure, or of the groups.
+            Charge of the structure, or of each group.
         guess : torch.Tensor or None, float64, shape (N,), e
-            Shifted to these charges before use; on the CPU not used if uniform charges are nearer.
+            Initial guess, shifted to satisfy the constraints. On the CPU it is ignored if uniform
+            charges have a smaller residual.
         """
         with torch.no_grad():
             chi = electronegativity
-            # a GPU, which would have to be waited for, takes the guess as it is
+            # on a GPU the guess is used unchecked, as the check would synchronise the device
             trusted, held = guess is not None and chi.is_cuda, bool((total_charge != 0.0).any())
             charges, gradient = chi, chi
             field: torch.Tensor | None = None
@@ -163,7 +164,7 @@ class IterativeSolver(torch.nn.Module):
         return torch.full_like(like, float(total_charge) / like.shape[0])
 
     def _shifted(self, guess: torch.Tensor, total_charge: torch.Tensor) -> torch.Tensor:
-        """A guess, shifted evenly to the charges that are held."""
+        """The guess, shifted uniformly (in each group) to satisfy the constraints."""
         if self._grouped():
             missing = (total_charge - group_sums(guess, self.groups, self.sizes)) / self.sizes
             return guess + missing.index_select(0, self.groups)
@@ -176,20 +177,20 @@ class IterativeSolver(torch.nn.Module):
         field: torch.Tensor | None,
         start: torch.Tensor,
     ) -> Equilibration:
-        """Conjugate gradients from charges with the gradient A Q + χ.
+        """Conjugate gradients from initial charges with the gradient A Q + χ.
 
-        ``field`` is that of the charges, None if they are zero; ``start`` is ‖P r‖ of uniform
-        charges, which the tolerance is relative to. Numbers stay on the device until :func:`_read`
-        asks for them; iterations beyond the last one needed do no harm.
+        ``field`` is the field of these charges, None if they are zero. ``start`` is ‖P r‖ of
+        uniform charges, to which the tolerance is relative. Scalars stay on the device until
+        :func:`_read` copies them; iterations after convergence do no harm.
         """
-        multiplier = self._mean(gradient)  # of the gradient: less that of the charges
+        multiplier = self._mean(gradient)  # minus the Lagrange multiplier of the charges
         residual = multiplier - gradient
         direction, before = residual, start
-        # of each iteration that was not looked at: r·z, d·A d, and ‖P r‖ after it
+        # since the last check: r·z and d·A d of each iteration, and ‖P r‖ after it
         signs: list[torch.Tensor] = []
         sizes: list[torch.Tensor] = [torch.linalg.vector_norm(residual)]
         iteration, seen = 0, _Seen(0, True, 0.0, 0.0, 0.0)
-        tiny = 1e-300  # nothing is divided by less
+        tiny = 1e-300  # smallest divisor
         while True:
             if iteration >= min(self.unwatched, self.max_iterations):
                 seen = _read(iteration, self.tolerance, start, residual, signs, sizes)
@@ -240,24 +241,25 @@ class IterativeSolver(torch.nn.Module):
             reason = "the matrix or its preconditioner is not positive definite"
         elif math.isfinite(size) and math.isfinite(goal):
             reason = (
-                f"residual {size} eV/e after {iterations} iterations, {goal} wanted; raise "
+                f"residual {size} eV/e after {iterations} iterations, {goal} required; raise "
                 f"max_iterations (now {self.max_iterations}) or loosen the relative tolerance "
                 f"(charge_tolerance, now {self.tolerance}); tighten the accuracy of the Coulomb "
-                "sum if the tolerance lies far below it"
+                "sum if the tolerance is far below it"
             )
         return failed(reason)
 
 
 class _Seen(NamedTuple):
-    """What is known of a solve: iterations needed or done, and numbers after these.
+    """State of a solve at a convergence check.
 
     Parameters
     ----------
     iterations : int
+        Iterations needed if converged, else iterations done.
     positive : bool
-        Whether the matrix and its preconditioner were positive definite on all directions.
+        Whether the matrix and its preconditioner were positive definite along all directions.
     size, goal, largest : float, eV/e
-        ‖P r‖, what it should be, and the largest residual of an atom in the end.
+        ‖P r‖, the value required of it, and the largest residual of an atom.
     """
 
     iterations: int
@@ -275,12 +277,12 @@ def _read(
     signs: list[torch.Tensor],
     sizes: list[torch.Tensor],
 ) -> _Seen:
-    """Look at the iterations since the last time, the last of which was ``iteration``."""
+    """Convergence check of the iterations since the last one, up to ``iteration``."""
     both = [start, torch.linalg.vector_norm(residual, math.inf)] + signs + sizes  # noqa: RUF005 (TorchScript)
     numbers: list[float] = torch.stack(both).tolist()
     wanted, largest, count = tolerance * numbers[0], numbers[1], len(sizes)
     ends, begin = numbers[len(numbers) - count :], len(numbers) - count - len(signs)
-    positive, first = True, count - len(signs) // 2  # 1 where the beginning is among them
+    positive, first = True, count - len(signs) // 2  # 1 with the initial residual
     for k in range(count):
         number = iteration + 1 - count + k
         if k >= first:

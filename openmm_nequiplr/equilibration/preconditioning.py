@@ -1,16 +1,17 @@
-"""Approximations of A = K + diag(J) that are easy to invert.
+"""Preconditioners: approximations of A = K + diag(J) that are easy to invert.
 
-In large periodic cells the Coulomb energy of long waves, which goes as 1/k², makes plain conjugate
-gradients slow. M = D + U Λ Uᵀ, with U the cosines and sines of the lowest k-vectors and
-Λ = 8π k_e/(V k²), takes care of them; its inverse follows from the Woodbury identity
-(Woodbury 1950; Hager 1989, doi:10.1137/1031049). The dipole of a slab is one column more.
+In large periodic cells the Coulomb energy at long wavelengths, proportional to 1/k², slows the
+convergence of plain conjugate gradients. M = D + U Λ Uᵀ treats them exactly: the columns of U are
+the cosines and sines of the shortest k-vectors, and Λ = 8π k_e/(V k²). Its inverse follows from the
+Woodbury identity (Woodbury 1950; Hager 1989, doi:10.1137/1031049). The dipole of a slab is an
+additional column.
 
-A preconditioner is a module: ``forward`` applies the inverse of M on charges that sum to zero, in
-every group of atoms where the charges of groups are held, M⁻¹ − M⁻¹C(CᵀM⁻¹C)⁻¹CᵀM⁻¹; ``fits`` tells
-whether what is there serves a structure, ``make`` makes it anew, and ``report`` takes the
-iterations of the solves with it. The inverse of D acts group by group, and in the Woodbury identity
-it takes the place of D⁻¹. A step of the solver costs few operations, each of them a launch on a
-GPU, so products that do not change are formed in ``make``.
+A preconditioner is a module. ``forward`` applies the inverse of M on charge vectors that sum to
+zero (in every group of atoms, if their charges are constrained): M⁻¹ − M⁻¹C(CᵀM⁻¹C)⁻¹CᵀM⁻¹.
+``fits`` returns whether the current M suits a structure, ``make`` builds a new one, and ``report``
+receives the number of iterations of each solve. The constrained inverse of D replaces D⁻¹ in the
+Woodbury identity. On a GPU each operation of a solver iteration costs a kernel launch, so ``make``
+forms all products that do not change.
 """
 
 # TorchScript compiles these classes and reads their annotations: no postponed ones here
@@ -22,21 +23,21 @@ from ..electrostatics.reciprocal import half_kvectors
 from ..errors import InputError, describe
 from .constraints import group_sizes, group_sums, held_apart
 
-#: A preconditioner does not outlive a strain of the cell beyond this.
+#: Largest strain of the cell for which a preconditioner is kept.
 _LARGEST_STRAIN = 0.02
 
 
 def positive_diagonal(kernel_diagonal: torch.Tensor, hardness: torch.Tensor) -> torch.Tensor:
-    """The diagonal of A = K + diag(J) for a preconditioner, no less than J; shape (N,), eV/e².
+    """Diagonal of A = K + diag(J) for a preconditioner, at least J; shape (N,), eV/e².
 
-    That of K may be negative in cells that are small against the charges, where A is positive
-    definite only on charge vectors that sum to zero.
+    The diagonal of K may be negative in cells that are small compared with the widths. There A is
+    positive definite only on charge vectors that sum to zero.
     """
     return kernel_diagonal.clamp(min=0.0) + hardness
 
 
 class _Diagonal(torch.nn.Module):
-    """D⁻¹, with groups of atoms whose charges are held."""
+    """D⁻¹ under the charge constraints."""
 
     inverse: torch.Tensor
     weights: torch.Tensor
@@ -50,7 +51,7 @@ class _Diagonal(torch.nn.Module):
         self.register_buffer("groups", nothing.to(torch.int64), persistent=False)
 
     def take(self, diagonal: torch.Tensor, groups: torch.Tensor | None) -> None:
-        """Take another diagonal, positive, shape (N,), eV/e², and groups, int64, shape (N,)."""
+        """Set the diagonal, positive, shape (N,), eV/e², and the groups, int64, shape (N,)."""
         self.inverse, self.groups = 1.0 / diagonal, self.groups[:0]
         self.weights = self.inverse.sum()
         if groups is not None:
@@ -59,14 +60,14 @@ class _Diagonal(torch.nn.Module):
 
 
 class JacobiPreconditioner(_Diagonal):
-    """The diagonal of A.
+    """Jacobi preconditioner: the diagonal of A.
 
     Parameters
     ----------
     diagonal : torch.Tensor, optional, float64, shape (N,), eV/e²
-        Of A = K + diag(J); positive.
+        Diagonal of A = K + diag(J); positive.
     groups : torch.Tensor, optional, int64, shape (N,)
-        Group of each atom, where the charges of groups are held.
+        Group of each atom, if the charges of groups are constrained.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class JacobiPreconditioner(_Diagonal):
             self.take(diagonal.detach(), groups)
 
     def fits(self, count: int, cell: torch.Tensor) -> bool:
-        """Another diagonal is cheap."""
+        """Always False, as a new diagonal costs little."""
         return False
 
     def make(
@@ -90,34 +91,35 @@ class JacobiPreconditioner(_Diagonal):
         groups: torch.Tensor | None = None,
         columns: torch.Tensor | None = None,
     ) -> None:
-        """Take the diagonal of A, positive, shape (N,), eV/e², no columns; groups as above."""
+        """Set the diagonal and groups, as for the class; the other arguments are ignored."""
         self.take(diagonal, groups)
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
-        """The inverse of D on charges that sum to zero, shape (N,)."""
+        """Inverse of D on charge vectors that sum to zero, applied to a residual, shape (N,)."""
         if self.groups.shape[0] > 0:
             return held_apart(residual, self.inverse, self.groups, self.weights)
         solved = self.inverse * residual
         return torch.addcmul(solved, self.inverse, solved.sum() / self.weights, value=-1.0)
 
     def report(self, iterations: int) -> None:
-        """Nothing follows from it."""
+        """Do nothing."""
 
     def reset(self) -> None:
-        """Nothing was kept."""
+        """Do nothing."""
 
 
 class WoodburyPreconditioner(_Diagonal):
-    """D + U Λ Uᵀ with the lowest k-vectors, kept while the atoms move little.
+    """D + U Λ Uᵀ with the shortest k-vectors, reused while the atoms move little.
 
-    It is made anew for another number of atoms, after a strain of two per cent, and once a solve
-    took ``growth`` iterations more than the first one with it.
+    It is rebuilt when the number of atoms changes, after a strain of two per cent, and when a solve
+    takes over ``growth`` iterations more than the first one with it.
 
     Parameters
     ----------
     coulomb_constant : float, eV Å/e²
     kvectors : int, optional
-        How many, one of each ±k; by default an eighth of the number of atoms, and at most 200.
+        Number of k-vectors, one of each ±k; by default an eighth of the number of atoms, and at
+        most 200.
     growth : int
     """
 
@@ -129,13 +131,13 @@ class WoodburyPreconditioner(_Diagonal):
         self.largest_strain = _LARGEST_STRAIN
         self.kvectors = 0 if kvectors is None else kvectors
         self.first = -1
-        # L with M⁻¹ = D⁻¹ − L Lᵀ on charges that sum to zero, shape (N, 2k) or a little wider
+        # L with M⁻¹ = D⁻¹ − L Lᵀ on charge vectors that sum to zero, shape (N, 2k + extra columns)
         nothing = torch.zeros(0, dtype=torch.float32)
         self.register_buffer("lowered", nothing, persistent=False)
         self.register_buffer("cell", torch.eye(3, dtype=torch.float64), persistent=False)
 
     def fits(self, count: int, cell: torch.Tensor) -> bool:
-        """Whether it serves so many atoms in a cell, shape (3, 3), Å; on the CPU if it can be."""
+        """Whether it suits ``count`` atoms in a cell, shape (3, 3), Å, preferably on the CPU."""
         if self.inverse.shape[0] != count:
             return False
         if torch.equal(self.cell, cell):
@@ -151,19 +153,19 @@ class WoodburyPreconditioner(_Diagonal):
         groups: torch.Tensor | None = None,
         columns: torch.Tensor | None = None,
     ) -> None:
-        """Make it for a structure.
+        """Build the preconditioner of a structure.
 
         Parameters
         ----------
         diagonal : torch.Tensor, float64, shape (N,), eV/e²
-            Of A = K + diag(J); positive.
+            Diagonal of A = K + diag(J); positive.
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
-            On the CPU if it can be.
+            Preferably on the CPU.
         groups : torch.Tensor, optional, int64, shape (N,)
-            Group of each atom, where the charges of groups are held.
+            Group of each atom, if the charges of groups are constrained.
         columns : torch.Tensor, optional, float64, shape (N, r)
-            More of U, with Λ = 1: :meth:`.CoulombOperator.low_rank`.
+            Additional columns of U with Λ = 1, see :meth:`.CoulombOperator.low_rank`.
         """
         with torch.no_grad():
             number = self.kvectors
@@ -188,14 +190,14 @@ class WoodburyPreconditioner(_Diagonal):
             factor = torch.linalg.cholesky((scaled.t() @ waves).to(torch.float64) + one)
             lower = torch.linalg.solve_triangular(factor, one, upper=False)
             self.lowered = scaled @ lower.t().to(torch.float32)
-            if groups is None:  # the constraint is one more column
+            if groups is None:  # the constraint is an additional column
                 ones = self.inverse - self.lowered @ self.lowered.sum(dim=0)  # M⁻¹ 1
                 column = (ones / ones.sum().sqrt()).to(torch.float32)
                 self.lowered = torch.cat((self.lowered, column.unsqueeze(-1)), dim=1)
             self.cell, self.first = cell.clone(), -1
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
-        """D⁻¹r − D⁻¹U(Λ⁻¹ + UᵀD⁻¹U)⁻¹UᵀD⁻¹r, and what makes it sum to zero; shape (N,)."""
+        """D⁻¹r − D⁻¹U(Λ⁻¹ + UᵀD⁻¹U)⁻¹UᵀD⁻¹r under the charge constraints; shape (N,)."""
         single = residual.to(torch.float32)
         seen = self.lowered.t() @ single
         correction = torch.addmv(single, self.lowered, seen, beta=0.0, alpha=-1.0)
@@ -204,14 +206,14 @@ class WoodburyPreconditioner(_Diagonal):
         return torch.addcmul(correction, self.inverse, residual)
 
     def report(self, iterations: int) -> None:
-        """Tell how many iterations a solve with it took."""
+        """Record the number of iterations of a solve; too many cause a rebuild."""
         if self.first < 0:
             self.first = iterations
         elif iterations > self.first + self.growth:
             self.reset()
 
     def reset(self) -> None:
-        """Make it anew the next time."""
+        """Rebuild before the next solve."""
         self.inverse = self.inverse[:0]
 
 

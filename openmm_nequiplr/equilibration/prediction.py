@@ -1,4 +1,4 @@
-"""Initial guesses of charges out of those of previous steps."""
+"""Initial guesses of charges, extrapolated from previous time steps."""
 
 # TorchScript compiles the predictor and reads its annotations: no postponed ones here
 import math
@@ -7,29 +7,29 @@ import torch
 
 from ..errors import InputError, describe
 
-#: Differences that the extrapolation takes in.
+#: Order of the highest difference in the extrapolation.
 DEFAULT_DEGREE = 3
-# Relative weight with which it stays a polynomial where the last step says nothing else.
+# Relative weight of the polynomial as the prior of the least-squares fit.
 _PRIOR = 1e-6
 
 
 class ChargePredictor(torch.nn.Module):
-    """Extrapolates charges over equal time steps by the differences of the last solutions.
+    """Extrapolation of charges over equal time steps from the last solutions.
 
-    The guess is x + Σ_k a_k ∇ᵏx, with the backward differences ∇ᵏ up to ``degree``. With a_k = 1 it
-    is the polynomial through the last solutions, which is right for smooth motion; a thermostat's
-    random kicks call for less. The a_k are those that would have predicted the last solution best,
+    The guess is x + Σ_k a_k ∇ᵏx with the backward differences ∇ᵏ up to the order ``degree``. With
+    a_k = 1 it is the polynomial through the last solutions, which suits smooth motion. The random
+    kicks of a thermostat call for smaller a_k. They are fitted to predict the last solution best,
     by least squares over the atoms.
 
-    The solutions must be of the same atoms in the same order at equidistant times; after anything
-    else (a new box, reordered atoms, a restored state) call :meth:`reset`. A changed number of
-    atoms is noticed here.
+    The solutions must belong to the same atoms in the same order, at equidistant times. Call
+    :meth:`reset` after any other change (a new box, reordered atoms, a restored state). A change in
+    the number of atoms is detected.
 
     Parameters
     ----------
     degree : int
-        0 repeats the last solution. The coefficients are fitted from degree + 2 solutions on; with
-        fewer at hand the guess is the polynomial through them.
+        Order of the highest difference; 0 repeats the last solution. The coefficients are fitted
+        once degree + 2 solutions are stored; before, the guess is the polynomial through them.
     """
 
     past: torch.Tensor
@@ -39,11 +39,12 @@ class ChargePredictor(torch.nn.Module):
         super().__init__()
         if degree < 0:
             raise InputError(describe("degree", degree, "at least 0"))
-        #: Number of solutions at hand, and of iterations that the next one may take.
+        #: Number of stored solutions, and expected number of iterations of the next solve.
         self.solutions, self.expected = 0, 0
         self.degree, self.prior = degree, _PRIOR
-        # the last solutions, shape (degree + 2, N), the newest first, and what differences are of
-        # them: ∇x to ∇^degree x there and at the solution before, and by how much these missed
+        # the last solutions, shape (degree + 2, N), the newest first, and the coefficients of their
+        # differences: ∇x to ∇^degree x of the last and of the previous solution, and the error of
+        # the polynomial's prediction of the last
         self.register_buffer("past", torch.zeros(0, 0, dtype=torch.float64), persistent=False)
         table = torch.zeros(2 * degree + 1, degree + 2, dtype=torch.float64)
         for k in range(1, degree + 1):
@@ -54,13 +55,13 @@ class ChargePredictor(torch.nn.Module):
         self.register_buffer("table", table, persistent=False)
 
     def predict(self, count: int | None = None) -> torch.Tensor | None:
-        """The guess for the next step, shape (N,), e, or None when there is nothing to go by.
+        """Guess for the next step, shape (N,), e, or None without a stored solution.
 
         Parameters
         ----------
         count : int, optional
-            Number of atoms of the next structure; if it is not that of the history, the history is
-            dropped.
+            Number of atoms of the next structure. If the stored solutions have another number, they
+            are dropped.
         """
         if count is not None and self.past.shape[1] != count:
             self.reset()
@@ -79,10 +80,10 @@ class ChargePredictor(torch.nn.Module):
         return torch.addmv(last, found[:degree].t(), weights)
 
     def accept(self, solution: torch.Tensor) -> None:
-        """Take up the charges of a step, shape (N,), e.
+        """Store the charges of a step, shape (N,), e.
 
-        Charges that are not finite, or of another number of atoms, drop the history. On a GPU they
-        are taken for finite, as those of a solve are that has converged.
+        Charges that are not finite, or of another number of atoms, clear the history. On a GPU they
+        are assumed to be finite, as a converged solve guarantees.
         """
         finite = solution.is_cuda or math.isfinite(float(solution.sum()))
         if not finite or self.solutions == 0 or self.past.shape[1] != solution.shape[0]:
@@ -95,9 +96,9 @@ class ChargePredictor(torch.nn.Module):
         self.solutions = min(self.solutions + 1, self.degree + 2)
 
     def report(self, iterations: int) -> None:
-        """Tell how many iterations a solve took from the guess."""
+        """Record the number of iterations that a solve took from the guess."""
         self.expected = max(iterations, 1)
 
     def reset(self) -> None:
-        """Forget all solutions."""
+        """Drop all stored solutions."""
         self.solutions, self.past = 0, self.past[:, :0]

@@ -1,1 +1,1 @@
-"""Structure files as other programs write them, without OpenMM."""
+"""Readers of structure files written by other programs, independent of OpenMM."""

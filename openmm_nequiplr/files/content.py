@@ -1,8 +1,9 @@
-"""Contents of a structure file, before it becomes a structure for a simulation."""
+"""Content of a structure file, before its conversion to a structure for a simulation."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ class FileContent:
     cell : numpy.ndarray, shape (3, 3), Å, or None
         Rows are lattice vectors, of any orientation.
     charge : float or None, e
-        ``None`` if the file does not tell.
+        ``None`` if the file does not contain it.
     frames : int
-        Number of frames of the file.
+        Number of frames in the file.
     source : object, optional
-        The frame in a form from which OpenMM makes a topology, where there is one.
+        The frame in a form from which OpenMM can build a topology.
     """
 
     symbols: tuple[str | None, ...]
@@ -45,12 +46,12 @@ class FileContent:
 
     @property
     def atoms(self) -> list[int]:
-        """Indices of what is no virtual site."""
+        """Indices of the atoms, without virtual sites."""
         return [index for index, symbol in enumerate(self.symbols) if symbol is not None]
 
 
 def say_sites(path: Path, content: FileContent) -> None:
-    """Say that virtual sites, on which a model does not act, are left out."""
+    """Report that virtual sites, on which a model does not act, are left out."""
     kept = len(content.atoms)
     if kept < len(content.symbols):
         pairs = zip(content.symbols, content.names, strict=True)
@@ -63,7 +64,7 @@ def say_sites(path: Path, content: FileContent) -> None:
 
 
 def choose_frame(path: Path, frame: int | None, count: int) -> int:
-    """Index of the frame to take, the last one by default; of several, it is said.
+    """Index of the frame to read, by default the last one, which is reported if there are several.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def choose_frame(path: Path, frame: int | None, count: int) -> int:
         raise InputError(describe("structure", f"no atoms in {path}", "at least one atom"))
     if frame is None:
         if count > 1:
-            notify(f"structure: of the {count} frames in {path}, the last one is taken")
+            notify(f"structure: of the {count} frames in {path}, the last one is used")
         return count - 1
     if not -count <= frame < count:
         raise InputError(describe("frame", frame, f"one of the {count} frames in {path}"))
@@ -82,9 +83,9 @@ def choose_frame(path: Path, frame: int | None, count: int) -> int:
 
 
 def cell_of_parameters(path: Path, parameters: list[float]) -> np.ndarray | None:
-    """Lattice vectors of lengths (Å) and angles (degrees), the first one along x.
+    """Lattice vectors from lengths (Å) and angles (degrees), the first one along x.
 
-    Cells of 1 × 1 × 1 Å or without extent are placeholders of structures without a cell.
+    Cells of 1 × 1 × 1 Å or of zero size are placeholders in structures without a cell.
 
     Returns
     -------
@@ -92,24 +93,51 @@ def cell_of_parameters(path: Path, parameters: list[float]) -> np.ndarray | None
     """
     from ase.geometry import cellpar_to_cell
 
+    if min(parameters[:3]) < 0.0 or not all(0.0 < angle < 180.0 for angle in parameters[3:]):
+        expected = "lengths above 0 Å and angles between 0 and 180 degrees"
+        raise InputError(describe("cell", f"{parameters} in {path}", expected))
     if max(parameters[:3]) <= 1.0:
         if max(parameters[:3]) > 0.0:
             shown = " × ".join(f"{length:g}" for length in parameters[:3])
-            notify(f"structure: the cell of {shown} Å in {path} is a placeholder, there is no box")
+            notify(f"structure: the cell of {shown} Å in {path} is a placeholder and is ignored")
         return None
-    return np.asarray(cellpar_to_cell(parameters))
+    try:
+        return np.asarray(cellpar_to_cell(parameters))
+    except AssertionError:
+        expected = "angles that three vectors can have"
+        raise InputError(describe("cell", f"{parameters} in {path}", expected)) from None
+
+
+def sum_of_formal_charges(path: Path, texts: Iterable[str]) -> float | None:
+    """Total charge in e of atoms with formal charges such as ``2-``, ``+1``, ``-``, empty for 0.
+
+    Returns
+    -------
+    float or None
+        ``None`` if all are 0, or one is no charge, as in columns used otherwise; that is said.
+    """
+    charges = []
+    for text in (each.strip() for each in texts):
+        sign, number = text.strip("0123456789"), text.strip("+-")
+        if sign not in ("+", "-"):
+            if text.strip("0"):
+                notify(f"total charge: formal charges in {path} are not read ({text!r} is none)")
+                return None
+            continue
+        charges.append(int(f"{sign}{number or 1}"))
+    return float(sum(charges)) if any(charges) else None
 
 
 def say_space_group(path: Path, name: str) -> None:
-    """Say that symmetry copies are not made, if there were any to make."""
+    """Report that the space group is not applied, if it has symmetry operations."""
     if "".join(name.split()).upper() not in ("", "P1", "1", "?", ".", "P11"):
         notify(
-            f"structure: the symmetry {name.strip()} of {path} is not applied: its atoms are taken "
-            "as they are listed"
+            f"structure: the space group {name.strip()} of {path} is not applied: only the listed "
+            "atoms are used"
         )
 
 
 def is_mmcif(path: Path) -> bool:
-    """Whether a CIF file is one of molecules, with tags such as ``_atom_site.id``."""
+    """Whether a CIF file is an mmCIF file, with tags such as ``_atom_site.id``."""
     with open(path, encoding="utf-8", errors="replace") as handle:
         return any(line.lstrip().lower().startswith("_atom_site.") for line in handle)

@@ -1,4 +1,4 @@
-"""Elements of atoms from their names, for files without element symbols."""
+"""Elements deduced from the names of atoms, for files without element symbols."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ase.data import atomic_numbers
 
 from ..errors import notify
 
-#: Name of residues that are water, in the force fields of the common programs.
+#: Names of water residues in common programs.
 _WATER = {"HOH", "WAT", "SOL", "TIP", "TP3", "TP4", "TP5", "T3P", "T4P", "T5P", "H2O", "SPC", "DOD"}
 _BIOPOLYMER = {
     "ALA", "ARG", "ASH", "ASN", "ASP", "CYM", "CYS", "CYX", "GLH", "GLN", "GLU", "GLY", "HIS",
@@ -24,21 +24,26 @@ _IONS = {
     "SOD": "Na", "CLA": "Cl", "POT": "K", "CAL": "Ca", "CES": "Cs", "LIT": "Li", "RUB": "Rb",
     "BAR": "Ba",
 }  # fmt: skip
-# Two letters that stand for the element although their first is one as well ...
+# Two letters that mean the two-letter element although the first is an element of organic names.
 _TWO_LETTERS = {"CL", "BR", "NA", "SI", "SE", "FE", "CU", "BE", "NI", "NE"}
-# ... as do all others but those of organic names, such as CA, CD, HG, NB, OS.
+# First letters of organic names, such as CA, CD, HG, NB, OS; other pairs mean the element.
 _ORGANIC = set("CHNO")
+# Elements of one letter that stand before other letters in names.
+_ONE_LETTER = _ORGANIC | set("SPFBIK")
+# Names of four letters have no column for the second letter of an element, but these are common.
+_HALOGENS = {"CL", "BR"}
+_HEAVIEST = 103  # no heavier element has a chemistry to simulate
 _SITE = re.compile(r"(EPW?|LPW?|MW|M-?SITE)\d*")
 
 
 def known_element(symbol: str) -> str | None:
-    """A symbol in its usual spelling, ``None`` if there is no such element."""
+    """Symbol in its usual spelling; ``None`` if there is no such element."""
     usual = symbol.strip().capitalize()
     return usual if usual == "D" or atomic_numbers.get(usual, 0) > 0 else None
 
 
 def is_site(name: str, residue: str = "") -> bool:
-    """Whether a name is that of a virtual site (of 4- and 5-site water, lone pairs)."""
+    """Whether a name is that of a virtual site (4- and 5-site water, lone pairs)."""
     plain = name.strip().upper()
     if _SITE.fullmatch(plain):
         return True
@@ -46,25 +51,25 @@ def is_site(name: str, residue: str = "") -> bool:
 
 
 def fits(symbol: str, residue: str) -> bool:
-    """Whether an element may occur in a residue: mercury does not in an amino acid (HG does)."""
+    """Whether an element may occur in a residue; in an amino acid HG is hydrogen, not mercury."""
     if residue.strip().upper() not in _BIOPOLYMER:
         return True
     return symbol.strip().upper() in _POLYMER_ELEMENTS
 
 
 def element_from_name(name: str, residue: str, aligned: bool = False) -> str | None:
-    """Tell an element by the names of atom and residue.
+    """Deduce an element from the names of atom and residue.
 
     Parameters
     ----------
     name, residue : str
     aligned : bool
-        Whether the name has four columns of which the first two are the element's (PDB).
+        Whether the name has four columns, the first two of which are the element (PDB).
 
     Returns
     -------
     str or None
-        ``None`` if the name does not begin like any element.
+        ``None`` if the name does not start with the symbol of an element.
     """
     letters = re.sub(r"^[^A-Za-z]*", "", name)
     found = re.match(r"[A-Za-z]+", letters)
@@ -77,13 +82,17 @@ def element_from_name(name: str, residue: str, aligned: bool = False) -> str | N
     if upper in _IONS and place[:3] == upper[:3]:
         return known_element(_IONS[upper])
     two = known_element(core[:2]) if len(core) > 1 else None
+    if atomic_numbers.get(str(two), 0) > _HEAVIEST:
+        two = None
     one = known_element(core[0])
+    if len(core) > 1 and core[0].upper() not in _ONE_LETTER:
+        one = None
     if two is None or (core[1].islower() and core[0].isupper()):
         return two or one
     alone = re.sub(r"[^A-Z]", "", place) == upper
     if alone or one is None:
         return two if len(core) == 2 or one is None else one
-    if aligned and len(name) == 4:
+    if aligned and len(name) == 4 and upper[:2] not in _HALOGENS:
         return two if name[:2] == core[:2] and len(name.strip()) < 4 else one
     if upper[:2] in _TWO_LETTERS or core[0].upper() not in _ORGANIC:
         return two
@@ -91,16 +100,16 @@ def element_from_name(name: str, residue: str, aligned: bool = False) -> str | N
 
 
 def say_guesses(path: Path, guesses: Sequence[tuple[str, str]]) -> None:
-    """Say that elements were guessed from the names of atoms, if any were; arguments as below."""
+    """Report elements that were deduced from the names of atoms; arguments as below."""
     if guesses:
         notify(
-            f"structure: {path} gives no usable element for {len(guesses)} atoms, they are told by "
-            f"the atoms' names: {told_elements(guesses)}"
+            f"structure: {path} gives no usable element for {len(guesses)} atoms, which are "
+            f"deduced from the atoms' names: {told_elements(guesses)}"
         )
 
 
 def told_elements(guesses: Iterable[tuple[str, str]]) -> str:
-    """Say which names were taken for which elements, for example ``Mg (MG) 32, O (O) 32``.
+    """Text of the elements deduced from names, for example ``Mg (MG) 32, O (O) 32``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""GRO files: names, positions and box vectors of any orientation, in nm."""
+"""Reader of GRO files: names, positions and box vectors of any orientation, in nm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_gro(path: Path, frame: int | None = None) -> FileContent:
     Raises
     ------
     InputError
-        If a line cannot be understood, an element cannot be told, or there is no such frame.
+        If a line cannot be parsed, an element cannot be deduced, or there is no such frame.
     """
     frames = list(_frames(path))
     chosen = frames[choose_frame(path, frame, len(frames))]
@@ -53,7 +53,7 @@ def read_gro(path: Path, frame: int | None = None) -> FileContent:
 
 
 def gro_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Positions (shape (N, 3), Å) and cell (Å) of every frame, virtual sites left out."""
+    """Positions (shape (N, 3), Å) and cell (Å) of each frame, without virtual sites."""
     for frame in _frames(path):
         atoms = [line for line in frame.atoms if not is_site(line[10:15], line[5:10])]
         yield _positions(path, atoms), _cell(frame.box)
@@ -89,7 +89,7 @@ def _number(path: Path, text: str) -> float:
 
 
 def _positions(path: Path, atoms: list[str]) -> np.ndarray:
-    """Positions, shape (N, 3), Å; the distance of the points is the width of a column."""
+    """Positions, shape (N, 3), Å; the spacing of the decimal points is the column width."""
     rows = []
     for line in atoms:
         points = [k for k, character in enumerate(line) if character == "." and k >= 20]
@@ -101,7 +101,7 @@ def _positions(path: Path, atoms: list[str]) -> np.ndarray:
 
 
 def _cell(box: list[float]) -> np.ndarray | None:
-    """Lattice vectors in Å; a box of zeros is none."""
+    """Lattice vectors, Å; None for a box of zeros."""
     cell = np.zeros((3, 3))
     for value, place in zip(box, _BOX[: len(box)], strict=True):
         cell[place] = ANGSTROM_PER_NM * value
@@ -111,7 +111,7 @@ def _cell(box: list[float]) -> np.ndarray | None:
 def _symbols(
     path: Path, names: tuple[str, ...], residues: tuple[tuple[str, str], ...]
 ) -> tuple[str | None, ...]:
-    """Elements by names, and it is said which."""
+    """Deduce the elements from the names, and report them."""
     symbols: list[str | None] = []
     guesses = []
     for name, (residue, _) in zip(names, residues, strict=True):
@@ -124,7 +124,7 @@ def _symbols(
             guesses.append((name, symbol))
         symbols.append(symbol)
     notify(
-        f"structure: {path} has no elements, they are told by the atoms' names: "
+        f"structure: {path} has no elements, which are deduced from the atoms' names: "
         f"{told_elements(guesses)}"
     )
     return tuple(symbols)

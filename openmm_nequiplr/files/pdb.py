@@ -1,29 +1,37 @@
-"""PDB files as programs write them, with their pitfalls removed for OpenMM.
+"""Reader of PDB files that corrects common defects before OpenMM reads them.
 
-OpenMM drops atoms whose names are repeated within a residue, takes the first of alternate
-locations, guesses elements by the first letter, and believes placeholders of cells.
+OpenMM drops atoms whose names are repeated within a residue, uses the first of alternate locations,
+guesses elements by the first letter, and accepts placeholders of cells.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, describe, notify
-from .content import FileContent, cell_of_parameters, choose_frame, say_space_group
+from .content import (
+    FileContent,
+    cell_of_parameters,
+    choose_frame,
+    say_space_group,
+    sum_of_formal_charges,
+)
 from .elements import element_from_name, fits, is_site, known_element, say_guesses
+from .locations import Location, single_locations
 
 _ATOMS = ("ATOM  ", "HETATM")
-# Relative deviation of the cells of CRYST1 and SCALE records beyond which the latter are void.
+# Largest relative deviation of the cells of CRYST1 and SCALE records; else the latter are ignored.
 _SAME_CELL = 5e-3
+_HEX = re.compile("[0-9A-Fa-f]*")  # numbers of atoms beyond 99,999
 
 
 @dataclass
 class _Frame:
-    """Records of one frame: atoms (80 columns each) and the chain breaks among them."""
+    """Records of one frame: atoms (80 columns each) and chain breaks."""
 
     lines: list[str] = field(default_factory=list)
     crystal: str | None = None
@@ -34,7 +42,7 @@ class _Frame:
 
 
 def read_pdb(path: Path, frame: int | None = None) -> FileContent:
-    """Read one frame of a PDB file, every atom of it.
+    """Read all atoms of one frame of a PDB file.
 
     Parameters
     ----------
@@ -45,7 +53,7 @@ def read_pdb(path: Path, frame: int | None = None) -> FileContent:
     Raises
     ------
     InputError
-        If a record cannot be understood, an element cannot be told, or there is no such frame.
+        If a record cannot be parsed, an element cannot be deduced, or there is no such frame.
     """
     frames, connects, scales = _split(path)
     chosen = frames[choose_frame(path, frame, len(frames))]
@@ -59,7 +67,7 @@ def pdb_frames(path: Path) -> list[tuple[np.ndarray, np.ndarray | None]]:
     frames, _, scales = _split(path)
     result = []
     for chosen in frames:
-        kept, _ = _single_locations(chosen.lines)
+        kept, _ = _single_locations(path, chosen.lines)
         kept = [line for line in kept if line[:6] in _ATOMS and not _is_site(line)]
         positions, cell = _positions(path, kept), _cell(path, chosen.crystal)
         result.append((positions @ _turn(cell, scales), cell))
@@ -70,12 +78,15 @@ def pdb_frames(path: Path) -> list[tuple[np.ndarray, np.ndarray | None]]:
 
 
 def _split(path: Path) -> tuple[list[_Frame], list[str], dict[int, list[float]]]:
-    """Frames with atoms, CONECT records, and rows of SCALE records by number."""
+    """Frames with atoms, CONECT records, and SCALE records by number."""
     frames, connects, scales = [_Frame()], [], {}
     crystal = None
-    with open(path, encoding="utf-8", errors="replace") as handle:
+    with open(path, encoding="utf-8-sig", errors="replace") as handle:
         for line in handle:
             tag = line[:6].ljust(6)
+            if tag in _ATOMS and len(line.rstrip()) < 54:
+                expected = "a record with coordinates in columns 31 to 54"
+                raise InputError(describe(f"line of {path}", line.rstrip(), expected))
             if tag in _ATOMS or tag[:3] == "TER":
                 frames[-1].lines.append(line.rstrip("\r\n").ljust(80))
             elif tag == "CRYST1":
@@ -114,9 +125,9 @@ def _cell(path: Path, crystal: str | None) -> np.ndarray | None:
 
 
 def _turn(cell: np.ndarray | None, scales: dict[int, list[float]]) -> np.ndarray:
-    """Rotation R from the file's axes to those of ``cell``: ``positions @ R``, shape (3, 3).
+    """Rotation R, shape (3, 3), from the axes of the file to those of ``cell``: ``positions @ R``.
 
-    SCALE records tell how the cell lies; some programs fill them with anything.
+    SCALE records give the orientation of the cell, but some programs write invalid ones.
     """
     if cell is None or sorted(scales) != [1, 2, 3]:
         return np.eye(3)
@@ -131,17 +142,34 @@ def _turn(cell: np.ndarray | None, scales: dict[int, list[float]]) -> np.ndarray
     return rotation if np.abs(rotation - np.eye(3)).max() > 1e-3 else np.eye(3)
 
 
+def _readable(path: Path, connects: list[str]) -> str:
+    """CONECT records that OpenMM can read, as text; bonds mean little to a model."""
+
+    def serial(field: str) -> bool:
+        return _HEX.fullmatch(field) is not None
+
+    kept = [
+        line
+        for line in connects
+        if all(serial(line.rstrip()[k : k + 5].strip()) for k in range(6, len(line.rstrip()), 5))
+    ]
+    if len(kept) < len(connects):
+        dropped = len(connects) - len(kept)
+        notify(f"structure: {dropped} CONECT records of {path} cannot be read, nor their bonds")
+    return "".join(kept)
+
+
 # ---------------------------------------------------------------------------------------- pitfalls
 
 
 def _content(
     path: Path, frame: _Frame, connects: list[str], scales: dict[int, list[float]]
 ) -> FileContent:
-    lines, dropped = _single_locations(frame.lines)
+    lines, dropped = _single_locations(path, frame.lines)
     if dropped:
         notify(
-            f"structure: {path} has alternate locations: those of the highest occupancy are taken, "
-            f"{dropped} others left out"
+            f"structure: {path} has alternate locations: the most complete ones of the highest "
+            f"occupancy are used, {dropped} others are left out"
         )
     lines = _unique_names(_with_elements(path, lines))
     cell = _cell(path, frame.crystal)
@@ -149,55 +177,45 @@ def _content(
         say_space_group(path, frame.crystal[55:66])
     atoms = [line for line in lines if line[:6] in _ATOMS]
     symbols = [line[76:78].strip() for line in atoms]
-    formal = [_formal_charge(line) for line in atoms]
+    formal = [line[78:80] for line in atoms]
     return FileContent(
         tuple(None if symbol == "EP" else known_element(symbol) for symbol in symbols),
         tuple(line[12:16].strip() for line in atoms),
         tuple((_residue(line), line[22:27].strip()) for line in atoms),
         _positions(path, atoms) @ _turn(cell, scales),
         cell,
-        float(sum(formal)) if any(formal) else None,
-        source="".join(f"{line}\n" for line in lines) + "".join(connects),
+        sum_of_formal_charges(path, formal),
+        source="".join(f"{line}\n" for line in lines) + _readable(path, connects),
     )
 
 
-def _formal_charge(line: str) -> int:
-    """Charge in columns 79 and 80, such as ``2-``; 0 where there is none."""
-    text = line[78:80].strip()
-    try:
-        return int(text[::-1] if text.endswith(("+", "-")) else text)
-    except ValueError:
-        return 0
-
-
 def _residue(line: str) -> str:
-    """Residue name: three columns, four in some programs, wherever they are justified."""
+    """Residue name of three columns (four in some programs), left- or right-justified."""
     return line[17:21].strip()
 
 
-def _single_locations(lines: list[str]) -> tuple[list[str], int]:
-    """Keep one location of each atom: in a residue, those of the highest mean occupancy."""
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for line in lines:
-        if line[:6] in _ATOMS and line[16] != " ":
-            groups[line[21:27]][line[16]].append(line)
-    if not groups:
+def _single_locations(path: Path, lines: list[str]) -> tuple[list[str], int]:
+    """Keep one location of each atom, see :func:`.locations.single_locations`."""
+    atoms = [line for line in lines if line[:6] in _ATOMS]
+    if not any(line[16] != " " for line in atoms):
         return lines, 0
-    chosen, names = {}, {}
-    for residue, places in groups.items():
-        best = max(places, key=lambda mark: np.mean([_occupancy(x) for x in places[mark]]))
-        chosen[residue] = best
-        names[residue] = {line[12:16] for line in places[best]}
-    kept, taken = [], set()
-    for line in lines:
-        residue, name = line[21:27], line[12:16]
-        if line[:6] in _ATOMS and line[16] != " ":
-            elsewhere = name in names[residue] or (residue, name) in taken
-            if line[16] != chosen[residue] and elsewhere:
-                continue
-            taken.add((residue, name))
-            line = line[:16] + " " + line[17:]
-        kept.append(line)
+    sites = [
+        Location(
+            line[21:27],
+            _residue(line),
+            line[12:16].strip(),
+            line[16].strip(),
+            _occupancy(line),
+            [_number(path, line, k, k + 8) for k in (30, 38, 46)],
+        )
+        for line in atoms
+    ]
+    choice = iter(single_locations(sites))
+    kept = [
+        f"{line[:16]} {line[17:]}" if line[:6] in _ATOMS else line
+        for line in lines
+        if line[:6] not in _ATOMS or next(choice)
+    ]
     return kept, len(lines) - len(kept)
 
 
@@ -214,7 +232,7 @@ def _is_site(line: str) -> bool:
 
 
 def _with_elements(path: Path, lines: list[str]) -> list[str]:
-    """Fill in elements that are missing, or impossible in their residue, and say so."""
+    """Deduce elements that are missing or impossible in their residue, and report them."""
     result, guesses = [], []
     for line in lines:
         if line[:6] in _ATOMS:
@@ -237,7 +255,7 @@ def _with_elements(path: Path, lines: list[str]) -> list[str]:
 
 
 def _unique_names(lines: list[str]) -> list[str]:
-    """Where names are repeated within a residue, make every atom a residue of its own."""
+    """Split residues with repeated atom names into residues of one atom."""
     blocks: list[list[str]] = []
     last = None
     for line in lines:

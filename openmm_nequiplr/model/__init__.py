@@ -1,4 +1,4 @@
-"""The NequIP-LR model: configuration, network, evaluation, files."""
+"""The NequIP-LR model: configuration, networks, evaluation, files."""
 
 from ..pretrained import shipped_models, shipped_structure
 from .config import ModelConfig

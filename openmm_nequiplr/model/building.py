@@ -1,4 +1,4 @@
-"""From numbers and positions to an AtomicGraph: types, neighbours, lattice sums."""
+"""Construction of an AtomicGraph from atoms and positions: types, neighbours, lattice sums."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab, whole_slab
+from ..conditions import UNCONDITIONED, ChargeConditions, check_voltage
 from ..electrostatics import (
     EwaldGeometry,
     EwaldSplitting,
@@ -20,7 +21,6 @@ from ..electrostatics import (
 )
 from ..electrostatics.external import applied_potential
 from ..errors import BoxError, InputError, UnknownElementError, describe, notify
-from ..fragments import Groups, check_voltage, held_groups
 from ..graph import AtomicGraph
 from ..lattice import reduced
 from ..neighbors import cell_heights
@@ -36,9 +36,9 @@ from .geometry_checks import (
     check_positions,
 )
 
-# What of a graph rarely changes.
+# Tensors of a graph that rarely change.
 _CONSTANTS = ("cell", "total_charge", "electric_field", "group_charges", "applied_potential")
-#: Fraction of a slab's cell below which its vacuum is said to be thin.
+#: Vacuum as a fraction of the height of a slab's cell below which a note is issued.
 THINNEST = 1.0 / 3.0
 
 
@@ -56,9 +56,9 @@ def type_indices(
     Raises
     ------
     InputError
-        If something is neither an atomic number nor a symbol.
+        If a value is neither an atomic number nor a symbol.
     UnknownElementError
-        If the model does not know an element.
+        If an element is unknown to the model.
     """
     type_of_number = {number: k for k, number in enumerate(config.numbers)}
     known = [type_of_number.get(_atomic_number(value)) for value in numbers]
@@ -74,7 +74,7 @@ def type_indices(
 
 
 def _atomic_number(value: int | str | float) -> int:
-    """Of a symbol or a number; 0 for symbols that are none."""
+    """Atomic number of a symbol or a number; 0 for an unknown symbol."""
     if isinstance(value, str):
         return atomic_numbers.get(value, 0)
     try:
@@ -95,62 +95,40 @@ def build_graph(
     pbc: bool | Sequence[bool] = False,
     total_charge: float = 0.0,
     lattice_sum: bool = True,
-    electric_field: Sequence[float] | np.ndarray | None = None,
-    charge_groups: Groups = None,
-    group_charges: Sequence[float] | np.ndarray | None = None,
-    electrodes: Any = None,
-    electrode_voltage: float = 0.0,
+    **conditions: Any,
 ) -> AtomicGraph:
-    """Make the graph of one structure, on the CPU.
+    """Build the graph of one structure, on the CPU.
 
     Parameters
     ----------
     config : ModelConfig
     numbers : sequence of int or str, length N
         Atomic numbers or element symbols.
-    positions : array, shape (N, 3), Å
-    cell : array, shape (3, 3), optional, Å
-        Rows are lattice vectors, of any basis and handedness; needed when periodic.
+    positions : numpy.ndarray, shape (N, 3), Å
+    cell : numpy.ndarray, shape (3, 3), optional, Å
+        Rows are lattice vectors, of any basis and handedness; required if periodic.
     pbc : bool or three bool
         Periodic in all directions, in none, or (true, true, false) for a slab.
     total_charge : float, e
     lattice_sum : bool
-        Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
-    electric_field : sequence of 3 float, optional, V/Å
-        Uniform field outside; of isolated structures, along the normal of slabs, and where the
-        charges of groups are held, which are then made whole.
-    charge_groups : sequence of N int, or sequence of sequences of int, optional
-        Groups of atoms whose charges are held: a label for each atom, or lists of the indices of
-        atoms, where those in no list form one more group.
-    group_charges : sequence of float, optional, e
-        Charges of the groups, by default 0; they sum to the total charge.
-    electrodes : sequence of 2 sequences of int, optional
-        Indices of the atoms of two electrodes. Groups that hold such atoms are one group, with the
-        sum of their charges.
-    electrode_voltage : float, V
-        Potential of the first electrode less that of the second.
+        Whether to collect the pairs of the dense Coulomb sum, which a mesh does not need.
+    **conditions
+        ``electric_field``, ``charge_groups``, ``group_charges``, ``electrodes`` and
+        ``electrode_voltage`` of :class:`.conditions.ChargeConditions`.
 
     Raises
     ------
     InputError, UnknownElementError, BoxError
-        If an argument is of the wrong shape, not finite or absurd, an element unknown, the cell
-        flat, or two atoms lie on one another.
+        If an argument has the wrong shape, or is not finite or out of range, an element is unknown,
+        the cell is flat, or two atoms overlap.
     """
-    builder = GraphBuilder(
-        config,
-        numbers,
-        pbc,
-        total_charge,
-        lattice_sum=lattice_sum,
-        charge_groups=charge_groups,
-        group_charges=group_charges,
-        electrodes=electrodes,
-    )
-    return builder(positions, cell, electric_field, electrode_voltage)
+    given, atoms = ChargeConditions(**conditions), (config, numbers, pbc, total_charge)
+    builder = GraphBuilder(*atoms, lattice_sum=lattice_sum, conditions=given)
+    return builder(positions, cell, given.electric_field, given.electrode_voltage)
 
 
 def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
-    """The graph of one structure with the pairs of the dense Coulomb sum, if it lacks them."""
+    """Add the pairs of the dense Coulomb sum to the graph of one structure if they are missing."""
     if not graph.periodic[0] or graph.ewald[0] is not None or config.legacy_periodic:
         return graph
     if not config.equilibration:
@@ -164,7 +142,7 @@ def with_lattice_sum(config: ModelConfig, graph: AtomicGraph) -> AtomicGraph:
 def lattice_splitting(
     config: ModelConfig, types: Sequence[int], cell: np.ndarray
 ) -> EwaldSplitting:
-    """Width and cutoffs of the dense Coulomb sum over atoms of N types in a cell, (3, 3), Å."""
+    """Ewald width and cutoffs of the dense Coulomb sum of atoms in a cell, (3, 3), Å."""
     if config.legacy_ewald_cutoff:
         return published_splitting(cell, len(types))
     widest = max(config.widths[k] for k in set(types))
@@ -172,12 +150,11 @@ def lattice_splitting(
 
 
 class GraphBuilder:
-    """Makes graphs of the same atoms at one geometry after another.
+    """Builder of graphs of the same atoms at different geometries.
 
-    What does not change is made once; neighbours come from lists that may be kept for a while.
-    Graphs have the lattice of the cell that is given, in a basis of short vectors
-    (:func:`openmm_nequiplr.lattice.reduced`): what follows costs least there and is the same for
-    every basis.
+    Constant data are prepared once, and neighbour lists may be reused. The cell of a graph is the
+    reduced cell of the given lattice (:func:`openmm_nequiplr.lattice.reduced`). It is the cheapest
+    to evaluate, and the results do not depend on the basis.
 
     Parameters
     ----------
@@ -185,24 +162,27 @@ class GraphBuilder:
     numbers : sequence of int or str, length N
         Atomic numbers or element symbols.
     pbc : bool or three bool
-        Periodic in all directions, in none, or (true, true, false) for a slab. For a model of
-        isolated molecules, a cell only tells which images of the atoms belong together.
+        Periodic in all directions, in none, or (true, true, false) for a slab. A model of isolated
+        molecules uses the cell only to unwrap molecules.
     total_charge : float, e
     skin : float, Å
-        How much farther than needed neighbours are searched, so that the list can be kept while
-        atoms move (:class:`openmm_nequiplr.verlet.VerletList`); it changes no result. By default
-        nothing is kept.
+        Search distance beyond the cutoff, which allows reuse of the list while atoms move
+        (:class:`openmm_nequiplr.verlet.VerletList`). It does not affect the results. With the
+        default of 0, each geometry is searched.
     device : torch.device or str
-        Where the graphs will be.
+        Device of the graphs.
     lattice_sum : bool
-        Whether to collect the pairs of the dense Coulomb sum, which a mesh does without.
-    charge_groups, group_charges, electrodes
-        As for :func:`build_graph`.
+        Whether to collect the pairs of the dense Coulomb sum, which a mesh does not need.
+    conditions : ChargeConditions
+        Charge groups and electrodes; field and voltage are given with each geometry.
+    replicas : int
+        R copies of a system, N/R atoms each one after another, that do not interact; the groups are
+        the copies.
 
     Raises
     ------
     InputError, UnknownElementError
-        If an argument has a wrong value, or an element is unknown.
+        If an argument is invalid, or an element is unknown.
     """
 
     def __init__(
@@ -215,45 +195,43 @@ class GraphBuilder:
         skin: float = 0.0,
         device: torch.device | str = "cpu",
         lattice_sum: bool = True,
-        charge_groups: Groups = None,
-        group_charges: Sequence[float] | np.ndarray | None = None,
-        electrodes: Any = None,
+        conditions: ChargeConditions = UNCONDITIONED,
+        replicas: int = 1,
     ) -> None:
         self.config = config
-        self.lattice_sum = lattice_sum
+        self.lattice_sum, self.replicas = lattice_sum, replicas
         given = as_pbc(pbc)
         self.pbc = given if config.sees_images(bool(given)) else FREE
         self.periodic = bool(self.pbc)
         if config.legacy_periodic and self.pbc == SLAB:
             expected = (
-                "True or False for a model of the published code, whose charges see no images"
+                "True or False for a model of the published code, whose charges do not interact"
             )
             raise InputError(describe("pbc", list(self.pbc), expected))
         self.device = device
         self._whole = WholeMolecules() if config.isolated and given else None
         self._thin = False
-        #: The lists behind the edges and behind the pairs of a lattice sum.
-        self.neighbors = VerletList(skin, device=device)
-        self.pairs = VerletList(skin, full=False, device=device)
+        #: Verlet lists of the edges and of the pairs of a lattice sum.
+        self.neighbors = VerletList(skin, device=device, replicas=replicas)
+        self.pairs = VerletList(skin, full=False, device=device, replicas=replicas)
         types = type_indices(config, numbers)
-        self._count, self._kinds = len(types), types.tolist()
+        self._count, self._kinds = len(types), types[: len(types) // replicas].tolist()
         self._cutoff = max(config.r_max, config.charge_cutoff)
         self._given: np.ndarray | None = None
         check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
         self._types, self._charge = torch.from_numpy(types).to(device), charge
         self._batch = torch.zeros_like(self._types)
-        self._sides = check_electrodes(config, self._count, electrodes)
-        given_groups = charge_groups, group_charges, total_charge, self._sides
-        held = held_groups(self._count, *given_groups)
-        if held is not None and not config.equilibration:
+        self._sides = check_electrodes(config, self._count, conditions.electrodes)
+        held = conditions.held(self._count, total_charge)
+        if held is not None and not config.equilibration and replicas == 1:
             got = f"{len(held.charges)} groups"
             raise InputError(describe("charge_groups", got, "None for a model without charges"))
         self._whole_groups: WholeGroups | None = None
         self._groups: torch.Tensor | None = None
         self._group_charges: torch.Tensor | None = None
         if held is not None:
-            self._whole_groups = WholeGroups(held.groups)
+            self._whole_groups = WholeGroups(held.groups) if replicas == 1 else None
             self._groups, self._group_charges = (torch.from_numpy(x) for x in held)
             self._groups = self._groups.to(device)
         self._moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -265,21 +243,21 @@ class GraphBuilder:
         electric_field: Sequence[float] | np.ndarray | None = None,
         electrode_voltage: float = 0.0,
     ) -> AtomicGraph:
-        """The graph of one geometry.
+        """Build the graph of one geometry.
 
         Parameters
         ----------
-        positions : array, shape (N, 3), Å
-        cell : array, shape (3, 3), optional, Å
-            Rows are lattice vectors; needed when periodic.
+        positions : numpy.ndarray, shape (N, 3), Å
+        cell : numpy.ndarray, shape (3, 3), optional, Å
+            Rows are lattice vectors; required if periodic.
         electric_field : sequence of 3 float, optional, V/Å
         electrode_voltage : float, V
 
         Raises
         ------
         InputError, BoxError
-            If an argument is of the wrong shape or not finite, or the cell flat, or a field was
-            asked for where it has no meaning.
+            If an argument has the wrong shape or is not finite, the cell is flat, or the field is
+            not supported for this structure.
         """
         points = as_numbers("positions", positions)
         check_positions(self._count, points)
@@ -318,6 +296,7 @@ class GraphBuilder:
             charge_groups=self._groups,
             group_charges=self._group_charges,
             applied_potential=applied_potential(self._sides, voltage),
+            replicas=self.replicas,
         )
         if torch.device(self.device).type == "cpu":
             return graph
@@ -327,7 +306,7 @@ class GraphBuilder:
         return replace(graph, host=graph, **constants).to(self.device)
 
     def _on_device(self, name: str, value: torch.Tensor | None) -> torch.Tensor | None:
-        """A tensor that rarely changes, copied to the device when it does."""
+        """Cached copy on the device of a tensor that rarely changes."""
         if value is None:
             return None
         known = self._moved.get(name)
@@ -336,7 +315,7 @@ class GraphBuilder:
         return known[1]
 
     def _reduced(self, cell: np.ndarray | None) -> np.ndarray:
-        """The lattice in a basis of short vectors; that of the cell before is kept."""
+        """Reduced cell, cached for the last given cell."""
         box = as_numbers("cell", cell)
         if self._given is None or not np.array_equal(box, self._given):
             if box.shape != (3, 3):
@@ -346,12 +325,12 @@ class GraphBuilder:
                 raise BoxError(describe("cell", box.tolist(), "finite numbers"))
             if self.pbc == SLAB:
                 check_slab(box)
-            cell_heights(box)  # refuses a cell without volume
+            cell_heights(box)  # raises an error for a cell without volume
             self._given, self._box = box.copy(), reduced(box)
         return self._box
 
     def _slab(self, points: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Positions of the slab in one piece; vacuum that is too thin is said once."""
+        """Unwrapped positions of a slab; a note is issued once if the vacuum is too thin."""
         whole, gap = whole_slab(torch.from_numpy(points), torch.from_numpy(box))
         lengths = np.linalg.norm(box, axis=1)
         width = gap * lengths[2]
@@ -360,7 +339,7 @@ class GraphBuilder:
             notify(
                 f"cell of a slab: {width:.1f} Å of vacuum are less than a third of the cell "
                 f"({lengths[2]:.1f} Å) or half of the longest lateral period "
-                f"({lengths[:2].max():.1f} Å), so that images along the normal are felt"
+                f"({lengths[:2].max():.1f} Å), so that images along the normal interact"
             )
         return whole.numpy()
 

@@ -1,8 +1,8 @@
-"""Several models of the same kind on the same structures: how far they are apart.
+"""Committees of models, and the disagreement (spread) of their members.
 
-Models that were trained alike but for their seed agree where the data tell them what to say; their
-spread is a measure of what they do not know. It is the root mean square deviation from the mean of
-the members, for vectors the length of the deviation.
+Models trained with different seeds agree on structures that are well represented in the training
+data. Their spread is therefore a measure of the uncertainty. It is the root mean square deviation
+from the mean of the members; for vectors, of the length of the deviation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError, ModelFileError, describe
-from ..fragments import Groups
+from ..errors import InputError, ModelFileError, describe, notify
 from ..pretrained import named_models
 from .building import build_graph
 from .config import ModelConfig
@@ -25,19 +24,19 @@ from .evaluation import Evaluation, Evaluator
 from .io import load_model
 from .potential import NequIPLRPotential
 
-#: Where a committee's directory keeps its models.
+#: Model files in the directory of a committee.
 MEMBERS = "seed_*/model.safetensors"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far M models are apart on a structure of N atoms.
+    """Spread of M models on a structure of N atoms.
 
     Parameters
     ----------
     energy : float, eV
     forces : numpy.ndarray, shape (N,), eV/Å
-        Root mean square length of F_k − mean F, for each atom.
+        Root mean square length of F_k − mean F for each atom.
     charges : numpy.ndarray, shape (N,), e
     """
 
@@ -47,7 +46,7 @@ class Spread:
 
     @classmethod
     def of(cls, members: Sequence[Evaluation]) -> Spread:
-        """The spread of evaluations of the same structure, with forces."""
+        """Spread of evaluations, with forces, of a structure."""
         return cls(
             energy=float(deviation(np.array([m.energy for m in members]))),
             forces=deviation(np.stack([_forces(m) for m in members]), vectors=True),
@@ -62,7 +61,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class CommitteeEvaluation:
-    """What a committee says of one structure of N atoms.
+    """Evaluation of a structure of N atoms by a committee.
 
     Parameters
     ----------
@@ -90,20 +89,18 @@ class CommitteeEvaluation:
 
 
 class Committee:
-    """Evaluates several models on one structure after another.
-
-    Models whose graphs are the same share them.
+    """Evaluator of a committee of models, which share graphs where possible.
 
     Parameters
     ----------
     models : sequence of NequIPLRPotential, path or str
-        Models, model files, names of models, or directories of committees; two or more
-        models in all.
+        Models, model files, names of models, or directories of committees; at least two models in
+        total.
     dtype : torch.dtype, optional
-        Of the networks.
+        Precision of the networks.
     device : torch.device or str, optional
     **options
-        How charges are solved for: fields of :class:`.solving.SolverOptions`.
+        Fields of :class:`.solving.SolverOptions`.
 
     Raises
     ------
@@ -130,15 +127,11 @@ class Committee:
         cell: np.ndarray | None = None,
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
-        electric_field: Sequence[float] | np.ndarray | None = None,
-        charge_groups: Groups = None,
-        group_charges: Sequence[float] | np.ndarray | None = None,
-        electrodes: Any = None,
-        electrode_voltage: float = 0.0,
+        **conditions: Any,
     ) -> CommitteeEvaluation:
         """Evaluate all models on one structure.
 
-        Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
+        Arguments and errors are those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
         graphs = {}
         results = []
@@ -147,20 +140,8 @@ class Committee:
             iterative = evaluator.iterative(len(numbers), bool(np.any(pbc)))
             key = (graph_key(config), iterative)
             if key not in graphs:
-                graphs[key] = build_graph(
-                    config,
-                    numbers,
-                    positions,
-                    cell,
-                    pbc,
-                    total_charge,
-                    not iterative,
-                    electric_field,
-                    charge_groups,
-                    group_charges,
-                    electrodes,
-                    electrode_voltage,
-                )
+                arguments = config, numbers, positions, cell, pbc, total_charge, not iterative
+                graphs[key] = build_graph(*arguments, **conditions)
             results.append(evaluator(graphs[key].to(evaluator.model.device)))
         return CommitteeEvaluation(tuple(results), Spread.of(results))
 
@@ -171,20 +152,21 @@ def deviation(values: np.ndarray, vectors: bool = False) -> np.ndarray:
     Parameters
     ----------
     values : numpy.ndarray, shape (M, ...)
-        Of M members.
+        Values of M members.
     vectors : bool
-        Whether the last axis holds the components of vectors, whose deviation is a length.
+        Whether the last axis contains the components of vectors, whose deviation is a length.
 
     Returns
     -------
-    numpy.ndarray, of the shape of one member's values, without their last axis for vectors
+    numpy.ndarray
+        The shape is that of one member's values, without the last axis for vectors.
     """
     squares = (values - values.mean(axis=0)) ** 2
     return np.sqrt((squares.sum(axis=-1) if vectors else squares).mean(axis=0))
 
 
 def graph_key(config: ModelConfig) -> Hashable:
-    """What of a configuration its graphs, and their Coulomb matrices, depend on."""
+    """Entries of a configuration that determine its graphs and their Coulomb matrices."""
     return (
         config.type_names,
         max(config.r_max, config.charge_cutoff),
@@ -212,13 +194,13 @@ def member_paths(directory: str | os.PathLike) -> list[Path]:
     """
     paths = sorted(Path(directory).glob(MEMBERS), key=lambda path: (len(path.parent.name), path))
     if not paths:
-        expected = f"a directory with models {MEMBERS}, as training with --seeds leaves it"
+        expected = f"a directory with models {MEMBERS}, as written by training with --seeds"
         raise ModelFileError(describe("committee", str(directory), expected))
     return paths
 
 
 def is_committee(model: object) -> bool:
-    """Whether it is a committee's directory; the name of a model is none."""
+    """Whether it is the directory of a committee, and not the name of a model."""
     if isinstance(model, NequIPLRPotential) or str(model) in named_models():
         return False
     return Path(str(model)).is_dir()
@@ -227,7 +209,7 @@ def is_committee(model: object) -> bool:
 def member_sources(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential | str | os.PathLike]:
-    """The given models, with the members of every directory in its place."""
+    """The given models, with each directory of a committee replaced by its members."""
     sources: list[NequIPLRPotential | str | os.PathLike] = []
     for model in models:
         if not isinstance(model, NequIPLRPotential) and is_committee(model):
@@ -240,7 +222,7 @@ def member_sources(
 def load_models(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential]:
-    """Load models, and the members of committees, one or more.
+    """Load one or more models, including the members of committees.
 
     Raises
     ------
@@ -253,14 +235,14 @@ def load_models(
         source if isinstance(source, NequIPLRPotential) else load_model(source)
         for source in member_sources(models)
     ]
-    check_alike([model.config for model in loaded])
+    check_alike(loaded)
     return loaded
 
 
 def load_members(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
 ) -> list[NequIPLRPotential]:
-    """Load the models of a committee, and see that they can be compared.
+    """Load the models of a committee, and check that they can be compared.
 
     Parameters
     ----------
@@ -280,16 +262,17 @@ def load_members(
     return loaded
 
 
-def check_alike(configs: Sequence[ModelConfig]) -> None:
-    """See that models can be compared.
+def check_alike(models: Sequence[NequIPLRPotential]) -> None:
+    """Check that models can be compared, and report identical ones, which never disagree.
 
     Raises
     ------
     InputError
         If their elements differ, or only some of them have charges.
     """
-    for number, config in enumerate(configs[1:], start=2):
-        first = configs[0]
+    first = models[0].config
+    for number, model in enumerate(models[1:], start=2):
+        config = model.config
         if set(config.type_names) != set(first.type_names):
             expected = f"the elements of the first, {', '.join(first.type_names)}"
             got = ", ".join(config.type_names)
@@ -298,6 +281,17 @@ def check_alike(configs: Sequence[ModelConfig]) -> None:
             expected = "charge equilibration in all models or in none"
             got = f"{'with' if config.equilibration else 'without'}"
             raise InputError(describe(f"committee, model {number}", got, expected))
+        twin = next((k for k in range(number - 1) if _same(models[k], model)), None)
+        if twin is not None:
+            notify(f"committee: models {twin + 1} and {number} are the same and never disagree")
+
+
+def _same(first: NequIPLRPotential, second: NequIPLRPotential) -> bool:
+    """Whether two models have equal weights."""
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(
+        torch.equal(one[k].cpu(), other[k].cpu()) for k in one
+    )
 
 
 def _forces(member: Evaluation) -> np.ndarray:

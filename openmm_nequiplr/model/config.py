@@ -1,4 +1,4 @@
-"""Everything that defines a model apart from its weights."""
+"""Configuration of a model: everything that defines it apart from its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .config_checks import check
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Configuration of a :class:`~openmm_nequiplr.model.NequIPLRPotential`, written into its file.
+    """Configuration of a :class:`~openmm_nequiplr.model.NequIPLRPotential`, stored in its file.
 
     Parameters
     ----------
@@ -25,95 +25,95 @@ class ModelConfig:
     r_max : float, Å
         Cutoff of the electronegativity stage.
     num_layers : int
-        Convolutions of the electronegativity stage.
+        Number of convolutions of the electronegativity stage.
     num_layers_charge : int
-        Convolutions of the energy stage, which sees the charges. With 0 the short-range energy
-        depends on the element alone and the structure enters by the electrostatics.
+        Number of convolutions of the energy stage, which depends on the charges. With 0 the
+        short-range energy depends only on the elements, and the structure enters through the
+        electrostatics.
     l_max : int
         Highest degree of the spherical harmonics and of the features.
     parity : bool
-        Whether features of odd and even parity are told apart (O(3)) or not (even ones only: SO(3),
-        and from three layers on an energy may differ from that of the mirror image).
+        Whether features have odd or even parity (O(3)), or all are even (SO(3)). In the latter
+        case, with three or more layers, the energy of a mirror image may differ.
     num_features : int
         Multiplicity of every irrep.
     avg_num_neighbors : float
-        Mean number of neighbours within ``r_max`` of the training data.
+        Mean number of neighbours within ``r_max`` in the training data.
     num_bessels : int
-        Bessel functions in the radial basis.
+        Number of Bessel functions in the radial basis.
     bessel_trainable : bool
         Whether the frequencies of the Bessel functions are trained.
     polynomial_cutoff_p : float
         Exponent p of the polynomial cutoff function of the radial basis.
     invariant_layers : int
-        Hidden layers of the radial network.
+        Number of hidden layers of the radial network.
     invariant_neurons : int
         Width of the hidden layers of the radial network.
     r_max_charge : float, optional, Å
-        Cutoff of the energy stage; ``r_max`` when None.
+        Cutoff of the energy stage; by default ``r_max``.
     charge_min, charge_max : float, e
-        Lowest (highest) charge of the charge basis.
+        Lowest and highest charge of the charge basis.
     num_charge_basis : int
-        Gaussian functions in the charge basis.
+        Number of Gaussian functions in the charge basis.
     equilibration : bool
-        Whether there are charges. Without them the layers of both stages are one short-range
-        network for the energy, with ``r_max`` everywhere: charges and dipoles are zero, the total
-        charge is without effect, and all that concerns electrostatics is ignored. It is what
-        long-range models are compared with.
+        Whether the model has charges. Without them the layers of both stages form one short-range
+        network for the energy, with the cutoff ``r_max``. Charges and dipoles are then zero, and
+        the total charge and all options of the electrostatics are ignored. Such models serve as a
+        baseline for long-range models.
     electrostatic_energy : {"qeq", "coulomb"}
         Electrostatic part of the energy: the whole functional χ·Q + ½JQ² + Coulomb, or the Coulomb
         part alone (the convention of 4G-HDNNP).
     coulomb_constant : float, eV Å/e²
-        Coulomb constant of the model; some converted models have another than the physical one.
+        Coulomb constant of the model; in some converted models it is not the physical constant.
     gaussian_widths : tuple of float, optional, Å
-        Gaussian width σ of each type; covalent radii when None.
+        Gaussian width σ of each type; by default the covalent radii.
     hardness_min : float, eV/e²
         Lower bound of the hardness: J = hardness_min + (learned)².
     effective_charges : bool
-        Let the Coulomb sums see Q_i + Z_i, with a learned constant Z for each element (less the
-        mean over the structure), instead of Q_i alone. Partial charges of a population analysis
-        are much smaller than the charges with which ions feel a field; Z makes up for it.
+        Use Q_i + Z_i instead of Q_i in the Coulomb sums, with a learned constant Z for each element
+        (minus the mean over the structure). Partial charges of a population analysis are much
+        smaller than the effective charges of ions in a field; Z compensates for this.
     shared_features : bool
-        Let the energy stage start from the features that the electronegativity stage ends with,
-        beside the embedding of elements and charges, so that the layers of both count for the
-        energy. Otherwise, as in the paper, charges are all that comes from the first stage.
+        Initialise the energy stage with the final features of the electronegativity stage, in
+        addition to the embedding of elements and charges. The layers of both stages then contribute
+        to the energy. Otherwise, as in the paper, only the charges connect the stages.
     zbl : bool
-        Add the Ziegler-Biersack-Littmark repulsion. For each pair of elements it ends at their
-        entry in ``shortest_distances``, or at the cutoff of the energy stage without that table.
+        Add the Ziegler-Biersack-Littmark repulsion. For each pair of elements its cutoff is their
+        entry in ``shortest_distances``, or the cutoff of the energy stage without that table.
     shortest_distances : tuple of tuple of float, optional, Å
-        Shortest distance in the training data for each pair of types. The network sees no
-        distance that is much shorter (:class:`~openmm_nequiplr.nn.DistanceFloor`). With None it
-        sees all distances as they are.
+        Shortest distance in the training data for each pair of types. Much shorter distances are
+        replaced in the input of the network (:class:`~openmm_nequiplr.nn.DistanceFloor`). With None
+        all distances are used unchanged.
     electronegativity_bound : float, optional
-        Bounds the predicted χ by a hyperbolic tangent to ± this many of the model's scales of χ
-        about its shift (1 eV/e and 0 unless fitted to reference charges). With None it is
+        Bound of the predicted χ, by a hyperbolic tangent, in units of the model's scale of χ and
+        relative to its shift (1 eV/e and 0 unless fitted to reference charges). With None χ is
         unbounded, and so are the charges where the network extrapolates.
     pseudotensors : bool
-        With parity, whether features include those whose parity differs from that of the
-        spherical harmonics of their degree (pseudoscalars, pseudovectors, …). Without them a
-        layer costs no more than without parity.
+        With parity, whether there are features whose parity differs from that of the spherical
+        harmonics of their degree (pseudoscalars, pseudovectors, …). Without them a layer costs as
+        little as without parity.
     isolated : bool
-        Treat structures as isolated even where they come with a cell. For data that were computed
-        without periodic images and stored with a box.
+        Treat structures as isolated even if they have a cell. For data that were computed without
+        periodic images and stored with a box.
     use_sc : bool
         Use self-connections.
     resnet : bool
         Use residual updates.
     nonlinearity_scalars : tuple of two str
-        Activations of even and odd scalars ("silu", "ssp", "tanh", "abs").
+        Activation functions of even and odd scalars ("silu", "ssp", "tanh", "abs").
     nonlinearity_gates : tuple of two str
-        Activations of even and odd gates ("silu", "ssp", "tanh", "abs").
+        Activation functions of even and odd gates ("silu", "ssp", "tanh", "abs").
     scalar_last_layer : bool
-        Leave out of the last layer of each stage what nothing uses (all but even scalars, where
-        features are not shared). The same function; weights of converted models hold the whole
-        layer.
+        Omit unused features from the last layer of each stage (all except even scalars, unless
+        features are shared). The function is unchanged; converted models have the whole layer.
     legacy_periodic : bool
         Reproduce the published code in periodic cells: diagonal A, no χ·Q. For converted
         models only.
     legacy_nonperiodic : bool
-        Reproduce the published code without periodicity: A has no diagonal of its own. For
-        converted models only.
+        Reproduce the published non-periodic code, whose A has no proper diagonal. For converted
+        models only.
     legacy_ewald_cutoff : bool
-        Cut the Gaussian correction of periodic cells where the authors' code cuts it. For
+        Truncate the Gaussian correction of periodic cells at the cutoff of the authors' code. For
         converted models only.
     """
 
@@ -177,14 +177,14 @@ class ModelConfig:
 
     @property
     def repulsion_cutoffs(self) -> tuple[tuple[float, ...], ...]:
-        """Where the ZBL repulsion of each two types ends, Å."""
+        """Cutoff of the ZBL repulsion of each pair of types, Å."""
         count = len(self.type_names)
         given = self.shortest_distances or ((self.charge_cutoff,) * count,) * count
         return tuple(tuple(min(d, self.charge_cutoff) for d in row) for row in given)
 
     @property
     def distance_floors(self) -> tuple[tuple[float, ...], ...] | None:
-        """Distances below which those that the network sees level off, Å; None without any."""
+        """Shortest unmodified distance of each pair of types, Å; None without a table."""
         if self.shortest_distances is None:
             return None
         least = min(self.r_max, self.charge_cutoff)
@@ -192,12 +192,12 @@ class ModelConfig:
 
     @property
     def receptive_field(self) -> float:
-        """Farthest distance that the network (not the electrostatics) can see, Å."""
+        """Range of the network, without the electrostatics, Å."""
         return self.num_layers * self.r_max + self.num_layers_charge * self.charge_cutoff
 
     @property
     def num_weights(self) -> float:
-        """About how many weights there are, from above; not many times too large."""
+        """Upper bound of the number of weights, of the right order of magnitude."""
         degrees = range(self.l_max + 1)
         parities = 2 if self.parity else 1
         irreps, features = parities * len(degrees), self.num_features
@@ -215,21 +215,21 @@ class ModelConfig:
         return total
 
     def sees_images(self, periodic: bool) -> bool:
-        """Whether a structure that is periodic, or not, is so to the model."""
+        """Whether the model treats a structure as periodic."""
         return periodic and not self.isolated
 
     def has_coulomb_sum(self, periodic: bool) -> bool:
-        """Whether charges interact and respond; those of the published periodic code do not."""
+        """Whether charges interact; those of the published periodic code do not."""
         return self.equilibration and not (self.legacy_periodic and periodic)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values (JSON and YAML can hold them)."""
+        """Fields as plain values for JSON and YAML."""
         fields = dataclasses.asdict(self)
         return {k: _plain(v) for k, v in fields.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Rebuild from :meth:`to_dict`; unknown names are refused.
+        """Create from the result of :meth:`to_dict`.
 
         Raises
         ------

@@ -1,14 +1,14 @@
-"""What a model configuration may say."""
+"""Checks of a model configuration."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ase.data import atomic_numbers
 
+from ..checks import is_number
 from ..errors import InputError, describe
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ACTIVATION_NAMES = ("silu", "ssp", "tanh", "abs")
 _ODD_ACTIVATIONS = ("tanh", "abs")
-# Least and largest of what is counted: far beyond what is useful, and within what a machine holds.
+# Smallest and largest counts: beyond any useful value, but within the memory of a machine.
 _COUNTS = {
     "num_layers": (0, 20), "num_layers_charge": (0, 20), "l_max": (0, 6), "num_features": (1, 2048),
     "num_bessels": (1, 256), "invariant_layers": (0, 10), "invariant_neurons": (1, 4096),
@@ -27,12 +27,12 @@ _MOST_WEIGHTS = 3e8
 
 
 def check(config: ModelConfig) -> None:
-    """Check the entries of a configuration, and give sequences and numbers the types they have.
+    """Check the entries of a configuration, and convert sequences and numbers to their types.
 
     Raises
     ------
     InputError
-        Naming the entry.
+        If an entry is invalid.
     """
     _freeze_sequences(config)
     _check_types(config)
@@ -59,11 +59,13 @@ def _check_types(config: ModelConfig) -> None:
     if len(set(names)) != len(names):
         raise InputError(describe("type_names", names, "each element once"))
     widths = config.gaussian_widths
-    if widths is not None and (
-        len(widths) != len(names) or not all(_real(x) and 0 < x < _LONGEST_CUTOFF for x in widths)
-    ):
+    if widths is None:
+        return
+    good = all(is_number(x) and 0 < x < _LONGEST_CUTOFF for x in widths)
+    if len(widths) != len(names) or not good:
         expected = f"{len(names)} positive widths in Å, one for each type"
         raise InputError(describe("gaussian_widths", widths, expected))
+    object.__setattr__(config, "gaussian_widths", tuple(map(float, widths)))
 
 
 def _check_distances(config: ModelConfig) -> None:
@@ -105,7 +107,7 @@ def _check_numbers(config: ModelConfig) -> None:
     more = f"more than charge_min and at most {_LARGEST_CHARGE:g}"
     _check_real(config, "charge_max", lambda x: config.charge_min < x <= _LARGEST_CHARGE, more)
     if config.num_weights > _MOST_WEIGHTS:
-        got = f"num_features, l_max and others that make about {config.num_weights:.0e}"
+        got = f"num_features, l_max and others that lead to about {config.num_weights:.0e}"
         expected = f"at most {_MOST_WEIGHTS:.0e} weights"
         raise InputError(f"model configuration: expected {expected}, got {got}")
 
@@ -114,7 +116,7 @@ def _check_real(
     config: ModelConfig, name: str, good: Callable[[float], bool], expected: str
 ) -> None:
     value = getattr(config, name)
-    if not _real(value) or not good(value):
+    if not is_number(value) or not good(value):
         raise InputError(describe(name, value, expected))
     object.__setattr__(config, name, float(value))
 
@@ -153,13 +155,3 @@ def _check_short_range(config: ModelConfig) -> None:
     ):  # fmt: skip
         if getattr(config, name):
             raise InputError(describe(name, True, "false in a model without equilibration"))
-
-
-def _real(value: object) -> bool:
-    """Whether a value is a finite number, and no truth value."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
-        return False

@@ -1,13 +1,13 @@
-"""Checkpoints of the authors' nequip-charge code to model files.
+"""Conversion of checkpoints of the authors' nequip-charge code to model files.
 
-Layout and scaling of those checkpoints: per-species shifts and scales are stored in scaled units;
-the network's own energy is E = Σ(scale e + shift) + E', and in evaluation mode nequip multiplies
-it by s = ``global_rescale_scale`` (in training mode it does not). Non-periodic runs leave E'
-undivided, so χ, J and the Coulomb constant share the factor of E; periodic runs (with
-``use_ewald_scaling``) divide E_QEq, which is in eV, by s.
+Per-species shifts and scales are stored in scaled units in these checkpoints. The energy of the
+network is E = Σ(scale e + shift) + E'. In evaluation mode, but not in training mode, nequip
+multiplies it by s = ``global_rescale_scale``. Non-periodic runs do not divide E' by s, so χ, J and
+the Coulomb constant have the factor of E. Periodic runs (with ``use_ewald_scaling``) divide E_QEq,
+which is in eV, by s.
 
-A configuration file in JSON may carry ``records`` of that code's results beside ``config``; then
-they decide whether s was applied.
+A configuration file in JSON may contain ``records`` with results of that code in addition to
+``config``; these determine whether s was applied.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .config import ModelConfig
 from .io import load_weights, save_model
 from .potential import NequIPLRPotential
 
-#: Values that the authors' code takes for keys that its configuration leaves out.
+#: Defaults of the authors' code for keys that are missing in its configuration.
 _DEFAULTS: dict[str, Any] = {
     "num_layers": 3,
     "num_layers_charge": 3,
@@ -72,7 +72,7 @@ def convert_checkpoint(
     corrected_periodic: bool = False,
     global_rescale: bool | None = None,
 ) -> NequIPLRPotential:
-    """Convert one checkpoint and write the model file, in float64.
+    """Convert a checkpoint and write the model file, in float64.
 
     Parameters
     ----------
@@ -83,25 +83,25 @@ def convert_checkpoint(
     output : path
         Model file to write.
     legacy_periodic : bool
-        Reproduce the published code's periodic defects (see physics notes in the README).
+        Reproduce the defects of the published periodic code.
     corrected_periodic : bool
-        The periodic checkpoint comes from a repaired code.
+        State that the periodic checkpoint comes from a corrected code.
     global_rescale : bool, optional
-        Multiply the energy by ``global_rescale_scale``, as nequip does in evaluation mode. When
-        None: as the file's ``records`` show, else yes for YAML and no for JSON.
+        Multiply the energy by ``global_rescale_scale``, as nequip does in evaluation mode. By
+        default according to the ``records`` in the file; without records yes for YAML and no for
+        JSON.
 
     Returns
     -------
     NequIPLRPotential
-        The converted model, evaluation mode, float64.
+        The converted model, in evaluation mode and float64.
 
     Raises
     ------
     InputError
-        If a key is missing or not supported, or a periodic checkpoint comes without saying which
-        code it is from.
+        If a key is missing or not supported, or neither option is given for a periodic checkpoint.
     ModelFileError
-        If the weights cannot be read or do not fit the configuration.
+        If the weights cannot be read or do not match the configuration.
     """
     source, records = _read_config(Path(config_path))
     weights = _read_weights(Path(weights_path))
@@ -145,7 +145,7 @@ def _build(
 
 
 def _deviation(model: NequIPLRPotential, record: dict[str, Any]) -> float:
-    """How far a model is from a stored result, eV."""
+    """Deviation of the energy of a model from a stored result, eV."""
     try:
         graph = model.build_graph(
             record["numbers"],
@@ -199,7 +199,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to more than a checkpoint can have."""
+    """Raise an error for an archive that is too large after unpacking."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -210,7 +210,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _is_stored(value: torch.Tensor) -> bool:
-    """Whether a tensor is what its file holds: no view that repeats a few numbers without end."""
+    """Whether a tensor is dense and fully stored, and not a view that repeats a few numbers."""
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
         return False
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
@@ -228,9 +228,9 @@ def _check_periodic(source: dict[str, Any], legacy: bool, corrected: bool) -> No
     if not (legacy or corrected):
         raise InputError(
             "config: pbc: true, and the published nequip-charge code evaluates periodic cells with "
-            "a lattice sum that visits one far image only (no pair Coulomb at all) and leaves χ·Q "
-            "out of the energy. Pass --legacy-periodic to reproduce exactly that, or "
-            "--corrected-periodic if the checkpoint comes from a repaired code."
+            "a lattice sum that visits only one distant image (so atoms do not interact) and omits "
+            "χ·Q from the energy. Pass --legacy-periodic to reproduce exactly this, or "
+            "--corrected-periodic if the checkpoint comes from a corrected code."
         )
 
 
@@ -256,7 +256,7 @@ def _model_config(source: dict[str, Any], constant: float, legacy: bool) -> Mode
     required = ("r_max", "l_max", "parity", "num_features", "qmin", "qmax", "num_categories")
     missing = [key for key in (*required, "avg_num_neighbors") if key not in source]
     if missing:
-        raise InputError(describe("config", f"no {', '.join(missing)}", "these keys to be there"))
+        raise InputError(describe("config", f"no {', '.join(missing)}", "these keys"))
     if not is_number(source["avg_num_neighbors"]):
         expected = "the number that training computed (it is not among the weights)"
         got = source["avg_num_neighbors"]
@@ -346,4 +346,4 @@ def _copy(model: NequIPLRPotential, tensors: dict[str, torch.Tensor]) -> None:
     try:
         load_weights(model, tensors)
     except InputError as error:
-        raise ModelFileError(f"weights: they do not fit the configuration: {error}") from error
+        raise ModelFileError(f"weights: they do not match the configuration: {error}") from error

@@ -1,9 +1,9 @@
-"""Response of the dipole to positions and fields, out of that of weighted sums of charges.
+"""Response of the dipole to positions and fields, from the response of weighted sums of charges.
 
-Born charges are gradients of the components of the dipole Σ q r. In a cell, where these depend on
-the images that are counted, their place is taken by Im Σ q exp(i k·r) at the reciprocal lattice
-vectors k, with the phase of each atom taken off again. Along the normal of a slab the dipole has a
-meaning, and is what counts.
+Born charges are gradients of the components of the dipole Σ q r. In a cell the dipole depends on
+the choice of images. It is therefore replaced with Im Σ q exp(i k·r) at the reciprocal lattice
+vectors k, and the phase of each atom is removed from the gradient. Along the normal of a slab the
+dipole is well defined and is used.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 
 from ..graph import AtomicGraph
 
-#: Takes constants s, shape (N,), and gives the derivatives of Σ s q by positions, shape (N, 3), and
-#: by uniform fields, shape (B, 3).
+#: Returns, for constants s, shape (N,), the derivatives of Σ s q by positions, shape (N, 3), and by
+#: uniform fields, shape (B, 3).
 Respond = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -30,7 +30,7 @@ def dipole_response(
     graph : AtomicGraph
     charges : torch.Tensor, float64, shape (N,), e
     respond : callable
-        See :data:`Respond`; called three times, and three times more for cells.
+        See :data:`Respond`; called three times, and six times if there are cells.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def dipole_response(
     for axis in range(3):
         k, wave = axes[graph.batch, axis], waves[graph.batch, axis]
         phase = (graph.positions * k).sum(dim=-1)
-        # (1/i) Σ q exp(i k·r): real part Σ q sin, imaginary part −Σ q cos; the phase is taken off
+        # (1/i) Σ q exp(i k·r): real part Σ q sin, imaginary part −Σ q cos; the phase is removed
         slope, by_field = respond(torch.where(wave, torch.sin(phase), phase))
         if bool(wave.any()):
             other, _ = respond(torch.where(wave, -torch.cos(phase), 0.0))
@@ -62,7 +62,7 @@ def dipole_response(
 
 
 def differentiable_field(graph: AtomicGraph) -> torch.Tensor:
-    """The fields at the structures, or zeros, shape (B, 3), V/Å, to be differentiated by."""
+    """Fields on the structures, or zeros, shape (B, 3), V/Å, as a leaf that requires gradients."""
     field = graph.electric_field
     field = graph.positions.new_zeros(graph.num_graphs, 3) if field is None else field
     return field.detach().clone().requires_grad_()

@@ -99,7 +99,7 @@ class Evaluator:
     def _prepare(self, graph: AtomicGraph) -> tuple[AtomicGraph, ChargeMemory | None]:
         """The graph with all that its solver needs, and what an iterative one remembers."""
         _check_single(graph)
-        if self.iterative(graph.num_atoms, graph.periodic[0]):
+        if graph.replicas == 1 and self.iterative(graph.num_atoms, graph.periodic[0]):
             return graph, self.memory
         return with_lattice_sum(self.model.config, graph), None
 
@@ -117,6 +117,7 @@ class Evaluator:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
         _check_single(graph)
+        self._check_surrounded(graph, surroundings)
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
         with self._forgetting(), torch.no_grad():
@@ -162,8 +163,13 @@ class Evaluator:
             As of :meth:`response`; also if an observable has atoms that the structure lacks.
         """
         self._check_response(graph)
+        self._check_surrounded(graph, surroundings)
         with self._forgetting(), torch.enable_grad():
             return observations(self._charged(graph, surroundings=surroundings), observables)
+
+    def _check_surrounded(self, graph: AtomicGraph, surroundings: Surroundings | None) -> None:
+        if surroundings is not None:
+            check_surrounded(self.model.config, graph.periodic[0], graph.pbc[0] == SLAB)
 
     def _check_response(self, graph: AtomicGraph) -> None:
         if not self.model.config.has_coulomb_sum(graph.periodic[0]):
@@ -211,7 +217,7 @@ class Evaluator:
         Parameters
         ----------
         graph : AtomicGraph
-            Of one structure.
+            Of one structure, which may be several replicas; their energies are summed.
         compute_forces, compute_stress : bool
         point_charge_coulomb : callable, optional
             Takes over the point-charge sums (see :data:`PointChargeCoulomb`); without it they are
@@ -259,10 +265,9 @@ class Evaluator:
         if len(observables) or scale != 1.0:
             self._check_response(graph)
         config = self.model.config
-        if surroundings is not None:
-            check_surrounded(config, graph.periodic[0], graph.pbc[0] == SLAB)
-            if compute_stress:
-                raise InputError(describe("compute_stress", True, "False with charges outside"))
+        self._check_surrounded(graph, surroundings)
+        if surroundings is not None and compute_stress:
+            raise InputError(describe("compute_stress", True, "False with charges outside"))
         if not config.has_coulomb_sum(graph.periodic[0]):
             return self._differentiated(graph, compute_forces, compute_stress, point_charge_coulomb)
         if compute_stress and point_charge_coulomb is not None:
@@ -351,6 +356,7 @@ class Evaluator:
             expected = "None: this model has no Coulomb sum to hand over"
             raise InputError(describe("point_charge_coulomb", "a callable", expected))
         graph, _ = self._prepare(graph)
+        graph = graph if graph.replicas == 1 else graph.apart()
         return evaluation_of_output(self.model(graph, compute_forces, compute_stress))
 
 

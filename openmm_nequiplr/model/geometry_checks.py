@@ -1,4 +1,4 @@
-"""Checks of what graphs are made of."""
+"""Checks of the input of graphs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..conditions import read_electrodes
 from ..errors import InputError, describe
-from ..fragments import read_electrodes
 from .config import ModelConfig
 
-#: Atoms that are nearer (Å) stand for a mistake, not for a structure.
+#: Smallest allowed distance of two atoms, Å.
 CLOSEST = 1e-3
-# Å; beyond it a double cannot hold a position to a thousandth of an Å.
+# Largest coordinate, Å, that double precision resolves to a thousandth of an Å.
 _FARTHEST = 1e12
-# The highest oxidation state that is known, e.
+# Highest known oxidation state, e.
 _MOST_CHARGE = 9.0
-#: Largest component of a field, V/Å: that of a proton at half a bond.
+#: Largest component of a field, V/Å: about the field of a proton at half a bond length.
 STRONGEST_FIELD = 50.0
 
 
@@ -29,14 +29,14 @@ def check_field(
     field: Sequence[float] | np.ndarray,
     normal: Sequence[float] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """A uniform field, shape (3,), V/Å.
+    """Validate a uniform field, shape (3,), V/Å.
 
     Parameters
     ----------
     config : ModelConfig
     periodic : bool
-        Whether charge flows across the faces of a cell: there is one, and no groups of atoms whose
-        charges are held.
+        Whether charge flows across the faces of a cell: there is a cell, and the charges of groups
+        are not constrained.
     field : sequence of 3 float, V/Å
     normal : sequence of 3 float, optional
         Normal of a slab, of any length; no charge crosses the faces of the cell along it.
@@ -44,7 +44,8 @@ def check_field(
     Raises
     ------
     InputError
-        If it is no field, or acts on a model without charges or along what is periodic.
+        If the field is invalid, the model has no charges, or the field has a component along a
+        periodic direction.
     """
     values = as_numbers("electric_field", field)
     if values.shape != (3,) or not (np.abs(values) <= STRONGEST_FIELD).all():
@@ -59,27 +60,21 @@ def check_field(
         across = values - (values @ unit) * unit
     if periodic and (np.abs(across) > 1e-9 * np.abs(values).max()).any():
         expected = (
-            "None for a periodic structure, unless the charges of groups are held and this is no "
-            "TorchScript graph: charge flows across the faces of its cell, and has no energy in a "
-            "uniform field there"
+            "None for a periodic structure, unless the charges of groups are constrained and this "
+            "is not a TorchScript graph: charge flows across the faces of its cell, and its energy "
+            "in a uniform field is undefined"
         )
         if normal is not None:
             expected = (
                 "one along the normal of the slab: in its plane charge flows across the faces of "
-                "the cell, and has no energy in a uniform field there"
+                "the cell, and its energy in a uniform field is undefined"
             )
         raise InputError(describe("electric_field", values.tolist(), expected))
     return values.copy()
 
 
 def check_electrodes(config: ModelConfig, count: int, electrodes: Any) -> np.ndarray | None:
-    """Side of each of ``count`` atoms, see :func:`openmm_nequiplr.fragments.read_electrodes`.
-
-    Raises
-    ------
-    InputError
-        Also for a model without charges.
-    """
+    """:func:`.conditions.read_electrodes`, with an error for models without charges."""
     if electrodes is not None and not config.equilibration:
         expected = "None for a model without charges, on which a voltage does not act"
         raise InputError(describe("electrodes", "some", expected))
@@ -87,15 +82,16 @@ def check_electrodes(config: ModelConfig, count: int, electrodes: Any) -> np.nda
 
 
 def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:
-    """Refuse charges outside of a model that has none itself, and of slabs.
+    """Check that outside charges can act on a model and a structure.
 
     Raises
     ------
     InputError
-        Also for the published periodic code, whose charges do not interact.
+        If the charges of the model do not interact (no equilibration, or the published periodic
+        code), or for slabs.
     """
     if not config.has_coulomb_sum(periodic):
-        expected = "a model whose charges interact, for charges outside to act on"
+        expected = "a model whose charges interact, as outside charges act on these"
         raise InputError(describe("model", "one without", expected))
     if slab:
         expected = "None for a slab, as their sum is over bulk images"
@@ -103,7 +99,7 @@ def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:
 
 
 def as_numbers(name: str, values: object) -> np.ndarray:
-    """Values as float64."""
+    """Convert values to a float64 array."""
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -111,7 +107,7 @@ def as_numbers(name: str, values: object) -> np.ndarray:
 
 
 def check_charge(charge: float, numbers: Sequence[int]) -> None:
-    """Refuse total charges, e, beyond those of atoms of these atomic numbers."""
+    """Check that a total charge, e, is possible for atoms of these atomic numbers."""
     if not math.isfinite(charge):
         raise InputError(describe("total_charge", charge, "a finite number"))
     most = min(_MOST_CHARGE * len(numbers), float(sum(numbers)))
@@ -121,7 +117,7 @@ def check_charge(charge: float, numbers: Sequence[int]) -> None:
 
 
 def check_positions(count: int, positions: np.ndarray) -> None:
-    """Refuse positions, Å, other than those of so many atoms."""
+    """Check the shape and the range of positions, Å."""
     if positions.shape != (count, 3) or count == 0:
         expected = f"shape ({count}, 3) with at least one atom"
         raise InputError(describe("positions", positions.shape, expected))
@@ -135,7 +131,7 @@ def check_positions(count: int, positions: np.ndarray) -> None:
 def check_distances(
     points: np.ndarray, box: np.ndarray, index: torch.Tensor, shift: torch.Tensor
 ) -> None:
-    """Refuse atoms on top of one another."""
+    """Check that no two atoms overlap."""
     if index.shape[1] == 0:
         return
     sites, vectors = (torch.from_numpy(x).to(index.device) for x in (points, box))

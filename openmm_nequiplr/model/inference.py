@@ -66,8 +66,10 @@ class Results(NamedTuple):
 
     Parameters
     ----------
-    energy, short_range, electrostatic : torch.Tensor, float64, scalars, eV
-        The last, that of what is outside included, without the factor that the energy has it with.
+    energy : torch.Tensor, float64, scalar, eV
+    short_range, electrostatic : torch.Tensor, float64, shape (N,), eV
+        Parts of the energy by atom; the last, that of what is outside included, without the factor
+        that the energy has it with.
     gradients : list of torch.Tensor or None
         Of the energy by each of the roots, as far as this package sums it.
     external_forces : torch.Tensor, float64, shape (N, 3), eV/Å
@@ -216,7 +218,7 @@ class Inference(torch.nn.Module):
             own = weights  # ½ J (s Q² − 2 w Q), of which the Coulomb part alone has no s Q²
             if self.full:
                 own = torch.add(weights, first.charges, alpha=-0.5 * scale)
-            energy = short + linear + coulomb + (atoms.hardness * first.charges) @ own + more
+            energy = short.sum() + linear + coulomb + (atoms.hardness * first.charges) @ own + more
             electrostatic = self.electrostatic(atoms, geometry, chi, first)
             chi = chi * 1.0
         residual = max(first.residual, second.residual)
@@ -237,7 +239,7 @@ class Inference(torch.nn.Module):
     def electrostatic(
         self, atoms: Atoms, geometry: Geometry, chi: torch.Tensor, first: Equilibration
     ) -> torch.Tensor:
-        """The electrostatic energy before it is scaled, eV, out of the solve for the charges."""
+        """Electrostatic energies of atoms before they are scaled, eV, out of the first solve."""
         charges = first.charges
         seen = seen_charges(charges, atoms.offsets)
         # K U + φ; the energy is stationary in the charges, so the residual hardly matters
@@ -246,9 +248,9 @@ class Inference(torch.nn.Module):
         outside = geometry.outside
         if outside is not None:
             potential = potential + outside
-        energy = 0.5 * (seen @ potential)
+        energy = 0.5 * seen * potential
         if self.full:
-            energy = energy + charges @ torch.add(chi, hard, alpha=0.5)
+            energy = torch.addcmul(energy, charges, torch.add(chi, hard, alpha=0.5))
         return energy
 
     def electronegativities(
@@ -275,7 +277,10 @@ class Inference(torch.nn.Module):
     def energy_stage(
         self, atoms: Atoms, geometry: Geometry, charges: torch.Tensor, features: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        """The short-range energy, and its slopes by charges, lengths, harmonics and features."""
+        """Short-range energies of atoms, and the slopes of their sum.
+
+        These are by charges, lengths, harmonics and features.
+        """
         with torch.no_grad():  # OpenMM freezes graphs, which drops ``detach`` but not this
             own, length = charges.clone(), geometry.length.clone()
             harmonics, before = geometry.harmonics.clone(), features.clone()
@@ -283,9 +288,9 @@ class Inference(torch.nn.Module):
         for leaf in leaves:
             leaf.requires_grad_(True)
         edges = geometry.edge_index
-        short = self.model.atomic_energies(atoms.types, own, edges, length, harmonics, before).sum()
+        short = self.model.atomic_energies(atoms.types, own, edges, length, harmonics, before)
         slopes: list[torch.Tensor | None] = list(
-            torch.autograd.grad([short], leaves, allow_unused=True)
+            torch.autograd.grad([short.sum()], leaves, allow_unused=True)
         )
         with torch.no_grad():
             short = short * 1.0

@@ -1,4 +1,4 @@
-"""What a model is, in words: configuration, units, size, receptive field, model card."""
+"""Text description of a model: configuration, units, size, receptive field, model card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNITS = {
     "hardness_min": "eV/e²",
     "shortest_distances": "Å",
 }
-# Shown in the table of elements, or of no meaning without it.
+# Shown in the table of elements.
 _IN_THE_TABLE = ("type_names", "gaussian_widths")
 
 
@@ -110,7 +110,7 @@ def _configuration(model: NequIPLRPotential) -> list[str]:
 
 
 def _of_pairs(names: Sequence[str], table: Sequence[Sequence[float]]) -> list[str]:
-    """Each two elements with their entry, as in ``H-C 1.01``."""
+    """Pairs of elements with their entries, such as ``H-C 1.01``."""
     pairs = itertools.combinations_with_replacement(range(len(names)), 2)
     return [f"{names[i]}-{names[j]} {table[i][j]:.2f}" for i, j in pairs]
 
@@ -128,7 +128,7 @@ def _card(model: NequIPLRPotential) -> list[str]:
 
 
 def _check(text: str) -> str:
-    """The figures of a stability check in a sentence; the text itself if it holds others."""
+    """Summary of the figures of a stability check; the text itself if the format is unknown."""
     try:
         found = json.loads(text)
         kind = "quick check" if found["quick"] else "check"
@@ -137,8 +137,8 @@ def _check(text: str) -> str:
         sound, scans = found["pair_scans"]
         parts = [
             f"forces within {found['force_error_meV_per_A']} meV/Å of finite differences",
-            f"minimisations that fell: {', '.join(falls) or 'none made'}",
-            f"runs of {found['ps']:g} ps that held: {', '.join(held) or 'none made'}",
+            f"collapsed minimisations: {', '.join(falls) or 'none run'}",
+            f"stable runs of {found['ps']:g} ps: {', '.join(held) or 'none run'}",
             f"{sound} of {scans} pair scans sound",
         ]
         return f"{found['verdict']} ({kind}, {found['data']}): {'; '.join(parts)}"

@@ -1,4 +1,4 @@
-"""Model files: safetensors with the configuration in the header. No pickle."""
+"""Model files: safetensors with the configuration in the header, without pickles."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ..writing import replace_file
 from .config import ModelConfig
 from .potential import NequIPLRPotential
 
-#: Version of the file layout; files of a newer one are refused.
+#: Version of the file format; newer files cannot be read.
 FORMAT_VERSION = 3
 _FORMAT = "openmm-nequiplr"
 _LARGEST_FILE = 4 * 2**30
-# A configuration that asks for this many times the numbers in the file cannot be that file's.
+# Largest ratio of the weights of a configuration to the numbers in a file, and smallest file.
 _MOST_EXTRA, _SMALL = 100.0, 10_000
 
 
 def serialize_model(model: NequIPLRPotential, metadata: dict[str, str] | None = None) -> bytes:
-    """The bytes of a model file; see :func:`save_model`."""
+    """Content of a model file; see :func:`save_model`."""
     header = {
         "format": _FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -46,15 +46,15 @@ def serialize_model(model: NequIPLRPotential, metadata: dict[str, str] | None = 
 def save_model(
     model: NequIPLRPotential, path: str | os.PathLike, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a model with its configuration; the file is replaced in one step.
+    """Write a model with its configuration; an existing file is replaced atomically.
 
     Parameters
     ----------
     model : NequIPLRPotential
     path : path
-        By custom it ends in ``.safetensors``.
+        The usual suffix is ``.safetensors``.
     metadata : dict of str to str, optional
-        Added to ``model.metadata`` in the file.
+        Entries to add to ``model.metadata`` in the file.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def save_model(
 
 
 def read_model_file(path: Path) -> bytes:
-    """The bytes of a model file, if they are no more than a model can have."""
+    """Content of a model file, after a check of its size."""
     _check_size(path.stat().st_size, str(path))
     return path.read_bytes()
 
@@ -72,7 +72,9 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> NequIPLRPotential:
-    """Read a model, ready for evaluation.
+    """Load a model for evaluation.
+
+    Nothing in the file is executed, and its sizes are checked before a model is built.
 
     Parameters
     ----------
@@ -80,14 +82,13 @@ def load_model(
         A model file, or the name of a shipped or downloaded model.
     device : torch.device or str
     dtype : torch.dtype, optional
-        Of the network; as saved when None.
+        Precision of the network; by default as saved.
 
     Raises
     ------
     ModelFileError
-        If there is no such file or name, or the file is not one of ours, or damaged, or
-        holds weights that are not finite. Nothing in it is executed, and its sizes are checked
-        before a model is built.
+        If there is no such file or name, or the file is not a model file of this package, is
+        damaged, or contains weights that are not finite.
     BackendError
         If the device does not exist.
     """
@@ -107,18 +108,18 @@ def load_model(
 
 
 def deserialize_model(data: bytes, source: str = "the bytes of a model") -> NequIPLRPotential:
-    """The model of :func:`serialize_model`'s bytes, on the CPU, ready for evaluation.
+    """Model from the result of :func:`serialize_model`, on the CPU, for evaluation.
 
     Parameters
     ----------
     data : bytes
     source : str
-        What messages call them.
+        Name of the data in messages.
 
     Raises
     ------
     ModelFileError
-        If they are none of ours.
+        If they are not a model file of this package.
     """
     _check_size(len(data), source)
     try:
@@ -144,7 +145,7 @@ def _restore(
         raise ModelFileError(describe("model", source, expected))
     version = _version(header, source)
     settings = _json_object(header, "config", source)
-    if version < 2:  # before there were scaled electronegativities and shorter last layers
+    if version < 2:  # before scaled electronegativities and shorter last layers were introduced
         settings.setdefault("scalar_last_layer", False)
     try:
         config = ModelConfig.from_dict(settings)
@@ -159,7 +160,7 @@ def _restore(
         potential = NequIPLRPotential(config)
     except Exception as error:  # e3nn raises several types
         got = f"{type(error).__name__}: {error}"
-        expected = f"a configuration in {source} that a network can have"
+        expected = f"a configuration in {source} from which a network can be built"
         raise ModelFileError(describe("model", got, expected)) from error
     hardness = tensors.get("hardness_parameter")
     if hardness is not None and hardness.dtype in (torch.float32, torch.float64):
@@ -167,7 +168,7 @@ def _restore(
     if version < 2:
         names = ("electronegativity_shifts", "electronegativity_scales")
         tensors = {**{name: getattr(potential, name) for name in names}, **tensors}
-    if version < 3:  # when e3nn's modules added constants of theirs
+    if version < 3:  # contains constants of e3nn's modules
         tensors = {k: v for k, v in tensors.items() if not k.endswith(".output_mask")}
     try:
         load_weights(potential, tensors)
@@ -194,7 +195,7 @@ def _json_object(header: dict[str, str], name: str, source: str) -> dict[str, An
     try:
         values = json.loads(header[name])
     except (KeyError, ValueError, RecursionError) as error:
-        what = "none" if isinstance(error, KeyError) else f"one that is no JSON ({error})"
+        what = "none" if isinstance(error, KeyError) else f"one that is not JSON ({error})"
         expected = f"a {name} in the header of {source}"
         raise ModelFileError(describe("model", what, expected)) from error
     if not isinstance(values, dict):
@@ -204,13 +205,13 @@ def _json_object(header: dict[str, str], name: str, source: str) -> dict[str, An
 
 
 def load_weights(potential: NequIPLRPotential, tensors: dict[str, torch.Tensor]) -> None:
-    """Load tensors by name; all must be there (empty ones apart) and none may be left over.
+    """Load tensors by name; all weights, except empty ones, must be given, and no others.
 
     Raises
     ------
     InputError
-        If names are missing or unknown, or a tensor has another shape, is no floating-point tensor
-        where one is needed, or holds NaN or infinity.
+        If names are missing or unknown, or a tensor has the wrong shape or type, or contains NaN or
+        infinity.
     """
     state = potential.state_dict()
     needed = {name for name, value in state.items() if value.numel()}
@@ -234,15 +235,16 @@ def load_weights(potential: NequIPLRPotential, tensors: dict[str, torch.Tensor])
 
 
 class SharedModels:
-    """Models for evaluation by the contents of their files; equal files share one model.
+    """Cache of models for evaluation, by the content of their files.
 
-    A model takes long to build, and each one that e3nn and TorchScript build keeps about 1 MB of
-    the process for good. The few asked for last are kept. Nobody may change one.
+    Building a model is slow, and each one that e3nn and TorchScript build occupies about 1 MB of
+    memory permanently. The most recently used models are kept. They are shared and must not be
+    modified.
 
     Parameters
     ----------
     most : int
-        How many are kept.
+        Largest number of models.
     """
 
     def __init__(self, most: int = 4) -> None:
@@ -256,16 +258,16 @@ class SharedModels:
         device: str = "cpu",
         source: str = "the bytes of a model",
     ) -> NequIPLRPotential:
-        """The model of :func:`serialize_model`'s bytes, without gradients by its weights.
+        """Model from the result of :func:`serialize_model`; its weights require no gradients.
 
         Parameters
         ----------
         data : bytes
         dtype : torch.dtype, optional
-            Of the network; as saved when None.
+            Precision of the network; by default as saved.
         device : str
         source : str
-            What messages call them.
+            Name of the data in messages.
         """
         key = hashlib.sha256(data).hexdigest(), str(dtype), str(device)
         with self._lock:
@@ -280,11 +282,11 @@ class SharedModels:
             return model
 
     def after_fork(self) -> None:
-        """A thread of the parent may have held the lock."""
+        """Replace the lock, which a thread of the parent may have held."""
         self._lock = threading.Lock()
 
 
-#: Those of this process.
+#: Cache of this process.
 shared_models = SharedModels()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=shared_models.after_fork)

@@ -1,4 +1,4 @@
-"""What iterative solves for charges keep from one structure to the next."""
+"""Data that iterative charge solvers reuse from one structure to the next."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from ..lattice import displacements, matched
 from .potential import NequIPLRPotential
 from .solving import MESH_ACCURACY
 
-# An atom that moved farther (Å) since the last structure has not done so within a time step.
+# Largest displacement (Å) of an atom within a time step.
 _LONGEST_STEP = 0.3
-# The splitting is chosen anew once the cell is strained by more than this.
+# The splitting is chosen again when the strain of the cell exceeds this.
 _SAME_SPLITTING = 0.05
 
 
 class ChargeMemory:
-    """What iterative solves keep from one structure to the next: mesh, preconditioner, charges.
+    """Mesh, preconditioner and charges that iterative solvers reuse for the next structure.
 
-    Guesses are extrapolated along structures of the same atoms, charge and cell that follow one
-    another by small moves. Anything else (a box that a barostat tries, positions that were set, a
-    loaded state) does not enter: a trial box starts from the last charges, and they are forgotten
-    only if a next structure continues from the trial. Atoms may be wrapped at any time.
+    Initial guesses are extrapolated along sequences of structures with the same atoms, charge and
+    cell and with small displacements. Other structures (a trial box of a barostat, new positions, a
+    loaded state) do not enter the sequence. A trial box starts from the last charges. The old
+    sequence is dropped only if the next structure continues from the trial box. Atoms may be
+    wrapped at any time.
 
     Parameters
     ----------
     model : NequIPLRPotential
     accuracy : float
-        Relative error of the Coulomb forces that the mesh aims at.
+        Relative error of the Coulomb forces of the mesh.
     """
 
     def __init__(self, model: NequIPLRPotential, accuracy: float = MESH_ACCURACY) -> None:
@@ -50,17 +51,17 @@ class ChargeMemory:
         self._trial: Track | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy makes its own mesh: the operator may hold what autograd does not copy."""
+        """A copy builds its own mesh, as autograd tensors of the operator cannot be copied."""
         return {**self.__dict__, "operator": None, "geometry": None}
 
     def reset(self) -> None:
-        """Forget everything, as after an evaluation that failed."""
+        """Drop all data, for example after a failed evaluation."""
         self.preconditioner.reset()
         self.geometry = self.operator = self._types = self._chosen = None
         self._track = self._trial = None
 
     def mesh(self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor) -> MeshCoulomb:
-        """The mesh operator of a periodic structure; the tensors may carry gradients.
+        """Mesh operator of a periodic structure; the tensors may require gradients.
 
         Parameters
         ----------
@@ -94,7 +95,7 @@ class ChargeMemory:
         cell: torch.Tensor,
         parameters: MeshParameters | None,
     ) -> MeshCoulomb:
-        """Another pair list, and another mesh unless its parameters are given."""
+        """Build a new pair list, and choose a new mesh unless its parameters are given."""
         points, box = _host_geometry(graph)
         self._box = box
         if parameters is None:
@@ -111,7 +112,7 @@ class ChargeMemory:
         return self.operator
 
     def guesses(self, graph: AtomicGraph) -> Track:
-        """Where the solves for a structure start, and where their results belong."""
+        """Sequence that provides the guesses for a structure and receives its charges."""
         track = self._choose(graph)
         track.graph = graph
         return track
@@ -139,7 +140,7 @@ class ChargeMemory:
 
 
 class Track:
-    """Charges along structures that follow one another by small moves."""
+    """Charges along a sequence of structures with small displacements."""
 
     def __init__(self, graph: AtomicGraph) -> None:
         self.graph = graph
@@ -151,7 +152,7 @@ class Track:
         self._asked: tuple[torch.Tensor, float] | None = None
 
     def same_atoms(self, graph: AtomicGraph) -> bool:
-        """Whether a structure has these atoms, and these charges are held."""
+        """Whether a structure has the atoms and the constrained charges of this sequence."""
         same = torch.equal(self.held, graph.on_cpu.held_charges) and graph.pbc[0] == self.periodic
         return same and _same(self.types, graph.types) and _same(self.groups, graph.holders)
 
@@ -159,7 +160,7 @@ class Track:
         return not self.periodic or np.array_equal(self.cell, _host_geometry(graph)[1])
 
     def _moved(self, graph: AtomicGraph) -> float:
-        """Farthest that an atom has come, modulo lattice vectors and with the cell's strain, Å."""
+        """Largest displacement of an atom, Å, modulo lattice vectors and without the strain."""
         if self.positions is None:
             return math.inf
         if self._asked is None or self._asked[0] is not graph.positions:
@@ -171,16 +172,16 @@ class Track:
         if not self.periodic:
             moved = points - before
         else:
-            # a barostat moves whole molecules, so affine to within its small strain
+            # a barostat moves whole molecules, which differs little from an affine displacement
             moved, _ = _displacements(points, _strained(before, self.cell, box), box)
         return float(np.abs(moved).max())
 
     def continues(self, graph: AtomicGraph) -> bool:
-        """Whether a structure is the next one of this track."""
+        """Whether a structure can be the next one of this sequence."""
         return self.same_cell(graph) and self._moved(graph) <= _LONGEST_STEP
 
     def branched(self, graph: AtomicGraph) -> Track:
-        """A track for another cell; it starts from the last charges if the atoms are near."""
+        """New sequence for another cell, with the last charges if the displacements are small."""
         other = Track(graph)
         if self._moved(graph) <= _LONGEST_STEP:
             for known, new in ((self.charges, other.charges), (self.adjoint, other.adjoint)):
@@ -189,16 +190,16 @@ class Track:
         return other
 
     def begin(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
-        """:meth:`ChargeMemory.guesses` has chosen this track for the structure."""
+        """Do nothing, as :meth:`ChargeMemory.guesses` has selected this sequence."""
 
     def known_cell(self, cell: torch.Tensor) -> torch.Tensor:
-        """The cell of the structure on the CPU."""
+        """Cell of the structure, on the CPU."""
         return self.graph.on_cpu.cell[0]
 
     def advance(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
-        """Take up the results of a structure; the same one again does not count as a step."""
+        """Store the results of a structure, unless it is a repeated evaluation."""
         graph = self.graph
-        if self.positions is None:  # charges of another cell were good enough for the guess
+        if self.positions is None:  # the charges of another cell served only as a guess
             self.charges.reset()
             self.adjoint.reset()
         elif self._moved(graph) == 0.0:
@@ -210,7 +211,7 @@ class Track:
 
 
 def _strained(points: np.ndarray, cell: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Points that move from one cell to another with its strain, whatever their bases."""
+    """Transform points by the strain between two cells, which may have different bases."""
     if np.array_equal(cell, box):
         return points
     return points @ np.linalg.solve(matched(cell, box), box)
@@ -219,7 +220,7 @@ def _strained(points: np.ndarray, cell: np.ndarray, box: np.ndarray) -> np.ndarr
 def _displacements(
     points: np.ndarray, before: np.ndarray, box: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """How far points have come, modulo lattice vectors, and how many of these, if there are any."""
+    """Displacements modulo lattice vectors, and the lattice vectors removed, if any."""
     moved = points - before
     if np.abs(moved).max(initial=0.0) <= _LONGEST_STEP:
         return moved, None
@@ -228,7 +229,7 @@ def _displacements(
 
 
 def _same(types: torch.Tensor | None, others: torch.Tensor) -> bool:
-    """Whether two structures have the same types of atoms, or groups."""
+    """Whether two tensors of types, or of groups, are equal."""
     return types is others or (types is not None and torch.equal(types, others))
 
 
@@ -237,7 +238,7 @@ def _strain(cell: np.ndarray, other: np.ndarray) -> float:
 
 
 def _host_geometry(graph: AtomicGraph) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and cell of one structure on the CPU, where it was made."""
+    """Positions and cell of one structure, from its copy on the CPU."""
     return _numpy(graph.on_cpu.positions), _numpy(graph.on_cpu.cell[0])
 
 

@@ -1,4 +1,4 @@
-"""The networks of a potential: electronegativities, and energies of atoms by their charges."""
+"""Networks of a potential: electronegativities, and atomic energies that depend on charges."""
 
 # TorchScript compiles them and reads annotations: no postponed ones here
 import torch
@@ -9,7 +9,7 @@ from ..nn import DistanceFloor, ZBLRepulsion, saturate
 from .config import ModelConfig
 from .stages import EdgeHarmonics, ElectronegativityStage, EnergyStage
 
-#: Buffers that stay float64 whatever the network is cast to; the first four are in model files.
+#: Buffers that stay float64 when the network is cast; the first four are stored in model files.
 _EXACT = (
     "energy_shifts",
     "energy_scales",
@@ -20,7 +20,7 @@ _EXACT = (
 
 
 class Networks(ExactBuffers):
-    """Weights, per-element values and networks, in the code that TorchScript compiles."""
+    """Weights, per-element parameters and networks; TorchScript compiles this module."""
 
     __jit_unused_properties__ = ("dtype", "device")
 
@@ -35,7 +35,7 @@ class Networks(ExactBuffers):
         if not isinstance(config, ModelConfig):
             raise InputError(describe("config", config, "a ModelConfig"))
         self.config = config
-        #: Free text that is saved with the model (what it was trained on, how good it is).
+        #: Free text saved with the model, such as its training data and errors.
         self.metadata: dict[str, str] = {}
         count = len(config.type_names)
         self.harmonics = EdgeHarmonics(config)
@@ -80,12 +80,12 @@ class Networks(ExactBuffers):
         return self.hardness_parameter.device
 
     def hardness(self, types: torch.Tensor) -> torch.Tensor:
-        """J of each atom, float64, shape (N,), eV/e²."""
+        """Hardness J of each atom, float64, shape (N,), eV/e²."""
         root = self.hardness_parameter.to(torch.float64)
         return (self.config.hardness_min + root * root)[types]
 
     def edge_features(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Length, shape (E,), and harmonics, shape (E, (l_max + 1)²), in the network's dtype."""
+        """Lengths, shape (E,), and harmonics, shape (E, (l_max + 1)²), in the network's dtype."""
         dtype = self.hardness_parameter.dtype
         length = torch.linalg.vector_norm(vectors, dim=-1).to(dtype)
         return length, self.harmonics(vectors.to(dtype))
@@ -98,7 +98,7 @@ class Networks(ExactBuffers):
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Edges of a stage: atoms, lengths as the network sees them, harmonics."""
+        """Edges of a stage: atoms, lengths with the distance floor applied, harmonics."""
         if cutoff < max(self.r_max, self.r_max_charge) and not length.is_cuda:
             inside = torch.nonzero(length < cutoff).squeeze(-1)
             index, length = index.index_select(1, inside), length.index_select(0, inside)
@@ -114,21 +114,21 @@ class Networks(ExactBuffers):
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Electronegativities, and the features that the energy stage shares.
+        """Electronegativities, and the features shared with the energy stage.
 
         Parameters
         ----------
         types : torch.Tensor, int64, shape (N,)
         edge_index : torch.Tensor, int64, shape (2, E)
         length, harmonics : torch.Tensor
-            Of :meth:`edge_features`.
+            Results of :meth:`edge_features`.
 
         Returns
         -------
         chi : torch.Tensor, float64, shape (N,), eV/e
             Zero without equilibration.
         features : torch.Tensor, shape (N, dim)
-            In the network's dtype; of dimension 0 where none are shared.
+            In the network's dtype; dim is 0 if none are shared.
         """
         shifts = self.electronegativity_shifts.index_select(0, types)
         none = harmonics.new_zeros([types.shape[0], 0])
@@ -153,15 +153,15 @@ class Networks(ExactBuffers):
     ) -> torch.Tensor:
         """Short-range energy of each atom with its half of the ZBL repulsion, float64, (N,), eV.
 
-        The shifts are left out: see :meth:`reference_energy`.
+        The shifts are not included, see :meth:`reference_energy`.
 
         Parameters
         ----------
         charges : torch.Tensor, float64, shape (N,), e
         features : torch.Tensor
-            Of :meth:`first_stage`.
+            Result of :meth:`first_stage`.
         types, edge_index, length, harmonics
-            As there.
+            As for :meth:`first_stage`.
         """
         edges, seen, directions = self._edges_within(
             self.r_max_charge, types, edge_index, length, harmonics

@@ -1,4 +1,4 @@
-"""Evaluations in NumPy out of the tensors of one structure."""
+"""Conversion of the tensors of one structure to an evaluation in NumPy."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def evaluation_of(
     compute_stress: bool,
     observed: tuple[Observation, ...],
 ) -> Evaluation:
-    """The evaluation of one structure out of all that was computed of it, in one copy."""
+    """Evaluation of one structure from its tensors, with a single copy from the device."""
     charges, scale = results.charges, charged.inference.scale
     atoms, geometry = charged.atoms, charged.geometry
-    sums = {"short_range": results.short_range}
+    sums = {"short_range": results.short_range.sum()}
     if model.config.electrostatic_energy == "qeq":
         sums["electronegativity"] = scale * (charges @ results.chi)
         sums["hardness"] = 0.5 * scale * ((atoms.hardness * charges) @ charges)
@@ -49,10 +49,13 @@ def evaluation_of(
         slope = results.gradients[1]
         slope = torch.zeros_like(graph.cell) if slope is None else slope
         arrays["stress"] = stress_from_strain(slope, graph.cell, graph.periodic)[0]
-    reference = model.reference_energy(graph)[0]
+    reference, copies = model.reference_energy(graph)[0], graph.replicas
+    if copies > 1:
+        atomic = torch.add(results.short_range, results.electrostatic, alpha=scale)
+        arrays["replica_energies"] = atomic.reshape(copies, -1).sum(dim=1) + reference / copies
     numbers, *found = to_arrays(
         [
-            torch.stack([results.energy, reference, results.electrostatic, *sums.values()]),
+            torch.stack([results.energy, reference, results.electrostatic.sum(), *sums.values()]),
             *arrays.values(),
         ]
     )
@@ -74,23 +77,24 @@ def evaluation_of(
 
 
 def evaluation_of_output(output: PotentialOutput) -> Evaluation:
-    """The evaluation of one structure by differentiation."""
-    short, electrostatic = output.energy_short_range, output.energy_electrostatic
+    """Evaluation from the output of the differentiable model for one structure or its replicas."""
+    short, electrostatic = output.energy_short_range.sum(), output.energy_electrostatic.sum()
     return Evaluation(
-        energy=float(output.energy),
+        energy=float(output.energy.sum()),
         forces=None if output.forces is None else to_numpy(output.forces),
-        stress=None if output.stress is None else to_numpy(output.stress[0]),
+        stress=None if output.stress is None else to_numpy(output.stress.sum(dim=0)),
         charges=to_numpy(output.charges),
         adjoint=np.zeros(len(output.charges)),
         electronegativity=to_numpy(output.electronegativity),
-        dipole=to_numpy(output.dipole[0]),
+        dipole=to_numpy(output.dipole.sum(dim=0)),
         parts={"short_range": float(short), "coulomb": float(electrostatic)},
         electrostatic=float(electrostatic),
+        replica_energies=to_numpy(output.energy) if len(output.energy) > 1 else None,
     )
 
 
 def check_finite(evaluation: Evaluation) -> None:
-    """Refuse energies and forces that are no numbers."""
+    """Check that the energy and the forces are finite."""
     total = evaluation.energy
     if evaluation.forces is not None:
         total += float(evaluation.forces.sum())
@@ -102,7 +106,7 @@ def check_finite(evaluation: Evaluation) -> None:
 
 
 def to_arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
-    """Tensors as float64 arrays, in one copy from their device."""
+    """Convert tensors to float64 arrays with a single copy from their device."""
     flat = to_numpy(torch.cat([tensor.to(torch.float64).reshape(-1) for tensor in tensors]))
     ends = np.cumsum([tensor.numel() for tensor in tensors])
     parts = np.split(flat, ends[:-1])
@@ -110,5 +114,5 @@ def to_arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as float64 array."""
+    """Convert a tensor to a float64 array."""
     return tensor.detach().to(torch.float64).cpu().numpy()

@@ -1,6 +1,6 @@
 """Observables of the charges with exact gradients: charges of groups, and components of a dipole.
 
-See :mod:`.response` for the adjoint solve that gives the gradient.
+The gradient follows from an adjoint solve, see :mod:`.response`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checks import is_number
+from ..checks import is_number, is_whole
 from ..errors import InputError, describe
 
 
@@ -24,14 +24,14 @@ class GroupCharge:
     Parameters
     ----------
     atoms : sequence of int
-        Indices in the structure.
+        Indices of atoms.
     minus : sequence of int
-        Atoms whose charge is subtracted.
+        Indices of atoms whose charge is subtracted.
 
     Raises
     ------
     InputError
-        If something is no index, is there twice, or nothing is there.
+        If an index is invalid or occurs twice, or there is none.
     """
 
     atoms: tuple[int, ...]
@@ -55,7 +55,7 @@ class GroupCharge:
         cell: torch.Tensor | None,
         slab: bool = False,
     ) -> torch.Tensor:
-        """The charge, a scalar, differentiable; arguments as of :class:`GroupDipole`."""
+        """The charge, a differentiable scalar; arguments as for :class:`GroupDipole`."""
         total = charges[list(self.atoms)].sum()
         return total - charges[list(self.minus)].sum() if self.minus else total
 
@@ -64,20 +64,20 @@ class GroupCharge:
 class GroupDipole:
     """Component of the dipole of a group of atoms about its centre, e Å.
 
-    Σ Q (r − c)·n with the mean position c. It is independent of the origin for charged groups too,
-    and of the images of atoms in a cell that is more than twice as wide as the group.
+    It is Σ Q (r − c)·n with the mean position c. It does not depend on the origin, even for charged
+    groups, nor on the images of atoms in a cell that is more than twice as wide as the group.
 
     Parameters
     ----------
     direction : sequence of 3 float
-        n; its length is made one.
+        Direction n, which is normalised.
     atoms : sequence of int, optional
-        Indices in the structure; by default all, for isolated structures.
+        Indices of atoms; by default all, for isolated structures.
 
     Raises
     ------
     InputError
-        If the direction is none, or something is no index or there twice.
+        If the direction is invalid, or an index is invalid or occurs twice.
     """
 
     direction: tuple[float, float, float]
@@ -106,7 +106,7 @@ class GroupDipole:
         cell: torch.Tensor | None,
         slab: bool = False,
     ) -> torch.Tensor:
-        """The component, a scalar, differentiable.
+        """The component, a differentiable scalar.
 
         Parameters
         ----------
@@ -115,12 +115,12 @@ class GroupDipole:
         cell : torch.Tensor or None, float64, shape (3, 3), Å
             Rows are lattice vectors.
         slab : bool
-            Whether there are no images along the last one.
+            Whether there are no images along the third lattice vector.
         """
         if self.atoms is not None:
             charges, positions = charges[list(self.atoms)], positions[list(self.atoms)]
         elif cell is not None:
-            expected = "the atoms of a group in a cell, whose own dipole depends on the images"
+            expected = "the atoms of a group, as the dipole of a cell depends on the images"
             raise InputError(describe("atoms", None, expected))
         if cell is not None:
             apart = (positions - positions[:1]).detach()
@@ -137,15 +137,15 @@ Observable = GroupCharge | GroupDipole
 
 @dataclass(frozen=True)
 class Observation:
-    """An observable of one structure of N atoms.
+    """Value and gradient of an observable of a structure of N atoms.
 
     Parameters
     ----------
     value : float
-        e, or e Å.
+        Charge (e) or dipole (e Å).
     gradient : numpy.ndarray, float64, shape (N, 3)
-        By the positions, the response of the charges included; e/Å, or e. With M charges outside,
-        shape (N + M, 3).
+        Gradient by the positions, including the response of the charges; e/Å or e. With M outside
+        charges the shape is (N + M, 3).
     """
 
     value: float
@@ -153,11 +153,12 @@ class Observation:
 
 
 def check_observable(observable: Any, count: int) -> None:
-    """See that something is an observable of a structure with so many atoms.
+    """Check that an object is an observable of a structure with ``count`` atoms.
 
     Raises
     ------
     InputError
+        If it is not, or an index is too large.
     """
     if not isinstance(observable, GroupCharge | GroupDipole):
         got = type(observable).__name__
@@ -172,7 +173,7 @@ def _indices(name: str, values: Any, empty: bool = False) -> tuple[int, ...]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise InputError(describe(name, values, expected))
     given = list(values)
-    whole = all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in given)
+    whole = all(map(is_whole, given))
     if not whole or any(k < 0 for k in given) or len(set(given)) < len(given):
         raise InputError(describe(name, values, expected))
     if not given and not empty:

@@ -1,4 +1,4 @@
-"""Options of an evaluation, declared once for calculators, trajectories and OpenMM."""
+"""Options of an evaluation, common to calculators, trajectories and OpenMM."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ DTYPES = {"single": torch.float32, "double": torch.float64}
 
 @dataclass(frozen=True)
 class EvaluationOptions(SolverOptions):
-    """How a model is evaluated.
+    """Options of the evaluation of a model.
 
     Parameters
     ----------
     solver, charge_tolerance, max_iterations
         See :class:`.solving.SolverOptions`.
     device : str, optional
-        torch device of the network.
+        Device of the network.
     precision : {"single", "double"}, optional
-        Of the network; by default that of the model.
+        Precision of the network; by default that of the model.
 
     Raises
     ------
     InputError
-        If a value makes no sense.
+        If a value is invalid.
     BackendError
         If the device does not exist.
     """
@@ -46,5 +46,5 @@ class EvaluationOptions(SolverOptions):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The precision as a type; None for that of the model."""
+        """Precision as a torch.dtype; None for that of the model."""
         return None if self.precision is None else DTYPES[self.precision]

@@ -1,4 +1,4 @@
-"""What the potential and its evaluation return."""
+"""Results of the potential and of evaluations."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from .observables import Observation
 
 @dataclass(frozen=True)
 class PotentialOutput:
-    """What the model says of a batch of B structures with N atoms.
+    """Results of the model for a batch of B structures with N atoms.
 
     Parameters
     ----------
     energy : torch.Tensor, float64, shape (B,), eV
     forces : torch.Tensor or None, float64, shape (N, 3), eV/Å
     stress : torch.Tensor or None, float64, shape (B, 3, 3), eV/Å³
-        dE/dε / V, zero for non-periodic structures.
+        dE/dε / V; zero for structures that are not periodic.
     charges : torch.Tensor, float64, shape (N,), e
     electronegativity : torch.Tensor, float64, shape (N,), eV/e
     hardness : torch.Tensor, float64, shape (N,), eV/e²
     energy_short_range, energy_electrostatic : torch.Tensor, float64, shape (B,), eV
     dipole : torch.Tensor, float64, shape (B, 3), e Å
-        Σ q r with the positions as given.
+        Σ q r with the given positions.
     born_charges : torch.Tensor or None, float64, shape (N, 3, 3), e
+        As in :class:`.response.Response`.
     polarizability : torch.Tensor or None, float64, shape (B, 3, 3), e Å²/V
-        NaN for periodic structures. Both as in :class:`.response.Response`.
+        As in :class:`.response.Response`; NaN for periodic structures.
     """
 
     energy: torch.Tensor
@@ -53,27 +54,30 @@ class Evaluation:
     energy : float, eV
     forces : numpy.ndarray or None, shape (N, 3), eV/Å
     outside_forces : numpy.ndarray or None, shape (M, 3), eV/Å
-        On the charges outside, if there are some.
+        Forces on outside charges, if there are any.
     stress : numpy.ndarray or None, shape (3, 3), eV/Å³
         dE/dε / V.
     charges : numpy.ndarray, shape (N,), e
     adjoint : numpy.ndarray, shape (N,), e
-        The adjoint charges w.
+        Adjoint charges w.
     electronegativity : numpy.ndarray, shape (N,), eV/e
     dipole : numpy.ndarray, shape (3,), e Å
-        Σ q r with the positions as given; in a cell it depends on which images they are.
+        Σ q r with the given positions; in a cell it depends on the choice of images.
     parts : dict
-        "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²), "outside" (in a field or with
-        charges outside) and "coulomb", eV, with their scale; they sum to the energy.
+        Parts of the energy, eV: "short_range", "electronegativity" (χ·Q), "hardness" (½JQ²),
+        "outside" (with a field or outside charges) and "coulomb". They are scaled and sum to the
+        energy.
     electrostatic : float, eV
-        All parts but the short-range one before they are scaled: the derivative of the energy by
+        Sum of all parts except the short-range one before scaling: the derivative of the energy by
         ``coulomb_scale``.
     residual : float, eV/e
         Largest residual of the two solves.
     iterations : tuple of 2 int
-        Of the solves for the charges and for the adjoint charges; 0 where they are dense.
+        Iterations of the solves for the charges and for the adjoint charges; 0 for a dense solver.
     observed : tuple of Observation
-        Of the observables that were asked for.
+        Results of the requested observables.
+    replica_energies : numpy.ndarray or None, shape (R,), eV
+        Energy of each replica; None for a single system.
     """
 
     energy: float
@@ -89,3 +93,4 @@ class Evaluation:
     outside_forces: np.ndarray | None = None
     electrostatic: float = 0.0
     observed: tuple[Observation, ...] = ()
+    replica_energies: np.ndarray | None = None

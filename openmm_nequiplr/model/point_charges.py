@@ -1,4 +1,4 @@
-"""Point-charge Coulomb sums by other code, in place of those of this package."""
+"""Interface to external code for point-charge Coulomb sums."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 
-#: ``f(positions, cell, charges) -> (energy, forces)`` is the Coulomb sum of point charges with the
-#: physical constant; in a cell the tin-foil Ewald sum with a uniform neutralising background.
-#: Shapes (N, 3) Å, (3, 3) Å or None, (N,) e; eV and (N, 3) eV/Å.
+#: ``f(positions, cell, charges) -> (energy, forces)``: Coulomb sum of point charges with the
+#: physical constant; in a cell, the Ewald sum with tin-foil boundary conditions and a uniform
+#: neutralising background. Shapes (N, 3) Å, (3, 3) Å or None, (N,) e; eV and (N, 3) eV/Å.
 PointChargeCoulomb = Callable[
     [np.ndarray, "np.ndarray | None", np.ndarray], tuple[float, np.ndarray]
 ]
@@ -18,24 +18,24 @@ PointChargeCoulomb = Callable[
 
 @runtime_checkable
 class SmoothCoulomb(Protocol):
-    """A :data:`PointChargeCoulomb` that can leave out the pairs of a periodic sum."""
+    """A :data:`PointChargeCoulomb` that can exclude the pairs of a periodic sum."""
 
     def smooth(
         self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
     ) -> tuple[float, np.ndarray]:
-        """The sum less Σ k_e q_i q_j erfc(r/√2η)/r of all pairs and images, η in Å."""
+        """The sum minus Σ k_e q_i q_j erfc(r/√2η)/r of all pairs and images, η in Å."""
         ...
 
 
 class ExternalPointCharges(torch.nn.Module):
-    """Other code that sums point charges, as :class:`.inference.Inference` calls it.
+    """Adapter of a :data:`PointChargeCoulomb` for :class:`.inference.Inference`.
 
     Parameters
     ----------
     coulomb : callable
     periodic : bool
     smooth : bool
-        Whether it leaves out the pairs.
+        Whether to exclude the pairs.
     """
 
     def __init__(self, coulomb: PointChargeCoulomb, periodic: bool, smooth: bool) -> None:
@@ -50,7 +50,7 @@ class ExternalPointCharges(torch.nn.Module):
         subtracted: torch.Tensor,
         eta: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy, a scalar, eV, and forces, shape (N, 3), eV/Å, of charges less subtracted ones."""
+        """Energy, eV, and forces, (N, 3), eV/Å, of ``charges`` minus those of ``subtracted``."""
         points = _numpy(positions)
         box = _numpy(cell) if self.periodic else None
         total, forces = 0.0, np.zeros_like(points)

@@ -1,4 +1,4 @@
-"""The NequIP-LR potential: electronegativities, charges, energy (arXiv 2503.17949)."""
+"""The NequIP-LR potential: electronegativities, charges and energy (arXiv 2503.17949)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from ..electrostatics import (
 from ..electrostatics.slab import bounded
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
-from ..fragments import Groups
 from ..graph import AtomicGraph
 from .building import build_graph, lattice_splitting
 from .dipole_response import differentiable_field, dipole_response
@@ -33,10 +32,10 @@ from .strain import strained, stress_from_strain
 
 
 class NequIPLRPotential(Networks):
-    """NequIP network, charge equilibration over the whole system, charge-aware energy.
+    """NequIP-LR potential: NequIP network, global charge equilibration, charge-dependent energy.
 
-    The network runs in the dtype of its parameters (float32 unless ``.double()`` was called);
-    geometry, equilibration, Coulomb sums and energies are float64 always.
+    The network runs in the dtype of its parameters (float32 unless ``.double()`` was called).
+    Geometry, equilibration, Coulomb sums and energies are always float64.
 
     Parameters
     ----------
@@ -51,25 +50,20 @@ class NequIPLRPotential(Networks):
         pbc: bool | Sequence[bool] = False,
         total_charge: float = 0.0,
         lattice_sum: bool = True,
-        electric_field: Sequence[float] | np.ndarray | None = None,
-        charge_groups: Groups = None,
-        group_charges: Sequence[float] | np.ndarray | None = None,
-        electrodes: Any = None,
-        electrode_voltage: float = 0.0,
+        **conditions: Any,
     ) -> AtomicGraph:
-        """Make the graph of one structure, on the model's device.
+        """Build the graph of one structure, on the device of the model.
 
-        Arguments and errors as those of :func:`openmm_nequiplr.model.building.build_graph`.
+        Arguments and errors are those of :func:`openmm_nequiplr.model.building.build_graph`.
         """
-        held = charge_groups, group_charges, electrodes, electrode_voltage
-        arguments = numbers, positions, cell, pbc, total_charge, lattice_sum, electric_field, *held
-        graph = build_graph(self.config, *arguments)
+        arguments = numbers, positions, cell, pbc, total_charge, lattice_sum
+        graph = build_graph(self.config, *arguments, **conditions)
         return graph.to(self.device)
 
     def separate_hardness(self, graph: AtomicGraph) -> torch.Tensor:
-        """The J that is added to the Coulomb operator's diagonal, float64, shape (N,), eV/e².
+        """Hardness to add to the diagonal of the Coulomb operator, float64, shape (N,), eV/e².
 
-        It is :meth:`hardness`, but zero where the operator of a converted model contains it.
+        It is :meth:`hardness`, or zero if the operator of a converted model already contains it.
         """
         hardness = self.hardness(graph.types)
         if not self.config.legacy_nonperiodic:
@@ -78,10 +72,10 @@ class NequIPLRPotential(Networks):
         return hardness * periodic[graph.batch]
 
     def offsets(self, graph: AtomicGraph) -> torch.Tensor:
-        """Z of each atom, which the Coulomb sums see on top of its charge, float64, shape (N,), e.
+        """Offset Z that the Coulomb sums add to the charge of each atom, float64, shape (N,), e.
 
-        Zero without ``effective_charges``; the mean over a structure, or over a group whose charge
-        is held, is taken off, so that its charge stays what it is.
+        It is zero without ``effective_charges``. The mean over a structure, or over a group with a
+        constrained charge, is subtracted, so that the total charge is unchanged.
         """
         if self.charge_offset is None:
             return graph.positions.new_zeros(graph.num_atoms)
@@ -90,10 +84,10 @@ class NequIPLRPotential(Networks):
         return own - group_means(own, holders, group_sizes(holders))
 
     def reference_energy(self, graph: AtomicGraph) -> torch.Tensor:
-        """Σ shift of each structure, float64, shape (B,), eV.
+        """Sum of the energy shifts of each structure, float64, shape (B,), eV.
 
-        All-electron shifts are so large (1e6 eV) that every sum they take part in rounds at 1e-10
-        eV: they are a constant of the composition and come in last.
+        The shifts of all-electron energies are so large (1e6 eV) that sums with them have rounding
+        errors of 1e-10 eV. As they depend only on the composition, they are added last.
         """
         shifts = self.energy_shifts[graph.types]
         return shifts.new_zeros(graph.num_graphs).index_add(0, graph.batch, shifts)
@@ -101,15 +95,15 @@ class NequIPLRPotential(Networks):
     def coulomb_operator(
         self, graph: AtomicGraph, index: int, positions: torch.Tensor, cell: torch.Tensor
     ) -> CoulombOperator:
-        """The Coulomb operator of one structure of a graph.
+        """Coulomb operator of one structure of a graph.
 
         Parameters
         ----------
         graph : AtomicGraph
         index : int
-            Which of its structures.
+            Index of the structure.
         positions, cell : torch.Tensor, float64, shapes (N, 3) and (B, 3, 3), Å
-            Of all structures.
+            Positions and cells of all structures.
         """
         constant = self.config.coulomb_constant
         start = sum(graph.counts[:index])
@@ -117,22 +111,22 @@ class NequIPLRPotential(Networks):
         points, widths = positions[own], self.widths[graph.types[own]]
         geometry = graph.ewald[index]
         if geometry is not None:
-            operator = EwaldCoulomb(points, cell[index], widths, geometry, constant)
+            operator = EwaldCoulomb(points, cell[index], widths, geometry, constant, graph.replicas)
             return bounded(graph.pbc[index], operator, points, cell[index], constant)
         if graph.periodic[index]:
             if not self.config.legacy_periodic:
-                expected = "one with a lattice sum (build_graph makes it by default)"
+                expected = "one with a lattice sum (the default of build_graph)"
                 raise InputError(describe("graph", "one without", expected))
             return LegacyPeriodicCoulomb(points, cell[index], widths, constant)
         if self.config.legacy_nonperiodic:
             first = self.hardness(graph.types[own][:1])[0]
             return LegacyFreeCoulomb(points, widths, first, constant)
-        return FreeSpaceCoulomb(points, widths, constant)
+        return FreeSpaceCoulomb(points, widths, constant, replicas=graph.replicas)
 
     def coulomb_matrices(
         self, graph: AtomicGraph, positions: torch.Tensor, cell: torch.Tensor
     ) -> list[torch.Tensor]:
-        """K of each structure, eV/e²: to first order in the geometry where the graph has it so."""
+        """K of each structure, eV/e²; a first-order expansion if the graph contains one."""
         matrices = []
         for index, own in enumerate(positions.split(graph.counts)):
             known, box = graph.linearized[index], None if cell is graph.cell else cell[index]
@@ -143,10 +137,10 @@ class NequIPLRPotential(Networks):
         return matrices
 
     def with_linearized(self, graph: AtomicGraph, strain: bool = False) -> AtomicGraph:
-        """The graph of one structure with K and its derivatives, where it is periodic.
+        """Add K and its derivatives to the graph of one structure if it is periodic.
 
-        :meth:`forward` then takes them from there instead of computing them at every call; for
-        stresses too with the derivative by the ``strain``. The graph needs no lattice sum.
+        :meth:`forward` then uses them instead of computing them at every call. Stresses require the
+        derivative by the ``strain``. The graph needs no lattice sum.
         """
         if not (self.config.equilibration and graph.periodic[0]) or self.config.legacy_periodic:
             return graph
@@ -167,17 +161,17 @@ class NequIPLRPotential(Networks):
         compute_stress: bool = False,
         compute_response: bool = False,
     ) -> PotentialOutput:
-        """Evaluate a batch by differentiating through the dense solve.
+        """Evaluate a batch by differentiating through the dense charge solver.
 
-        In training mode forces and response carry a graph, so losses on them can be differentiated
-        again.
+        In training mode forces and response are differentiable again, for losses that depend on
+        them.
 
         Parameters
         ----------
         graph : AtomicGraph
         compute_forces, compute_stress : bool
         compute_response : bool
-            Born charges and polarisabilities, where the model has charges.
+            Whether to compute Born charges and polarisabilities, if the model has charges.
         """
         compute_response &= self.config.equilibration
         if not (compute_forces or compute_stress or compute_response):
@@ -210,7 +204,7 @@ class NequIPLRPotential(Networks):
     def _response(
         self, graph: AtomicGraph, positions: torch.Tensor, charges: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Born charges and polarisabilities by differentiating the charges."""
+        """Born charges and polarisabilities, by differentiation of the charges."""
         field = graph.electric_field
         assert field is not None
 
@@ -297,7 +291,7 @@ class NequIPLRPotential(Networks):
         for q, u, x, j, k, periodic in parts:
             energy = 0.5 * u @ k @ u
             if self.config.electrostatic_energy == "qeq":
-                # the published periodic code multiplies every charge with the first atom's χ
+                # the published periodic code multiplies all charges by the χ of the first atom
                 linear = x[0] * q if periodic and self.config.legacy_periodic else x * q
                 energy = energy + linear.sum() + 0.5 * (j * q * q).sum()
             energies.append(energy)

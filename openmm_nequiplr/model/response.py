@@ -1,13 +1,13 @@
 """Response of the charges: Born effective charges and polarisability.
 
-For an observable O(Q, R) of the charges, with A = K + diag(J), U = Q + Z and the projector P onto
-charges that sum to zero, solve A w = P ∂O/∂Q. Then, Q and w held fixed,
+Let O(Q, R) be an observable of the charges, A = K + diag(J), U = Q + Z, and P the projector onto
+charge vectors that sum to zero. The adjoint charges w solve A w = P ∂O/∂Q. At fixed Q and w,
 
-    dO/dR = ∂/∂R [ O(Q, R) − w·(χ + J Q + K U + φ) ],
+    dO/dR = ∂/∂R [ O(Q, R) − w·(χ + J Q + K U + φ) ].
 
-one solve and one pass backwards for each observable. The bracket is the value with an error of
-second order in the residuals of the solves, and what has exactly this gradient. Which observables
-make Born charges is in :mod:`.dipole_response`.
+Each observable requires one solve and one backward pass. The bracket equals the value with an error
+of second order in the residuals of the solves, and this is exactly its gradient. The observables
+that give Born charges are in :mod:`.dipole_response`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from .observables import Observable, Observation, check_observable
 
 @dataclass(frozen=True)
 class Response:
-    """How charges respond, for N atoms, as float64 NumPy arrays.
+    """Response of the charges of N atoms, as float64 NumPy arrays.
 
     Parameters
     ----------
     born_charges : numpy.ndarray, shape (N, 3, 3), e
         ``[i, a, b]`` is the derivative of component a of the dipole by coordinate b of atom i. In a
-        cell they are those at its smallest wave vectors, which the macroscopic field of a bulk
-        screens (Callen charges).
+        cell they are evaluated at its smallest wave vectors, where the macroscopic field screens
+        them (Callen charges).
     polarizability : numpy.ndarray or None, shape (3, 3), e Å²/V
-        Of the charges at fixed positions; times 14.4 V Å/e it is a volume in Å³. ``None`` in a
-        cell.
+        Polarisability of the charges at fixed positions. Multiplied by 14.4 V Å/e it is the
+        polarisability volume in Å³. ``None`` in a cell.
     charges : numpy.ndarray, shape (N,), e
     dipole : numpy.ndarray, shape (3,), e Å
-        Σ q r with the positions as given.
+        Σ q r with the given positions.
     """
 
     born_charges: np.ndarray
@@ -52,7 +52,7 @@ class Response:
 
 
 class Charged(NamedTuple):
-    """A structure whose charges are known, and its solver with the operator at the geometry.
+    """A structure with equilibrated charges, and its solver set up at the geometry.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ class Charged(NamedTuple):
     atoms : Atoms
     geometry : Geometry
     chi, features : torch.Tensor
-        Of :meth:`.inference.Inference.electronegativities`, with gradients.
+        Results of :meth:`.inference.Inference.electronegativities`, differentiable.
     first : Equilibration
     positions : torch.Tensor, float64, shape (N, 3), Å
-        What the geometry is a function of, with gradient.
+        Positions on which the geometry depends; they require gradients.
     pbc : Pbc
     sites : torch.Tensor or None, float64, shape (M, 3), Å
-        Of charges outside, with gradient.
+        Positions of outside charges; they require gradients.
     """
 
     inference: Inference
@@ -80,7 +80,7 @@ class Charged(NamedTuple):
     sites: torch.Tensor | None = None
 
     def solve(self, slope: torch.Tensor) -> torch.Tensor:
-        """w for ∂O/∂Q, both of shape (N,)."""
+        """Adjoint charges w for ∂O/∂Q, both of shape (N,)."""
         return self.inference.solver.solve(-slope, torch.zeros_like(slope[0])).charges
 
     def gradient(self, w: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ class Charged(NamedTuple):
 
 
 def charge_response(charged: Charged, graph: AtomicGraph) -> Response:
-    """Born effective charges and polarisability of one structure, and the graph of it."""
+    """Born effective charges and polarisability of one structure, given its graph."""
     charges, points = charged.first.charges, charged.positions.detach()
 
     def respond(slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,12 +115,12 @@ def charge_response(charged: Charged, graph: AtomicGraph) -> Response:
 
 
 def observations(charged: Charged, observables: Sequence[Observable]) -> tuple[Observation, ...]:
-    """Observables of one structure, each with one solve and one pass backwards.
+    """Observables of one structure; each requires one solve and one backward pass.
 
     Raises
     ------
     InputError
-        If one has atoms that the structure lacks, or no meaning there.
+        If an observable contains atoms that do not exist, or is undefined for the structure.
     """
     found = []
     cell = charged.geometry.cell.detach() if charged.pbc else None

@@ -1,49 +1,50 @@
 """Charge solvers of an evaluation: dense LU, or warm-started conjugate gradients.
 
-The dense solver holds the Coulomb matrix and is exact; its time goes as N³, its memory as N². The
-iterative one sums on a mesh when periodic and starts from the structures before. Its results depend
-on that past within the tolerance and no further.
+The dense solver stores the Coulomb matrix and is exact; its time is proportional to N³ and its
+memory to N². The iterative solver uses a mesh for periodic structures and extrapolates initial
+guesses from previous structures. These affect its results only within the tolerance.
 """
 
 # TorchScript compiles the solvers and reads their annotations: no postponed ones here
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from ..checks import is_whole
 from ..costs import crossings
+from ..electrostatics.operator import block_product
 from ..equilibration import DenseSolver, Equilibration, IterativeSolver, positive_diagonal
 from ..equilibration.iterative import DEFAULT_MAX_ITERATIONS
 from ..errors import ConvergenceError, InputError, describe
 from .config import ModelConfig
 
 SOLVERS = ("auto", "dense", "iterative")
-#: Residual, relative to that of uniform charges, at which an iterative solve stops.
+#: Convergence criterion: residual relative to that of uniform charges.
 DEFAULT_CHARGE_TOLERANCE = 1e-4
-#: Relative error of the Coulomb forces that the mesh aims at.
+#: Relative error of the Coulomb forces of the mesh.
 MESH_ACCURACY = 1e-4
 _FINEST_MESH = 1e-9
 
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """How charges are solved for.
+    """Options of the charge solver.
 
     Parameters
     ----------
     solver : {"auto", "dense", "iterative"}
-        ``"auto"`` chooses by the number of atoms, see :class:`openmm_nequiplr.costs.Crossings`.
+        ``"auto"`` selects by the number of atoms, see :class:`openmm_nequiplr.costs.Crossings`.
     charge_tolerance : float
-        Of the iterative solver: residual, relative to that of uniform charges, at which it stops.
-        The mesh is as accurate, and no less than :data:`MESH_ACCURACY`.
+        Relative tolerance of the iterative solver: residual divided by that of uniform charges. The
+        relative error of the mesh is the same, but at most :data:`MESH_ACCURACY`.
     max_iterations : int
-        Of the iterative solver; more are an error.
+        Largest number of iterations; if they do not suffice, an error is raised.
 
     Raises
     ------
     InputError
-        If a value makes no sense.
+        If a value is invalid.
     """
 
     solver: str = "auto"
@@ -59,23 +60,24 @@ class SolverOptions:
         if not (real and 1e-12 <= tolerance <= 1e-2):
             expected = "a number from 1e-12 to 1e-2"
             raise InputError(describe("charge_tolerance", tolerance, expected))
-        if not isinstance(most, int | np.integer) or isinstance(most, bool) or most < 1:
+        if not is_whole(most) or most < 1:
             raise InputError(describe("max_iterations", most, "a whole number of at least 1"))
 
     @property
     def mesh_accuracy(self) -> float:
-        """Relative error of the Coulomb forces that the mesh aims at."""
+        """Relative error of the Coulomb forces of the mesh."""
         return max(min(MESH_ACCURACY, self.charge_tolerance), _FINEST_MESH)
 
     def iterative(
         self, config: ModelConfig, count: int, periodic: bool, device: Any = None
     ) -> bool:
-        """Whether ``count`` atoms are solved for iteratively, on a torch device.
+        """Whether the iterative solver is used for ``count`` atoms on a torch device.
 
         Raises
         ------
         InputError
-            If that was asked for of a model whose Coulomb sums are those of the published code.
+            If the iterative solver is requested for a model with the Coulomb sums of the published
+            code.
         """
         legacy = config.legacy_nonperiodic
         if periodic:
@@ -90,7 +92,7 @@ class SolverOptions:
 
 
 class DenseEquilibration(DenseSolver):
-    """Charges and adjoint charges of one structure by LU factors.
+    """Charges and adjoint charges of one structure by LU factorisation.
 
     Parameters
     ----------
@@ -110,25 +112,26 @@ class DenseEquilibration(DenseSolver):
         cell: torch.Tensor,
         groups: torch.Tensor | None,
     ) -> None:
-        """Take the operator as it is now.
+        """Set up the solver for the current operator.
 
         Parameters
         ----------
         hardness : torch.Tensor, float64, shape (N,), eV/e²
         positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
         groups : torch.Tensor or None, int64, shape (N,)
-            Group of each atom, where the charges of groups are held.
+            Group of each atom, if the charges of groups are constrained, or its replica.
         """
         with torch.no_grad():
             self.kernel = self.operator.matrix()
-        self.factorize(self.kernel + torch.diag(hardness), groups)
+            hard = torch.diag_embed(hardness.reshape(self.kernel.shape[:-1]))
+        self.factorize(self.kernel + hard, groups)
 
     def potential(self, charges: torch.Tensor) -> torch.Tensor:
         """K q, shape (N,), eV/e."""
-        return self.kernel @ charges
+        return block_product(self.kernel, charges)
 
     def equilibrate(self, effective_chi: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
-        """Charges for electronegativities, shape (N,), eV/e, and those that are held, e."""
+        """Charges for electronegativities, shape (N,), eV/e, and constrained charges, e."""
         return self.solve(effective_chi, total_charge)
 
     def adjoint(self, gradient: torch.Tensor) -> Equilibration:
@@ -136,7 +139,7 @@ class DenseEquilibration(DenseSolver):
         return self.solve(-gradient, torch.zeros_like(gradient[0]))
 
     def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
-        """Nothing is kept."""
+        """Drop the matrices; nothing is reused."""
         self.forget()
 
     def forget(self) -> None:
@@ -152,12 +155,12 @@ class IterativeEquilibration(IterativeSolver):
     ----------
     operator : CoulombOperator
     preconditioner : torch.nn.Module
-        Of :mod:`openmm_nequiplr.equilibration.preconditioning`; kept from structure to structure.
+        One of :mod:`openmm_nequiplr.equilibration.preconditioning`; reused between structures.
     history
-        Holds two :class:`openmm_nequiplr.equilibration.ChargePredictor`, ``charges`` and
-        ``adjoint``; ``begin(positions, cell)`` tells it of a structure, ``advance(charges,
-        adjoint)`` of its results, and ``reset()`` of a failure; ``known_cell(cell)`` is the cell
-        where a look at it costs least.
+        Object with two :class:`openmm_nequiplr.equilibration.ChargePredictor`, ``charges`` and
+        ``adjoint``. ``begin(positions, cell)`` is called for each structure, ``advance(charges,
+        adjoint)`` with its results, and ``reset()`` after a failure. ``known_cell(cell)`` returns
+        the cell on the device where it is cheapest to read.
     options : SolverOptions
     """
 
@@ -181,7 +184,7 @@ class IterativeEquilibration(IterativeSolver):
         cell: torch.Tensor,
         groups: torch.Tensor | None,
     ) -> None:
-        """Take the operator as it is now; arguments as for :class:`DenseEquilibration`."""
+        """Set up the solver for the operator; arguments as for :class:`DenseEquilibration`."""
         with torch.no_grad():
             self.failure, self.iterations = "", 0
             self.hardness = hardness
@@ -200,13 +203,13 @@ class IterativeEquilibration(IterativeSolver):
             return self.operator.potential(charges)
 
     def equilibrate(self, effective_chi: torch.Tensor, total_charge: torch.Tensor) -> Equilibration:
-        """Charges for electronegativities, shape (N,), eV/e, and those that are held, e.
+        """Charges for electronegativities, shape (N,), eV/e, and constrained charges, e.
 
         Raises
         ------
         ConvergenceError
-            If the iterations do not suffice. TorchScript leaves the reason in ``failure`` instead:
-            it crashes where a frozen graph raises out of a loop.
+            If the iteration does not converge. In TorchScript the reason is stored in ``failure``
+            instead, because a frozen graph that raises an error inside a loop crashes.
         """
         history = self.history.charges
         guess = history.predict(effective_chi.shape[0])
@@ -233,12 +236,12 @@ class IterativeEquilibration(IterativeSolver):
         return result
 
     def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
-        """Let the next structure profit from the results, shape (N,), e."""
+        """Store the results, shape (N,), e, for the guesses of the next structure."""
         if len(self.failure) == 0:
             self.preconditioner.report(self.iterations)
             self.history.advance(charges, adjoint)
 
     def forget(self) -> None:
-        """Keep nothing of an evaluation that failed."""
+        """Drop all stored data after a failed evaluation."""
         self.preconditioner.reset()
         self.history.reset()

@@ -1,4 +1,4 @@
-"""The two networks of NequIP-LR and the edge features they share."""
+"""The two networks of NequIP-LR, and their common edge features."""
 
 # TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
 from typing import Any
@@ -32,12 +32,12 @@ def _hidden_irreps(config: ModelConfig) -> o3.Irreps:
 
 
 def harmonics_irreps(config: ModelConfig) -> o3.Irreps:
-    """Irreps of the spherical harmonics: parity (−1)^l, or all even when parity is off."""
+    """Irreps of the spherical harmonics: parity (−1)^l, or all even without parity."""
     return o3.Irreps.spherical_harmonics(config.l_max, p=-1 if config.parity else 1)
 
 
 class EdgeHarmonics(torch.nn.Module):
-    """Spherical harmonics of edge vectors, component normalisation."""
+    """Spherical harmonics of edge vectors with component normalisation."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -46,16 +46,16 @@ class EdgeHarmonics(torch.nn.Module):
         self.sh = o3.SphericalHarmonics(irreps, normalize=True, normalization="component")
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Vectors of shape (E, 3) to harmonics of shape (E, (l_max + 1)²)."""
+        """Harmonics, shape (E, (l_max + 1)²), of vectors, shape (E, 3)."""
         return self.sh(vectors)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "EdgeHarmonics":
-        """A new one: the compiled function inside cannot be copied in every version of torch."""
+        """Create a new one, as some versions of torch cannot copy its compiled function."""
         return EdgeHarmonics(self.config).train(self.training)
 
 
 class _Convolutions(torch.nn.Module):
-    """Embedding and convolutions, common to both stages.
+    """Embedding and convolutions of a stage.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ class _Convolutions(torch.nn.Module):
     num_attributes, num_layers : int
     r_max : float, Å
     irreps_before : e3nn.o3.Irreps, optional
-        Of the features of another stage that this one starts from.
+        Irreps of the features of another stage with which this stage is initialised.
     shared : bool
-        Whether another stage starts from this one's.
+        Whether another stage is initialised with the features of this stage.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class _Convolutions(torch.nn.Module):
         harmonics: torch.Tensor,
         before: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """Features of ``irreps_out``; ``before`` has shape (N, irreps_before.dim)."""
+        """Features of ``irreps_out``; ``before`` has the shape (N, irreps_before.dim)."""
         features = self.embedding([attributes.unsqueeze(1)])
         if self.before is not None:
             assert before is not None
@@ -146,7 +146,7 @@ class _Convolutions(torch.nn.Module):
 
 
 class ElectronegativityStage(torch.nn.Module):
-    """Structure to electronegativities χ."""
+    """Network that predicts the electronegativities χ from the structure."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -167,9 +167,10 @@ class ElectronegativityStage(torch.nn.Module):
         length: torch.Tensor,
         harmonics: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Electronegativities, shape (N,), eV/e, and the features that they are read from.
+        """Electronegativities, shape (N,), eV/e, and the final features.
 
-        Both in the dtype of the network; features of shape (N, convolutions.irreps_out.dim).
+        Both have the dtype of the network; the shape of the features is
+        (N, convolutions.irreps_out.dim).
 
         Parameters
         ----------
@@ -184,13 +185,13 @@ class ElectronegativityStage(torch.nn.Module):
 
 
 class EnergyStage(torch.nn.Module):
-    """Structure and charges to atomic energies; without equilibration the structure alone.
+    """Network that predicts atomic energies from the structure and, if there are any, the charges.
 
     Parameters
     ----------
     config : ModelConfig
     irreps_before : e3nn.o3.Irreps, optional
-        Of the features of the electronegativity stage, where the energy starts from them.
+        Irreps of the features of the electronegativity stage, if they are shared.
     """
 
     def __init__(self, config: ModelConfig, irreps_before: o3.Irreps | None = None) -> None:
@@ -228,7 +229,7 @@ class EnergyStage(torch.nn.Module):
         edge_index, length, harmonics
             As in :class:`ElectronegativityStage`.
         before : torch.Tensor, optional, shape (N, irreps_before.dim)
-            Features of that stage; needed where they are shared.
+            Features of that stage; required if they are shared.
         """
         attributes = one_hot(types, self.num_types, harmonics.dtype)
         if self.sees_charges:

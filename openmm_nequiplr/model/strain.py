@@ -1,4 +1,4 @@
-"""Homogeneous strain, and the stress that is the energy's slope along it."""
+"""Homogeneous strain, and the stress as the derivative of the energy by the strain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 def strained(
     positions: torch.Tensor, cell: torch.Tensor, strain: torch.Tensor, batch: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply a symmetrised strain of shape (B, 3, 3) to positions and cells."""
+    """Apply the symmetric part of a strain, shape (B, 3, 3), to positions and cells."""
     symmetric = 0.5 * (strain + strain.transpose(-1, -2))
     moved = positions + torch.einsum("ni,nij->nj", positions, symmetric[batch])
     return moved, cell + cell @ symmetric
@@ -20,7 +20,7 @@ def strained(
 def stress_from_strain(
     gradient: torch.Tensor, cell: torch.Tensor, periodic: Sequence[bool]
 ) -> torch.Tensor:
-    """dE/dε of shape (B, 3, 3) in eV to stress in eV/Å³; zeros for non-periodic structures."""
+    """Stress, eV/Å³, from dE/dε, shape (B, 3, 3), eV; zero for structures without a cell."""
     volume = torch.linalg.det(cell).abs()
     inside = torch.tensor(list(periodic), device=cell.device)
     volume = torch.where(inside, volume, torch.full_like(volume, math.inf))

@@ -1,4 +1,4 @@
-"""A trained model with more elements, to be trained further."""
+"""Extension of a trained model to more elements, for further training."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def with_elements(
     symbols: Sequence[str],
     shortest_distances: Sequence[Sequence[float]] | None = None,
 ) -> NequIPLRPotential:
-    """A copy of a model that knows more elements.
+    """Copy of a model with additional elements.
 
-    Structures of the old elements have the energies they had. The weights of a new element are
-    random; its hardness, scales and shifts are the means of the known elements.
+    The energies of structures of the old elements are unchanged. The weights of a new element are
+    random; its hardness, scales and shifts are the means over the old elements.
 
     Parameters
     ----------
     model : NequIPLRPotential
     symbols : sequence of str
-        The new elements (M).
+        New elements (M).
     shortest_distances : table of float, optional, shape (T + M, T + M), Å
-        Of all elements, the old ones first; needed where the model has such a table.
+        Table for all elements, the old ones first; required if the model has such a table.
 
     Raises
     ------
     InputError
-        If an element is known already or is none, the table is missing, or the model was converted
-        from the published code.
+        If an element is invalid or already in the model, the table is missing, or the model was
+        converted from the published code.
     """
     old = model.config
     if old.legacy_periodic or old.legacy_nonperiodic or old.legacy_ewald_cutoff:
@@ -51,7 +51,7 @@ def with_elements(
             if not isinstance(module, Mixing):
                 continue
             same = theirs[name].weight.shape == module.weight.shape
-            # attributes are the elements, and in the energy stage the encoded charges after them
+            # attributes are the elements, followed in the energy stage by the encoded charges
             encoded = charges if name.startswith("energy_stage.") else 0
             known = [*range(before), *range(count, count + encoded)]
             module.take_over(theirs[name], None if same else (known, count + encoded))
@@ -71,13 +71,13 @@ def with_elements(
 def _extended(
     config: ModelConfig, symbols: Sequence[str], table: Sequence[Sequence[float]] | None
 ) -> ModelConfig:
-    """The configuration with more elements, each with the Gaussian width of its covalent radius."""
+    """Configuration with additional elements, whose Gaussian widths are their covalent radii."""
     names = (*config.type_names, *symbols)
     widths = config.gaussian_widths
     if widths is not None:
         widths = (*widths, *ModelConfig(type_names=tuple(symbols), r_max=config.r_max).widths)
     if config.shortest_distances is not None and table is None:
-        expected = f"a table of the {len(names)} elements, as the model has one"
+        expected = f"a table of the {len(names)} elements, because the model has one"
         raise InputError(describe("shortest_distances", None, expected))
     rows = None if config.shortest_distances is None else tuple(map(tuple, table or ()))
     return replace(config, type_names=names, gaussian_widths=widths, shortest_distances=rows)

@@ -1,4 +1,4 @@
-"""The NequIP building blocks, on e3nn; features are channel-last throughout."""
+"""Building blocks of the NequIP network, based on e3nn; features are channel-last throughout."""
 
 from .convolution import ConvNetLayer, Edges, InteractionBlock, edges_of
 from .dense import Gate, Linear, SelfConnection, join_features, shapes, split_features

@@ -18,7 +18,7 @@ def _shifted_softplus(x: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.softplus(x) - 0.6931471805599453
 
 
-#: Activations by the names that NequIP gives them.
+#: Activations by their names in NequIP.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": torch.nn.functional.silu,
     "ssp": _shifted_softplus,
@@ -32,10 +32,10 @@ def _reachable(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, target: o3.Irrep) -
 
 
 class Edges(NamedTuple):
-    """E directed edges and what the layers of a stage see of them.
+    """E directed edges with the inputs that the layers of a stage compute from them.
 
-    Where edges come in pairs, the second half the first one reversed, what depends on the length
-    alone may be that of the first half.
+    If the second half of the edges are the first half reversed, quantities that depend on the
+    length alone may be given for the first half only.
 
     Parameters
     ----------
@@ -43,11 +43,12 @@ class Edges(NamedTuple):
         Centres and neighbours.
     length : torch.Tensor, shape (E,) or (E/2,), Å
     harmonics : torch.Tensor, shape (E, (l_max + 1)²)
+        Spherical harmonics.
     radial : torch.Tensor, shape (E, num_radial) or (E/2, num_radial), optional
-        Radial basis; without it the radial weights come from tables. Of shape
-        (2, E/2, num_radial) with its derivatives by the length, see :func:`edges_of`.
+        Radial basis, or with its derivatives by the length, see :func:`edges_of`, shape
+        (2, E/2, num_radial). Without it the radial weights are interpolated from tables.
     order, start : torch.Tensor, optional
-        As in :class:`~openmm_nequiplr.ops.SortedEdges`; for tables.
+        As in :class:`~openmm_nequiplr.ops.SortedEdges`; needed with tables.
     """
 
     ends: torch.Tensor
@@ -59,7 +60,7 @@ class Edges(NamedTuple):
 
 
 class InteractionBlock(torch.nn.Module):
-    """Linear, edge product with radial weights, sum over neighbours, linear, self-connection.
+    """Interaction block: linear, tensor product with the edges, sum, linear, self-connection.
 
     Parameters
     ----------
@@ -68,15 +69,15 @@ class InteractionBlock(torch.nn.Module):
     irreps_edge : e3nn.o3.Irreps
         Spherical harmonics of the edges.
     num_attributes : int
-        Scalars that describe a node in the self-connection.
+        Number of scalar attributes of a node in the self-connection.
     num_radial, invariant_layers, invariant_neurons : int
-        Radial network: inputs, hidden layers and their width.
+        Inputs, hidden layers and their width in the radial network.
     avg_num_neighbors : float
-        The sum over neighbours is divided by its square root.
+        The sum over neighbours is divided by the square root of this number.
     use_sc : bool
         Whether to add the self-connection.
     activation : str
-        Of the radial network; a key of ``ACTIVATIONS``.
+        Activation of the radial network, a key of ``ACTIVATIONS``.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class InteractionBlock(torch.nn.Module):
     def forward(
         self, features: list[torch.Tensor], attributes: torch.Tensor, edges: Edges
     ) -> list[torch.Tensor]:
-        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        """Map features of ``irreps_in`` to features of ``irreps_out``."""
         total = self._sums(join_features(self.linear_1(features)), edges)
         result = self.linear_2(split_features(total, self._sum_shapes))
         if self.sc is not None:
@@ -117,7 +118,7 @@ class InteractionBlock(torch.nn.Module):
         return result
 
     def _sums(self, features: torch.Tensor, edges: Edges) -> torch.Tensor:
-        """The convolution proper, over the square root of the number of neighbours."""
+        """Weighted sum over neighbours, divided by the square root of their average number."""
         radial = edges.radial
         if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript passes over this alone)
             if radial is None:
@@ -131,7 +132,7 @@ class InteractionBlock(torch.nn.Module):
 
     @torch.jit.unused
     def linearizable(self) -> bool:
-        """Whether the radial network is one that :func:`.radial.linearized_weights` knows."""
+        """Whether :func:`.radial.linearized_weights` supports the radial network."""
         return self._silu and type(self.fc) is FullyConnectedNet
 
     @torch.jit.unused
@@ -149,10 +150,10 @@ class InteractionBlock(torch.nn.Module):
 
     @torch.jit.unused
     def tabulate(self, basis: RadialBasis, dtype: torch.dtype) -> bool:
-        """Whether the radial weights are in a table, which is made or renewed if it can be.
+        """Tabulate the radial weights if possible; return whether there is a table.
 
-        In training mode, with a parameter that asks for a gradient, and with another module in
-        place of the product, they are not.
+        There is none in training mode, if a parameter requires a gradient, or if the tensor product
+        has been replaced with another module.
         """
         parts = basis, self.fc
         if self.training or type(self.tp) is not EdgeTensorProduct or self.tp.mul == 0:
@@ -165,22 +166,22 @@ class InteractionBlock(torch.nn.Module):
 
 
 class ConvNetLayer(torch.nn.Module):
-    """A convolution and the gate that follows it.
+    """Convolution layer: an interaction block followed by a gate.
 
     Parameters
     ----------
     irreps_in : e3nn.o3.Irreps
-        Node features that come.
+        Input node features.
     irreps_hidden : e3nn.o3.Irreps
-        Node features wanted; those that cannot be reached are left out.
+        Requested node features; irreps that no path reaches are left out.
     irreps_edge : e3nn.o3.Irreps
     num_attributes : int
     resnet : bool
-        Add the input where the irreps allow it.
+        Whether to add the input to the output if their irreps agree.
     nonlinearity_scalars, nonlinearity_gates : tuple of two str
         Activations of even and of odd scalars.
     block
-        The other arguments of :class:`InteractionBlock`.
+        Other arguments of :class:`InteractionBlock`.
 
     Attributes
     ----------
@@ -230,7 +231,7 @@ class ConvNetLayer(torch.nn.Module):
     def forward(
         self, features: list[torch.Tensor], attributes: torch.Tensor, edges: Edges
     ) -> list[torch.Tensor]:
-        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        """Map features of ``irreps_in`` to features of ``irreps_out``."""
         result = self.equivariant_nonlin(self.conv(features, attributes, edges))
         if self.resnet:
             return [before + change for before, change in zip(features, result)]  # noqa: B905
@@ -245,11 +246,11 @@ def edges_of(
     harmonics: torch.Tensor,
     num_atoms: int,
 ) -> Edges:
-    """Edges with what the layers need of their lengths, at the least cost.
+    """Edges with the cheapest inputs from which the layers can compute their radial weights.
 
-    Without gradients by parameters that are tables of the radial weights. Where the second half of
-    the edges has the lengths of the first one, what depends on the length is that of the first
-    half. Where training wants forces, the basis comes with its derivatives
+    Parameters that require no gradient allow tables of the radial weights. If both halves of the
+    edges have the same lengths, length-dependent quantities are computed for the first half only.
+    Training on forces needs the radial basis and its derivatives
     (:func:`.radial.linearized_weights`).
     """
     blocks = [layer.conv for layer in layers if type(layer) is ConvNetLayer]
@@ -259,7 +260,7 @@ def edges_of(
         usual
         and length.numel() > 0
         and all(block.tabulate(basis, length.dtype) for block in blocks)
-        # nor does NaN pass; a GPU would have to be waited for, and its kernels find it
+        # false for NaN; on a GPU the check would synchronise, and the kernels detect short edges
         and (length.is_cuda or float(length.detach().min()) >= SHORTEST)
     ):
         _, order, start = sort_edges(ends, num_atoms)

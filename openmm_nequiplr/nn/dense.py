@@ -1,11 +1,11 @@
-"""The parts of a layer that work on one atom at a time.
+"""Parts of a layer that act on each atom alone: linear maps, self-connection and gate.
 
-Features are a list with one tensor of shape (N, components, channels) for each irrep. Weights are
-those of the e3nn modules of the same purpose, entry by entry.
+Features are a list with one tensor of shape (N, components, channels) for each irrep. The weights
+have the order and normalisation of the corresponding e3nn modules.
 """
 
 # TorchScript compiles these modules and reads annotations at run time: no postponed ones here. It
-# knows no ``zip(strict=True)``.
+# does not support ``zip(strict=True)``.
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +18,7 @@ from .tensor_product import channels
 
 
 class _FrozenMatrices(Frozen):
-    """Matrices of weights."""
+    """Weight matrices derived from a parameter that requires no gradient."""
 
     def __init__(self, weight: torch.Tensor, matrices: list[torch.Tensor]) -> None:
         super().__init__([weight])
@@ -26,7 +26,7 @@ class _FrozenMatrices(Frozen):
 
 
 class Mixing(torch.nn.Module):
-    """Mixes the channels of each irrep by a matrix, linear in attributes."""
+    """Mixing of the channels of each irrep by a matrix that is linear in the attributes."""
 
     _maps: list[tuple[int, int, int, int]]
     _sizes: list[int]
@@ -37,7 +37,7 @@ class Mixing(torch.nn.Module):
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, num_attributes: int) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = o3.Irreps(irreps_in), o3.Irreps(irreps_out)
-        # rows of each matrix, as numbers of e3nn's weights: (attribute, channel in, channel out)
+        # rows of each matrix, as indices of e3nn's weights: (attribute, channel in, channel out)
         rows: dict[o3.Irrep, list[torch.Tensor]] = {}
         numel = 0
         for mul, ir in self.irreps_in:
@@ -67,33 +67,34 @@ class Mixing(torch.nn.Module):
         self._frozen: Any = None
 
     def _each_norm(self) -> torch.Tensor:
-        """The factor of each weight, float64."""
+        """Normalisation factor of each weight, float64."""
         each = torch.tensor(self._norms, dtype=torch.float64)
         return each.repeat_interleave(torch.tensor(self._sizes, dtype=torch.int64))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> torch.nn.Module:
-        """Move and cast as torch does, but round the factors once only."""
+        """Move and cast as torch does, but round the normalisation factors only once."""
         super()._apply(fn, recurse)
         self.norms, self._frozen = self._each_norm().to(self.weight), None
         return self
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Load as torch does; e3nn's modules also keep constants beside their weights."""
+        """Load as torch does, without the constants in the state of e3nn's modules."""
         for name in ("bias", "output_mask"):
             state.pop(prefix + name, None)
         super()._load_from_state_dict(state, prefix, *rest)
 
     @torch.jit.unused
     def take_over(self, other: "Mixing", attributes: tuple[list[int], int] | None = None) -> None:
-        """Mix what another one mixes as it does, in place.
+        """Copy the weights of another module in place.
 
         Parameters
         ----------
         other : Mixing
-            With the same irreps, or with fewer attributes (or, of a linear map of attributes, fewer
-            input channels).
+            Module with the same irreps, or with fewer attributes (or, for a linear map of the
+            attributes, with fewer input channels).
         attributes : pair, optional
-            Which of the own attributes those of the other one are, and how many there are.
+            Indices of the other module's attributes among those of this module, and the number of
+            attributes of this module.
         """
         if attributes is None:
             self.weight.copy_(other.weight)
@@ -110,7 +111,7 @@ class Mixing(torch.nn.Module):
         self.weight[self.order] = weight
 
     def _matrices(self) -> list[torch.Tensor]:
-        """Of each irrep of the result: rows are channels of the input."""
+        """Matrix of each output irrep; rows are input channels."""
         if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript passes over this alone)
             if not (self.weight.requires_grad or torch.compiler.is_compiling()):
                 return self._frozen_matrices()
@@ -118,7 +119,7 @@ class Mixing(torch.nn.Module):
 
     @torch.jit.unused
     def _frozen_matrices(self) -> list[torch.Tensor]:
-        """The same, kept as long as the weights stay what they are."""
+        """Matrices cached until the weights change."""
         known = self._frozen
         if known is None or not known.made_of([self.weight]):
             with torch.inference_mode(False):
@@ -134,13 +135,13 @@ class Mixing(torch.nn.Module):
 
 
 class Linear(Mixing):
-    """``e3nn.o3.Linear`` as one matrix for every irrep."""
+    """``e3nn.o3.Linear`` as one matrix per irrep."""
 
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> None:
         super().__init__(irreps_in, irreps_out, 1)
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        """Map features of ``irreps_in`` to features of ``irreps_out``."""
         matrices = self._matrices()
         result: list[torch.Tensor] = []
         for k, (source, dim, rows, columns) in enumerate(self._maps):
@@ -153,7 +154,7 @@ class Linear(Mixing):
 
 
 class SelfConnection(Mixing):
-    """``e3nn.o3.FullyConnectedTensorProduct`` with scalar attributes, one matrix an irrep."""
+    """``e3nn.o3.FullyConnectedTensorProduct`` with scalar attributes as one matrix per irrep."""
 
     def __init__(self, irreps_in: o3.Irreps, num_attributes: int, irreps_out: o3.Irreps) -> None:
         super().__init__(irreps_in, irreps_out, num_attributes)
@@ -165,7 +166,7 @@ class SelfConnection(Mixing):
         attributes: torch.Tensor,
         result: list[torch.Tensor],
     ) -> list[torch.Tensor]:
-        """``result`` plus the product of features and attributes, shape (N, num_attributes)."""
+        """Add the product of features and attributes, shape (N, num_attributes), to ``result``."""
         matrices = self._matrices()
         each = attributes.unsqueeze(1).unsqueeze(3)
         total: list[torch.Tensor] = []
@@ -180,24 +181,27 @@ class SelfConnection(Mixing):
 
 
 def split_features(features: torch.Tensor, irreps: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """Channel-last features of shape (N, width) by irrep, of so many components and channels."""
+    """Split channel-last features of shape (N, width) into one tensor for each irrep.
+
+    ``irreps`` lists the numbers of components and channels (:func:`shapes`).
+    """
     parts = features.split([dim * count for dim, count in irreps], dim=1)
     return [part.unflatten(1, list(irrep)) for part, irrep in zip(parts, irreps)]  # noqa: B905
 
 
 def join_features(features: list[torch.Tensor]) -> torch.Tensor:
-    """Channel-last features of shape (N, width)."""
+    """Join the features of all irreps into one tensor of shape (N, width), channel-last."""
     flat = [part.flatten(1) for part in features]
     return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
 
 def shapes(irreps: o3.Irreps) -> list[tuple[int, int]]:
-    """Components and channels of each irrep."""
+    """Numbers of components and channels of each irrep."""
     return [(ir.dim, entry.total) for ir, entry in _by_irrep(irreps).items()]
 
 
 def _by_irrep(irreps: o3.Irreps) -> dict[o3.Irrep, Channels]:
-    """The first entry of every irrep, in order of appearance."""
+    """First entry of each irrep, in order of appearance."""
     found: dict[o3.Irrep, Channels] = {}
     for (_, ir), entry in zip(irreps, channels(irreps), strict=True):
         found.setdefault(ir, entry)
@@ -205,19 +209,19 @@ def _by_irrep(irreps: o3.Irreps) -> dict[o3.Irrep, Channels]:
 
 
 class Gate(torch.nn.Module):
-    """``e3nn.nn.Gate``: activations of the scalars, gates on everything else.
+    """``e3nn.nn.Gate``: activation functions on scalars, scalar gates on all other irreps.
 
     Parameters
     ----------
     scalars, gates, gated : e3nn.o3.Irreps
-        One entry of ``gates`` for each of ``gated``, all of them different.
+        ``gates`` has one entry for each entry of ``gated``; the entries of ``gated`` differ.
     act_scalars, act_gates : list of callable
-        One for each entry; e3nn normalises them.
+        Activation function of each entry, normalised by e3nn.
 
     Attributes
     ----------
     irreps_in : e3nn.o3.Irreps
-        All three, sorted and simplified.
+        Scalars, gates and gated irreps, sorted and simplified.
     irreps_out : e3nn.o3.Irreps
     """
 
@@ -251,13 +255,13 @@ class Gate(torch.nn.Module):
         self.irreps_out = first.irreps_out + o3.Irreps(
             [(mul, (ir.l, ir.p * sign)) for (mul, ir), sign in zip(gated, signs, strict=True)]
         )
-        #: How many of the results make up each irrep.
+        #: Number of results that form each irrep.
         self._merged = [
             sum(other == ir for _, other in self.irreps_out) for ir in _by_irrep(self.irreps_out)
         ]
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Features of ``irreps_in`` to features of ``irreps_out``."""
+        """Map features of ``irreps_in`` to features of ``irreps_out``."""
         entries: list[torch.Tensor] = []
         for part, sizes in zip(features, self._sizes):  # noqa: B905
             entries.extend(part.split(sizes, dim=2))

@@ -1,9 +1,10 @@
-"""What is taken from e3nn, imported without torch's compiler.
+"""Names imported from e3nn, without loading torch's compiler.
 
-e3nn marks one function as not to be compiled, and with that loads ``torch._dynamo``: more than a
-second of every start. The mark matters only while something is compiled, when the compiler is
-loaded anyway, so it is set at the call here. e3nn also finds the norm of an activation by a million
-random numbers each time it is used; the norm of a function is kept.
+e3nn excludes one function from compilation with ``torch.compiler.disable``, which loads
+``torch._dynamo`` and adds more than a second to every start. The exclusion matters only if the
+compiler is loaded, so it is applied here when the function is called. e3nn also estimates the norm
+of an activation from a million random numbers each time it is used; the norms of plain functions
+are cached here.
 """
 
 import functools
@@ -48,11 +49,12 @@ with _without_compiler():
     from e3nn import o3
     from e3nn.math import _normalize_activation as _norms
     from e3nn.nn import Activation, FullyConnectedNet
+    from e3nn.nn._fc import _Layer as FullyConnectedLayer
     from e3nn.util.jit import script
 
 
 def _kept(moment: Callable[..., Any]) -> Callable[..., Any]:
-    """The moments of plain functions, found once; those of modules may change."""
+    """Cache the moments of plain functions; those of modules may change."""
     remembered = functools.lru_cache(maxsize=64)(moment)
 
     @functools.wraps(moment)
@@ -64,5 +66,8 @@ def _kept(moment: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _norms.moment = _kept(_norms.moment)
+normalize2mom = _norms.normalize2mom
 
-__all__ = ["Activation", "FullyConnectedNet", "o3", "script"]
+__all__ = [
+    "Activation", "FullyConnectedLayer", "FullyConnectedNet", "normalize2mom", "o3", "script"
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an atom is, as numbers: its element, and its charge."""
+"""Encodings of an atom's element and charge."""
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import torch
@@ -12,7 +12,7 @@ def one_hot(types: torch.Tensor, num_types: int, dtype: torch.dtype) -> torch.Te
 def charge_encoding(
     charges: torch.Tensor, charge_min: float, charge_max: float, num_charge_basis: int
 ) -> torch.Tensor:
-    """Gaussian encoding exp(−(Q − μ_k)²/w²) of charges (NequIP-LR).
+    """Gaussian encoding exp(−(Q − μ_k)²/w²) of charges, as in NequIP-LR.
 
     Parameters
     ----------

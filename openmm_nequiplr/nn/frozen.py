@@ -1,4 +1,4 @@
-"""What is made of parameters once, as long as they ask for no gradient."""
+"""Cache of quantities derived from parameters that require no gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Frozen:
-    """Something made of parameters; it knows when they change.
+    """A quantity derived from parameters, which detects when they change.
 
     Parameters
     ----------
@@ -19,12 +19,12 @@ class Frozen:
         self._versions = [(p, p._version) for p in parameters]
 
     def made_of(self, parameters: Iterable[torch.Tensor]) -> bool:
-        """Whether it is made of these parameters as they are now."""
+        """Whether it is derived from these parameters and they have not changed since."""
         now = [(p, p._version) for p in parameters]
         return len(now) == len(self._versions) and all(
             a is b and n == m for (a, n), (b, m) in zip(now, self._versions, strict=True)
         )
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """A copy of the layer makes its own: versions of copied parameters begin anew."""
+        """Pickle as None: copied parameters count their versions from zero."""
         return type(None), ()

@@ -1,4 +1,4 @@
-"""Radial functions of an edge (Gasteiger, Groß, Günnemann 2020, arXiv 2003.03123)."""
+"""Radial basis functions of an edge (Gasteiger, Groß, Günnemann 2020, arXiv 2003.03123)."""
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import math
@@ -11,14 +11,14 @@ from ..ops import silu_along
 
 
 class BesselBasis(torch.nn.Module):
-    """Spherical Bessel functions (2/r_max) sin(b_n r/r_max)/r with b_n = nπ at the start.
+    """Spherical Bessel functions (2/r_max) sin(b_n r/r_max)/r with the initial b_n = nπ.
 
     Parameters
     ----------
     r_max : float, Å
     num_bessels : int
     trainable : bool
-        Whether the roots b_n are trained.
+        Whether the b_n are trainable parameters.
     """
 
     def __init__(self, r_max: float, num_bessels: int, trainable: bool = True) -> None:
@@ -31,25 +31,25 @@ class BesselBasis(torch.nn.Module):
             self.register_buffer("bessel_weights", roots)
 
     def forward(self, length: torch.Tensor) -> torch.Tensor:
-        """Basis values for lengths of shape (E,) in Å: shape (E, num_bessels), 1/Å²."""
+        """Basis functions, shape (E, num_bessels), 1/Å², of lengths, shape (E,), Å."""
         length = length.unsqueeze(-1)
         return (2.0 / self.r_max) * torch.sin(self.bessel_weights * length / self.r_max) / length
 
 
 def polynomial_envelope(x: torch.Tensor, p: float) -> torch.Tensor:
-    """1 at x = 0, falling as x^p there, and 0 with two derivatives from x = 1 on."""
+    """Polynomial envelope: 1 − O(x^p) near 0; 0 with two continuous derivatives from x = 1 on."""
     inner = 0.5 * (p + 1.0) * (p + 2.0) - p * (p + 2.0) * x + 0.5 * p * (p + 1.0) * x * x
     return torch.where(x < 1.0, 1.0 - torch.pow(x, p) * inner, torch.zeros_like(x))
 
 
 class PolynomialCutoff(torch.nn.Module):
-    """Envelope 1 − ... that leaves 1 at r = 0 and vanishes with two derivatives at r_max.
+    """Envelope that is 1 at r = 0 and vanishes with two derivatives at r_max.
 
     Parameters
     ----------
     r_max : float, Å
     p : float
-        Power of the leading term.
+        Power of the leading term of 1 minus the envelope.
     """
 
     def __init__(self, r_max: float, p: float = 6.0) -> None:
@@ -58,12 +58,12 @@ class PolynomialCutoff(torch.nn.Module):
         self.p = float(p)
 
     def forward(self, length: torch.Tensor) -> torch.Tensor:
-        """Envelope for lengths of any shape in Å; exactly 0 beyond the cutoff."""
+        """Envelope at lengths of any shape, Å; exactly 0 beyond the cutoff."""
         return polynomial_envelope(length / self.r_max, self.p)
 
 
 class RadialBasis(torch.nn.Module):
-    """Bessel basis times polynomial cutoff; arguments as those of its two factors."""
+    """Bessel basis times polynomial cutoff; arguments as for these two."""
 
     def __init__(self, r_max: float, num_bessels: int, trainable: bool, p: float) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class RadialBasis(torch.nn.Module):
         self.cutoff = PolynomialCutoff(r_max, p)
 
     def forward(self, length: torch.Tensor) -> torch.Tensor:
-        """Values for lengths of shape (E,) in Å: shape (E, num_bessels)."""
+        """Basis functions, shape (E, num_bessels), of lengths, shape (E,), Å."""
         return self.basis(length) * self.cutoff(length).unsqueeze(-1)
 
     @torch.jit.unused
     def along(self, length: torch.Tensor) -> torch.Tensor:
-        """Values and their derivatives by the lengths, shape (2, E, num_bessels).
+        """Basis functions and their derivatives by the length, shape (2, E, num_bessels).
 
-        Differentiable by the roots, and not by the lengths, shape (E,), Å.
+        They are differentiable by the b_n but not by the lengths, shape (E,), Å.
         """
         r_max = self.basis.r_max
         with torch.enable_grad():
@@ -94,17 +94,17 @@ class RadialBasis(torch.nn.Module):
 def linearized_weights(
     network: Iterable[Any], basis: torch.Tensor, length: torch.Tensor
 ) -> torch.Tensor:
-    """Radial weights with the right value and first derivative by the length, shape (E, W).
+    """Radial weights with exact values and first derivatives by the length, shape (E, W).
 
-    Training differentiates forces by parameters and never twice by lengths, so one pass with the
-    derivatives beside the values takes the place of a double backward.
+    Training differentiates forces by parameters but never twice by lengths. One forward pass of
+    values and derivatives therefore replaces a double backward pass.
 
     Parameters
     ----------
     network : FullyConnectedNet
-        With SiLU between its layers.
+        Radial network with SiLU activations.
     basis : torch.Tensor, shape (2, E, num_bessels)
-        Of :meth:`RadialBasis.along` for these lengths.
+        Result of :meth:`RadialBasis.along` for these lengths.
     length : torch.Tensor, shape (E,), Å
     """
     both, gain = basis, 1.0

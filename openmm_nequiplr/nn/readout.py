@@ -1,4 +1,4 @@
-"""From node features to one scalar an atom."""
+"""Readout of one scalar per atom from its features."""
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import torch
@@ -8,7 +8,7 @@ from .e3 import o3
 
 
 class ScalarReadout(torch.nn.Module):
-    """Two linear maps: features to hidden scalars to one scalar."""
+    """Two linear maps, from features to hidden scalars to one scalar."""
 
     def __init__(self, irreps_in: o3.Irreps, num_hidden: int) -> None:
         super().__init__()
@@ -17,12 +17,12 @@ class ScalarReadout(torch.nn.Module):
         self.scalar = Linear(hidden, o3.Irreps("1x0e"))
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Features of ``irreps_in`` to scalars of shape (N,)."""
+        """Map features of ``irreps_in`` to scalars of shape (N,)."""
         return self.scalar(self.hidden(features))[0].flatten()
 
 
 def saturate(values: torch.Tensor, bound: float) -> torch.Tensor:
-    """Values kept within ±bound by bound · tanh(values/bound); as they are for a bound of 0."""
+    """Limit values to ±bound by bound · tanh(values/bound); a bound of 0 leaves them unchanged."""
     if bound == 0.0:
         return values
     return bound * torch.tanh(values / bound)

@@ -1,4 +1,4 @@
-"""Priors for short distances: nuclear repulsion, and the shortest distance that a network sees."""
+"""Priors for short distances: nuclear repulsion, and a lower bound on the network's distances."""
 
 # TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from ..buffers import ExactBuffers
 from ..units import BOHR, COULOMB_CONSTANT
 from .radial import polynomial_envelope
 
-#: Amplitudes and rates of the four exponentials of the screening function φ.
+#: Amplitudes and decay rates of the four exponentials of the screening function φ.
 SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
 
-#: Distances below the shortest one approach it less this much, Å.
+#: Largest amount by which a floored distance lies below the shortest one, Å.
 FLOOR_WIDTH = 0.1
 
 
 class _PairTable(ExactBuffers):
-    """A distance for every pair of types, and the pairs of atoms that are nearer than it.
+    """Table of a distance for every pair of types, and search for pairs of atoms below it.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class _PairTable(ExactBuffers):
         second: torch.Tensor,
         length: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices of the pairs that are nearer than their distance, and this distance, Å."""
+        """Indices of the pairs closer than the distance of their types, and this distance, Å."""
         index = torch.nonzero(length < self.longest).squeeze(-1)
         a = types.index_select(0, first.index_select(0, index))
         b = types.index_select(0, second.index_select(0, index))
@@ -50,18 +50,18 @@ class _PairTable(ExactBuffers):
 
 
 class ZBLRepulsion(_PairTable):
-    """Pair repulsion k_e Z_i Z_j/r φ(r/a), a = 0.8854 a_0/(Z_i^0.23 + Z_j^0.23), cut smoothly.
+    """ZBL pair repulsion k_e Z_i Z_j/r φ(r/a), a = 0.8854 a_0/(Z_i^0.23 + Z_j^0.23), truncated.
 
-    The screened nuclear repulsion of Ziegler, Biersack and Littmark (1985): a prior for distances
-    that no training structure holds. Without it nothing keeps a network from predicting that two
-    atoms may sit on top of one another.
+    The screened nuclear repulsion of Ziegler, Biersack and Littmark (1985) is a prior for distances
+    that occur in no training structure. Without it a network may predict low energies for
+    overlapping atoms. A smooth envelope truncates it.
 
     Parameters
     ----------
     numbers : sequence of float, length T
         Atomic number of each type.
     cutoffs : sequence of sequence of float, shape (T, T), Å
-        Where the repulsion of a pair of types ends, with two continuous derivatives.
+        Distance at which the repulsion of a pair of types vanishes with two derivatives.
     """
 
     numbers: torch.Tensor
@@ -104,12 +104,12 @@ class ZBLRepulsion(_PairTable):
 
 
 class DistanceFloor(_PairTable):
-    """Distances as the network sees them: none is much below the shortest of the training data.
+    """Lower bound on the distances passed to the network, near the shortest of the training data.
 
-    A network knows nothing of shorter ones, and what it extrapolates there are the holes into
-    which simulations fall. Below the shortest distance d of a pair of types, r is replaced with
-    d − w tanh((d − r)/w), w = 0.1 Å, which has two continuous derivatives; above it is left as it
-    is. What happens below is up to :class:`ZBLRepulsion`.
+    At shorter distances the network extrapolates, and spurious minima of the energy there ruin
+    simulations. Below the shortest distance d of a pair of types, r is replaced with
+    d − w tanh((d − r)/w), w = 0.1 Å, which has two continuous derivatives. Above d it is unchanged.
+    The energy below d is then determined by :class:`ZBLRepulsion`.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class DistanceFloor(_PairTable):
         second: torch.Tensor,
         length: torch.Tensor,
     ) -> torch.Tensor:
-        """Lengths as the network sees them, shape (E,), Å; arguments as for the repulsion."""
+        """Lengths to pass to the network, shape (E,), Å; arguments as for the repulsion."""
         index, shortest = self.nearer(types, first, second, length)
         if index.numel() == 0:
             return length

@@ -1,42 +1,51 @@
-"""The radial network of a convolution as a table: its weights depend on one number, the length."""
+"""Tables of radial networks, whose weights depend only on the length of an edge."""
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..ops import RadialTable
+from .e3 import FullyConnectedLayer, FullyConnectedNet, normalize2mom
 from .frozen import Frozen
-from .radial import RadialBasis
+from .radial import BesselBasis, PolynomialCutoff, RadialBasis
 
 Weights = Callable[[torch.Tensor], torch.Tensor]
 
-#: Shorter edges are not tabulated (a basis function is sin(r)/r), Å.
+#: Shortest tabulated length, Å (the basis functions are of the form sin(r)/r).
 SHORTEST = 0.05
-# Largest error of a table over the largest weight, by precision; of slopes, over the largest slope.
+# Largest error of values and of derivatives, relative to the largest one, for each precision.
 _TOLERANCE = {torch.float32: (2e-8, 1e-7), torch.float64: (1e-14, 1e-13)}
 _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
+_CACHE_BYTES = 2**26
 _DEGREE = 5
+# Modules that are determined by their numbers, functions and tensors.
+_PLAIN: set[type] = {
+    RadialBasis, BesselBasis, PolynomialCutoff, FullyConnectedNet, FullyConnectedLayer,
+    normalize2mom,
+}  # fmt: skip
+# Cached tables by what they depend on, the most recent one last.
+_last: dict[tuple[Any, ...], RadialTable | None] = {}
+_lock = threading.Lock()
 
 
 class FrozenWeights(Frozen):
-    """Table of a radial network whose parameters ask for no gradient.
+    """Table of a radial network whose parameters require no gradient.
 
     Parameters
     ----------
-    basis : RadialBasis
-    network : torch.nn.Module
-        Radial basis to weights.
-    norm : float
-    dtype : torch.dtype
+    basis, network, norm, dtype
+        Arguments of :func:`build_table`.
 
     Attributes
     ----------
     table : RadialTable or None
-        ``None`` where no table is exact enough.
+        ``None`` if no table is accurate enough.
     """
 
     def __init__(
@@ -47,13 +56,13 @@ class FrozenWeights(Frozen):
         self.table = build_table(basis, network, norm, dtype)
 
     def holds(self, basis: RadialBasis, network: torch.nn.Module, dtype: torch.dtype) -> bool:
-        """Whether the table is that of these modules as they are now."""
+        """Whether the table is valid for these modules and their current parameters."""
         same = self._made_for == (basis, network, dtype)
         return same and self.made_of(_parameters(basis, network))
 
 
 def parameters_of(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
-    """All parameters, once for each place; ``Module.parameters`` is slow for every step."""
+    """All parameters, without the duplicate check that makes ``Module.parameters`` slow."""
     yield from (p for p in module._parameters.values() if p is not None)
     for child in module._modules.values():
         if child is not None:
@@ -65,7 +74,7 @@ def _parameters(*modules: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
 
 
 def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:
-    """Weights of shape (E, weight_numel) out of a table: the slow twin of the kernels' look-up."""
+    """Weights interpolated from a table, shape (E, weight_numel): reference of the kernels."""
     x = (length - table.origin) / table.step
     row = x.long().clamp(max=table.coefficients.shape[0] - 1)
     t = (x - row - 0.5).unsqueeze(-1)
@@ -79,17 +88,19 @@ def interpolate(table: RadialTable, length: torch.Tensor) -> torch.Tensor:
 def build_table(
     basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
 ) -> RadialTable | None:
-    """Tabulate ``norm * network(basis(r))``, or return ``None`` where no table is exact enough.
+    """Tabulate ``norm * network(basis(r))``; ``None`` if no table is accurate enough.
 
-    Everything is computed in double precision on the CPU, and the number of intervals is doubled
-    until table and network agree, values and slopes, to the round-off of ``dtype``.
+    Everything is computed in double precision on the CPU. The number of intervals is doubled until
+    the values and derivatives of table and network agree to the round-off of ``dtype``. Recent
+    tables are cached, so that copies of a model share them.
 
     Parameters
     ----------
     basis : RadialBasis
     network : torch.nn.Module
-        Radial basis to weights.
+        Maps the radial basis to weights.
     norm : float
+        Factor of the weights.
     dtype : torch.dtype
         float32 or float64.
     """
@@ -97,6 +108,42 @@ def build_table(
     with torch.inference_mode(False):
         basis = copy.deepcopy(basis).cpu().double()
         network = copy.deepcopy(network).cpu().double()
+    key = _content(norm, dtype, basis, network)
+    if key is None:
+        table = _build(basis, network, norm, dtype)
+    else:
+        with _lock:
+            known, table = key in _last, _last.pop(key, None)
+        if not known:
+            table = _build(basis, network, norm, dtype)
+        with _lock:
+            _last[key] = table
+            while sum(t.coefficients.nbytes for t in _last.values() if t) > _CACHE_BYTES:
+                del _last[next(iter(_last))]
+    if table is None:
+        return None
+    return table._replace(coefficients=table.coefficients.to(device))
+
+
+def _content(norm: float, dtype: torch.dtype, *modules: torch.nn.Module) -> tuple[Any, ...] | None:
+    """Cache key of a table; ``None`` if modules may depend on more than can be compared."""
+    found: list[Any] = [norm, dtype]
+    for module in (each for one in modules for each in one.modules()):
+        own = vars(module)
+        if type(module) not in _PLAIN or "forward" in own:
+            return None
+        if module._forward_hooks or module._forward_pre_hooks:
+            return None
+        found += [v for v in own.values() if isinstance(v, int | float | str) or callable(v)]
+    tensors = (tensor for one in modules for tensor in one.state_dict().values())
+    return (*found, *(tensor.numpy().tobytes() for tensor in tensors))
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _build(
+    basis: RadialBasis, network: torch.nn.Module, norm: float, dtype: torch.dtype
+) -> RadialTable | None:
     r_max = basis.basis.r_max
 
     def weights(length: torch.Tensor) -> torch.Tensor:
@@ -109,17 +156,17 @@ def build_table(
         if values.nbytes > _MAX_BYTES or not bool(values.isfinite().all()):
             return None
         if _agrees(table, weights, *_TOLERANCE[dtype]):
-            return RadialTable(values.to(device), table.origin, table.step)
+            return RadialTable(values, table.origin, table.step)
         intervals *= 2
     return None
 
 
 def _with_slopes(weights: Weights, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and slopes, both of shape (E, weight_numel).
+    """Values and their derivatives by the length, both of shape (E, weight_numel).
 
-    Each row depends on its own length alone. Forward-mode differentiation would be shorter, but its
-    levels belong to the process: two threads that differentiate at once disturb each other. So the
-    derivative, which is linear in the factors of a backward pass, is differentiated by these.
+    Each row depends on its own length alone. The result of a backward pass is linear in its
+    cotangents; differentiating it by these gives the derivatives. Forward-mode differentiation
+    would be shorter, but it is not thread-safe.
     """
     with torch.inference_mode(False), torch.enable_grad():
         length = length.detach().clone().requires_grad_()
@@ -131,10 +178,10 @@ def _with_slopes(weights: Weights, length: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def _fit(weights: Weights, begin: float, end: float, intervals: int) -> RadialTable:
-    """Polynomials with the exact value in the middle and exact slopes at the Gauss points.
+    """Polynomials with the exact value at the midpoint and exact derivatives at the Gauss points.
 
-    The integral of the slope over an interval is exact to order 2·5, so that the pieces fit
-    together; and nothing is lost to differences of close values.
+    Gauss quadrature integrates the derivative over an interval to the order 2·5, so that adjacent
+    polynomials agree at their boundary. No differences of similar values are formed.
     """
     step = (end - begin) / intervals
     middle = begin + step * (torch.arange(intervals, dtype=torch.float64) + 0.5)
@@ -149,7 +196,7 @@ def _fit(weights: Weights, begin: float, end: float, intervals: int) -> RadialTa
 
 
 def _agrees(table: RadialTable, weights: Weights, value_limit: float, slope_limit: float) -> bool:
-    """Whether a table is exact at the ends of its intervals and in between."""
+    """Whether a table is accurate at the ends of its intervals and between them."""
     edges = table.step * torch.arange(table.coefficients.shape[0], dtype=torch.float64)
     length = torch.cat([table.origin + edges + part * table.step for part in (1e-6, 0.25, 0.6)])
     found = _with_slopes(lambda r: interpolate(table, r), length)

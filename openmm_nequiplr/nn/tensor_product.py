@@ -1,8 +1,8 @@
-"""The tensor product of NequIP's convolution, and the order of channels in features.
+"""Tensor product of the NequIP convolution, and the channel-last layout of features.
 
-Features are channel-last throughout the network: like irreps together, in order of appearance, and
-within an irrep the component first and the channel last, the other way round than in e3nn.
-Inner loops then run over channels, and e3nn's linear maps are plain matrix products.
+Entries of the same irrep are grouped, in order of appearance. Within an irrep the component is the
+first index and the channel the last, whereas e3nn puts the channel first. Inner loops then run over
+channels, and e3nn's linear maps are plain matrix products.
 """
 
 import torch
@@ -12,7 +12,7 @@ from .e3 import o3
 
 
 def channels(irreps: o3.Irreps) -> list[Channels]:
-    """Where the channels of each entry stand; those of like irreps are together."""
+    """Position of the channels of each entry in channel-last features."""
     totals: dict[o3.Irrep, int] = {}
     offsets = []
     for mul, ir in irreps:
@@ -29,10 +29,10 @@ def channels(irreps: o3.Irreps) -> list[Channels]:
 
 
 class EdgeTensorProduct(Convolution):
-    """Weighted tensor product of features with one copy of each spherical harmonic, summed.
+    """Weighted tensor product of features and spherical harmonics, summed over neighbours.
 
-    On each edge the same arithmetic as ``e3nn.o3.TensorProduct`` with instructions ``"uvu"``,
-    component normalisation and external weights.
+    On each edge it equals ``e3nn.o3.TensorProduct`` with instructions ``"uvu"``, component
+    normalisation and external weights.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ class EdgeTensorProduct(Convolution):
     irreps_edge : e3nn.o3.Irreps
         Spherical harmonics, multiplicity 1.
     irreps_filter : e3nn.o3.Irreps
-        Outputs that are kept: paths to any other irrep are left out.
+        Irreps to keep; paths to any other irrep are left out.
 
     Attributes
     ----------
     irreps_out : e3nn.o3.Irreps
-        One entry a path, sorted; ``irreps_out.simplify()`` is what follows.
-    paths : list of (block of the input, harmonic, place in ``irreps_out``)
+        One entry for each path, sorted; the next layer takes ``irreps_out.simplify()``.
+    paths : list of (block of the input, harmonic, position in ``irreps_out``)
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The kernel seam: hot operations, each with a plain torch reference and compiled kernels.
+"""Operators of the hot loops, each with a plain torch reference and compiled kernels.
 
-Which of them runs is chosen in :mod:`.choice`, by device and dtype, and nowhere else.
+:mod:`.choice` selects the implementation by device and dtype.
 """
 
 from .activation import silu_along

@@ -1,4 +1,4 @@
-"""SiLU of values together with their derivatives along one variable."""
+"""SiLU of values and of their derivatives by one variable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .choice import compiled, register
 
 
 def silu_along(values: Tensor) -> Tensor:
-    """SiLU of z(r) and the derivative of that by r; compiled, differentiable once.
+    """SiLU of z(r) and its derivative by r; the compiled kernel is differentiable once.
 
     Parameters
     ----------
@@ -21,14 +21,14 @@ def silu_along(values: Tensor) -> Tensor:
 
     Returns
     -------
-    torch.Tensor, the same shape
+    torch.Tensor, shape (2, ...)
         z σ(z) and its derivative σ(z) (1 + z (1 − σ(z))) dz/dr.
     """
     return _SiluAlong.apply(values) if compiled(values) else silu_along_reference(values)
 
 
 def silu_along_reference(values: Tensor) -> Tensor:
-    """The same as :func:`silu_along` in plain torch, differentiable without end."""
+    """Reference of :func:`silu_along` in plain torch, differentiable to any order."""
     z, slope = values
     sigmoid = torch.sigmoid(z)
     value = z * sigmoid

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..jit import compiled_loop
 from ..threads import each_block, even_bounds
 
-# Values a thread must have to be worth waking.
+# Fewest values for which another thread pays.
 _VALUES_PER_THREAD = 50_000
 
 _compile = compiled_loop(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
@@ -18,7 +18,7 @@ _compile = compiled_loop(fastmath={"reassoc", "contract", "nsz"}, error_model="n
 
 @_compile
 def forward(begin, end, values, sigmoid, out):
-    """SiLU of the values ``begin`` to ``end``, and its derivative."""
+    """Write SiLU of the values ``begin`` to ``end`` and its derivative."""
     one = values.dtype.type(1.0)
     z, slope, out_z, out_slope = values[0], values[1], out[0], out[1]
     for n in range(begin, end):
@@ -30,7 +30,7 @@ def forward(begin, end, values, sigmoid, out):
 
 @_compile
 def backward(begin, end, values, sigmoid, gradient, out):
-    """Gradients of the values ``begin`` to ``end`` and of their derivatives."""
+    """Write the gradients of the values ``begin`` to ``end`` and of their derivatives."""
     one = values.dtype.type(1.0)
     z, slope, out_z, out_slope = values[0], values[1], out[0], out[1]
     of_z, of_slope = gradient[0], gradient[1]
@@ -44,7 +44,7 @@ def backward(begin, end, values, sigmoid, gradient, out):
 
 
 def _over_values(kernel: Any, sigmoid: Tensor, *pairs: Tensor) -> Tensor:
-    """Run a kernel on flat arrays, those of ``pairs`` with two rows."""
+    """Run a kernel on flattened tensors; ``pairs`` have the shape (2, ...)."""
     out = torch.empty_like(pairs[0], memory_format=torch.contiguous_format)
     values, *rest, result = (t.contiguous().view(2, -1).numpy() for t in (*pairs, out))
     flat = sigmoid.contiguous().view(-1).numpy()
@@ -54,10 +54,10 @@ def _over_values(kernel: Any, sigmoid: Tensor, *pairs: Tensor) -> Tensor:
 
 
 def silu_along(values: Tensor, sigmoid: Tensor) -> Tensor:
-    """SiLU of values, and its derivative."""
+    """SiLU of values and its derivative."""
     return _over_values(forward, sigmoid, values)
 
 
 def silu_along_gradient(values: Tensor, sigmoid: Tensor, gradient: Tensor) -> Tensor:
-    """Gradients of values and derivatives for those of the results."""
+    """Gradients of values and derivatives from the gradients of the results."""
     return _over_values(backward, sigmoid, values, gradient)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from .triton_launch import launch
 
-#: Values that a program works on.
+#: Number of values per program.
 _BLOCK = 512
 
 
 @triton.jit
 def silu_forward(sigmoid, values, out, count, BLOCK: tl.constexpr):
-    """SiLU of values z, and its derivative, in the two halves of ``out``."""
+    """Write SiLU of values z and its derivative to the two halves of ``out``."""
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = n < count
     s = tl.load(sigmoid + n, mask=live, other=0.0)
@@ -29,7 +29,7 @@ def silu_forward(sigmoid, values, out, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def silu_backward(sigmoid, values, gradient, out, count, BLOCK: tl.constexpr):
-    """Gradients of the values and of their derivatives."""
+    """Write the gradients of the values and of their derivatives."""
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = n < count
     s = tl.load(sigmoid + n, mask=live, other=0.0)
@@ -44,7 +44,7 @@ def silu_backward(sigmoid, values, gradient, out, count, BLOCK: tl.constexpr):
 
 
 def _over_values(kernel: Any, sigmoid: Tensor, *pairs: Tensor) -> Tensor:
-    """Run a kernel on all values; ``pairs`` have two rows of them."""
+    """Run a kernel on all values; ``pairs`` have the shape (2, ...)."""
     out = torch.empty_like(pairs[0], memory_format=torch.contiguous_format)
     count = sigmoid.numel()
     arguments = [each.contiguous() for each in (sigmoid, *pairs)]
@@ -53,10 +53,10 @@ def _over_values(kernel: Any, sigmoid: Tensor, *pairs: Tensor) -> Tensor:
 
 
 def silu_along(values: Tensor, sigmoid: Tensor) -> Tensor:
-    """SiLU of values, and its derivative."""
+    """SiLU of values and its derivative."""
     return _over_values(silu_forward, sigmoid, values)
 
 
 def silu_along_gradient(values: Tensor, sigmoid: Tensor, gradient: Tensor) -> Tensor:
-    """Gradients of values and derivatives for those of the results."""
+    """Gradients of values and derivatives from the gradients of the results."""
     return _over_values(silu_backward, sigmoid, values, gradient)

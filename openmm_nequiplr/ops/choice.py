@@ -1,10 +1,9 @@
-"""Which kernel runs: a compiled one where there is one for the device and dtype, else torch.
+"""Choice between the compiled kernel of an operator and its plain torch reference.
 
-Kernels for the CPU are compiled by numba and stand in modules ``*_kernels``; those for CUDA are
-compiled by Triton and stand in ``*_triton``.
+A compiled kernel runs if there is one for the device and dtype. CPU kernels are compiled by numba
+(modules ``*_kernels``), CUDA kernels by Triton (modules ``*_triton``).
 
-The plain torch reference of an operator is what TorchScript compiles, into a graph that runs
-without this package.
+TorchScript compiles the plain torch references, so that its graphs run without this package.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from typing import Any
 
 import torch
 
-from .. import threads as _threads  # noqa: F401  (what a forked child needs, before it is forked)
+from .. import threads as _threads  # noqa: F401  (must be imported before a process forks)
 
-#: What compiles the kernels for a type of device, and how their modules' names end.
+#: Compiler of the kernels for each device type, and suffix of their modules.
 COMPILERS = {"cpu": ("numba", "kernels"), "cuda": ("triton", "triton")}
-#: Family and function of each operator's kernels, and the types of device that have them.
+#: Family and function of each operator's kernels, and the device types that have them.
 OPERATORS: dict[str, tuple[str, str, tuple[str, ...]]] = {}
 _DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64)
 _enabled: ContextVar[bool] = ContextVar("compiled", default=True)
@@ -31,10 +30,10 @@ _enabled: ContextVar[bool] = ContextVar("compiled", default=True)
 
 @contextlib.contextmanager
 def references() -> Iterator[None]:
-    """Run the plain torch references inside a ``with`` block, in this thread.
+    """Context manager that runs the plain torch references in this thread.
 
-    They can be differentiated as often as wanted; compiled kernels once in inference and twice in
-    training.
+    References are differentiable to any order. Compiled kernels are differentiable once in
+    inference and twice in training.
     """
     token = _enabled.set(False)
     try:
@@ -45,27 +44,27 @@ def references() -> Iterator[None]:
 
 @functools.cache
 def kernels(family: str, device: str) -> Any:
-    """A module of kernels beside this one; their compiler is imported when they are first used."""
+    """Module with the kernels of a family; their compiler is imported on first use."""
     return importlib.import_module(f".{family}_{COMPILERS[device][1]}", __package__)
 
 
 @functools.cache
 def _works(device: str) -> bool:
-    """Whether the compiler for a type of device is installed, and loads."""
+    """Whether the compiler for a device type is installed and can be imported."""
     if device not in COMPILERS or importlib.util.find_spec(COMPILERS[device][0]) is None:
         return False
     try:
         kernels("convolution", device)
-    except ImportError:  # installed, but not for this NumPy
+    except ImportError:  # installed, but incompatible with this NumPy
         return False
     return True
 
 
 def compiled(tensor: torch.Tensor, operator: str | None = None) -> bool:
-    """Whether kernels are compiled for a tensor's device and dtype, and allowed.
+    """Whether compiled kernels exist for a tensor's device and dtype, and are enabled.
 
-    ``torch.compile`` traces the references. An operator is named where it has kernels for some
-    types of device alone.
+    ``torch.compile`` traces the references. ``operator`` is needed only for an operator that lacks
+    kernels on some device types.
     """
     if torch.compiler.is_compiling():
         return False
@@ -78,16 +77,16 @@ def compiled(tensor: torch.Tensor, operator: str | None = None) -> bool:
 def register(
     schema: str, family: str, function: str, devices: tuple[str, ...] = tuple(COMPILERS)
 ) -> None:
-    """Make the kernels of an operator known to torch, one for each type of device.
+    """Register an operator with torch, with a kernel for each device type.
 
     Parameters
     ----------
     schema : str
         Name, arguments and results, such as ``"name(Tensor x, int[] shape) -> Tensor"``.
     family, function : str
-        Where the kernels stand, see :func:`kernels`.
+        Module of the kernels (:func:`kernels`) and name of the function in it.
     devices : tuple of str
-        Types of device that have one.
+        Device types that have a kernel.
     """
     name = schema.partition("(")[0]
     OPERATORS[name] = family, function, devices

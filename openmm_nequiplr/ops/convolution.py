@@ -1,4 +1,4 @@
-"""The convolution of a NequIP layer: gather, product with harmonics and radial weights, scatter."""
+"""Convolution of a NequIP layer: gather, product with harmonics and radial weights, scatter."""
 
 # TorchScript compiles this module and reads annotations at run time: no postponed ones here.
 import json
@@ -21,13 +21,13 @@ class Channels(NamedTuple):
     Parameters
     ----------
     first : int
-        Column where the irrep begins.
+        First column of the irrep.
     total : int
         Number of channels of the irrep.
     offset, mul : int
-        Which of them these are.
+        First of these channels within the irrep, and their number.
     dim : int
-        Components of the irrep.
+        Number of components of the irrep.
     """
 
     first: int
@@ -38,12 +38,12 @@ class Channels(NamedTuple):
 
 
 class Path(NamedTuple):
-    """One block of features times one harmonic degree to one block of the result.
+    """Tensor-product path: an input block times a degree of harmonics gives an output block.
 
     Parameters
     ----------
     block : int
-        Number of the input block.
+        Index of the input block.
     output : Channels
     coupling : torch.Tensor, float64, shape (input dim, number of harmonics, output dim)
     """
@@ -58,25 +58,25 @@ class Convolution(ExactBuffers):
 
     Entry n of an edge from centre i to neighbour j adds ``matrix[n] weights[w + u] x[j, a + u]`` to
     ``result[i, b + u]`` for every channel u, where ``w, a, b = entries[n]`` and
-    ``matrix[n] = Σ factors[s] harmonics[m]`` over all s with ``n, m = terms[s]``. Compiled
-    kernels work through these tables or are generated from them. The torch reference multiplies
-    each input block with one matrix that depends on the edge direction alone and serves all paths
-    that leave the block.
+    ``matrix[n] = Σ factors[s] harmonics[m]`` over all s with ``n, m = terms[s]``. Compiled kernels
+    loop over these tables or are generated from them. The torch reference multiplies each input
+    block by one matrix, which depends only on the edge direction and covers all paths that start
+    at the block.
 
     Parameters
     ----------
     blocks : sequence of Channels
         Input features.
     paths : sequence of Path
-        The weights of an edge stand in this order.
+        The weights of an edge are in this order.
     num_harmonics : int
 
     Attributes
     ----------
     weight_numel : int
-        Weights of an edge: one for each path and channel.
+        Number of weights of an edge, one for each path and channel.
     mul : int
-        Number of channels if it is the same for all paths, as compiled kernels want it; else 0.
+        Number of channels if all paths have the same number, as compiled kernels require; else 0.
     tables : str
         ``[entries, terms, factors]`` in JSON.
     """
@@ -103,11 +103,11 @@ class Convolution(ExactBuffers):
         self._input_widths = [total * dim for _, total, dim in irreps]
         firsts = [first for first, *_ in irreps]
         self._blocks = [(firsts.index(blocks[k].first), *blocks[k][1:]) for k in used]
-        #: Of each block the paths that leave it, and their numbers of components.
+        #: For each input block, the paths that start at it and their numbers of components.
         self._leaving = [[n for n, path in enumerate(paths) if path.block == k] for k in used]
         self._dims = [[paths[n].output.dim for n in own] for own in self._leaving]
         order = sorted(range(len(paths)), key=lambda n: paths[n].output)
-        #: Of each irrep of the result the paths that arrive at it.
+        #: For each output irrep, the paths that end at it.
         self._arriving = [
             [n for n in order if paths[n].output.first == first]
             for first in sorted({path.output.first for path in paths})
@@ -160,7 +160,7 @@ class Convolution(ExactBuffers):
         center: torch.Tensor,
         neighbor: torch.Tensor,
     ) -> torch.Tensor:
-        """The same as :meth:`forward` in plain torch, differentiable without end."""
+        """Reference of :meth:`forward` in plain torch, differentiable to any order."""
         messages = self._messages(features.index_select(0, neighbor), harmonics, weights)
         total = messages.new_zeros([features.shape[0], self._width])
         return total.index_add(0, center, messages)
@@ -168,7 +168,7 @@ class Convolution(ExactBuffers):
     def _messages(
         self, features: torch.Tensor, harmonics: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """The product on every edge, for features of shape (E, input width)."""
+        """Message of each edge, for features of shape (E, input width)."""
         matrices = (harmonics @ self.coupling.to(harmonics.dtype)).split(self._column_widths, dim=1)
         irreps = features.split(self._input_widths, dim=1)
         path_weights = weights.split(self._weight_widths, dim=1)
@@ -195,15 +195,15 @@ class Convolution(ExactBuffers):
         table: RadialTable,
         edges: SortedEdges,
     ) -> torch.Tensor:
-        """The same as :meth:`forward` with weights from a table; compiled, differentiable once.
+        """:meth:`forward` with weights from a table; compiled and differentiable once.
 
         Parameters
         ----------
         features : torch.Tensor, shape (N, input width)
         harmonics : torch.Tensor, shape (E, num_harmonics)
         length : torch.Tensor, shape (E,), Å
-            Not below ``table.origin``, where GPU kernels give NaN; nothing comes from edges beyond
-            the table.
+            At least ``table.origin``, below which GPU kernels return NaN. Edges beyond the table
+            contribute nothing.
         table : RadialTable
         edges : SortedEdges
         """

@@ -1,9 +1,9 @@
 """Compiled loops of :mod:`.convolution` for the CPU (numba).
 
-Loops of inference (``tabulated_...``) work on a range of atoms and keep nothing per edge. Threads
-share the atoms: none writes to a row of another range. Those of training (``add_...``) work on a
-range of edges, with weights that were computed, and add to what is there. The tables ``entries``,
-``terms`` and ``factors`` are explained in :class:`~openmm_nequiplr.ops.convolution.Convolution`.
+The loops of inference (``tabulated_...``) process a range of atoms and store nothing per edge; each
+thread writes only the rows of its own range. The loops of training (``add_...``) process a range of
+edges with precomputed weights and add to their outputs. The tables ``entries``, ``terms`` and
+``factors`` are defined in :class:`~openmm_nequiplr.ops.convolution.Convolution`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from ..jit import compiled_loop
 from ..threads import each_block, even_bounds
 
-#: Edges a thread must have to be worth waking.
+#: Fewest edges for which another thread pays.
 EDGES_PER_THREAD = 1500
 
-# Sums over channels may be reordered, which lets them run in vector registers.
+# Sums over channels may be reordered so that the compiler can vectorise them.
 _compile = compiled_loop(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
@@ -45,7 +45,7 @@ def _sort(key, count):
 
 @_compile
 def _look_up(coefficients, row, factors, out):
-    """Radial weights of one edge: a sum of the six coefficients of each with six factors."""
+    """Radial weights of one edge: for each, the six coefficients times six factors, summed."""
     b0, b1, b2, b3, b4, b5 = factors[0], factors[1], factors[2], factors[3], factors[4], factors[5]
     n = out.shape[0]
     line = coefficients[row]
@@ -57,7 +57,7 @@ def _look_up(coefficients, row, factors, out):
 
 @_compile
 def _couple(terms, factors, harmonics, matrix):
-    """The product's matrix of one edge: every entry a combination of the harmonics."""
+    """Matrix of the product on one edge; each entry is a linear combination of the harmonics."""
     matrix[:] = 0.0
     for s in range(factors.shape[0]):
         matrix[terms[s, 0]] += factors[s] * harmonics[terms[s, 1]]
@@ -68,11 +68,11 @@ def tabulated_sums(
     begin, end, start, order, other, source, harmonics, length,
     coefficients, origin, step, entries, terms, factors, mul, transposed, out,
 ):  # fmt: skip
-    """Rows ``begin`` to ``end`` of ``out``: sums over edges of products with rows of ``source``.
+    """Write rows ``begin`` to ``end`` of ``out``: sums over edges of products with ``source``.
 
-    These are the sums of messages, ``other`` being the neighbours. Transposed, with a and b of the
-    entries swapped and edges sorted by neighbour, ``other`` being the centres, they are the
-    gradient of the features.
+    They are the sums of messages if ``other`` are the neighbours. Transposed, with a and b of the
+    entries swapped, edges sorted by neighbour, and the centres as ``other``, they are the gradient
+    of the features.
     """
     side = 1 if transposed else 0
     intervals = coefficients.shape[0]
@@ -107,7 +107,7 @@ def tabulated_slopes(
     begin, end, start, order, neighbor, features, gradient, harmonics, length,
     coefficients, origin, step, entries, terms, factors, mul, out_harmonics, out_length,
 ):  # fmt: skip
-    """Gradient of the harmonics and lengths of the edges whose centres are ``begin`` to ``end``."""
+    """Gradients of harmonics and lengths of the edges whose centres are ``begin`` to ``end``."""
     intervals = coefficients.shape[0]
     zero = features.dtype.type(0.0)
     basis, rise = np.empty(6, dtype=features.dtype), np.empty(6, dtype=features.dtype)
@@ -172,7 +172,7 @@ def add_gradients(
     begin, end, center, neighbor, features, harmonics, weights, gradient,
     entries, terms, factors, mul, out_features, out_harmonics, out_weights,
 ):  # fmt: skip
-    """Add the gradients of features, harmonics and weights for a gradient of the messages."""
+    """Add the gradients of features, harmonics and weights from a gradient of the messages."""
     zero = features.dtype.type(0.0)
     matrix = np.empty(entries.shape[0], dtype=features.dtype)
     for e in range(begin, end):
@@ -200,10 +200,11 @@ def add_second_gradients(
     feature_steps, harmonic_steps, weight_steps, entries, terms, factors, mul,
     out_features, out_gradient, out_harmonics, out_weights,
 ):  # fmt: skip
-    """Add the gradients of how the sum of :func:`add_gradients` times steps changes.
+    """Add the gradients of the inner product of :func:`add_gradients` with given steps.
 
-    That number is Σ (C w y + D w x + C v x) g with entries C and D of the matrices of harmonics and
-    of their steps, weights w and steps v, features x and steps y, and gradient g.
+    The inner product is Σ (C w y + D w x + C v x) g. C and D are the entries of the matrices of the
+    harmonics and of their steps, w are the weights and v their steps, x the features and y their
+    steps, and g is the gradient.
     """
     zero = features.dtype.type(0.0)
     matrix = np.empty(entries.shape[0], dtype=features.dtype)
@@ -234,7 +235,7 @@ def add_second_gradients(
 
 
 def sort_edges(ends: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:
-    """Orders of the edges by either end, and where each atom's begin."""
+    """Orders of the edges by centre and by neighbour, and the start of each atom's edges."""
     orders, starts = zip(*(_sort(row, num_atoms) for row in ends.numpy()), strict=True)
     return torch.from_numpy(np.stack(orders)), torch.from_numpy(np.stack(starts))
 
@@ -261,10 +262,11 @@ def _over_edges(
     atoms: Sequence[Sequence[int]],
     edges: Sequence[Sequence[int]] = (),
 ) -> tuple[Tensor, ...]:
-    """Run a kernel over all edges; every thread adds to sums over atoms of its own.
+    """Run a kernel over all edges; each thread accumulates its own sums over atoms.
 
-    ``inputs`` are centres, neighbours and what the kernel takes, ``product`` its tables and number
-    of channels; ``atoms`` are the shapes of sums over atoms, ``edges`` those of values of edges.
+    ``inputs`` are centres, neighbours and the other inputs of the kernel, ``product`` the tables
+    and the number of channels. ``atoms`` are the shapes of the sums over atoms, ``edges`` those of
+    the values of edges.
     """
     like = inputs[2]
     of_edges = [like.new_zeros(shape) for shape in edges]
@@ -288,7 +290,7 @@ def convolution(*inputs: Any) -> Tensor:
 
 
 def convolution_gradients(*inputs: Any) -> tuple[Tensor, ...]:
-    """Gradients of features, harmonics and weights for a gradient of the convolution."""
+    """Gradients of features, harmonics and weights from a gradient of the convolution."""
     features, harmonics, weights, center, neighbor, gradient, *product = inputs
     values = center, neighbor, features, harmonics, weights, gradient
     of_edges = harmonics.shape, weights.shape
@@ -296,7 +298,7 @@ def convolution_gradients(*inputs: Any) -> tuple[Tensor, ...]:
 
 
 def convolution_second_gradients(*inputs: Any) -> tuple[Tensor, ...]:
-    """Gradients of features, ``gradient``, harmonics and weights for directions of the first ones.
+    """Second derivatives: gradients of features, ``gradient``, harmonics and weights.
 
     ``directions`` are gradients of the three results of :func:`convolution_gradients`.
     """
@@ -307,7 +309,7 @@ def convolution_second_gradients(*inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _over_atoms(kernel: Any, start: Tensor, arguments: Sequence[Any]) -> None:
-    """Share the atoms among torch's threads, with as many edges for each."""
+    """Run a kernel in threads, over ranges of atoms with equal numbers of edges."""
     first = start.numpy()
     bounds = even_bounds(int(first[-1]), EDGES_PER_THREAD)
     if len(bounds) > 2:
@@ -354,7 +356,7 @@ def tabulated_convolution_gradients(
     tables: str,
     mul: int,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of harmonics and lengths for a gradient of the tabulated convolution."""
+    """Gradients of harmonics and lengths from a gradient of the tabulated convolution."""
     out = torch.empty_like(harmonics), torch.empty_like(length)
     edges = _arrays(order[0], ends[1], features, gradient, harmonics, length, coefficients)
     product = *_product(tables, features.dtype), mul

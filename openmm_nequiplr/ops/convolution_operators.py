@@ -1,11 +1,12 @@
 """Operators of the convolution and their derivatives.
 
-For training, forces are a first derivative and their errors need a second. The convolution is
-Σ_e Σ_n c_n(H_e) Σ_u w_e[u] x_j[u] in row i of the result, linear in each of features x, harmonics H
-and weights w. Times a gradient g of the result it is a number that is linear in all four, and so
-are its derivatives.
+Training needs first derivatives for the forces and second derivatives for the gradients of a loss
+of forces. Row i of the convolution is Σ_e Σ_n c_n(H_e) Σ_u w_e[u] x_j[u], linear in each of the
+features x, harmonics H and weights w. Its inner product with a gradient g of the result is linear
+in each of the four, and so are the derivatives of this inner product.
 
-For inference, the weights come from a table, nothing is kept per edge, and there is one derivative.
+In inference the weights are interpolated from a table, nothing is stored per edge, and there is one
+derivative.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ _LIMIT = (
 
 
 class RadialTable(NamedTuple):
-    """Radial weights: polynomials of the length on K intervals.
+    """Radial weights as polynomials of the length on K intervals.
 
     Parameters
     ----------
     coefficients : torch.Tensor, shape (K, 6 weight_numel)
-        Of all weights for the power 0 of t, for the power 1, and so on; t is the distance from the
-        middle of the interval over its width.
+        Coefficients of all weights for t⁰, then for t¹, and so on up to t⁵. t is the distance from
+        the middle of the interval divided by its width.
     origin, step : float, Å
-        Beginning of the first interval and width of each; the last one ends at the cutoff, where
-        all weights vanish.
+        Start of the first interval and width of each interval. The last one ends at the cutoff,
+        where all weights vanish.
     """
 
     coefficients: Tensor
@@ -44,16 +45,16 @@ class RadialTable(NamedTuple):
 
 
 class SortedEdges(NamedTuple):
-    """E directed edges, sorted by either end.
+    """E directed edges, sorted by centre and by neighbour.
 
     Parameters
     ----------
     ends : torch.Tensor, int64, shape (2, E)
         Centres and neighbours.
     order : torch.Tensor, int64, shape (2, E)
-        The edges sorted by centre, and by neighbour.
+        Permutations that sort the edges by centre and by neighbour.
     start : torch.Tensor, int64, shape (2, N + 1)
-        Where the edges of each atom begin in these orders.
+        Start of the edges of each atom in these orders.
     """
 
     ends: Tensor
@@ -62,7 +63,7 @@ class SortedEdges(NamedTuple):
 
 
 def sort_edges(ends: Tensor, num_atoms: int) -> SortedEdges:
-    """Sort the edges ``ends``, int64, shape (2, E); once, as long as that tensor lives."""
+    """Sort the edges ``ends``, int64, shape (2, E); the result is cached on that tensor."""
     known = getattr(ends, "_sorted", None)
     if known is None or known[:2] != (ends._version, num_atoms):
         whole = ends.contiguous()
@@ -72,7 +73,7 @@ def sort_edges(ends: Tensor, num_atoms: int) -> SortedEdges:
 
 
 class _Convolution(torch.autograd.Function):
-    """Features, harmonics, weights, centres, neighbours; tables, number of channels, width."""
+    """Inputs: features, harmonics, weights, centres, neighbours, tables, channels, width."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
@@ -87,7 +88,7 @@ class _Convolution(torch.autograd.Function):
 
 
 class _Gradients(torch.autograd.Function):
-    """Gradients of features, harmonics and weights for a gradient of the convolution."""
+    """Gradients of features, harmonics and weights from a gradient of the convolution."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
@@ -105,12 +106,12 @@ class _Gradients(torch.autograd.Function):
 
 
 def convolution(*inputs: Any) -> Tensor:
-    """:meth:`.convolution.Convolution.forward`; differentiable twice."""
+    """Compiled :meth:`.convolution.Convolution.forward`, differentiable twice."""
     return _Convolution.apply(*inputs)
 
 
 class _Tabulated(torch.autograd.Function):
-    """Features, harmonics, lengths; edges, radial table, tables, and what follows them."""
+    """Inputs: features, harmonics, lengths, edges, radial table, tables, other constants."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
@@ -129,7 +130,7 @@ class _Tabulated(torch.autograd.Function):
 def _slopes(
     needed: Sequence[bool], inputs: Sequence[Tensor], constants: Sequence[Any]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of features, harmonics and lengths for that of a tabulated convolution."""
+    """Gradients of features, harmonics and lengths from that of a tabulated convolution."""
     features, harmonics, length, gradient = inputs
     *constants, _, transposed = constants
     of_features = of_harmonics = of_length = None
@@ -146,10 +147,10 @@ def _slopes(
 
 
 def tabulated_convolution(*inputs: Any) -> Tensor:
-    """:meth:`.convolution.Convolution.tabulated`, or its transpose; differentiable once.
+    """:meth:`.convolution.Convolution.tabulated` or its transpose; differentiable once.
 
-    The transpose takes a gradient of the result in place of the features and sums over the centres
-    of each neighbour: this is the gradient of the features.
+    The transpose maps a gradient of the result to the gradient of the features: it sums over the
+    centres of each neighbour.
     """
     return _Tabulated.apply(*inputs)
 

@@ -1,8 +1,8 @@
-"""Source of the Triton kernels of a convolution, written from the tables of its product.
+"""Source code of the Triton kernels of a convolution, generated from the tables of its product.
 
-One program works on all edges of one atom, with the channels side by side: nothing is kept per edge
-and no two programs write to the same place. A product is straight-line code. The tables are
-explained in :class:`~openmm_nequiplr.ops.convolution.Convolution`.
+One program processes all edges of one atom and vectorises over channels. Nothing is stored per
+edge, and no two programs write to the same address. The product is unrolled. The tables are
+defined in :class:`~openmm_nequiplr.ops.convolution.Convolution`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CONSTANTS = ", ".join(
     f"{name}: tl.constexpr"
     for name in ("ORIGIN", "INVERSE", "ROWS", "IN", "OUT", "NH", "NW", "MUL", "BLOCK")
 )
-# Beyond the last interval there is nothing; before the first one there is no weight to know.
+# Weights vanish beyond the last interval and are NaN before the first.
 _LOOK_UP = """
         x = (tl.load(radial + e).to(tl.float64) - ORIGIN) * INVERSE
         beyond = x >= ROWS
@@ -32,15 +32,15 @@ _LOOK_UP = """
 
 
 class ProductSource:
-    """Writes the kernels of one product.
+    """Generator of the kernels of one product.
 
     Parameters
     ----------
     tables : str
-        Of the product.
+        Tables of the product.
     tabulated : bool
-        Whether the kernels' argument ``radial`` holds lengths, for which the weights are looked up
-        in ``table``, or the weights themselves.
+        If true, the argument ``radial`` of the kernels contains lengths, and the weights are
+        interpolated from ``table``. Otherwise it contains the weights.
     num_harmonics : int
     """
 
@@ -48,7 +48,7 @@ class ProductSource:
         self.entries, terms, factors = json.loads(tables)
         self.tabulated, self.num_harmonics = tabulated, num_harmonics
         self.kind = "tabulated" if tabulated else "weighted"
-        #: Of each entry the harmonics that it is a combination of, with their factors.
+        #: Harmonics in the linear combination of each entry, with their factors.
         self.terms: list[list[tuple[int, float]]] = [[] for _ in self.entries]
         for (n, m), factor in zip(terms, factors, strict=True):
             self.terms[n].append((m, factor))
@@ -56,15 +56,15 @@ class ProductSource:
         self.harmonics = sorted({m for m, _ in (pair for each in self.terms for pair in each)})
 
     def source(self) -> str:
-        """Source of ``..._sums``, ``..._transposed`` and ``..._slopes``."""
+        """Source code of ``..._sums``, ``..._transposed`` and ``..._slopes``."""
         head = "import triton\nimport triton.language as tl\n"
         return "\n\n".join([head, self._sums(False), self._sums(True), self._slopes()])
 
     def _sums(self, transposed: bool) -> str:
-        """Row i: the sum over its edges of products with rows of ``source``.
+        """Kernel for row i of the result: the sum over its edges of products with ``source``.
 
-        Transposed, with a and b of the entries swapped, edges sorted by neighbour and ``other`` the
-        centres, it is the gradient of the features.
+        Transposed, with a and b of the entries swapped, edges sorted by neighbour, and the centres
+        as ``other``, the result is the gradient of the features.
         """
         sides = [(b, a) if transposed else (a, b) for _, a, b in self.entries]
         name = f"{self.kind}_{'transposed' if transposed else 'sums'}"
@@ -82,7 +82,7 @@ class ProductSource:
         return "\n".join(body)
 
     def _slopes(self) -> str:
-        """Gradients of the harmonics and of the lengths, or weights, of each edge of centre i."""
+        """Kernel for gradients of harmonics and lengths, or weights, of the edges of centre i."""
         body = [
             f"@triton.jit\ndef {self.kind}_slopes(start, order, other, features, gradient, "
             f"harmonics, radial, table, of_harmonics, of_radial, {_CONSTANTS}):" + _COMMON
@@ -112,7 +112,7 @@ class ProductSource:
         return "\n".join(body)
 
     def _edge(self, slopes: bool) -> list[str]:
-        """Lines that load harmonics and weights of edge e, and slopes of weights by the length."""
+        """Code that loads harmonics and weights of edge e, and derivatives of weights by length."""
         lines = [f"        h{m} = tl.load(harmonics + e * NH + {m})" for m in self.harmonics]
         if not self.tabulated:
             return lines + _loads("w", "radial + e * NW", self.weights, "        ")

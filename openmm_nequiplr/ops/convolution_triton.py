@@ -31,9 +31,9 @@ def _run(
 ) -> None:
     """Run a kernel of a product.
 
-    ``edges`` are where the edges of an atom begin, their order, and their other ends; ``rows`` have
-    the widths of a row at the other end and at the atom; ``inputs`` end with harmonics and lengths
-    or weights; ``radial`` is a table, or none.
+    ``edges`` are the start of each atom's edges, their order, and their other ends. ``rows`` have
+    the row widths at the other end and at the atom. ``inputs`` end with the harmonics and the
+    lengths or weights. ``radial`` is a table or None.
     """
     harmonics, lengths_or_weights = inputs[-2:]
     table, origin, step = radial if radial is not None else (lengths_or_weights, 0.0, 1.0)
@@ -54,12 +54,12 @@ def _run(
         NW=lengths_or_weights.shape[1] if radial is None else table.shape[1] // 6,
         MUL=mul,
         BLOCK=block,
-        warps=max(1, min(block // 32, 8)),  # one channel a thread
+        warps=max(1, min(block // 32, 8)),  # one channel per thread
     )
 
 
 def sort_edges(ends: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:
-    """Orders of the edges by either end, and where each atom's begin."""
+    """Orders of the edges by centre and by neighbour, and the start of each atom's edges."""
     sides = [_sorted(end, num_atoms) for end in ends]
     order, start = (torch.stack(parts) for parts in zip(*sides, strict=True))
     return order, start
@@ -72,7 +72,7 @@ def _sorted(end: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:
 
 
 def _sides(center: Tensor, neighbor: Tensor, count: int) -> list[list[Tensor]]:
-    """The edges by centre and by neighbour: where those of an atom begin, order, other ends."""
+    """Edges by centre and by neighbour: start of each atom's edges, order, other ends."""
     sides = []
     for own, other in ((center, neighbor), (neighbor, center)):
         order, start = _sorted(own, count)
@@ -122,7 +122,7 @@ def _slopes(
     mul: int,
     table: tuple[Tensor, float, float] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of harmonics and of weights or lengths."""
+    """Gradients of harmonics and of weights or lengths of each edge."""
     out = harmonics.new_empty(harmonics.shape), radial.new_empty(radial.shape)
     inputs, rows = (features, gradient, harmonics, radial), (features, gradient)
     _run("slopes", tables, mul, edges, rows, inputs, out, table)
@@ -139,7 +139,7 @@ def convolution_gradients(
     tables: str,
     mul: int,
 ) -> tuple[Tensor, ...]:
-    """Gradients of features, harmonics and weights for a gradient of the convolution."""
+    """Gradients of features, harmonics and weights from a gradient of the convolution."""
     by_center, by_neighbor = _sides(center, neighbor, features.shape[0])
     product = tables, mul
     width = features.shape[1]
@@ -160,10 +160,10 @@ def convolution_second_gradients(
     tables: str,
     mul: int,
 ) -> tuple[Tensor, ...]:
-    """Gradients of features, ``gradient``, harmonics and weights for directions of the first ones.
+    """Second derivatives: gradients of features, ``gradient``, harmonics and weights.
 
-    What is differentiated is the product of the first gradients and the directions: a sum of three
-    convolutions times ``gradient``, each with a direction in place of one of its three factors.
+    The inner product of the first gradients and ``directions`` is differentiated. It is a sum of
+    three convolutions times ``gradient``; in each, a direction replaces one of the three factors.
     """
     by_center, by_neighbor = _sides(center, neighbor, features.shape[0])
     moved, turned, heavier = directions
@@ -218,6 +218,6 @@ def tabulated_convolution_gradients(
     tables: str,
     mul: int,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of harmonics and lengths for a gradient of the tabulated convolution."""
+    """Gradients of harmonics and lengths from a gradient of the tabulated convolution."""
     edges, table = (start[0], order[0], ends[1]), (coefficients, origin, step)
     return _slopes(edges, features, gradient, harmonics, length, tables, mul, table)

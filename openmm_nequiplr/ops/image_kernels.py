@@ -1,4 +1,4 @@
-"""Compiled loop of :mod:`.image_sums` for the processor."""
+"""Compiled loop of :mod:`.image_sums` for the CPU (numba)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from ..jit import compiled_loop
 
-# Beyond so many widths a Gaussian pair is one of point charges, to rounding.
+# Distance in widths beyond which a Gaussian pair equals a point-charge pair to round-off.
 _FAR = 8.5
 
 
@@ -76,7 +76,7 @@ def sums(
     cutoff: float,
     strain: bool,
 ) -> torch.Tensor:
-    """The operator, on one thread."""
+    """Sums over images, computed in one thread."""
     count = len(places)
     result = places.new_empty(10 if strain else 4, count, count)
     arrays = (t.contiguous().numpy() for t in (places, cell, images, widths))

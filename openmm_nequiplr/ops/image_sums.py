@@ -1,4 +1,4 @@
-"""Pair sums of a periodic structure as matrices, over all images within a cutoff."""
+"""Matrices of the real-space sum over all periodic images within a cutoff."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .pair_formulas import pair_coefficients, pair_width
 
 #: The six components of a symmetric tensor: xx, yy, zz, yz, xz, xy.
 SIX = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
-# Distances that the reference computes at a time.
+# Number of distances that the reference computes at a time.
 _BLOCK = 400_000
 
 
@@ -30,15 +30,15 @@ def image_sums(
     widths : torch.Tensor, float64, shape (N,), Å
     eta, cutoff : float, Å
     strain : bool
-        Whether derivatives by the strain are wanted.
+        Whether to compute the derivatives with respect to the strain.
 
     Returns
     -------
     torch.Tensor, float64, shape (4 or 10, N, N)
-        Σ c_ij, 1/Å; its derivatives by the position of atom i; those by a homogeneous strain, by
-        its components `SIX`.
+        Σ c_ij, 1/Å; its derivatives by the position of atom i; its derivatives by a homogeneous
+        strain, components `SIX`.
     """
-    # each pair at its nearest image along every cell vector, then all images within the cutoff
+    # fractional differences are wrapped to [−½, ½]; then all images within the cutoff
     inverse = torch.linalg.inv(cell)
     most = torch.floor(cutoff * torch.linalg.vector_norm(inverse, dim=0) + 0.5).tolist()
     steps = [torch.arange(-n, n + 1.0, dtype=cell.dtype, device=cell.device) for n in most]
@@ -57,7 +57,7 @@ def _reference(
     cutoff: float,
     strain: bool,
 ) -> torch.Tensor:
-    """:func:`image_sums` of fractional coordinates and translations, shape (I, 3), Å."""
+    """:func:`image_sums` for fractional coordinates and translations, shape (I, 3), Å."""
     count = len(places)
     first, second = torch.triu_indices(count, count, device=places.device)
     apart = places[second] - places[first]

@@ -1,8 +1,9 @@
 """Cardinal B-splines between atoms and a periodic mesh (Essmann et al. 1995, doi:10.1063/1.470117).
 
-:func:`stencil` finds the mesh points around the atoms and their weights; what it returns is for
-:func:`spread`, :func:`gather` and :func:`gather_gradient` alone, which take it while the atoms stay
-where they are. None of them carries a gradient: that of an energy follows from the last one.
+:func:`stencil` returns an opaque state with the mesh points around the atoms and their weights. It
+is the input of :func:`spread`, :func:`gather` and :func:`gather_gradient` as long as the atoms do
+not move. None of these functions is differentiable; the gradient of an energy follows from
+:func:`gather_gradient`.
 """
 
 # TorchScript compiles the references and reads their annotations: no postponed ones here
@@ -12,14 +13,14 @@ from .choice import compiled, register
 
 
 def spline_weights(fraction: torch.Tensor, order: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cardinal B-spline weights of mesh points, and their derivatives (ibid., eqs. 4.1 and 4.2).
+    """Cardinal B-spline weights of mesh points and their derivatives (ibid., eqs. 4.1 and 4.2).
 
     Parameters
     ----------
     fraction : torch.Tensor, float64, shape (N, 3)
-        How far, in mesh spacings, an atom lies beyond the mesh point below it.
+        Distance of an atom from the mesh point below it, in mesh spacings.
     order : int
-        p, at least 3.
+        Spline order p, at least 3.
 
     Returns
     -------
@@ -42,18 +43,18 @@ def spline_weights(fraction: torch.Tensor, order: int) -> tuple[torch.Tensor, to
 def stencil(
     place: torch.Tensor, shape: list[int], order: int, dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """Mesh points around atoms, with their weights.
+    """Mesh points around atoms and their weights.
 
     Parameters
     ----------
     place : torch.Tensor, float64, shape (N, 3)
-        In mesh spacings; anywhere.
+        Positions in mesh spacings, inside or outside the cell.
     shape : list of 3 int
         Mesh points along the cell vectors.
     order : int
-        p.
+        Spline order p.
     dtype : torch.dtype
-        Of the weights, and of meshes and their charges.
+        Precision of the weights and of meshes.
     """
     if not torch.jit.is_scripting():
         if compiled(place):
@@ -72,7 +73,7 @@ def stencil(
 
 
 def spread(state: list[torch.Tensor], charges: torch.Tensor, shape: list[int]) -> torch.Tensor:
-    """Charges, float64, shape (N,), on the mesh, shape (M1, M2, M3)."""
+    """Spread charges, float64, shape (N,), to a mesh of shape (M1, M2, M3)."""
     if not torch.jit.is_scripting():
         if compiled(charges):
             return torch.ops.openmm_nequiplr.mesh_spread(state, charges, shape)
@@ -83,12 +84,12 @@ def spread(state: list[torch.Tensor], charges: torch.Tensor, shape: list[int]) -
 
 
 def _around(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
-    """The values at the points around each atom, shape (N, p³)."""
+    """Values at the mesh points around each atom, shape (N, p³)."""
     return mesh.flatten().index_select(0, state[0].flatten()).reshape(state[0].shape)
 
 
 def gather(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
-    """The values of a mesh, shape (M1, M2, M3), at the atoms, float64, shape (N,)."""
+    """Interpolate a mesh, shape (M1, M2, M3), at the atoms; float64, shape (N,)."""
     if not torch.jit.is_scripting():
         if compiled(mesh):
             return torch.ops.openmm_nequiplr.mesh_gather(state, mesh)
@@ -96,7 +97,7 @@ def gather(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
 
 
 def gather_gradient(state: list[torch.Tensor], mesh: torch.Tensor) -> torch.Tensor:
-    """The values of a mesh and their gradients per mesh spacing, float64, shape (N, 4)."""
+    """Interpolate a mesh and its gradient per mesh spacing at the atoms; float64, shape (N, 4)."""
     if not torch.jit.is_scripting():
         if compiled(mesh):
             return torch.ops.openmm_nequiplr.mesh_gather_gradient(state, mesh)

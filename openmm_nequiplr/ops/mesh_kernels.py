@@ -1,4 +1,4 @@
-"""Compiled loops over the mesh points around atoms for the processor; see :mod:`.mesh`.
+"""Compiled loops of :mod:`.mesh` for the CPU (numba).
 
 The loops release the interpreter lock and run in threads, each over a block of atoms. N atoms,
 spline order p, a mesh of M1 × M2 × M3 points.
@@ -24,28 +24,28 @@ from numpy.polynomial.polynomial import polyadd, polymul, polysub
 from ..jit import compiled_loop
 from ..threads import each_block, even_bounds
 
-# With fewer mesh points or atoms for each a second thread costs more than it brings.
+# Fewest mesh points and atoms for which another thread pays.
 _POINTS_PER_THREAD, _ATOMS_PER_THREAD = 40_000, 1500
 
-#: Elements of a short array as a tuple.
+#: Convert a short array to a tuple.
 _to_registers: Any = unsafe.to_fixed_tuple
-#: A tuple with another value in one place.
+#: Replace one element of a tuple.
 _put: Any = unsafe_tuple.tuple_setitem
 
 
 def spline_polynomials(order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cardinal B-splines and their slopes as polynomials (Essmann et al. 1995, eqs. 4.1 and 4.2).
+    """Polynomials of cardinal B-splines and their slopes (Essmann et al. 1995, eqs. 4.1 and 4.2).
 
     Parameters
     ----------
     order : int
-        p, at least 3.
+        Spline order p, at least 3.
 
     Returns
     -------
     numpy.ndarray, shapes (p, p) and (p − 1, p)
-        Coefficients, lowest power first, of the weight of each of the p points around a place that
-        lies the fraction f beyond the point below it, and of its derivative by f.
+        Coefficients, lowest power first, of the weight of each of the p mesh points around an atom
+        and of its derivative, in the distance f of the atom from the mesh point below it.
     """
     weights: list[Any] = [np.array([1.0, -1.0]), np.array([0.0, 1.0])]
     slopes: list[Any] = []
@@ -68,7 +68,7 @@ def _columns(polynomials: list[np.ndarray], powers: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _straight_line_vectors() -> Iterator[None]:
-    """Let the compiler join equal operations that stand side by side; numba leaves that out."""
+    """Enable LLVM's vectorisation of straight-line code, which numba disables."""
     config: Any = numba_config
     before = config.SLP_VECTORIZE
     config.SLP_VECTORIZE = 1
@@ -80,24 +80,24 @@ def _straight_line_vectors() -> Iterator[None]:
 
 @functools.cache
 def stencil_kernels(order, dtype):
-    """Loops over mesh points for one spline order and type, which the compiler then knows.
+    """Loops over mesh points, compiled for one spline order and dtype.
 
-    In all of them ``index``, ``weight`` and ``slope``, shape (N, 3, p), are the mesh points around
-    an atom, int32, wrapped into the cell, and M_p and dM_p/dx there, x in mesh spacings; ``mesh``
-    has the shape (M1, M2, M3 + p − 1), and ``begin`` and ``end`` are the first atom and the one
-    after the last. The last p − 1 points of a line of the mesh stand for its first ones, so that a
-    stencil never breaks off.
+    Common arguments: ``index``, ``weight`` and ``slope``, shape (N, 3, p), are the mesh points
+    around an atom (int32, wrapped into the cell) and M_p and dM_p/dx there, x in mesh spacings.
+    ``mesh`` has the shape (M1, M2, M3 + p − 1): the last p − 1 points of a line repeat its first
+    ones, so that a stencil is contiguous. ``begin`` and ``end`` are the first atom and the one
+    after the last.
 
-    The compiler joins equal operations that stand side by side where it can tell that no write
-    changes what is read: hence the points of a line come into registers before a row of sums is
-    written, and those are kept for each line of a plane, so that none waits for the one before.
+    LLVM vectorises straight-line code only if no write can change what is read. The points of a
+    line are therefore loaded into registers before a row of sums is written, and the sums are kept
+    for each line of a plane so that they are independent of one another.
 
     Returns
     -------
     splines, spread, gather, gather_gradient : callable
     """
     value, change = spline_polynomials(order)
-    steps = np.uintp(order)  # unsigned indices need no check for a negative one
+    steps = np.uintp(order)  # unsigned indices avoid the check for negative ones
     blank = (np.dtype(dtype).type(0.0),) * order
 
     @compiled_loop(fastmath=True)
@@ -215,10 +215,10 @@ def stencil_kernels(order, dtype):
 
 @compiled_loop(fastmath=True)
 def join_meshes(meshes, density, begin, end):
-    """Write the sum of the threads' meshes into ``density``, for the lines ``begin`` to ``end``.
+    """Write the sum of the threads' meshes to the lines ``begin`` to ``end`` of ``density``.
 
-    ``meshes``, shape (T, lines, M3 + p − 1), have lines that go on beyond the cell; what lies
-    there belongs to the first points of ``density``, shape (lines, M3).
+    The lines of ``meshes``, shape (T, lines, M3 + p − 1), extend beyond the cell; the values there
+    are added to the first points of ``density``, shape (lines, M3).
     """
     depth = density.shape[1]
     for line in range(begin, end):
@@ -269,7 +269,7 @@ def spread(state: list[torch.Tensor], charges: torch.Tensor, shape: list[int]) -
 
 
 def _continued(state: list[torch.Tensor], mesh: torch.Tensor) -> np.ndarray:
-    """The mesh with the beginning of each line again at its end."""
+    """Mesh whose lines are extended by copies of their first points."""
     beyond = state[1].shape[2] - 1
     return torch.cat((mesh, mesh[..., :beyond]), dim=-1).to(state[1].dtype).numpy()
 

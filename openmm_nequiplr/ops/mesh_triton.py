@@ -1,8 +1,8 @@
-"""Triton kernels between atoms and mesh; see :mod:`.mesh`.
+"""Triton kernels of :mod:`.mesh`.
 
-N atoms, spline order P (Q is the next power of two), a mesh of M1 × M2 × M3 points. A program works
-on one atom and a plane of its stencil at a time. Spreading adds to the mesh in any order, so sums
-are not the same in their last digits from run to run.
+N atoms, spline order P (Q is the next power of two), a mesh of M1 × M2 × M3 points. A program
+processes one atom and one plane of its stencil at a time. Spreading uses atomic additions, whose
+order varies, so the last digits of the sums differ from run to run.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import triton.language as tl
 
 from .triton_launch import generated, launch
 
-#: Coordinates of a program.
+#: Number of coordinates per program.
 _BLOCK = 128
 
 
 def _spline_source(order: int) -> str:
-    """Kernel for the stencils of a spline order (Essmann et al. 1995, eqs. 4.1 and 4.2)."""
+    """Source of the stencil kernel of a spline order (Essmann et al. 1995, eqs. 4.1 and 4.2)."""
     weights, slopes = ["1.0 - f", "f"], []
     lines = []
     for n in range(2, order + 1):
@@ -65,7 +65,7 @@ def _splines(order: int) -> Any:
 
 @triton.jit
 def _stencil_axis(index, weight, i, AXIS: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
-    """Points and weights of atom i along an axis, padded to Q."""
+    """Mesh points and weights of atom i along an axis, padded to Q."""
     b = tl.arange(0, Q)
     at = i * (3 * P) + AXIS * P + b
     return (
@@ -93,7 +93,7 @@ def spread_charges(index, weight, charges, mesh, M2, M3, P: tl.constexpr, Q: tl.
 
 @triton.jit
 def gather_values(index, weight, mesh, result, M2, M3, P: tl.constexpr, Q: tl.constexpr):
-    """Write the mesh at an atom into ``result``, float64."""
+    """Write the mesh interpolated at an atom to ``result``, float64."""
     i = tl.program_id(0)
     iy, wy = _stencil_axis(index, weight, i, 1, P, Q)
     iz, wz = _stencil_axis(index, weight, i, 2, P, Q)
@@ -110,7 +110,7 @@ def gather_values(index, weight, mesh, result, M2, M3, P: tl.constexpr, Q: tl.co
 
 @triton.jit
 def gather_slopes(index, weight, slope, mesh, result, M2, M3, P: tl.constexpr, Q: tl.constexpr):
-    """Write the mesh and its slopes at an atom into ``result``, float64, four numbers."""
+    """Write the mesh and its gradient at an atom to ``result``, four float64 numbers."""
     i = tl.program_id(0)
     iy, wy = _stencil_axis(index, weight, i, 1, P, Q)
     iz, wz = _stencil_axis(index, weight, i, 2, P, Q)
@@ -148,7 +148,7 @@ def stencil(place: torch.Tensor, shape: list[int], order: int, single: bool) -> 
 
 
 def _run(kernel: Any, state: list[torch.Tensor], *arguments: Any) -> None:
-    """Run a kernel over all atoms, whose last argument is the shape of the mesh."""
+    """Run a kernel over all atoms; the last argument is the shape of the mesh."""
     *tensors, shape = arguments
     order = state[0].shape[2]
     constants = {"P": order, "Q": triton.next_power_of_2(order)}

@@ -1,4 +1,4 @@
-"""Pair coefficients of Gaussian charges beside a smooth sum, in plain torch."""
+"""Real-space pair coefficients of Gaussian charges, in plain torch."""
 
 # TorchScript compiles these and reads their annotations: no postponed ones here
 import math
@@ -7,12 +7,12 @@ import torch
 
 
 def pair_width(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """γ = √(σ_i² + σ_j²) in Å; the shapes broadcast."""
+    """Pair width γ = √(σ_i² + σ_j²), Å; the shapes broadcast."""
     return torch.sqrt(first * first + second * second)
 
 
 def symmetric_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """Sparse rows of the symmetric matrix, which have every pair twice.
+    """Symmetric sparse matrix (CSR) of the pairs, which contains each pair twice.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def symmetric_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> lis
     first, second
         As given.
     pointer, column, slots : torch.Tensor, int64, shapes (N + 1,), (2P,) and (2P,)
-        Where each row begins; column of each entry; its pair, from P on the other way round.
+        Start of each row; column of each entry; pair of each entry, plus P if it is reversed.
     """
     rows, slots = torch.sort(torch.cat((first, second)), stable=True)
     pointer = torch.searchsorted(
@@ -44,7 +44,7 @@ def pair_products(
 
 
 def screening(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
-    """erfc(r/(√2 γ))/r in 1/Å: point-charge minus Gaussian pair potential."""
+    """Point-charge minus Gaussian pair potential, erfc(r/(√2 γ))/r, 1/Å."""
     return torch.erfc(distance / (math.sqrt(2.0) * width)) / distance
 
 
@@ -56,7 +56,7 @@ def _density(distance: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
 def pair_vectors(
     rows: list[torch.Tensor], positions: torch.Tensor, images: torch.Tensor, image: torch.Tensor
 ) -> torch.Tensor:
-    """From the first to the second atoms, shape (P, 3), Å; arguments as for :func:`pair_terms`."""
+    """Vectors from first to second atoms, shape (P, 3), Å; arguments as for :func:`pair_terms`."""
     vector = positions.index_select(0, rows[1]) - positions.index_select(0, rows[0])
     return vector + images.index_select(0, image)
 
@@ -64,7 +64,7 @@ def pair_vectors(
 def pair_coefficients(
     vector: torch.Tensor, gamma: torch.Tensor, eta: float, cutoff: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """c(r)/k_e, 1/Å, and its derivative by r over r, 1/Å³; zero beyond the cutoff.
+    """c(r)/k_e, 1/Å, and its derivative by r divided by r, 1/Å³; zero beyond the cutoff.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Compiled loops over pairs for the processor; see :mod:`.pairs`.
+"""Compiled loops of :mod:`.pairs` for the CPU (numba).
 
 The loops release the interpreter lock and run in threads, each over a block of first atoms. N
 atoms, P pairs that are sorted by the first atom, I images.
@@ -19,10 +19,9 @@ from ..jit import compiled_loop
 from ..threads import each_block, even_bounds
 from .pair_formulas import pair_coefficients, pair_vectors
 
-# With fewer for each a second thread costs more than it brings: where coefficients are computed or
-# differentiated, and in products.
+# Fewest atoms for which another thread pays: for coefficients and gradients, and for products.
 _ATOMS_PER_THREAD, _PRODUCT_ATOMS_PER_THREAD = 500, 1500
-# Points of all the tables of a sum together, and tables: with more they do not pay.
+# Largest total number of points and largest number of tables that pay.
 _MOST_POINTS, _MOST_KINDS = 2e6, 300
 
 
@@ -30,9 +29,9 @@ _MOST_POINTS, _MOST_KINDS = 2e6, 300
 def pair_table(
     gammas: tuple[float, ...], eta: float, cutoff: float, constant: float, number: Any
 ) -> tuple[np.ndarray, float] | None:
-    """Coefficient of a pair between equidistant r² by cubic polynomials; None if that is too much.
+    """Table of the pair coefficients: cubic polynomials between equidistant r².
 
-    The last polynomial is zero.
+    The last polynomial is zero. The result is None if the table would be too large.
 
     Parameters
     ----------
@@ -40,13 +39,13 @@ def pair_table(
     eta, cutoff : float, Å
     constant : float, eV Å/e²
     number : type
-        Of NumPy.
+        NumPy type of the table.
 
     Returns
     -------
     table : numpy.ndarray, shape (kinds, points, 4), eV/e²
     inverse_step : float, 1/Å²
-        Inverse distance of those points.
+        Inverse spacing of the points.
     """
     step = 0.024 * min(gammas) ** 2  # relative error of the slopes: 1e-8
     points = int(cutoff**2 / step) + 2
@@ -67,7 +66,7 @@ def pair_table(
 
 
 def _gaussian_pair(r: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """erf(r/√2w)/r and its derivative by r², also where r is small against w."""
+    """erf(r/√2w)/r and its derivative by r², accurate also for r ≪ w."""
     x = r / (math.sqrt(2.0) * width)
     near = x < 0.3
     safe = np.where(near, width, r)
@@ -95,16 +94,16 @@ def pair_values(
     ----------
     positions : numpy.ndarray, shape (N, 3), Å
     shifts : numpy.ndarray, shape (I, 3), Å
-        Translations of the images that occur.
+        Translations of the images.
     pairs : tuple of 3 numpy.ndarray, int32
-        Where an atom's pairs begin, shape (N + 1,); second atom and row of ``shifts``, shape (P,).
+        Start of each atom's pairs, shape (N + 1,); second atom and row of ``shifts``, shape (P,).
     kind : numpy.ndarray, int32, shape (P,)
         Row of ``table`` of each pair.
     limit : float, Å²
         Square of the cutoff.
     table : numpy.ndarray, shape (kinds, points, 4), eV/e²
-        Cubic polynomials in (r² − n step)/step for r² from n step on; the last one is zero, and
-        pairs beyond the cutoff take it, as a branch that is often mispredicted would cost more.
+        Cubic polynomials in (r² − n step)/step for r² from n step on. The last one is zero and
+        serves pairs beyond the cutoff, which is faster than an often mispredicted branch.
     inverse_step : float, 1/Å²
     values, slopes : numpy.ndarray, shape (P,), eV/e² and eV/(e Å)²
     """
@@ -145,10 +144,10 @@ def pair_product(pairs, values, charges, result, begin, end):
 
 @compiled_loop(fastmath=True)
 def pair_slopes(positions, shifts, pairs, values, slopes, charges, gradient, of_shift, begin, end):
-    """Pair energy Σ c(r) (q_i q_j − p_i p_j) in eV of the pairs of atoms ``begin`` to ``end``.
+    """Energy Σ c(r) (q_i q_j − p_i p_j), eV, of the pairs of atoms ``begin`` to ``end``.
 
-    ``charges``, shape (N, 2), holds q and p. Adds dE/dx to ``gradient``, shape (N, 3), and, unless
-    ``of_shift`` is empty, dE/d(shift) to ``of_shift``, shape (I, 3), eV/Å.
+    The columns of ``charges``, shape (N, 2), are q and p. dE/dx is added to ``gradient``, shape
+    (N, 3), and dE/d(shift) to ``of_shift``, shape (I, 3), eV/Å, unless it is empty.
     """
     pointer, second, image = pairs
     energy = 0.0
@@ -182,7 +181,7 @@ def pair_slopes(positions, shifts, pairs, values, slopes, charges, gradient, of_
 
 
 def _blocks(pointer: np.ndarray, fewest: int) -> list[tuple[int, int]]:
-    """First atoms of each thread: about as many pairs for each."""
+    """Ranges of first atoms with about equal numbers of pairs, one for each thread."""
     count = len(pointer) - 1
     threads = len(even_bounds(count, fewest)) - 1
     if threads == 1:
@@ -201,7 +200,7 @@ def _lists(rows: list[torch.Tensor], image: torch.Tensor) -> tuple[np.ndarray, .
 
 
 def rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """First and second atoms, and where the pairs of each first atom begin, all int32."""
+    """First and second atoms, and start of the pairs of each first atom, all int32."""
     pointer = torch.searchsorted(first, torch.arange(count + 1, dtype=first.dtype))
     return [first.to(torch.int32), second.to(torch.int32), pointer.to(torch.int32)]
 
@@ -269,7 +268,7 @@ def gradient(
     subtracted: torch.Tensor,
     virial: bool,
 ) -> list[torch.Tensor]:
-    """Energy, and its derivatives by positions and images."""
+    """Energy and its derivatives by positions and images."""
     lists, both = _lists(rows, image), torch.stack((charges, subtracted), dim=1).numpy()
     values, slopes = (t.numpy() for t in terms)
     arrays = positions.numpy(), images.numpy(), lists, values, slopes, both

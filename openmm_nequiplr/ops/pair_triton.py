@@ -1,8 +1,7 @@
-"""Triton kernels over pairs; see :mod:`.pairs`.
+"""Triton kernels of :mod:`.pairs`.
 
-They run over the sparse rows of the symmetric matrix, which have every pair twice, so that a
-program sums what belongs to one atom and no two write to the same place. N atoms, P pairs, I
-images.
+They run over the rows of the symmetric sparse matrix, which contains each pair twice. A program
+sums one row, and no two programs write to the same address. N atoms, P pairs, I images.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import triton.language as tl
 from .pair_formulas import pair_products, pair_vectors, symmetric_rows
 from .triton_launch import launch
 
-#: Entries that a program works on at a time.
+#: Number of entries that a program processes at a time.
 _BLOCK = 128
 
 
@@ -38,7 +37,7 @@ def pair_coefficients(
     pair_values, pair_slopes, values, slopes, pairs,
     BARE: tl.constexpr, LIMIT: tl.constexpr, CONSTANT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write c and 2 dc/d(r²) of the pairs, and of the entries of the rows."""
+    """Write c and 2 dc/d(r²) of the pairs and of the entries of the rows."""
     REAL: tl.constexpr = values.dtype.element_ty
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = k < 2 * pairs
@@ -66,7 +65,7 @@ def row_products(
     pointer, column, values, charges, diagonal, added, result,
     MORE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the potential of the pairs at an atom, and what is added, into ``result``, float64."""
+    """Write the potential of the pairs at an atom to ``result``, float64, plus optional terms."""
     i = tl.program_id(0)
     end = tl.load(pointer + i + 1)
     total = tl.full((BLOCK,), 0.0, values.dtype.element_ty)
@@ -87,7 +86,7 @@ def row_gradients(
     pointer, column, slots, values, slopes, positions, images, image, charges, subtracted,
     energy, gradient, pairs, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write half the energy of the pairs at an atom, and the gradient there, float64."""
+    """Write half the energy of the pairs of an atom, and its gradient, float64."""
     i = tl.program_id(0)
     end = tl.load(pointer + i + 1)
     q, w = tl.load(charges + i), tl.load(subtracted + i)
@@ -116,7 +115,7 @@ def row_gradients(
 
 
 def rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """First and second atoms, and the sparse rows of the symmetric matrix, all int32."""
+    """First and second atoms, and the symmetric sparse matrix, all int32."""
     return [each.to(torch.int32) for each in symmetric_rows(first, second, count)]
 
 
@@ -132,7 +131,7 @@ def terms(
     constant: float,
     single: bool,
 ) -> list[torch.Tensor]:
-    """Coefficients c and 2 dc/d(r²) of the pairs, and of the entries of the rows."""
+    """Coefficients c and 2 dc/d(r²) of the pairs and of the entries of the rows."""
     dtype = torch.float32 if single else torch.float64
     count = len(rows[0])
     sizes = count, count, 2 * count, 2 * count
@@ -145,7 +144,7 @@ def terms(
         *(each.contiguous() for each in tensors),
         *found,
         count,
-        BARE=math.sqrt(0.5) / eta,  # a number that is computed in a kernel is float32
+        BARE=math.sqrt(0.5) / eta,  # computed here, as a kernel would use float32
         LIMIT=cutoff * cutoff,
         CONSTANT=constant,
         BLOCK=_BLOCK,
@@ -179,7 +178,7 @@ def gradient(
     subtracted: torch.Tensor,
     virial: bool,
 ) -> list[torch.Tensor]:
-    """Energy, and its derivatives by positions and images."""
+    """Energy and its derivatives by positions and images."""
     count, entries = len(charges), rows[2:5]
     energy, by_position = positions.new_empty(count), positions.new_empty(count, 3)
     tensors = positions, images, image, charges, subtracted

@@ -1,8 +1,8 @@
-"""Sums over pairs c(r) = k_e [erf(r/√2γ) − erf(r/√2η)]/r, which vanish beyond a cutoff.
+"""Real-space pair sums with c(r) = k_e [erf(r/√2γ) − erf(r/√2η)]/r, truncated at a cutoff.
 
-:func:`pair_rows` prepares a list of pairs and :func:`pair_terms` its coefficients at a geometry;
-what they return is for :func:`pair_product` and :func:`pair_gradient` alone. None of them carries
-a gradient: that of an energy is what the last one returns.
+:func:`pair_rows` prepares a list of pairs, and :func:`pair_terms` computes its coefficients at a
+geometry. They return opaque lists, inputs of :func:`pair_product` and :func:`pair_gradient`. None
+of these functions is differentiable; :func:`pair_gradient` returns the gradient of an energy.
 """
 
 # TorchScript compiles the references and reads their annotations: no postponed ones here
@@ -18,7 +18,7 @@ def pair_rows(first: torch.Tensor, second: torch.Tensor, count: int) -> list[tor
     Parameters
     ----------
     first, second : torch.Tensor, int64, shape (P,)
-        Every pair of atoms and of images once; sorted by the first atom.
+        Every pair of atoms or images once, sorted by the first atom.
     count : int
         Number N of atoms.
     """
@@ -46,21 +46,21 @@ def pair_terms(
     Parameters
     ----------
     rows : list of torch.Tensor
-        Of :func:`pair_rows`.
+        Result of :func:`pair_rows`.
     positions : torch.Tensor, float64, shape (N, 3), Å
     images : torch.Tensor, float64, shape (I, 3), Å
         Translations of second atoms.
     image : torch.Tensor, int32 or int64, shape (P,)
-        Which one, of each pair.
+        Row of ``images`` for each pair.
     gammas : torch.Tensor, float64, shape (kinds,), Å
-        Widths γ that occur.
+        Distinct pair widths γ.
     kind : torch.Tensor, int32 or int64, shape (P,)
-        Which one, of each pair.
+        Element of ``gammas`` for each pair.
     eta, cutoff : float, Å
     constant : float, eV Å/e²
         k_e.
     dtype : torch.dtype
-        Of the coefficients.
+        Precision of the coefficients.
     """
     if not torch.jit.is_scripting():
         if compiled(positions):
@@ -81,10 +81,10 @@ def pair_product(
     diagonal: torch.Tensor | None = None,
     added: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Σ_j c_ij q_j of charges, float64, shape (N,); float64, shape (N,), eV/e.
+    """Potential Σ_j c_ij q_j, float64, shape (N,), eV/e, of charges q, float64, shape (N,), e.
 
-    With a diagonal d, eV/e², and another potential v, eV/e, both float64, shape (N,), it is
-    Σ_j c_ij q_j + d_i q_i + v_i.
+    With a diagonal d, eV/e², and an added potential v, eV/e, both float64, shape (N,), the result
+    is Σ_j c_ij q_j + d_i q_i + v_i.
     """
     if not torch.jit.is_scripting():
         if compiled(charges):
@@ -100,7 +100,7 @@ def pair_product(
 
 
 def pair_values(rows: list[torch.Tensor], terms: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Atoms that pair with images of themselves, int64, and those coefficients, float64."""
+    """Pairs of atoms with their own images: atoms, int64, and coefficients, float64."""
     own = torch.nonzero(rows[0] == rows[1]).squeeze(-1)
     return [rows[0].index_select(0, own).long(), terms[0].index_select(0, own).to(torch.float64)]
 
@@ -115,14 +115,14 @@ def pair_gradient(
     subtracted: torch.Tensor,
     virial: bool,
 ) -> list[torch.Tensor]:
-    """Σ_pairs c(r) (q_i q_j − p_i p_j), eV, and its derivatives.
+    """Energy Σ_pairs c(r) (q_i q_j − p_i p_j) and its derivatives.
 
     Returns
     -------
     energy : torch.Tensor, float64, scalar, eV
     by_position : torch.Tensor, float64, shape (N, 3), eV/Å
     by_image : torch.Tensor, float64, shape (I, 3), eV/Å
-        By the translations; zero unless ``virial`` asks for it.
+        Derivative by the translations; zero unless ``virial`` is true.
     """
     if not torch.jit.is_scripting():
         if compiled(charges):

@@ -1,4 +1,4 @@
-"""Triton kernels: from source text to a function, and from a function to a run on the device."""
+"""Compilation of generated Triton kernels, and their launch on a device."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import triton.language as tl
 
 @functools.cache
 def generated(source: str) -> dict[str, Any]:
-    """Run source text that defines kernels; what it defines, by name.
+    """Execute source code that defines kernels; return the definitions by name.
 
-    Triton reads the source of its functions: it is left where tracebacks find it as well.
+    Triton reads the source of its functions, so it is stored in :mod:`linecache`.
     """
     name = f"<kernels {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
@@ -26,19 +26,19 @@ def generated(source: str) -> dict[str, Any]:
 
 
 def launch(kernel: Any, programs: int, *arguments: Any, warps: int = 1, **constants: Any) -> None:
-    """Run a kernel, on the device of its first argument.
+    """Launch a kernel on the device of its first argument.
 
     Parameters
     ----------
     kernel : triton.JITFunction
     programs : int
-        Nothing happens if there are none.
+        Number of programs; 0 does nothing.
     *arguments
-        Contiguous tensors, and numbers.
+        Contiguous tensors and numbers.
     warps : int
-        For each program.
+        Warps of each program.
     **constants
-        Values that the compiler knows.
+        Compile-time constants.
     """
     if programs > 0:
         with torch.cuda.device_of(arguments[0]):

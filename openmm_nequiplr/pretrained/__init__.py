@@ -1,6 +1,6 @@
-"""Models by name: those that come with the package, and downloaded ones.
+"""Named models: shipped with the package, or downloaded.
 
-Nothing here imports torch, so that names and cards are at hand at once.
+Nothing here imports torch, so that names and cards are available quickly.
 """
 
 from .cache import cache_directory, models_directory

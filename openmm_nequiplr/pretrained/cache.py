@@ -1,4 +1,4 @@
-"""Where downloaded models are kept."""
+"""Directory of downloaded models."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ CACHE_VARIABLE = "NEQUIPLR_CACHE"
 _NAME = "openmm-nequiplr"
 
 
-def cache_directory() -> Path:
-    """The cache of this package: ``NEQUIPLR_CACHE``, or where the system keeps caches.
+def home_directory() -> Path:
+    """The user's home; one that does not exist where a user has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
 
-    That is ``$XDG_CACHE_HOME/openmm-nequiplr`` (``~/.cache/openmm-nequiplr``) on Linux,
-    ``~/Library/Caches/openmm-nequiplr`` on macOS, ``%LOCALAPPDATA%\\openmm-nequiplr`` on
-    Windows. It need not exist.
+
+def cache_directory() -> Path:
+    """Cache directory of this package: ``NEQUIPLR_CACHE``, or a directory in the user's cache.
+
+    The latter is ``$XDG_CACHE_HOME/openmm-nequiplr`` (``~/.cache/openmm-nequiplr``) on Linux,
+    ``~/Library/Caches/openmm-nequiplr`` on macOS, and ``%LOCALAPPDATA%\\openmm-nequiplr`` on
+    Windows. The directory may not exist.
     """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+        base = os.environ.get("LOCALAPPDATA") or str(home_directory() / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
+        base = str(home_directory() / "Library" / "Caches")
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        base = os.environ.get("XDG_CACHE_HOME") or str(home_directory() / ".cache")
     return Path(base) / _NAME
 
 
 def models_directory() -> Path:
-    """The directory of downloaded models, one file ``NAME.safetensors`` for each."""
+    """Directory of downloaded models, with one file ``NAME.safetensors`` per model."""
     return cache_directory() / "models"

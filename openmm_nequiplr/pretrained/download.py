@@ -1,4 +1,4 @@
-"""Downloading a model into the cache: checked by its digest, written in one step."""
+"""Download of models to the cache, with verification of their digests."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ _BLOCK = 2**20
 def download_model(
     name: str, url: str | None = None, *, sha256: str | None = None, again: bool = False
 ) -> Path:
-    """Fetch a model into the cache; from then on its name stands for it everywhere.
+    """Download a model to the cache, after which it can be used by its name.
 
-    Without a URL, the registry of the package and that of ``NEQUIPLR_MODELS_URL`` (a directory with
-    a ``registry.json`` in it) tell where it is. With a URL, that of a model file, the digest of a
-    registry still holds where one knows the name.
+    Without a URL, the model is looked up in the registry of the package and in that of
+    ``NEQUIPLR_MODELS_URL`` (a directory that contains a ``registry.json``). A file from a URL must
+    have the digest of the registry if it lists the name.
 
     Parameters
     ----------
     name : str
     url : str, optional
-        ``https``, ``http`` or ``file``.
+        URL of a model file: ``https``, ``http`` or ``file``.
     sha256 : str, optional
-        Digest that the file must have; needed for a name that no registry knows.
+        Expected digest of the file; required for a name that is in no registry.
     again : bool
-        Fetch it although the cache has it.
+        Download the file even if it is in the cache.
 
     Returns
     -------
     path
-        In the cache. Of a shipped model, the file in the package: nothing is fetched.
+        File in the cache. For a shipped model it is the file in the package, without a download.
 
     Raises
     ------
     ModelFileError
-        If the name is unknown, nothing can be fetched, or what came is not the file of the digest
-        or no model. The cache is then as it was.
+        If the name is unknown, the download fails, the digest differs, or the file is not a model.
+        The cache is then unchanged.
     OSError
         If the cache cannot be written.
     """
@@ -86,13 +86,13 @@ def download_model(
 
 
 def _entry(name: str, url: str | None, sha256: str | None) -> ModelEntry:
-    """What to fetch: of a registry, or of the arguments."""
+    """Entry of the model to download, from a registry or from the arguments."""
     entry = mirrored_models().get(name) if url is None else known_models().get(name)
     if entry is None and url is None:
-        expected = f"a model of a registry ({MIRROR_VARIABLE} names one), or a URL and its SHA-256"
+        expected = f"a model of a registry (see {MIRROR_VARIABLE}), or a URL and its SHA-256"
         raise ModelFileError(describe("name", name, expected))
     if entry is None and sha256 is None:
-        expected = f"the SHA-256 of the file, because no registry knows {name}"
+        expected = f"the SHA-256 of the file, because no registry lists {name}"
         raise ModelFileError(describe("sha256", None, expected))
     if entry is None:
         entry = ModelEntry(name, "", str(sha256).lower(), _LARGEST_MODEL)
@@ -102,14 +102,14 @@ def _entry(name: str, url: str | None, sha256: str | None) -> ModelEntry:
 
 
 def mirrored_models() -> dict[str, ModelEntry]:
-    """Models of the package's registry and of the mirror's, which is fetched and kept.
+    """Models in the registries of the package and of the mirror, which is downloaded and cached.
 
-    Where ``NEQUIPLR_MODELS_URL`` is not set, the registry that was kept counts.
+    If ``NEQUIPLR_MODELS_URL`` is not set, the cached registry is used.
 
     Raises
     ------
     ModelFileError
-        If ``NEQUIPLR_MODELS_URL`` is set, and there is no registry.
+        If ``NEQUIPLR_MODELS_URL`` is set but has no registry.
     """
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:
@@ -119,14 +119,14 @@ def mirrored_models() -> dict[str, ModelEntry]:
     found = parse_registry(data, source)
     path = models_directory() / REGISTRY
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, write_registry(found))  # with absolute addresses
+    replace_file(path, write_registry(found))  # with absolute URLs
     return merged(found)
 
 
 def _first(entry: ModelEntry) -> bytes:
-    """The file, from the first address that has it."""
+    """Content of the file, from the first URL that provides it."""
     if not entry.urls:
-        expected = f"{MIRROR_VARIABLE} or a URL, because the registry has none for {entry.name}"
+        expected = f"{MIRROR_VARIABLE} or a URL, because the registry lists none for {entry.name}"
         raise ModelFileError(describe("url", None, expected))
     reasons = []
     for url in entry.urls:
@@ -142,12 +142,12 @@ def _first(entry: ModelEntry) -> bytes:
 
 
 def _fetch(url: str, most: int) -> bytes:
-    """The contents of a URL, of at most so many bytes.
+    """Content of a URL, at most ``most`` bytes.
 
     Raises
     ------
     ModelFileError
-        Naming the URL.
+        If it cannot be downloaded.
     """
     if urlsplit(url).scheme not in _SCHEMES:
         raise ModelFileError(describe("url", url, f"one that begins with {', '.join(_SCHEMES)}"))

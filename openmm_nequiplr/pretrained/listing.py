@@ -1,4 +1,4 @@
-"""Lists of models in words."""
+"""Printed lists of models."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from .registry import ModelEntry, known_models
 
 
 def list_shipped_models() -> str:
-    """One line for every shipped model, and for every downloaded one."""
+    """List of the shipped and the downloaded models, one per line."""
     models = {**shipped_models(), **downloaded_models(), **shipped_models()}
     lines = [_line(name, path) for name, path in models.items()]
     if not lines:
         return "no models are shipped with this installation"
-    return "\n".join([*lines, "", "nequiplr info NAME tells more."])
+    return "\n".join([*lines, "", "nequiplr info NAME shows details."])
 
 
 def list_models() -> str:
-    """One line for every model that has a name: what it is, and where.
+    """List of all named models, one per line: shipped, downloaded, or only in a registry.
 
-    That is shipped, downloaded, or known to a registry alone. The files of downloaded models are
-    compared with the digests of the registry.
+    The files of downloaded models are compared with the digests of the registry.
     """
     known, shipped, downloaded = known_models(), shipped_models(), downloaded_models()
     lines = []
@@ -35,16 +34,16 @@ def list_models() -> str:
         elif name in downloaded:
             where = _state(downloaded[name], entry)
         else:
-            where = f"not here ({entry.size / 1000:.0f} kB)" if entry else ""
+            where = f"not local ({entry.size / 1000:.0f} kB)" if entry else ""
         path = shipped.get(name) or downloaded.get(name)
         title = _title(path) if path else (entry.title if entry else "")
         version = entry.version if entry else ""
         lines.append(f"{name:<16}{version:<10}{where:<20}{textwrap.shorten(title, 60)}".rstrip())
-    return "\n".join([*lines, "", "nequiplr models download NAME fetches one."])
+    return "\n".join([*lines, "", "nequiplr models download NAME downloads a model."])
 
 
 def _state(path: Path, entry: ModelEntry | None) -> str:
-    """Whether a downloaded file is that of the registry."""
+    """State of a downloaded file: whether its digest is that of the registry."""
     if entry is None or hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256:
         return "downloaded"
     return "downloaded, other"
@@ -59,7 +58,7 @@ def _line(name: str, path: Path) -> str:
 
 
 def _title(path: Path) -> str:
-    """The title of a model's card, or its description."""
+    """Title or description from a model's card."""
     try:
         card = read_header(path)["metadata"]
     except ModelFileError as error:

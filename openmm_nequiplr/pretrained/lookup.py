@@ -1,4 +1,4 @@
-"""From the name of a model to its file, and the header of a file."""
+"""Lookup of model files by name, and reading of their headers."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import Any
 from ..errors import InputError, ModelFileError, closest, describe, suggestion
 from .cache import models_directory
 
-#: Ending of model files.
+#: File name extension of model files.
 SUFFIX = ".safetensors"
 # safetensors itself refuses longer headers.
 _LONGEST_HEADER = 100_000_000
 
 
 def shipped_models() -> dict[str, Path]:
-    """Name and path of every model that comes with the package."""
+    """Paths of the models shipped with the package, by name."""
     folder = Path(str(resources.files(__package__)))
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def downloaded_models() -> dict[str, Path]:
-    """Name and path of every model in the cache, see :func:`.download_model`."""
+    """Paths of the models in the cache, by name; see :func:`.download_model`."""
     try:
         return {path.stem: path for path in sorted(models_directory().glob(f"*{SUFFIX}"))}
-    except OSError:  # a cache that cannot be read holds nothing
+    except OSError:  # an unreadable cache counts as empty
         return {}
 
 
 def named_models() -> dict[str, Path]:
-    """Every name that stands for a model here, and its file; shipped models win."""
+    """Paths of all local models, by name; shipped models take precedence."""
     return {**downloaded_models(), **shipped_models()}
 
 
 def shipped_structure(name: str) -> Path:
-    """Path of the start structure (extended XYZ) of a shipped model.
+    """Path of the initial structure (extended XYZ) of a shipped model.
 
     Raises
     ------
@@ -52,11 +52,11 @@ def shipped_structure(name: str) -> Path:
     return models[name].with_suffix(".extxyz")
 
 
-def model_path(model: str | os.PathLike) -> Path:
-    """Path of a model file; the name of a shipped or downloaded model stands for its file.
+def model_path(model: str | os.PathLike, name: str = "model") -> Path:
+    """Path of a model file, or of the shipped or downloaded model of that name.
 
-    A file or directory that has such a name, such as results of its runs, does not change that;
-    ``./NAME`` is the file.
+    The name of a model takes precedence over a file or directory of the same name, such as the
+    results of its runs; ``./NAME`` is the file. Messages call the argument ``name``.
 
     Raises
     ------
@@ -69,13 +69,13 @@ def model_path(model: str | os.PathLike) -> Path:
         expected += f" or a downloaded one {sorted(downloaded)}"
     named = {**downloaded, **shipped}
     if not isinstance(model, str | os.PathLike):
-        raise ModelFileError(describe("model", type(model).__name__, expected))
+        raise ModelFileError(describe(name, type(model).__name__, expected))
     if str(model) in named:
         return named[str(model)]
     path = Path(model)
     try:
         there, directory = path.is_file(), path.is_dir()
-    except (OSError, ValueError):  # no name that a file can have
+    except (OSError, ValueError):  # not a valid file name
         there = directory = False
     if there:
         return path
@@ -83,14 +83,14 @@ def model_path(model: str | os.PathLike) -> Path:
     if near is not None:
         raise ModelFileError(f"no model {str(model)!r}: did you mean {near!r}?")
     got = f"{model}, a directory" if directory else str(model)
-    raise ModelFileError(describe("model", got, expected))
+    raise ModelFileError(describe(name, got, expected))
 
 
 def _near(path: Path, named: Iterable[str]) -> str | None:
-    """The name, or the model file in the same directory, that a path comes close to."""
+    """Name or model file in the same directory that is similar to a path."""
     try:
         files = {each.stem: str(each) for each in path.parent.glob(f"*{SUFFIX}")}
-    except (OSError, ValueError):  # no name that a directory can have
+    except (OSError, ValueError):  # not a valid directory name
         files = {}
     name = closest(path.stem, [*files, *(named if len(path.parts) == 1 else ())])
     return None if name is None else files.get(name, name)
@@ -102,13 +102,13 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``config`` and ``metadata``, each a dictionary; see
-        :func:`openmm_nequiplr.model.load_model` for a check of the whole file.
+        ``config`` and ``metadata``, each a dictionary.
+        :func:`openmm_nequiplr.model.load_model` checks the whole file.
 
     Raises
     ------
     ModelFileError
-        If it is no model file.
+        If it is not a model file.
     """
     try:
         with open(path, "rb") as handle:

@@ -1,4 +1,4 @@
-"""Registries: which models there are, their digests, and where they can be had."""
+"""Registries of models: names, versions, digests and URLs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 from ..errors import ModelFileError, describe
 from .cache import models_directory
 
-#: Name of a registry, in the package, in the cache and on a server.
+#: File name of a registry in the package, in the cache and on a server.
 REGISTRY = "registry.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -22,22 +22,22 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model of a registry.
+    """Entry of a model in a registry.
 
     Parameters
     ----------
     name : str
         Letters, digits, dots, hyphens and underscores.
     version : str
-        Of the model. Another file under the same name has another version.
+        Version of the model; each file of the same name has another version.
     sha256 : str
         Digest of the model file, 64 hexadecimal digits.
     size : int
-        Bytes of the file.
+        Size of the file in bytes.
     urls : tuple of str
-        Where it can be had; one after the other is tried. Shipped models have none.
+        URLs, tried one after the other. Shipped models have none.
     title : str
-        One line on what it is for.
+        One-line description.
     """
 
     name: str
@@ -58,12 +58,12 @@ class ModelEntry:
 
 
 def check_name(name: str) -> str:
-    """The name of a model, if it can be one.
+    """Return the name of a model if it is valid.
 
     Raises
     ------
     ModelFileError
-        If it has other characters, or begins with a dot.
+        If it contains other characters, or starts with a dot.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         expected = "letters, digits, dots, hyphens and underscores"
@@ -79,12 +79,12 @@ def parse_registry(text: str | bytes, source: str) -> dict[str, ModelEntry]:
     text : str or bytes
         JSON: ``{"models": [{"name": …, "version": …, "sha256": …, "size": …, "urls": […]}, …]}``.
     source : str
-        Path or URL; relative URLs in it are relative to this one.
+        Path or URL of the registry, the base of relative URLs in it.
 
     Raises
     ------
     ModelFileError
-        If it is something else, or a name is there twice.
+        If the format is invalid, or a name occurs twice.
     """
     try:
         listed = json.loads(text)["models"]
@@ -96,7 +96,7 @@ def parse_registry(text: str | bytes, source: str) -> dict[str, ModelEntry]:
                 str(each.get("title", "")),
             )  # fmt: skip
             if entry.name in found:
-                raise ValueError(f"{entry.name} is there twice")
+                raise ValueError(f"{entry.name} occurs twice")
             found[entry.name] = entry
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelFileError):
@@ -108,23 +108,23 @@ def parse_registry(text: str | bytes, source: str) -> dict[str, ModelEntry]:
 
 
 def shipped_entries() -> dict[str, ModelEntry]:
-    """The registry of the package."""
+    """Registry of the package."""
     path = Path(str(resources.files(__package__))) / REGISTRY
     return parse_registry(path.read_bytes(), str(path))
 
 
 def write_registry(entries: Mapping[str, ModelEntry]) -> str:
-    """The text that :func:`parse_registry` reads."""
+    """Text of a registry, in the format of :func:`parse_registry`."""
     return json.dumps({"models": [dataclasses.asdict(e) for e in entries.values()]}, indent=2)
 
 
 def merged(others: Mapping[str, ModelEntry]) -> dict[str, ModelEntry]:
-    """The registry of the package with others beside it; the package's own entries win."""
+    """Registry of the package merged with other entries; those of the package take precedence."""
     return {**others, **shipped_entries()}
 
 
 def known_models() -> dict[str, ModelEntry]:
-    """Models of the package's registry, and of the mirror's as it was when last asked."""
+    """Models in the registry of the package and in the cached registry of the mirror."""
     path = models_directory() / REGISTRY
     others: dict[str, ModelEntry] = {}
     if path.is_file():

@@ -10,6 +10,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..conditions import read_electrodes
 from ..describe import counted
 from ..errors import InputError, describe, notify
 from ..fragments import (
@@ -18,10 +19,8 @@ from ..fragments import (
     by_formula,
     joined_by_bonds,
     nearby_molecules,
-    read_electrodes,
     read_groups,
 )
-from ..units import ANGSTROM_PER_NM
 from .quantities import without_unit
 from .topology import SimulationStructure, element_symbols
 
@@ -250,10 +249,8 @@ def structure_groups(
         groups = structure.charge_groups
         charges = structure.group_charges if charges is None else charges
     if isinstance(groups, str) and topology.getNumBonds() == 0:
-        numbers = np.array([atom.element.atomic_number for atom in topology.atoms()])
-        box = None if structure.box is None else structure.box * ANGSTROM_PER_NM
-        sides = read_electrodes(len(numbers), electrodes)
-        groups = nearby_molecules(numbers, structure.positions * ANGSTROM_PER_NM, box, sides)
+        sides = read_electrodes(structure.num_atoms, electrodes)
+        groups = nearby_molecules(*structure.plain(), sides)
         count = counted(int(groups.max()) + 1, "molecule")
         notify(
             f"charge_groups: {count}, found by the distances of atoms, "

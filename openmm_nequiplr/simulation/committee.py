@@ -20,7 +20,7 @@ from openmm import app, unit
 
 from ..checks import check_choice, check_positive
 from ..errors import InputError, UncertaintyError, describe
-from ..fragments import tell_electrodes, tell_groups
+from ..files.ase_frames import ase_frames
 from ..model import NequIPLRPotential, load_model
 from ..model.building import type_indices
 from ..model.committee import Spread, check_alike, member_sources
@@ -185,6 +185,9 @@ class CommitteeReporter(RecordReporter):
     def _dtype(self, simulation: app.Simulation) -> np.dtype:
         if not self._members:
             self._members = _computations(get_computation(simulation.system), self._models)
+            if self.threshold is not None and self._members[0].settings.replicas > 1:
+                expected = "None with replicas, whose frames are no structures to be saved"
+                raise InputError(describe("threshold", self.threshold, expected))
         return spread_dtype(self._members[0].num_atoms)
 
     def _save(
@@ -206,15 +209,17 @@ class CommitteeReporter(RecordReporter):
         atoms = Atoms(settings.symbols, own, cell=cell, pbc=settings.pbc)
         atoms.set_initial_charges(result.charges)
         atoms.info["total_charge"] = conditions.total_charge
-        if conditions.field is not None:
-            atoms.info["electric_field"] = np.array(conditions.field)
         if settings.outside is not None:
             atoms.info["outside_charges"] = np.array(settings.outside_charges)
             atoms.info["outside_positions"] = positions[len(settings.symbols) :]
             potential, field = self._members[0].outside_columns(positions, cell)
             atoms.arrays |= {"outside_potential": potential, "outside_field": field}
-        tell_groups(atoms, settings.charge_groups, settings.group_charges)
-        tell_electrodes(atoms, settings.electrodes, conditions.voltage)
+        now = replace(
+            settings.charge_conditions,
+            electric_field=conditions.field,
+            electrode_voltage=conditions.voltage,
+        )
+        now.tell(atoms)
         atoms.info["step"] = simulation.currentStep
         atoms.info["energy_spread"] = spread.energy
         atoms.info["largest_force_spread"] = spread.largest_force
@@ -256,12 +261,12 @@ def cut_frames(path: Path, step: int) -> int:
     """Drop saved frames that belong to later steps; return the number of those left."""
     if not path.is_file():
         return 0
-    from ase.io import iread, write
+    from ase.io import write
 
     kept: list[Atoms] = []
     dropped = False
     try:
-        for atoms in iread(str(path), index=":", format="extxyz"):
+        for atoms in ase_frames(path, "extxyz"):
             if atoms.info["step"] > step:
                 dropped = True
                 break
@@ -279,7 +284,7 @@ def cut_frames(path: Path, step: int) -> int:
 def _computations(driver: Computation, models: Sequence[NequIPLRPotential]) -> list[Computation]:
     """The driver's computation, and one with the same settings for each other model."""
     settings = driver.settings
-    check_alike([load_embedded(settings.model).config, *(m.config for m in models)])
+    check_alike([load_embedded(settings.model), *models])
     members = [driver]
     for model in models:
         type_indices(model.config, settings.symbols)

@@ -304,9 +304,10 @@ class Computation:
         return f"{sizes[worst]:.3g} eV/Å on atom {self._name(worst)}"
 
     def _name(self, index: int) -> str:
-        """Number of one of the model's atoms in the System, and its element."""
-        chosen, symbols = self.settings.atoms, self.settings.symbols
-        return f"{index if chosen is None else chosen[index]} ({symbols[index]})"
+        """Number of one of the model's atoms in the System, its element, and its replica."""
+        chosen, symbols, copies = self.settings.atoms, self.settings.symbols, self.settings.replicas
+        where = f", replica {index * copies // len(symbols)}" if copies > 1 else ""
+        return f"{index if chosen is None else chosen[index]} ({symbols[index]}{where})"
 
     def charges(
         self,
@@ -381,10 +382,10 @@ class Computation:
                 settings.total_charge,
                 skin=settings.skin,
                 device=model.device,
-                lattice_sum=not evaluator.iterative(self.num_atoms, settings.periodic),
-                charge_groups=settings.charge_groups,
-                group_charges=settings.group_charges,
-                electrodes=settings.electrodes,
+                lattice_sum=settings.replicas > 1
+                or not evaluator.iterative(self.num_atoms, settings.periodic),
+                conditions=settings.charge_conditions,
+                replicas=settings.replicas,
             )
         own, cell = positions[: self.num_atoms], place.cell if self.settings.periodic else None
         graph = self._graphs(own, cell, place.conditions.field, place.conditions.voltage)

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from ..boundaries import BULK, FREE, SLAB, Pbc
+from ..checks import is_number
+from ..conditions import ChargeConditions, check_voltage
+from ..errors import InputError, UnknownElementError, describe
+from ..fragments import read_groups
 from ..model.config import ModelConfig
-from ..model.geometry_checks import check_field
+from ..model.geometry_checks import check_electrodes, check_field
+from ..model.options import DTYPES
 from ..model.solving import DEFAULT_CHARGE_TOLERANCE, DEFAULT_MAX_ITERATIONS, SolverOptions
 from ..units import ANGSTROM_PER_NM
 from ..verlet import DEFAULT_SKIN
 from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
-from .serialization import ModelFile
+from .replicas import check_replicas, replica_labels
+from .serialization import ModelFile, shared_embedded
 
 #: Å; charges outside that are wider stand for a mistake in the unit.
 WIDEST = 10.0
-
-
-def in_volts_per_angstrom(field: Sequence[float]) -> np.ndarray:
-    """A field in V/nm as an array in V/Å, shape (3,)."""
-    return np.array(field, dtype=np.float64) / ANGSTROM_PER_NM
-
-
 #: Parameters of a Context that hold the components of a uniform field, V/nm.
 FIELD_PARAMETERS = ("electric_field_x", "electric_field_y", "electric_field_z")
 #: Parameter of a Context that holds the voltage between electrodes, V.
@@ -34,8 +33,6 @@ VOLTAGE_PARAMETER = "electrode_voltage"
 #: Parameters that a Context may have besides: charge of the model's atoms (e), factor of the
 #: electrostatic energy, and factor of the whole energy of the model.
 CONTEXT_PARAMETERS = ("total_charge", "coulomb_scale", "model_scale")
-
-
 _TUPLES = (
     "symbols", "atoms", "electric_field", "charge_groups", "group_charges", "outside",
     "outside_charges", "parameters", "electrodes",
@@ -112,6 +109,8 @@ class ComputationSettings:
         Which of the N atoms are those of the first and of the second electrode.
     electrode_voltage : float, V
         Potential of the first one less that of the second, at the start.
+    replicas : int
+        Copies of one system that the atoms are, one after another; the groups are the copies.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -139,6 +138,7 @@ class ComputationSettings:
     parameters: tuple[str, ...] = ()
     electrodes: tuple[tuple[int, ...], ...] | None = None
     electrode_voltage: float = 0.0
+    replicas: int = 1
 
     @property
     def particles(self) -> tuple[int, ...] | None:
@@ -175,24 +175,26 @@ class ComputationSettings:
         given = {**self.context_parameters, **values}
         field = None
         if self.electric_field is not None:
-            field = tuple(
-                in_volts_per_angstrom([given[name] for name in FIELD_PARAMETERS]).tolist()
-            )
+            field = tuple(given[name] / ANGSTROM_PER_NM for name in FIELD_PARAMETERS)
         charge = given.get("total_charge", self.total_charge)
         scale, voltage = given.get("coulomb_scale", 1.0), given.get(VOLTAGE_PARAMETER, 0.0)
         return Conditions(field, charge, scale, voltage)
 
     @property
-    def field_at_start(self) -> np.ndarray | None:
-        """The uniform field, shape (3,), V/Å."""
-        return None if self.electric_field is None else in_volts_per_angstrom(self.electric_field)
+    def charge_conditions(self) -> ChargeConditions:
+        """What drives and holds the charges at the start, with the field in V/Å."""
+        values = {each.name: getattr(self, each.name) for each in fields(ChargeConditions)}
+        if self.electric_field is not None:
+            values["electric_field"] = np.array(self.electric_field) / ANGSTROM_PER_NM
+        return ChargeConditions(**values)
 
     def check_field(self, config: ModelConfig) -> None:
         """Refuse a field that has no meaning for a model, see :func:`.check_field`."""
-        if self.field_at_start is not None:
+        field = self.charge_conditions.electric_field
+        if field is not None:
             normal = (0.0, 0.0, 1.0) if self.slab else None
-            between = self.periodic and self.charge_groups is None
-            check_field(config, between, self.field_at_start, normal)
+            between = self.periodic and (self.charge_groups is None or self.replicas > 1)
+            check_field(config, between, field, normal)
 
     @property
     def solver_options(self) -> SolverOptions:
@@ -238,3 +240,109 @@ class ComputationSettings:
                     tuple(each) if isinstance(each, list) else each for each in values[name]
                 )
         return cls(**values)
+
+
+#: What is right for settings of unknown origin, and what to say where it is not.
+_RIGHT: dict[str, tuple[Callable[[ComputationSettings], bool], str]] = {
+    "symbols": (lambda s: _all(s.symbols, str), "element symbols"),
+    "periodic": (lambda s: isinstance(s.periodic, bool), "true or false"),
+    "slab": (lambda s: s.slab in (False, s.periodic), "true only with a box"),
+    "total_charge": (lambda s: is_number(s.total_charge), "a number"),
+    "long_range": (lambda s: s.long_range in ("openmm", "graph"), "'openmm' or 'graph'"),
+    "precision": (lambda s: s.precision in tuple(DTYPES), "'single' or 'double'"),
+    "device": (lambda s: isinstance(s.device, str | None), "a name or nothing"),
+    "tolerance": (lambda s: is_number(s.tolerance), "a number"),
+    "coulomb_platform": (lambda s: isinstance(s.coulomb_platform, str | None), "a name"),
+    "skin": (lambda s: is_number(s.skin) and 0 <= s.skin <= 10, "a number from 0 to 10"),
+    "electric_field": (
+        lambda s: s.electric_field is None or _is_field(s.electric_field),
+        "three numbers (V/nm)",
+    ),
+    "whole": (lambda s: s.whole is None or _is_box(s.whole), "three box vectors (Å)"),
+    "parameters": (
+        lambda s: set(s.parameters) <= set(CONTEXT_PARAMETERS),
+        "some of " + ", ".join(CONTEXT_PARAMETERS),
+    ),
+    "atoms": (
+        lambda s: s.atoms is None or (_indices(s.atoms) and len(set(s.atoms)) == len(s.symbols)),
+        "different indices, as many as symbols",
+    ),
+    "outside": (
+        lambda s: (
+            s.outside is None or (_indices(s.outside) and not set(s.outside) & set(s.atoms or ()))
+        ),
+        "indices of other particles",
+    ),
+    "outside_charges": (
+        lambda s: (
+            s.outside is s.outside_charges is None
+            or (
+                _all(s.outside_charges, float)
+                and len(s.outside or ()) == len(s.outside_charges or ())
+            )
+        ),
+        "a number for each particle outside",
+    ),
+    "outside_width": (
+        lambda s: is_number(s.outside_width) and 0 <= s.outside_width < WIDEST,
+        f"a number from 0 to {WIDEST:g}",
+    ),
+}
+
+
+def checked_settings(values: Mapping[str, Any]) -> ComputationSettings:
+    """Settings of unknown origin, as of :meth:`ComputationSettings.of_plain`, checked one by one.
+
+    Raises
+    ------
+    InputError, UnknownElementError
+        If one is missing, unknown or wrong.
+    """
+    try:
+        settings = ComputationSettings.of_plain(values)
+    except TypeError as error:
+        raise InputError(f"system: its settings are incomplete: {error}") from error
+    for name, (right, expected) in _RIGHT.items():
+        if not right(settings):
+            raise InputError(describe(f"system: {name}", getattr(settings, name), expected))
+    _ = settings.solver_options  # checks them
+    symbols, config = settings.symbols, shared_embedded(settings.model).config
+    try:
+        settings.check_field(config)
+        check_electrodes(config, len(symbols), settings.electrodes)
+        check_voltage(settings.electrode_voltage, settings.electrodes)
+        copies = check_replicas(settings.replicas, symbols)
+        if copies > 1 and settings.charge_groups != replica_labels(len(symbols), copies):
+            raise InputError(describe("charge_groups", "others", "the replicas"))
+        groups = settings.charge_groups, settings.group_charges
+        read_groups(len(symbols), *groups, settings.total_charge)
+    except InputError as error:
+        raise InputError(f"system: {error}") from None
+    strangers = sorted(set(symbols) - set(config.type_names))
+    if strangers:
+        expected = f"some of {config.type_names}"
+        raise UnknownElementError(describe("system: symbols", strangers, expected))
+    return settings
+
+
+def _is_field(values: Any) -> bool:
+    return isinstance(values, tuple) and len(values) == 3 and all(map(is_number, values))
+
+
+def _is_box(vectors: Any) -> bool:
+    """Whether these are three independent vectors."""
+    try:
+        box = np.array(vectors, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return box.shape == (3, 3) and bool(np.isfinite(box).all()) and np.linalg.det(box) > 0.0
+
+
+def _all(values: Any, kind: type) -> bool:
+    if not isinstance(values, tuple) or not values:
+        return False
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
+
+
+def _indices(values: Any) -> bool:
+    return _all(values, int) and min(values) >= 0

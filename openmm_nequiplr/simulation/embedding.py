@@ -46,7 +46,7 @@ from .force_field import (
     nonbonded,
     without_charges,
 )
-from .settings import check_atoms
+from .topology_checks import check_atoms
 
 if TYPE_CHECKING:
     from .mlpotential import NequIPLRPotentialImpl

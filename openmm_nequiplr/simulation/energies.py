@@ -8,8 +8,6 @@ import openmm
 from openmm import app, unit
 
 from ..errors import InputError, describe
-from .computation import Computation
-from .lookup import get_computation
 from .reporters import FileReporter
 
 PARTS = ("short_range", "electronegativity", "hardness", "coulomb", "outside")
@@ -43,13 +41,9 @@ class EnergyReporter(FileReporter):
         If the interval is not positive, or the file to append to is another one.
     """
 
-    _computation: Computation | None = None
-
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one row."""
-        if self._computation is None:
-            self._computation = get_computation(simulation.system)
-        computation = self._computation
+        computation = self._own(simulation)
         if self._file is None:
             more = () if computation.settings.electrodes is None else ELECTRODES
             self._file = self._opened(simulation.currentStep, (*COLUMNS, *more))

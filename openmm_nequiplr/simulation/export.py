@@ -13,10 +13,9 @@ import torch
 from openmm import app
 
 from ..checks import check_names
-from ..describe import describe_atoms, describe_charges, describe_electrodes, describe_groups
+from ..conditions import ChargeConditions
+from ..describe import describe_atoms, describe_charges, describe_conditions
 from ..model import NequIPLRPotential, load_model
-from ..model.options import DTYPES
-from ..model.scripted import script_model
 from ..model.solving import SolverOptions
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
@@ -26,6 +25,7 @@ from .serialization import load_embedded
 from .settings import ForceOptions, computation_settings
 from .structure_files import read_structure
 from .topology import element_symbols
+from .torchforce import script_settings
 
 _NOT_HERE = {"outside_charges": "a graph does not know charges outside (a PythonForce does)"}
 
@@ -85,26 +85,13 @@ def export_torch_force(
     chosen = ForceOptions(long_range="graph", **options)
     settings = computation_settings(topology, model, chosen, total_charge=total_charge)
     own = load_embedded(settings.model)
-    graph = script_model(
-        own,
-        settings.symbols,
-        settings.pbc,
-        settings.total_charge,
-        dtype=DTYPES[settings.precision],
-        device=chosen.device or "cpu",
-        options=settings.solver_options,
-        electric_field=settings.field_at_start,
-        charge_groups=settings.charge_groups,
-        group_charges=settings.group_charges,
-        electrodes=settings.electrodes,
-        electrode_voltage=settings.electrode_voltage,
-        notes={
-            "symbols": " ".join(settings.symbols),
-            "periodic": str(settings.periodic),
-            "total_charge": str(settings.total_charge),
-            "model": json.dumps(own.metadata),
-        },
-    )
+    notes = {
+        "symbols": " ".join(settings.symbols),
+        "periodic": str(settings.periodic),
+        "total_charge": str(settings.total_charge),
+        "model": json.dumps(own.metadata),
+    }
+    graph = script_settings(settings, own, chosen.device or "cpu", notes=notes)
     buffer = BytesIO()
     torch.jit.save(graph, buffer)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -160,6 +147,7 @@ def export_structure(
     symbols, slab = element_symbols(start.topology), options["slab"]
     atoms = describe_atoms(symbols, total_charge, box, assumed, slab=slab)
     charges = describe_charges(loaded.config, start.num_atoms, periodic, SolverOptions(solver))
-    atoms += describe_groups(None if held is None else held.charges)
-    atoms += describe_electrodes(electrodes, options.get("electrode_voltage", 0.0))
-    return f"{atoms}, {charges}"
+    voltage = options.get("electrode_voltage", 0.0)
+    labels, values = held or (None, None)
+    conditions = ChargeConditions(None, labels, values, electrodes, voltage)
+    return f"{atoms}{describe_conditions(conditions)}, {charges}"

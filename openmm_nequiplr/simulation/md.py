@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +13,13 @@ import torch
 from openmm import app, unit
 
 from ..costs import default_device
-from ..describe import (
-    describe_atoms,
-    describe_charges,
-    describe_electrodes,
-    describe_field,
-    describe_groups,
-    describe_threads,
-)
-from ..errors import BackendError, InputError, Interrupted, describe
+from ..describe import describe_atoms, describe_charges, describe_conditions, describe_threads
+from ..errors import InputError, Interrupted, describe
 from ..locking import directory_lock
 from ..model import NequIPLRPotential, load_model
 from ..model.committee import check_alike
 from ..pretrained import shipped_models, shipped_structure
-from ..threads import SMALL, limited_threads
+from ..threads import SMALL
 from ..total_charge import assume_neutral
 from ..units import ANGSTROM_PER_NM
 from .charge_groups import structure_groups, topology_electrodes
@@ -36,17 +27,17 @@ from .checkpoint import Checkpoint
 from .committee import load_others
 from .lookup import get_computation
 from .multistep import GROUPS
-from .options import DEFAULT_REPORT_INTERVAL, MDOptions
-from .pme import device_properties, platform_names
+from .options import DEFAULT_INNER_STEPS, DEFAULT_REPORT_INTERVAL, MDOptions
+from .platforms import busy_cores, choose_platform, limited_platform
 from .restart import OF_ONE_CALL, compare_settings, find_checkpoint
-from .run import MDResult, Run
-from .runfiles import RunFiles, read_settings
+from .run import Run
+from .runfiles import MDResult, RunFiles, read_settings
 from .settings import ForceOptions
 from .signals import stop_signals
 from .structure_files import read_structure
 from .summary import rarest_element
-from .system import create_system
-from .topology import SimulationStructure, element_symbols
+from .system import create_system, heavier_structure
+from .topology import SimulationStructure, element_symbols, say_far
 
 __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
 
@@ -82,6 +73,9 @@ def run_md(options: MDOptions) -> MDResult:
         model = load_model(options.model)
         structure = _load_structure(options, files)
         _check_held(options, structure)
+        say_far(structure)
+        if options.hydrogen_mass is not None and not options.restart:  # which knows the masses
+            structure = heavier_structure(structure, options.hydrogen_mass)
         options, assumed = _settle_charge(options, model, structure, earlier)
         options = _settle(_settle_groups(options, structure), structure, earlier)
         checkpoint, notes = None, []
@@ -95,14 +89,14 @@ def run_md(options: MDOptions) -> MDResult:
         stack.enter_context(limited_platform(threads))
         simulation = _make_simulation(options, model, structure, checkpoint)
         others = load_others(options.committee, options.model) if options.committee else []
-        check_alike([model.config, *(other.config for other in others)])
+        check_alike([model, *others])
         if not options.restart:
             files.refuse_results()
             stack.enter_context(directory_lock(files.directory))
             files.refuse_results()
         run = Run(options, files, simulation, stop, others)
         run.say(_headline(model, structure, options, simulation, assumed))
-        for note in [*notes, *_busy(threads)]:
+        for note in [*notes, *busy_cores(threads)]:
             run.say(note)
         if stop:
             raise Interrupted(f"{stop.name} before the first step", stop.number)
@@ -126,6 +120,8 @@ def continued_options(**given: Any) -> MDOptions:
         files.require()
         earlier = read_settings(files.settings)
         kept = {name: value for name, value in earlier.items() if name in known}
+        if given.get("inner", kept.get("inner")) is None:
+            kept.pop("inner_steps", None)
     return MDOptions(**{**kept, **given})
 
 
@@ -220,10 +216,9 @@ def _headline(
         default_device(len(settings.symbols), settings.device),
     )
     platform = simulation.context.getPlatform().getName()
-    if settings.electric_field is not None:
-        atoms += describe_field(settings.electric_field)
-    atoms += describe_groups(settings.group_charges)
-    atoms += describe_electrodes(settings.electrodes, settings.electrode_voltage)
+    atoms += describe_conditions(settings.charge_conditions)
+    if options.hydrogen_mass is not None:
+        atoms += f", hydrogen of {options.hydrogen_mass:g} Da"
     return f"{atoms}, {platform}, {describe_threads(torch.get_num_threads())}, {charges}"
 
 
@@ -240,6 +235,8 @@ def _settle(
     changes["slab"] = options.slab or earlier.get("slab", structure.slab)
     if options.checkpoint_interval is None:
         changes["checkpoint_interval"] = 10 * interval
+    if options.inner is not None and options.inner_steps is None:
+        changes["inner_steps"] = DEFAULT_INNER_STEPS
     if options.seed is None:
         drawn = int(np.random.default_rng().integers(1, 2**31 - 1))
         changes["seed"] = earlier.get("seed", drawn)
@@ -270,7 +267,7 @@ def _make_simulation(
     integrator = _make_integrator(options)
     state = None if checkpoint is None else checkpoint.state
     _seed(system, integrator, options, state)
-    platform, properties = _choose_platform(options)
+    platform, properties = choose_platform(options.platform, options.device, options.precision)
     return app.Simulation(structure.topology, system, integrator, platform, properties)
 
 
@@ -320,51 +317,3 @@ def _make_barostat(options: MDOptions, structure: SimulationStructure) -> openmm
     scaled = [axis in options.barostat_axes for axis in "xyz"]
     same = openmm.Vec3(1, 1, 1) * options.pressure * unit.bar
     return openmm.MonteCarloAnisotropicBarostat(same, kelvin, *scaled, interval)
-
-
-def _choose_platform(options: MDOptions) -> tuple[openmm.Platform, dict[str, str]]:
-    there = platform_names()
-    name = options.platform
-    if name is None:
-        preferred = (["CUDA"] if torch.cuda.is_available() else []) + ["CPU", "Reference"]
-        name = next(p for p in preferred if p in there)
-    elif name not in there:
-        raise BackendError(describe("platform", name, f"one of {', '.join(there)}"))
-    platform = openmm.Platform.getPlatform(name)
-    known = platform.getPropertyNames()
-    properties = device_properties(name, options.device)
-    if "Precision" in known:
-        properties["Precision"] = "double" if options.precision == "double" else "mixed"
-    return platform, properties
-
-
-@contextmanager
-def limited_platform(count: int | None) -> Iterator[None]:
-    """Limit the threads of torch and of OpenMM's CPU platform, inner Contexts too, for a while."""
-    there = count is not None and "CPU" in platform_names()
-    cpu = openmm.Platform.getPlatform("CPU") if there else None
-    default = cpu.getPropertyDefaultValue("Threads") if cpu else ""
-    with limited_threads(count):
-        if cpu:
-            cpu.setPropertyDefaultValue("Threads", str(count))
-        try:
-            yield
-        finally:
-            if cpu:
-                cpu.setPropertyDefaultValue("Threads", default)
-
-
-def _busy(threads: int | None) -> list[str]:
-    """A line if other processes are likely to keep threads waiting for one another."""
-    count = torch.get_num_threads() if threads is None else threads
-    try:
-        cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    except (AttributeError, OSError):  # another operating system
-        return []
-    free = max(cores - load, 0.0)
-    if count < 2 or count <= free + 0.5:
-        return []
-    return [
-        f"note: {count} threads on {cores} cores of which about {free:.1f} are free (load "
-        f"{load:.1f}): threads wait for the slowest; fewer (--threads) may be faster"
-    ]

@@ -30,6 +30,7 @@ FORCE_OPTIONS = (
     "embed_model",
     "outside_width",
     "parameters",
+    "replicas",
 )
 
 

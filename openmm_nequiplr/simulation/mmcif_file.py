@@ -1,21 +1,31 @@
-"""mmCIF files (atoms of molecules), read by OpenMM, and checks of CIF files (crystals)."""
+"""mmCIF files (atoms of molecules), read by OpenMM."""
 
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from openmm import app, unit
+from openmm import app
+from openmm.app.internal.pdbx.reader.PdbxContainers import DataCategory, DataContainer
 from openmm.app.internal.pdbx.reader.PdbxReader import PdbxReader
+from openmm.app.internal.pdbx.writer.PdbxWriter import PdbxWriter
 
 from ..errors import InputError, describe, notify
-from ..files.content import FileContent, cell_of_parameters, choose_frame, say_space_group
+from ..files.content import (
+    FileContent,
+    cell_of_parameters,
+    choose_frame,
+    say_space_group,
+    sum_of_formal_charges,
+)
 from ..files.elements import element_from_name, is_site, say_guesses
+from ..files.locations import Location, single_locations
 
 _UNKNOWN = ("?", ".")
+_MODEL = "pdbx_PDB_model_num"
+_PLACE = ("Cartn_x", "Cartn_y", "Cartn_z")
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 
 
@@ -33,30 +43,101 @@ def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
     InputError
         If atoms would be lost, an element cannot be told, or there is no such frame.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
     blocks: list[Any] = []
-    PdbxReader(io.StringIO(text)).read(blocks)
-    text = re.sub(r"(?m)^\s*_cell\.\S+.*\n", "", text)  # may be unknown, which OpenMM refuses
-    found = app.PDBxFile(io.StringIO(text))
-    index = choose_frame(path, frame, found.getNumFrames())
-    positions = found.getPositions(asNumpy=True, frame=index).value_in_unit(unit.angstrom)
-    charge = _check_rows(path, blocks[0].getObj("atom_site"), found.topology.getNumAtoms())
-    _fill_elements(path, found.topology)
+    with open(path, encoding="utf-8-sig", errors="replace") as handle:
+        PdbxReader(handle).read(blocks)
+    if len(blocks) > 1:
+        notify(f"structure: of the {len(blocks)} data blocks in {path}, the first one is taken")
+    sites = blocks[0].getObj("atom_site")
+    table = [dict(zip(sites.getAttributeList(), row, strict=True)) for row in sites.getRowList()]
+    models = list(dict.fromkeys(row.get(_MODEL, "1") for row in table))
+    chosen = models[choose_frame(path, frame, len(models))]
+    rows = _single(path, [row for row in table if row.get(_MODEL, "1") == chosen])
+    topology = _openmm_topology(rows, blocks[0].getObj("struct_conn"))
+    if topology.getNumAtoms() != len(rows):
+        got = f"{topology.getNumAtoms()} of the {len(rows)} in {path}"
+        raise InputError(describe("structure", got, "all atoms"))
+    _fill_elements(path, topology)
     cell = _cell(path, blocks[0].getObj("cell"))
     symmetry = blocks[0].getObj("symmetry")
     if cell is not None and symmetry is not None:
         say_space_group(path, _value(symmetry, "space_group_name_H-M") or "")
-    atoms = list(found.topology.atoms())
+    formal = (row.get("pdbx_formal_charge", "?") for row in rows)
+    atoms = list(topology.atoms())
     return FileContent(
         tuple(None if atom.element is None else atom.element.symbol for atom in atoms),
         tuple(atom.name for atom in atoms),
         tuple((atom.residue.name, str(atom.residue.id)) for atom in atoms),
-        np.array(positions),
+        np.array([_position(path, row) for row in rows]),
         cell,
-        charge,
-        found.getNumFrames(),
-        found.topology,
+        sum_of_formal_charges(path, (f"+{x}" if x.isdigit() else x.strip("?.") for x in formal)),
+        len(models),
+        topology,
     )
+
+
+def _position(path: Path, row: dict[str, str]) -> list[float]:
+    try:
+        place = [float(row[name].partition("(")[0]) for name in _PLACE]
+    except (KeyError, ValueError):
+        place = [float("nan")]
+    if not np.isfinite(place).all():
+        got = f"{[row.get(name) for name in _PLACE]} of atom {row.get('id')} in {path}"
+        raise InputError(describe("position", got, f"numbers under {', '.join(_PLACE)}"))
+    return place
+
+
+def _single(path: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of atoms in one location each."""
+
+    def first(row: dict[str, str], *names: str) -> str:
+        return next((row[name] for name in names if row.get(name, "?") not in _UNKNOWN), "")
+
+    def number(text: str) -> float:
+        try:
+            return float(text.partition("(")[0])
+        except ValueError:
+            return 1.0
+
+    places = [
+        Location(
+            (
+                first(row, "auth_asym_id", "label_asym_id"),
+                first(row, "auth_seq_id", "label_seq_id"),
+                first(row, "pdbx_PDB_ins_code"),
+            ),
+            first(row, "auth_comp_id", "label_comp_id"),
+            first(row, "auth_atom_id", "label_atom_id"),
+            first(row, "label_alt_id"),
+            number(row.get("occupancy", "1")),
+            _position(path, row),
+        )
+        for row in rows
+    ]
+    kept = [row for row, keep in zip(rows, single_locations(places), strict=True) if keep]
+    if len(kept) < len(rows):
+        notify(
+            f"structure: {path} has alternate locations: the most complete ones of the highest "
+            f"occupancy are taken, {len(rows) - len(kept)} others left out"
+        )
+    return kept
+
+
+def _openmm_topology(rows: list[dict[str, str]], bonds: Any) -> app.Topology:
+    """OpenMM's view of rows, as of a file without alternate locations, models and cell."""
+    usual = {_MODEL: "1", "label_alt_id": ".", "label_seq_id": "."}
+    plain = [usual | row | {_MODEL: "1", "label_alt_id": "."} for row in rows]
+    for row in plain:
+        row.update(dict.fromkeys(_PLACE, "0"))
+    names = list(plain[0])
+    container = DataContainer("frame")
+    container.append(DataCategory("atom_site", names, [[row[n] for n in names] for row in plain]))
+    if bonds is not None:
+        container.append(bonds)
+    text = io.StringIO()
+    PdbxWriter(text).write([container])
+    text.seek(0)
+    return app.PDBxFile(text).topology
 
 
 def _value(category: Any, name: str) -> str | None:
@@ -71,30 +152,9 @@ def _cell(path: Path, category: Any) -> np.ndarray | None:
     if any(word is None or word in _UNKNOWN for word in words):
         return None
     try:
-        return cell_of_parameters(path, [float(str(word)) for word in words])
+        return cell_of_parameters(path, [float(str(word).partition("(")[0]) for word in words])
     except ValueError:
         raise InputError(describe("cell", f"{words} in {path}", "six numbers")) from None
-
-
-def _check_rows(path: Path, sites: Any, count: int) -> float | None:
-    """Compare rows with atoms; the sum of formal charges, ``None`` without any."""
-    rows = sites.getRowList()
-    model, place = sites.getAttributeIndex("pdbx_PDB_model_num"), "label_alt_id"
-    rows = [row for row in rows if model < 0 or row[model] == rows[0][model]]
-    mark, formal = sites.getAttributeIndex(place), sites.getAttributeIndex("pdbx_formal_charge")
-    alternate = sum(mark >= 0 and row[mark] not in _UNKNOWN for row in rows)
-    lost = len(rows) - count
-    if lost > alternate:
-        got = f"{count} of the {len(rows)} in {path}; their names are repeated in a residue"
-        raise InputError(describe("structure", got, "all atoms"))
-    if lost:
-        notify(
-            f"structure: {path} has alternate locations: the first ones are taken, {lost} others "
-            "left out"
-        )
-    words = [row[formal] for row in rows if formal >= 0 and row[formal] not in _UNKNOWN]
-    charges = [float(word) for word in words]
-    return sum(charges) if any(charges) else None
 
 
 def _fill_elements(path: Path, topology: app.Topology) -> None:
@@ -109,19 +169,3 @@ def _fill_elements(path: Path, topology: app.Topology) -> None:
         atom.element = app.Element.getBySymbol(symbol)
         guesses.append((atom.name, symbol))
     say_guesses(path, guesses)
-
-
-def check_crystal(path: Path, atoms: Any) -> None:
-    """See that a crystal that ASE read is one structure and not an average of several.
-
-    Raises
-    ------
-    InputError
-        If sites are occupied in part, or by several elements.
-    """
-    for sites in (atoms.info.get("occupancy") or {}).values():
-        if len(sites) > 1 or any(abs(float(value) - 1.0) > 1e-3 for value in sites.values()):
-            shown = ", ".join(f"{symbol} {float(value):g}" for symbol, value in sites.items())
-            got = f"the occupancies {shown} in {path}"
-            expected = "full occupancy of every site (choose one ordered arrangement)"
-            raise InputError(describe("structure", got, expected))

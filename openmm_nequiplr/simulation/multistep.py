@@ -40,6 +40,7 @@ def add_inner_potential(
     atoms: Sequence[int] | None = None,
     groups: tuple[int, int] = GROUPS,
     embed_model: bool = True,
+    replicas: int = 1,
     **options: Any,
 ) -> None:
     """Add a cheap potential to a System in the fast force group, and take it off in the slow one.
@@ -61,6 +62,7 @@ def add_inner_potential(
     groups : pair of int
         Force groups of slow and fast forces.
     embed_model : bool
+    replicas : int
         As for :func:`.create_system`.
     **options
         ``device``, ``precision`` and ``slab`` of :class:`.settings.ForceOptions`, for a model.
@@ -73,10 +75,11 @@ def add_inner_potential(
         As :func:`.create_system` does.
     """
     slow, fast = _different(groups)
+    network = {"atoms": atoms, "embed_model": embed_model, "replicas": replicas}
     if isinstance(inner, openmm.Force):
         inner = [inner]
     if isinstance(inner, str | Path | NequIPLRPotential):
-        made = _network_forces(topology, inner, options, atoms=atoms, embed_model=embed_model)
+        made = _network_forces(topology, inner, options, **network)
     else:
         made = [(copy.deepcopy(force), copy.deepcopy(force)) for force in _forces(inner)]
     names = [f"inner{number}" for number in range(len(made))]
@@ -114,7 +117,7 @@ def _network_forces(
 ) -> list[tuple[openmm.Force, openmm.Force]]:
     """The force of an inner model, twice."""
     check_names(options, ("device", "precision", "slab"))
-    model = as_model(inner)
+    model = as_model(inner, "inner")
     if model.config.equilibration:
         expected = "a model without charges (equilibration: false)"
         raise InputError(describe("inner", "one with charges", expected))

@@ -7,9 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ..checks import check_choice, is_number
+from ..checks import check_choice, is_number, is_whole
 from ..errors import InputError, describe
 from .committee import ON_SPREAD
 from .limits import ON_UNSTABLE
@@ -28,8 +26,8 @@ _WHOLE = (
     ("threads", 1, max(64, os.cpu_count() or 1)),
     ("seed", 0, 2**31 - 1),
 )
-#: Steps between frames.
-DEFAULT_REPORT_INTERVAL = 10
+#: Steps between frames, and inner steps.
+DEFAULT_REPORT_INTERVAL, DEFAULT_INNER_STEPS = 10, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +61,11 @@ class MDOptions(ForceOptions):
     inner : str or path, optional
         A cheap model without charges, for multiple time steps: ``timestep`` is the time between
         forces of the whole model. See :func:`.multistep.add_inner_potential`.
-    inner_steps : int
-        Steps with the forces of the inner model in each time step.
+    inner_steps : int, optional
+        Steps with the forces of the inner model in each time step; by default 4.
+    hydrogen_mass : float, optional, Da
+        Mass of hydrogen atoms, taken from what they are bonded to, see :func:`.create_system`.
+        Bonds are those of the structure, or are found by distance.
     total_charge : float, optional, e
         By default that of the structure.
     minimize : bool
@@ -120,7 +121,8 @@ class MDOptions(ForceOptions):
     barostat_axes: str = "xyz"
     barostat_interval: int = 25
     inner: str | Path | None = None
-    inner_steps: int = 4
+    inner_steps: int | None = None
+    hydrogen_mass: float | None = None
     total_charge: float | None = None
     minimize: bool = False
     seed: int | None = None
@@ -156,6 +158,8 @@ class MDOptions(ForceOptions):
         for name, highest in (("timestep", 1e3), ("temperature", 1e5), ("friction", 1e6)):
             self._check_number(name, above=0.0, most=highest)
         self._check_number("pressure", most=1e8)
+        if self.hydrogen_mass is not None:
+            self._check_number("hydrogen_mass", above=0.0)
         if self.total_charge is not None:
             self._check_number("total_charge")
         if self.frame is not None:
@@ -165,6 +169,8 @@ class MDOptions(ForceOptions):
             if not self.committee:
                 expected = "nothing without a committee"
                 raise InputError(describe("spread_threshold", self.spread_threshold, expected))
+        if self.inner_steps is not None and self.inner is None:
+            raise InputError(describe("inner_steps", self.inner_steps, "nothing without inner"))
         axes = str(self.barostat_axes)
         if not axes or set(axes) - set("xyz") or len(set(axes)) < len(axes):
             expected = "some of 'xyz', each once"
@@ -179,7 +185,7 @@ class MDOptions(ForceOptions):
         most: float = math.inf,
     ) -> None:
         value = getattr(self, name)
-        good = is_number(value) and (not whole or isinstance(value, int | np.integer))
+        good = is_number(value) and (not whole or is_whole(value))
         if good and least is not None:
             good = value >= least
         if good and above is not None:

@@ -13,6 +13,7 @@ from ..errors import BackendError, BoxError, describe, notify
 from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from .box import ReducedBox, compact_box
 from .charges import set_charges
+from .platforms import coulomb_platform
 from .pme_plan import (
     DEFAULT_TOLERANCE,
     ROUNDING,
@@ -28,11 +29,8 @@ __all__ = [
     "SMALLEST_CUTOFF",
     "PMEPlan",
     "PointChargeCoulomb",
-    "coulomb_platform",
-    "device_properties",
     "plan_pme",
     "plan_smooth",
-    "platform_names",
 ]
 
 _MAX_CONTEXTS = 3
@@ -40,55 +38,6 @@ _MAX_CONTEXTS = 3
 _SMALL = 100
 # Single precision does not hold positions beyond this, Å, to a ten-thousandth of an Å.
 _FAR = 1000.0
-_ON_GPU = ("CUDA", "HIP")
-_PLATFORMS = {"single": ("CPU", "Reference"), "double": ("Reference", "CPU")}
-
-
-def platform_names() -> list[str]:
-    """The platforms of this OpenMM."""
-    count = openmm.Platform.getNumPlatforms()
-    return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
-
-
-def device_properties(name: str, device: str | None) -> dict[str, str]:
-    """Properties of a platform that let it use the GPU of a torch device such as ``"cuda:1"``."""
-    kind, _, index = (device or "").partition(":")
-    there = "DeviceIndex" in openmm.Platform.getPlatform(name).getPropertyNames()
-    return {"DeviceIndex": index} if kind == "cuda" and index and there else {}
-
-
-def coulomb_platform(
-    name: str | None, precision: str, device: str | None = None
-) -> tuple[str, dict[str, str]]:
-    """Platform and its properties for the inner Context.
-
-    By default the sums run where the network does: on the GPU of its torch device, or on the
-    processor. There it is the CPU platform (single precision), or for ``precision="double"`` the
-    Reference platform, the only one that is double throughout.
-
-    Parameters
-    ----------
-    name : str or None
-        Platform asked for.
-    precision : {"single", "double"}
-    device : str, optional
-        torch device of the network.
-
-    Raises
-    ------
-    BackendError
-        If the platform does not exist in this OpenMM.
-    """
-    there = platform_names()
-    if name is None:
-        wanted = (*(_ON_GPU if (device or "").startswith("cuda") else ()), *_PLATFORMS[precision])
-        name = next((p for p in wanted if p in there), there[0])
-    if name not in there:
-        raise BackendError(describe("coulomb_platform", name, f"one of {', '.join(there)}"))
-    properties = device_properties(name, device)
-    if "Precision" in openmm.Platform.getPlatform(name).getPropertyNames():
-        properties["Precision"] = "mixed" if precision == "single" else "double"
-    return name, properties
 
 
 class PointChargeCoulomb:

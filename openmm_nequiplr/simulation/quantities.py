@@ -7,8 +7,8 @@ from typing import Any
 from openmm import unit
 
 from ..checks import is_number
+from ..conditions import check_voltage
 from ..errors import InputError, describe
-from ..fragments import check_voltage
 
 FIELD_UNIT = unit.volt / unit.nanometer
 
@@ -48,7 +48,7 @@ def plain_length(name: str, value: Any, most: float) -> float:
 
 
 def plain_voltage(value: Any, electrodes: Any) -> float:
-    """A number, or a Quantity; in V. See :func:`openmm_nequiplr.fragments.check_voltage`."""
+    """A number, or a Quantity; in V. See :func:`openmm_nequiplr.conditions.check_voltage`."""
     expected = "a number in V, or a Quantity"
     return check_voltage(without_unit("electrode_voltage", value, unit.volt, expected), electrodes)
 

@@ -12,6 +12,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..checks import is_whole
 from ..errors import InputError, describe
 from ..lattice import continued
 from .computation import Computation
@@ -66,8 +67,7 @@ class Reporter:
     include: tuple[str, ...] = ("positions",)
 
     def __init__(self, reportInterval: int) -> None:
-        whole = isinstance(reportInterval, int | np.integer)
-        if not whole or isinstance(reportInterval, bool) or reportInterval < 1:
+        if not is_whole(reportInterval) or reportInterval < 1:
             expected = "a whole number of steps, at least 1"
             raise InputError(describe("reportInterval", reportInterval, expected))
         self._interval = int(reportInterval)
@@ -96,6 +96,13 @@ class FileReporter(Reporter):
             raise InputError(describe("file", file, "a path"))
         self._path, self._append = Path(file), append
         self._file: Any = None
+        self._computation: Computation | None = None
+
+    def _own(self, simulation: app.Simulation) -> Computation:
+        """The computation of the simulation's model."""
+        if self._computation is None:
+            self._computation = get_computation(simulation.system)
+        return self._computation
 
     def close(self) -> None:
         """Close the file; a later report opens it again to append."""
@@ -162,7 +169,6 @@ class ChargeReporter(RecordReporter):
         If the interval is not positive, or the file to append to does not fit.
     """
 
-    _computation: Computation | None = None
     _last: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
@@ -189,11 +195,6 @@ class ChargeReporter(RecordReporter):
                 followed = continued(positions, cell, before, cell_before)
         self._last = positions, followed, cell
         return followed
-
-    def _own(self, simulation: app.Simulation) -> Computation:
-        if self._computation is None:
-            self._computation = get_computation(simulation.system)
-        return self._computation
 
     def _dtype(self, simulation: app.Simulation) -> np.dtype:
         return record_dtype(self._own(simulation).num_atoms)

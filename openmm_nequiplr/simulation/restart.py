@@ -23,7 +23,7 @@ _PHYSICAL = (
 #: Settings that hold for every frame of a run, because its files are read with one value.
 _FIXED = (
     "total_charge", "electric_field", "slab", "charge_groups", "group_charges", "electrodes",
-    "electrode_voltage",
+    "electrode_voltage", "hydrogen_mass",
 )  # fmt: skip
 _DIGEST, _INNER_DIGEST = "model_sha256", "inner_sha256"
 _NEW_RUN = "to go on with another one, begin a run from the last structure (final.extxyz)"
@@ -36,15 +36,15 @@ def settings_of(options: MDOptions) -> dict[str, Any]:
     values = dataclasses.asdict(options)
     values |= {_DIGEST: ModelFile.of(options.model).digest, "version": __version__}
     inner = options.inner
-    values[_INNER_DIGEST] = None if inner is None else ModelFile.of(inner).digest
+    values[_INNER_DIGEST] = None if inner is None else ModelFile.of(inner, "inner").digest
     plain = lambda value: str(value) if isinstance(value, Path) else value.item()  # noqa: E731
     return json.loads(json.dumps(values, default=plain))
 
 
 def continued_settings(options: MDOptions, earlier: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run that is continued with other options."""
-    now = settings_of(options)
-    return {**earlier, **{name: now[name] for name in now if name not in OF_ONE_CALL}}
+    now, kept = settings_of(options), OF_ONE_CALL | (earlier.keys() & _FIXED)
+    return {**earlier, **{name: now[name] for name in now if name not in kept}}
 
 
 def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
@@ -61,7 +61,7 @@ def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
     InputError
         If the model, the total charge or something else that holds for every frame is another one.
     """
-    now = settings_of(options)
+    now, earlier = _in_order(settings_of(options)), _in_order(earlier)
     if earlier.get(_DIGEST) != now[_DIGEST]:
         got = f"{options.model}, with other contents than {earlier.get('model')} had at the start"
         raise InputError(f"{describe('model', got, 'the model of the run')}; {_NEW_RUN}")
@@ -78,6 +78,18 @@ def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
         for name in _PHYSICAL
         if name in earlier and now[name] != earlier[name]
     ]
+
+
+def _in_order(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the atoms of electrodes by index, and charge groups by their first atoms."""
+    found = dict(settings)
+    if found.get("electrodes"):
+        found["electrodes"] = [sorted(each) for each in found["electrodes"]]
+    if found.get("charge_groups"):
+        place = {label: k for k, label in enumerate(dict.fromkeys(found["charge_groups"]))}
+        found["charge_groups"] = [place[label] for label in found["charge_groups"]]
+        found["group_charges"] = [found["group_charges"][label] for label in place]
+    return found
 
 
 def _brief(value: Any) -> str:

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,14 @@ import openmm
 from openmm import app, unit
 
 from ..console import say
-from ..errors import InstabilityError, Interrupted, NequIPLRError, UncertaintyError
-from ..fragments import tell_electrodes, tell_groups
+from ..errors import (
+    InputError,
+    InstabilityError,
+    Interrupted,
+    NequIPLRError,
+    UncertaintyError,
+    describe,
+)
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from ..writing import replace_file
@@ -25,16 +30,16 @@ from .checkpoint import Checkpoint, RandomState
 from .committee import CommitteeReporter
 from .energies import EnergyReporter
 from .failures import cause_of, described
-from .limits import HalfBonds, deepest_fall
 from .lookup import get_computation
 from .marks import FileMark
 from .options import DEFAULT_REPORT_INTERVAL, MDOptions
 from .progress import Progress
+from .relaxation import relax
 from .reporters import ChargeReporter
 from .restart import continued_settings, settings_of
-from .runfiles import LogReporter, RunFiles, read_settings
-from .signals import StoppingMinimization, StopRequest
-from .stability import StabilityReporter, degrees_of_freedom
+from .runfiles import LogReporter, MDResult, RunFiles, read_settings
+from .signals import StopRequest
+from .stability import StabilityReporter, degrees_of_freedom, particle_masses
 from .summary import draw_summary, rarest_element
 from .topology import SimulationStructure, element_masses, element_symbols, to_atoms
 
@@ -42,31 +47,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _STEPS_AT_ONCE = 10  # between two checks of signals and clock
-
-
-@dataclass(frozen=True)
-class MDResult:
-    """Results of a run.
-
-    Parameters
-    ----------
-    files : RunFiles
-        Where the results are.
-    steps : int
-        Steps of the whole run, earlier parts included.
-    time : float, ps
-    ns_per_day : float
-    potential_energy : float, eV
-    temperature : float, K
-        At the last report; NaN without one.
-    """
-
-    files: RunFiles
-    steps: int
-    time: float
-    ns_per_day: float
-    potential_energy: float
-    temperature: float
 
 
 class Run:
@@ -93,10 +73,7 @@ class Run:
     ) -> None:
         self.options, self.files, self.simulation = options, files, simulation
         self.stop, self.others = stop, others
-        system = simulation.system
-        self.masses = np.array(
-            [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
-        )
+        self.masses = particle_masses(simulation.system)
         self.symbols = element_symbols(simulation.topology)
         self.computation = get_computation(simulation.system)
         self.computation.on_unstable = "stop" if options.on_unstable == "stop" else "ignore"
@@ -105,8 +82,7 @@ class Run:
             self.interval, options.temperature, options.on_unstable, _warn
         )
         self.progress = Progress(options.timestep, options.quiet)
-        self._first_step = 0
-        self._saved_step = 0
+        self._first_step = self._saved_step = 0
         self._marks: dict[str, FileMark] = {}
         self.energies: EnergyReporter | None = None
         self.committee: CommitteeReporter | None = None
@@ -143,31 +119,12 @@ class Run:
             context.setPeriodicBoxVectors(*structure.box)
         context.setPositions(structure.positions)
         if options.minimize:
-            self._minimize()
+            trouble = relax(self.simulation, self.computation, self.stop, self.say)
+            if trouble is not None and options.on_unstable == "stop":
+                raise InstabilityError(trouble)
+            if trouble is not None:
+                _warn(trouble)
         context.setVelocitiesToTemperature(options.temperature, options.seed)
-
-    def _minimize(self) -> None:
-        action, self.computation.on_unstable = self.computation.on_unstable, "ignore"
-        state = self.simulation.context.getState(positions=True)
-        bonds = HalfBonds(self.computation.settings.symbols)
-        overlapping = bonds.trouble(*self.computation.geometry(state)) is not None
-        before = self._potential()
-        self.simulation.minimizeEnergy(maxIterations=500, reporter=StoppingMinimization(self.stop))
-        after = self._potential()
-        self.computation.on_unstable = action
-        if self.stop:
-            text = f"{self.stop.name} while minimising; nothing was written"
-            raise Interrupted(text, self.stop.number)
-        self.say(f"minimised: {before:.4f} eV -> {after:.4f} eV")
-        allowed = deepest_fall(len(self.symbols), minimisation=True)
-        if before - after > allowed and not overlapping:  # atoms apart release any energy
-            text = (
-                f"unstable: the minimisation lowered the energy by {before - after:.4g} eV "
-                f"(allowed: {allowed:.4g} eV): the model has a hole there"
-            )
-            if self.options.on_unstable == "stop":
-                raise InstabilityError(text)
-            _warn(text)
 
     def _continue(self, checkpoint: Checkpoint) -> None:
         """Load the checkpoint, and cut the files back to it."""
@@ -193,7 +150,11 @@ class Run:
     def _write_start(self) -> None:
         state = self.simulation.context.getState(positions=True)
         with open(self.files.topology, "w", encoding="utf-8") as handle:
-            app.PDBFile.writeFile(self.simulation.topology, state.getPositions(), handle, True)
+            try:
+                app.PDBFile.writeFile(self.simulation.topology, state.getPositions(), handle, True)
+            except ValueError as error:
+                expected = "none that the eight columns of topology.pdb cannot hold"
+                raise InputError(describe("positions", str(error), expected)) from None
         settings = settings_of(self.options)
         if not np.allclose(self.masses, element_masses(self.simulation.topology), rtol=1e-6):
             settings["masses"] = self.masses.tolist()  # the topology cannot hold them
@@ -338,10 +299,6 @@ class Run:
 
     # -------------------------------------------------------------------- end
 
-    def _potential(self) -> float:
-        state = self.simulation.context.getState(positions=True)
-        return self.computation.evaluate(*self.computation.geometry(state)).energy
-
     def _finish(self) -> MDResult:
         speed = self.progress.speed(self.simulation.currentStep)
         state = self.simulation.context.getState(positions=True)
@@ -384,11 +341,7 @@ class Run:
             slab=self.options.slab,
         )
         atoms.info["total_charge"] = self.options.total_charge
-        settings = self.computation.settings
-        if settings.field_at_start is not None:
-            atoms.info["electric_field"] = settings.field_at_start
-        tell_groups(atoms, settings.charge_groups, settings.group_charges)
-        tell_electrodes(atoms, settings.electrodes, settings.electrode_voltage)
+        self.computation.settings.charge_conditions.tell(atoms)
         return atoms
 
 

@@ -1,4 +1,4 @@
-"""The files of a molecular dynamics run."""
+"""The files and results of a molecular dynamics run."""
 
 from __future__ import annotations
 
@@ -134,6 +134,31 @@ class RunFiles:
         for path in self.growing:
             if path.name in marks:
                 cut_to(path, marks[path.name])
+
+
+@dataclass(frozen=True)
+class MDResult:
+    """Results of a run.
+
+    Parameters
+    ----------
+    files : RunFiles
+        Where the results are.
+    steps : int
+        Steps of the whole run, earlier parts included.
+    time : float, ps
+    ns_per_day : float
+    potential_energy : float, eV
+    temperature : float, K
+        At the last report; NaN without one.
+    """
+
+    files: RunFiles
+    steps: int
+    time: float
+    ns_per_day: float
+    potential_energy: float
+    temperature: float
 
 
 def read_settings(path: Path) -> dict[str, Any]:

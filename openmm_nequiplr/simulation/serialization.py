@@ -40,8 +40,8 @@ class ModelFile:
     digest: str
 
     @classmethod
-    def of(cls, model: object) -> ModelFile:
-        """Refer to a path or a shipped name.
+    def of(cls, model: object, name: str = "model") -> ModelFile:
+        """Refer to a path or a shipped name, given as ``name``.
 
         Raises
         ------
@@ -54,8 +54,8 @@ class ModelFile:
             expected = (
                 "a path or a shipped name, because embed_model=False stores no more than that"
             )
-            raise InputError(describe("model", type(model).__name__, expected))
-        path = model_path(model)
+            raise InputError(describe(name, type(model).__name__, expected))
+        path = model_path(model, name)
         source = str(model) if str(model) in named_models() else str(path.resolve())
         return cls(source, _digest(path))
 

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from openmm import app, unit
+from openmm import app
 
 from ..boundaries import check_slab
-from ..checks import check_choice
+from ..checks import check_choice, is_whole
+from ..conditions import plain_electrodes, with_electrodes
 from ..costs import default_device
-from ..errors import BoxError, InputError, UnknownElementError, describe
-from ..fragments import plain_electrodes, with_electrodes
-from ..model import NequIPLRPotential
+from ..errors import BoxError, InputError, describe
+from ..fragments import Fragments
+from ..model import ModelConfig, NequIPLRPotential
 from ..model.geometry_checks import check_electrodes, check_surrounded
 from ..model.io import read_model_file, serialize_model, shared_models
 from ..model.options import DTYPES, EvaluationOptions
 from ..pretrained import model_path
 from ..total_charge import assume_neutral, check_trained
-from .box import ReducedBox, check_cell, compact_box, reduce_box
+from .box import ReducedBox, compact_box
 from .charge_groups import (
     plain_charges,
     plain_groups,
@@ -32,7 +33,9 @@ from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSetting
 from .mdtraj_topology import openmm_topology
 from .pme_plan import DEFAULT_TOLERANCE, check_tolerance, plan_pme
 from .quantities import plain_charge, plain_field, plain_length, plain_voltage
+from .replicas import check_replicas, refuse_with_replicas, replica_charges, replica_labels
 from .serialization import ModelFile
+from .topology_checks import check_atoms, topology_box, topology_symbols
 
 if TYPE_CHECKING:
     import mdtraj
@@ -142,6 +145,7 @@ def computation_settings(
     outside_charges: Mapping[int, Any] | None = None,
     outside_width: Any = 0.0,
     parameters: Sequence[str] = (),
+    replicas: int = 1,
 ) -> ComputationSettings:
     """Check what a force is made of.
 
@@ -160,17 +164,22 @@ def computation_settings(
     _check_periodic(box, model)
     if options.slab:
         _check_slab(box, model)
+    copies = check_replicas(replicas, symbols)
     own = next((k for k, dtype in DTYPES.items() if dtype == model.dtype), "double")
-    told = None if total_charge is None else plain_charge(total_charge)
-    groups = options.charge_groups, options.group_charges
     electrodes = topology_electrodes(topology, chosen, options.electrodes)
-    sides = check_electrodes(model.config, len(symbols), electrodes)
-    held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
-    if held is not None:
-        total_charge = told = float(held.charges.sum()) if told is None else told
-        if not model.config.equilibration:
-            expected = "None for a model without charges"
-            raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
+    held: Fragments | None
+    if copies > 1:
+        others = {"atoms": chosen, "outside_charges": outside_charges or None}
+        refuse_with_replicas(options, model, cell is not None, **others)
+        each = _held_by_replicas(total_charge, copies, symbols, model)
+        held, charge, sums = each, float(each.charges.sum()), "graph"
+    else:
+        told = None if total_charge is None else plain_charge(total_charge)
+        held = _held(topology, chosen, options, told, electrodes, model.config)
+        if held is not None:
+            total_charge = float(held.charges.sum()) if told is None else told
+        charge = _check_charge(total_charge, symbols, model)
+        sums = _summed_by(options, model, len(symbols), box is not None)
     several = held is not None and len(held.charges) > 1
     width = plain_length("outside_width", outside_width, WIDEST)
     charges = _check_outside(outside_charges, width, chosen)
@@ -180,8 +189,8 @@ def computation_settings(
         model=serialize_model(model) if reference is None else reference,
         symbols=symbols,
         periodic=box is not None,
-        total_charge=_check_charge(total_charge, symbols, model),
-        long_range=_summed_by(options, model, len(symbols), box is not None),
+        total_charge=charge,
+        long_range=sums,
         precision=options.precision or own,
         device=options.device,
         tolerance=float(options.ewald_tolerance),
@@ -201,6 +210,7 @@ def computation_settings(
         parameters=_check_parameters(parameters, model, box is not None, several),
         electrodes=electrodes,
         electrode_voltage=options.electrode_voltage,
+        replicas=copies,
     )
     settings.check_field(model.config)
     if settings.long_range == "openmm":  # fail now rather than at the first step
@@ -208,6 +218,25 @@ def computation_settings(
         if box is not None:
             plan_pme(compact_box(box.vectors), settings.tolerance)
     return settings
+
+
+def _held(
+    topology: app.Topology,
+    chosen: tuple[int, ...] | None,
+    options: ForceOptions,
+    told: float | None,
+    electrodes: tuple[tuple[int, ...], ...] | None,
+    config: ModelConfig,
+) -> Fragments | None:
+    """Groups of the model's atoms whose charges are held, those of electrodes joined."""
+    count = topology.getNumAtoms() if chosen is None else len(chosen)
+    sides = check_electrodes(config, count, electrodes)
+    groups = options.charge_groups, options.group_charges
+    held = with_electrodes(topology_groups(topology, chosen, *groups, told, electrodes), sides)
+    if held is not None and not config.equilibration:
+        expected = "None for a model without charges"
+        raise InputError(describe("charge_groups", f"{len(held.charges)} groups", expected))
+    return held
 
 
 def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:
@@ -221,82 +250,12 @@ def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, peri
     return "graph" if iterative and periodic else "openmm"
 
 
-def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:
-    """Indices of some of ``count`` atoms as plain numbers, in their order.
-
-    Raises
-    ------
-    InputError
-        If there are none, or one is no whole number, out of range or there twice.
-    """
-    if isinstance(atoms, str | bytes) or not isinstance(atoms, Iterable):
-        raise InputError(describe("atoms", atoms, "a list of indices"))
-    chosen = tuple(atoms)
-    if not chosen:
-        raise InputError(describe("atoms", "none", "the index of at least one atom"))
-    for index in chosen:
-        whole = isinstance(index, int | np.integer) and not isinstance(index, bool)
-        if not whole or not 0 <= index < count:
-            raise InputError(describe("atoms", index, f"indices from 0 to {count - 1}"))
-    indices = tuple(int(index) for index in chosen)
-    if len(set(indices)) < len(indices):
-        twice = next(index for index in indices if indices.count(index) > 1)
-        raise InputError(describe("atoms", f"{twice} more than once", "each index once"))
-    return indices
-
-
-def topology_symbols(
-    topology: app.Topology, known: Sequence[str], chosen: Sequence[int] | None = None
-) -> tuple[str, ...]:
-    """Element symbols of a topology's atoms.
-
-    Parameters
-    ----------
-    topology : openmm.app.Topology
-    known : sequence of str
-        Symbols that the model knows.
-    chosen : sequence of int, optional
-        Indices of the atoms in question, in their order; by default all.
-
-    Raises
-    ------
-    InputError
-        If there are no atoms, or atoms without element.
-    UnknownElementError
-        If the model does not know an element.
-    """
-    atoms = list(topology.atoms())
-    if not atoms:
-        raise InputError(describe("topology", "no atoms", "at least one atom"))
-    if chosen is not None:
-        atoms = [atoms[index] for index in chosen]
-    nameless = [a for a in atoms if a.element is None]
-    if nameless:
-        shown = ", ".join(f"{a.name} (index {a.index})" for a in nameless[:5])
-        raise InputError(
-            f"topology: expected an element for every atom, got none for {len(nameless)} of "
-            f"{len(atoms)} atoms: {shown}{', …' if len(nameless) > 5 else ''}"
-        )
-    elements = [app.Element.getByAtomicNumber(a.element.atomic_number) for a in atoms]
-    symbols = tuple(element.symbol for element in elements)  # deuterium is hydrogen
-    unknown = sorted(set(symbols) - set(known))
-    if unknown:
-        counts = ", ".join(
-            f"{s} ({symbols.count(s)} atoms, first index {atoms[symbols.index(s)].index})"
-            for s in unknown
-        )
-        raise UnknownElementError(
-            f"topology: expected elements that the model knows ({', '.join(known)}), got {counts}"
-        )
-    return symbols
-
-
-def as_model(model: NequIPLRPotential | str | Path) -> NequIPLRPotential:
-    """A model that is not to be changed: what was given, or what its file holds."""
+def as_model(model: NequIPLRPotential | str | Path, name: str = "model") -> NequIPLRPotential:
+    """A model that is not to be changed: what was given as ``name``, or what its file holds."""
     if isinstance(model, NequIPLRPotential):
         return model
     if isinstance(model, str | Path):
-        path = model_path(model)
+        path = model_path(model, name)
         return shared_models.get(read_model_file(path), source=str(path))
     raise InputError(
         describe("model", type(model).__name__, "a NequIPLRPotential, a path or a shipped name")
@@ -322,23 +281,6 @@ def _check_slab(box: ReducedBox | None, model: NequIPLRPotential) -> None:
     check_slab(box.vectors)
 
 
-def topology_box(topology: app.Topology) -> ReducedBox | None:
-    """The box of a topology in OpenMM's form, or ``None``."""
-    vectors = topology.getPeriodicBoxVectors()
-    if vectors is None:
-        return None
-    # a Quantity of vectors, or (what a System returns) a list of Quantities
-    cell = check_cell(np.array([vector.value_in_unit(unit.angstrom) for vector in vectors]))
-    box = reduce_box(cell)
-    if not np.allclose(box.rotation, np.eye(3), atol=1e-8):
-        raise BoxError(
-            f"topology: expected box vectors in OpenMM's orientation (first along x, second in the "
-            f"xy plane, a right-handed set), got {cell.tolist()} Å; "
-            "openmm_nequiplr.simulation.from_atoms rotates box and positions together"
-        )
-    return box
-
-
 def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential) -> float:
     """The total charge as a number, in e; what is doubtful about it is said."""
     if value is None:
@@ -353,6 +295,16 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
         )
     check_trained(model.metadata, value)
     return value
+
+
+def _held_by_replicas(
+    total_charge: Any, copies: int, symbols: tuple[str, ...], model: NequIPLRPotential
+) -> Fragments:
+    """The copies as groups, with their charges."""
+    count, given = len(symbols) // copies, replica_charges(total_charge, copies)
+    known = {each: _check_charge(each, symbols[:count], model) for each in dict.fromkeys(given)}
+    groups = np.array(replica_labels(len(symbols), copies))
+    return Fragments(groups, np.array([known[each] for each in given]))
 
 
 def _check_parameters(
@@ -388,7 +340,7 @@ def _check_outside(
         raise InputError(describe("outside_charges", f"{len(charges)} charges", expected))
     found = {}
     for index, value in charges.items():
-        if isinstance(index, bool) or not isinstance(index, int | np.integer) or index < 0:
+        if not is_whole(index) or index < 0:
             raise InputError(describe("outside_charges", index, "indices of particles"))
         found[int(index)] = plain_charge(value, f"outside_charges[{index}]")
     twice = sorted(found.keys() & set(atoms))

@@ -6,8 +6,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import openmm
-
 from ..signals import handled
 
 
@@ -25,18 +23,6 @@ class StopRequest:
     def name(self) -> str:
         """Name of the signal, such as ``"SIGTERM"``."""
         return signal.Signals(self.number).name
-
-
-class StoppingMinimization(openmm.MinimizationReporter):
-    """Ends a minimisation when a signal asks for it."""
-
-    def __init__(self, stop: StopRequest) -> None:
-        super().__init__()
-        self.stop = stop
-
-    def report(self, iteration: int, x: object, grad: object, args: object) -> bool:
-        """Whether to end."""
-        return bool(self.stop)
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class StabilityReporter(Reporter):
     and 500 K for a strained start; and charges far outside those of the training data, where the
     model file states them (metadata ``charge_range``).
 
+    Of replicas, distances and energies are those of each, and the temperature is that of all.
+
     Between the reports the force itself checks for numbers that are not finite, and for charges
     (:attr:`.Computation.on_unstable`).
 
@@ -68,7 +70,7 @@ class StabilityReporter(Reporter):
         self.target, self.action = temperature, action
         self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
         self._computation: Computation | None = None
-        self._reference: float | None = None
+        self._reference: np.ndarray | None = None
         self._troubled: set[str] = set()
         #: Step of the last frame that was checked and found sound; -1 before the first.
         self.sound_step = -1
@@ -106,10 +108,10 @@ class StabilityReporter(Reporter):
             return
         system, integrator = simulation.system, simulation.integrator
         self._computation = get_computation(system)
-        self._bonds = HalfBonds(self._computation.settings.symbols)
-        self._masses = np.array(
-            [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
-        )
+        settings = self._computation.settings
+        self._each = self._computation.num_atoms // settings.replicas
+        self._bonds = HalfBonds(settings.symbols[: self._each])
+        self._masses = particle_masses(system)
         self._freedom = degrees_of_freedom(system)
         if self.target is None and hasattr(integrator, "getTemperature"):
             self.target = integrator.getTemperature().value_in_unit(unit.kelvin)
@@ -118,28 +120,47 @@ class StabilityReporter(Reporter):
         """What is wrong with a frame, by kind; the worst first."""
         assert self._computation is not None
         computation = self._computation
-        indices = computation.settings.atoms
+        indices, copies = computation.settings.atoms, computation.settings.replicas
         energy = state.getPotentialEnergy()._value / EV_TO_KJ_PER_MOL
         if not math.isfinite(energy):
             return {"energy": f"the potential energy is {energy}"}
         positions, cell = computation.geometry(state)
         conditions = computation.conditions(state)
-        found = {"distance": self._bonds.trouble(positions[: computation.num_atoms], cell, indices)}
+        found = {"distance": self._contact(positions, cell)}
         limits = computation.charge_limits
         if limits is not None:
             charges = computation.charges(positions, cell, conditions)
             found["charge"] = limits.trouble(charges, indices)
         found["temperature"] = self._heat(state)
+        energies = np.array([energy])
+        if copies > 1:
+            energies = np.asarray(
+                computation.evaluate(positions, cell, conditions).replica_energies
+            )
         if self._reference is None:
-            self._reference = energy
-        fall, allowed = self._reference - energy, deepest_fall(computation.num_atoms)
-        if fall > allowed:
+            self._reference = energies
+        falls, allowed = self._reference - energies, deepest_fall(self._each)
+        worst = int(falls.argmax())
+        if falls[worst] > allowed:
             strongest = computation.strongest(positions, cell, conditions)
+            where = f" of replica {worst}" if copies > 1 else ""
             found["energy"] = (
-                f"the potential energy has fallen by {fall:.4g} eV (allowed: {allowed:.4g} eV) to "
-                f"{energy:.6g} eV; the largest force is {strongest}"
+                f"the potential energy{where} has fallen by {falls[worst]:.4g} eV (allowed: "
+                f"{allowed:.4g} eV) to {energies[worst]:.6g} eV; the largest force is {strongest}"
             )
         return {kind: text for kind, text in found.items() if text is not None}
+
+    def _contact(self, positions: np.ndarray, cell: np.ndarray | None) -> str | None:
+        """Atoms of one system, or of one replica, that are too near."""
+        assert self._computation is not None
+        count, chosen = self._computation.num_atoms, self._computation.settings.atoms
+        names = range(count) if chosen is None else chosen
+        for first in range(0, count, self._each):
+            own = slice(first, first + self._each)
+            trouble = self._bonds.trouble(positions[own], cell, names[own])
+            if trouble is not None:
+                return trouble
+        return None
 
     def _heat(self, state: openmm.State) -> str | None:
         if self.target is None:
@@ -166,15 +187,20 @@ class StabilityReporter(Reporter):
         return str(index)
 
 
+def particle_masses(system: openmm.System) -> np.ndarray:
+    """Masses of the particles of a System, shape (N,), Da."""
+    return np.array([system.getParticleMass(k)._value for k in range(system.getNumParticles())])
+
+
 def degrees_of_freedom(system: openmm.System) -> int:
     """Degrees of freedom of the particles that move, less constraints and the centre of mass."""
-    masses = [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
+    masses = particle_masses(system)
     constrained = sum(
         1
         for k in range(system.getNumConstraints())
         if any(masses[i] > 0 for i in system.getConstraintParameters(k)[:2])
     )
-    freedom = 3 * sum(mass > 0 for mass in masses) - constrained
+    freedom = 3 * int((masses > 0).sum()) - constrained
     if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
         freedom -= 3
     return max(freedom, 0)

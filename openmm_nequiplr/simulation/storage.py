@@ -15,24 +15,19 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openmm
 
 from .. import __version__
-from ..checks import is_number
-from ..errors import InputError, UnknownElementError, describe
-from ..fragments import check_voltage, read_groups
-from ..model.geometry_checks import check_electrodes
-from ..model.options import DTYPES
+from ..errors import InputError, describe
 from ..pickling import read_pickled, restore
 from ..writing import replace_file
 from .backends import BACKENDS, make_force, python_force, resolve_backend
 from .collective import Variable, observable_of, variable_force
 from .computation import FORCE_NAME, Computation
-from .computation_settings import CONTEXT_PARAMETERS, WIDEST, ComputationSettings
+from .computation_settings import ComputationSettings, checked_settings
 from .lookup import force_backend, force_computation
 from .multistep import INNER_NAME
-from .serialization import FORMAT_VERSION, ModelFile, shared_embedded, unpack
+from .serialization import FORMAT_VERSION, ModelFile, unpack
 from .torchforce import restored_graph
 
 _PLAIN_TYPE = "NequIPLR"
@@ -66,7 +61,7 @@ def save_system(system: openmm.System, path: str | os.PathLike) -> None:
         if element.get("type") in _CALLS_PYTHON:  # inside another force
             payload = read_pickled(bytes.fromhex(element.get("function", "")))
             backend = "python_torch" if "graph" in payload else "python"
-            settings = _settings(unpack(payload, ComputationSettings))
+            settings = checked_settings(unpack(payload, ComputationSettings))
             _make_plain(element, settings, backend, payload.get("observable"))
         _refuse_foreign(element)
     text = ElementTree.tostring(root, encoding="unicode")
@@ -307,7 +302,7 @@ def _read_plain(element: ElementTree.Element, folder: Path) -> tuple[str, Comput
         raise InputError(describe("system: Settings", payload, "names and values"))
     payload = {"format": 1, "version": "of an unknown version", **payload}
     payload["settings"]["model"] = _read_model(element.find("Model"), folder)
-    settings = _settings(unpack(payload, ComputationSettings))
+    settings = checked_settings(unpack(payload, ComputationSettings))
     return backend, settings, payload.get("observable")
 
 
@@ -325,87 +320,3 @@ def _read_model(element: ElementTree.Element | None, folder: Path) -> bytes | Mo
     if not Path(reference.source).is_file() and beside.is_file():
         return ModelFile(str(beside), reference.digest)
     return reference
-
-
-def _settings(values: dict[str, Any]) -> ComputationSettings:
-    """Settings of unknown origin, checked one by one."""
-    try:
-        settings = ComputationSettings.of_plain(values)
-    except TypeError as error:
-        raise InputError(f"system: its settings are incomplete: {error}") from error
-    symbols, atoms, field = settings.symbols, settings.atoms, settings.electric_field
-    outside, charges = settings.outside, settings.outside_charges
-    good: dict[str, tuple[bool, str]] = {
-        "symbols": (_all(symbols, str), "element symbols"),
-        "periodic": (isinstance(settings.periodic, bool), "true or false"),
-        "slab": (settings.slab in (False, settings.periodic), "true only with a box"),
-        "total_charge": (is_number(settings.total_charge), "a number"),
-        "long_range": (settings.long_range in ("openmm", "graph"), "'openmm' or 'graph'"),
-        "precision": (settings.precision in tuple(DTYPES), "'single' or 'double'"),
-        "device": (isinstance(settings.device, str | None), "a name or nothing"),
-        "tolerance": (is_number(settings.tolerance), "a number"),
-        "coulomb_platform": (isinstance(settings.coulomb_platform, str | None), "a name"),
-        "skin": (is_number(settings.skin) and 0 <= settings.skin <= 10, "a number from 0 to 10"),
-        "electric_field": (
-            field is None
-            or (isinstance(field, tuple) and len(field) == 3 and all(map(is_number, field))),
-            "three numbers (V/nm)",
-        ),
-        "whole": (settings.whole is None or _is_box(settings.whole), "three box vectors (Å)"),
-        "parameters": (
-            set(settings.parameters) <= set(CONTEXT_PARAMETERS),
-            "some of " + ", ".join(CONTEXT_PARAMETERS),
-        ),
-        "atoms": (
-            atoms is None
-            or (_all(atoms, int) and min(atoms) >= 0 and len(set(atoms)) == len(symbols)),
-            "different indices, as many as symbols",
-        ),
-        "outside": (
-            outside is None
-            or (_all(outside, int) and min(outside) >= 0 and not set(outside) & set(atoms or ())),
-            "indices of other particles",
-        ),
-        "outside_charges": (
-            outside is charges is None
-            or (_all(charges, float) and len(outside or ()) == len(charges or ())),
-            "a number for each particle outside",
-        ),
-        "outside_width": (
-            is_number(settings.outside_width) and 0 <= settings.outside_width < WIDEST,
-            f"a number from 0 to {WIDEST:g}",
-        ),
-    }
-    for name, (right, expected) in good.items():
-        if not right:
-            raise InputError(describe(f"system: {name}", getattr(settings, name), expected))
-    _ = settings.solver_options  # checks them
-    config = shared_embedded(settings.model).config
-    try:
-        settings.check_field(config)
-        check_electrodes(config, len(symbols), settings.electrodes)
-        check_voltage(settings.electrode_voltage, settings.electrodes)
-        groups = settings.charge_groups, settings.group_charges
-        read_groups(len(symbols), *groups, settings.total_charge)
-    except InputError as error:
-        raise InputError(f"system: {error}") from None
-    known = config.type_names
-    if set(symbols) - set(known):
-        strangers = sorted(set(symbols) - set(known))
-        raise UnknownElementError(describe("system: symbols", strangers, f"some of {known}"))
-    return settings
-
-
-def _is_box(vectors: Any) -> bool:
-    """Whether these are three independent vectors."""
-    try:
-        box = np.array(vectors, dtype=np.float64)
-    except (TypeError, ValueError):
-        return False
-    return box.shape == (3, 3) and bool(np.isfinite(box).all()) and np.linalg.det(box) > 0.0
-
-
-def _all(values: Any, kind: type) -> bool:
-    if not isinstance(values, tuple) or not values:
-        return False
-    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)

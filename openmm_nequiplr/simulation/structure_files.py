@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 from openmm import app, unit
 
+from ..conditions import ELECTRODE
+from ..data import read_runner
 from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
+from ..files.ase_frames import ase_frames, check_cell_entry
 from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
 from ..files.gro import read_gro
 from ..files.pdb import read_pdb
-from ..fragments import ELECTRODE
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
-from .mmcif_file import check_crystal, read_mmcif
+from .mmcif_file import read_mmcif
 from .topology import SimulationStructure, from_atoms, say_turned
 
 _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
@@ -27,6 +30,8 @@ _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
     ".pdbx": read_mmcif,
     ".mmcif": read_mmcif,
 }
+_LAMMPS_SUFFIXES = {".data", ".lmp", ".lammps"}
+_LAMMPS_HEAD = re.compile(r"^\s*\d+\s+atoms\b", re.MULTILINE)
 # Formats with a topology of their own that mdtraj reads.
 _MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
 
@@ -63,10 +68,13 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
             return _from_mdtraj(path, frame)
         reader = _reader(path)
         if reader is None:
-            return from_atoms(_from_ase(path, frame, "cif" if suffix == ".cif" else None))
+            return from_atoms(_from_ase(path, frame))
         return _structure(path, reader(path, frame))
     except (NequIPLRError, NequIPLRWarning, PermissionError):
         raise
+    except ImportError as error:
+        got = f"{path}, whose reader needs {error.name or 'a package'}, which is not installed"
+        raise InputError(f"structure: expected a readable file, got {got}") from error
     except Exception as error:  # readers raise errors of any type
         raise _unreadable(path, error) from error
 
@@ -152,28 +160,26 @@ def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:
     return from_mdtraj(trajectory, choose_frame(path, frame, trajectory.n_frames))
 
 
-def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
+def _from_ase(path: Path, frame: int | None) -> Any:
     """One frame of a file as ``ase.Atoms``."""
-    from ase.io import read
-    from ase.io.formats import filetype
-
-    kind = kind or filetype(str(path))
+    kind = _kind_of(path)
     if kind in ("proteindatabank", "gromacs"):
         expected = "the suffix .pdb or .gro for files of these formats, not compressed"
         raise InputError(describe("structure", str(path), expected))
     _check_types(path, kind)
-    try:
-        atoms: Any = read(path, index=-1 if frame is None else frame, format=kind)
-    except (IndexError, StopIteration):
-        if frame is None:
-            raise
-        raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None
-    if frame is None and len(read(path, index=slice(0, 2), format=kind)) > 1:
-        notify(
-            f"structure: of several frames in {path}, the last one is taken, as no frame was named"
-        )
     if kind == "cif":
-        check_crystal(path, atoms)
+        crystals = list(ase_frames(path, kind))
+        atoms: Any = crystals[choose_frame(path, frame, len(crystals))]
+    elif kind == "runnerdata":
+        atoms = _from_runner(path, frame)
+    else:
+        atoms = _one_of(path, frame, kind)
+    formal = _charge_of_molfile(path) if kind in ("mol", "sdf") else None
+    if formal is not None:
+        atoms.info["total_charge"] = formal
+    check_cell_entry(atoms)
+    if "mass" in atoms.arrays:
+        notify(f"structure: the column mass of {path} is not read; masses is")
     field, sides = atoms.info.get("electric_field", 0.0), atoms.arrays.get(ELECTRODE, 0)
     for name, told in (("electric_field", field), ("electrodes", sides)):
         if np.any(told):
@@ -184,12 +190,80 @@ def _from_ase(path: Path, frame: int | None, kind: str | None) -> Any:
     return atoms
 
 
+def _kind_of(path: Path) -> str:
+    """ASE's name of a format."""
+    from ase.io.formats import filetype
+
+    suffix = path.suffix.lower()
+    if suffix == ".cif":
+        return "cif"
+    if suffix in _LAMMPS_SUFFIXES and _LAMMPS_HEAD.search(_text(path)[:10_000]):
+        return "lammps-data"
+    return str(filetype(str(path)))
+
+
+def _text(path: Path) -> str:
+    """The text of a file, which may be compressed."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as handle:
+        return handle.read().decode(errors="replace")
+
+
+def _from_runner(path: Path, frame: int | None) -> Any:
+    from ase import Atoms
+
+    structures = read_runner(path, say=notify)
+    one = structures[choose_frame(path, frame, len(structures))]
+    notify(f"structure: lengths in {path} are in Bohr, as in files of RuNNer")
+    atoms = Atoms(one.symbols, one.positions, cell=one.cell, pbc=one.pbc)
+    atoms.info["total_charge"] = one.total_charge
+    return atoms
+
+
+def _charge_of_molfile(path: Path) -> float | None:
+    """Sum of the formal charges of a molecule, e; ``None`` if all are 0."""
+    lines = _text(path).partition("M  END")[0].splitlines()
+    told = [line[9:].split()[1::2] for line in lines if line.startswith("M  CHG")]
+    charges = [int(charge) for words in told for charge in words]
+    if not told:  # codes in the lines of atoms: 1 to 3 for +3 to +1, 5 to 7 for -1 to -3
+        codes = [int(line[36:39] or 0) for line in lines[4 : 4 + int(lines[3][:3])]]
+        charges = [4 - code for code in codes if code not in (0, 4)]
+    if not any(charges):
+        return None
+    notify(f"total charge: {sum(charges):+d} e, the sum of the formal charges in {path}")
+    return float(sum(charges))
+
+
+def _one_of(path: Path, frame: int | None, kind: str) -> Any:
+    from ase.io import read
+
+    as_it_is: dict[str, Any] = {"format": kind, "do_not_split_by_at_sign": True}
+    try:
+        atoms = read(str(path), index=-1 if frame is None else frame, **as_it_is)
+    except (IndexError, StopIteration):
+        if frame is None:
+            raise
+        raise InputError(describe("frame", frame, f"one of the frames in {path}")) from None
+    if frame is None and len(read(str(path), index=slice(0, 2), **as_it_is)) > 1:
+        notify(
+            f"structure: of several frames in {path}, the last one is taken, as no frame was named"
+        )
+    return atoms
+
+
 def _check_types(path: Path, kind: str) -> None:
-    """Refuse LAMMPS files whose numbers of types would be taken for atomic numbers."""
-    if kind not in ("lammps-data", "lammps-dump-text"):
+    """Refuse files from which ASE would take other atoms than those that are meant.
+
+    Numbers of types of LAMMPS are no atomic numbers, and VASP's numbers of atoms belong to names.
+    """
+    if kind not in ("lammps-data", "lammps-dump-text", "vasp"):
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = _text(path)
+    if kind == "vasp":
+        return _check_counts(path, text.splitlines())
     if kind == "lammps-data":
+        notify(f"structure: elements of {path} are told by the masses of its types")
         told = any(line.strip().startswith("Masses") for line in text.splitlines())
     else:
         heads = [line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")]
@@ -197,3 +271,26 @@ def _check_types(path: Path, kind: str) -> None:
     if not told:
         expected = "elements (dump_modify element, or a section Masses) in a LAMMPS file"
         raise InputError(describe("structure", f"numbers of types in {path}", expected))
+
+
+def _check_counts(path: Path, lines: list[str]) -> None:
+    """Refuse a POSCAR whose numbers of atoms are not those of its names or positions."""
+    lines = lines + [""] * 9
+    names = lines[5].split()
+    if not names or names[0].isdigit():
+        notify(f"structure: {path} names no elements but, in its first line, {lines[0].strip()!r}")
+        return
+    counts = lines[6].partition("!")[0].split()
+    if len(names) != len(counts) or not all(word.isdigit() for word in counts):
+        got = f"{lines[6].strip()!r} below {lines[5].strip()!r} in {path}"
+        raise InputError(describe("structure", got, "a number of atoms for every element"))
+    head = 9 if lines[7].strip()[:1].lower() == "s" else 8
+    total = sum(map(int, counts))
+    there = 0
+    for line in lines[head:]:
+        if not line.strip() or line.strip()[0].isalpha():
+            break  # velocities and other tables follow
+        there += 1
+    if there != total:
+        got = f"{total} atoms declared, {there} positions in {path}"
+        raise InputError(describe("structure", got, "a position for every atom"))

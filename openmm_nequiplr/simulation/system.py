@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,16 @@ from openmm import app, unit
 
 from ..checks import check_names, check_positive
 from ..errors import InputError, describe
+from ..fragments import nearby_bonds
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from .backends import make_force, resolve_backend
 from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .multistep import Inner, add_inner_potential
-from .settings import ForceOptions, computation_settings, topology_box
-from .topology import element_masses
+from .settings import ForceOptions, computation_settings
+from .topology import SimulationStructure, element_masses
+from .topology_checks import topology_box
 
 if TYPE_CHECKING:
     import mdtraj
@@ -38,6 +40,7 @@ _NOT_HERE = {
     "ewaldErrorTolerance": "here it is ewald_tolerance",
     "removeCMMotion": "here it is remove_cm_motion",
     "totalCharge": "here it is total_charge",
+    "outside_charges": "create_force takes them, with the indices of the model's atoms",
 }
 
 
@@ -52,6 +55,7 @@ def create_system(
     embed_model: bool = True,
     parameters: Sequence[str] = (),
     inner: Inner | None = None,
+    replicas: int = 1,
     **options: Any,
 ) -> openmm.System:
     """Make a System in which a NequIP-LR model acts on all atoms of a topology.
@@ -98,6 +102,11 @@ def create_system(
         A cheap model without charges, or forces of OpenMM, for multiple time steps, see
         :func:`~openmm_nequiplr.simulation.add_inner_potential`: it is in force group 1, all else in
         group 0, and the sum of both is the model, as without it.
+    replicas : int
+        How many copies of one system the topology holds, one after another: they do not interact,
+        each has its own charges, and ``total_charge`` is that of each or a list of theirs. A
+        barostat couples them through their common box. There is no CMMotionRemover, which would
+        couple them too.
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``electric_field``, ``charge_groups``,
@@ -128,6 +137,7 @@ def create_system(
         total_charge=total_charge,
         embed_model=embed_model,
         parameters=parameters,
+        replicas=replicas,
     )
     if settings.whole is not None:  # nothing in this System has images
         force.setUsesPeriodicBoundaryConditions(False)
@@ -144,8 +154,9 @@ def create_system(
     if inner is not None:
         names = ("device", "precision", "slab")
         own = {name: options[name] for name in names if name in options}
-        add_inner_potential(system, topology, inner, embed_model=embed_model, **own)
-    if remove_cm_motion and chosen.all():
+        own |= {"embed_model": embed_model, "replicas": replicas}
+        add_inner_potential(system, topology, inner, **own)
+    if remove_cm_motion and chosen.all() and replicas == 1:
         system.addForce(openmm.CMMotionRemover())
     return system
 
@@ -173,11 +184,35 @@ def check_masses(topology: app.Topology, masses: Any) -> np.ndarray:
     return values
 
 
-def heavier_hydrogens(topology: app.Topology, masses: np.ndarray, hydrogen_mass: Any) -> np.ndarray:
+def heavier_structure(structure: SimulationStructure, hydrogen_mass: float) -> SimulationStructure:
+    """A structure with :func:`heavier_hydrogens`; where it has no bonds, nearby atoms are bonded.
+
+    Raises
+    ------
+    InputError
+        If no mass moves, or too little is left for an atom.
+    """
+    topology, bonds = structure.topology, None
+    if topology.getNumBonds() == 0:
+        bonds = zip(*nearby_bonds(*structure.plain()), strict=True)
+    masses = heavier_hydrogens(topology, structure.masses, hydrogen_mass, bonds)
+    if not (masses == hydrogen_mass).any():
+        expected = "None for a structure without hydrogen that is bonded to another element"
+        raise InputError(describe("hydrogen_mass", hydrogen_mass, expected))
+    return dataclasses.replace(structure, masses=masses)
+
+
+def heavier_hydrogens(
+    topology: app.Topology,
+    masses: np.ndarray,
+    hydrogen_mass: Any,
+    bonds: Iterable[tuple[int, int]] | None = None,
+) -> np.ndarray:
     """Masses, shape (N,), Da, after mass was moved to hydrogen from what it is bonded to.
 
     The method is that of Feenstra, Hess and Berendsen (J. Comput. Chem. 20, 786 (1999)). Hydrogen
     in H2 keeps its mass, and so do atoms that are held fixed (mass 0) and those bonded to them.
+    Bonds are those of the topology, or pairs of indices; of several to a hydrogen the first counts.
 
     Raises
     ------
@@ -187,11 +222,11 @@ def heavier_hydrogens(topology: app.Topology, masses: np.ndarray, hydrogen_mass:
     if unit.is_quantity(hydrogen_mass) and hydrogen_mass.unit.is_compatible(unit.dalton):
         hydrogen_mass = hydrogen_mass.value_in_unit(unit.dalton)
     check_positive("hydrogenMass", hydrogen_mass, " in Da")
-    if not any(True for _ in topology.bonds()):
+    if bonds is None and topology.getNumBonds() == 0:
         expected = "a topology with bonds (topology.createStandardBonds() makes those of residues)"
         raise InputError(describe("hydrogenMass", "a topology without bonds", expected))
-    moved, hydrogen = masses.copy(), app.element.hydrogen
-    for pair in topology.bonds():
+    moved, hydrogen, atoms = masses.copy(), app.element.hydrogen, list(topology.atoms())
+    for pair in topology.bonds() if bonds is None else ((atoms[i], atoms[j]) for i, j in bonds):
         light, heavy = sorted(pair, key=lambda atom: atom.element is not hydrogen)
         if light.element is not hydrogen or heavy.element in (hydrogen, None):
             continue
@@ -216,6 +251,7 @@ def create_force(
     outside_charges: Mapping[int, Any] | None = None,
     outside_width: Any = 0.0,
     parameters: Sequence[str] = (),
+    replicas: int = 1,
     **options: Any,
 ) -> openmm.Force:
     """Make the force of :func:`create_system`, for your own System.
@@ -234,7 +270,7 @@ def create_force(
         In a box all images are summed. It needs ``atoms``, and backend ``"python"``.
     outside_width : float (Å) or Quantity
         Width σ of Gaussians in place of points for these charges, against overpolarisation.
-    topology, model, embed_model, parameters, **options
+    topology, model, embed_model, parameters, replicas, **options
         As for :func:`create_system`.
 
     Returns
@@ -257,6 +293,7 @@ def create_force(
         outside_charges=outside_charges,
         outside_width=outside_width,
         parameters=parameters,
+        replicas=replicas,
     )[0]
 
 
@@ -273,6 +310,7 @@ def _force(
         others["total_charge"] = options.pop("charge")
     known = [each.name for each in dataclasses.fields(ForceOptions)]
     known += ["total_charge", "charge", "hydrogenMass", "masses", "embed_model", "parameters"]
+    known.append("replicas")
     check_names(options, known, _NOT_HERE)
     chosen = ForceOptions(**options)
     backend = resolve_backend(chosen.backend, chosen.device)

@@ -9,14 +9,19 @@ import numpy as np
 from openmm import app, unit
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab
+from ..conditions import told_groups
 from ..errors import InputError, describe, notify
-from ..fragments import Fragments, read_groups, told_groups
-from ..total_charge import told_charge
+from ..fragments import Fragments, read_groups
+from ..total_charge import say_contradictions, told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 
 # Constraints of ASE that change nothing here: the centre of mass is held by default anyway.
 _HARMLESS = {"FixCom"}
+# Steps (Å) between numbers in single precision that are worth a word.
+_COARSE = 1e-3
+# Masses (Da) beyond these are in another unit.
+_MASSES = (0.01, 1e9)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,12 @@ class SimulationStructure:
     def num_atoms(self) -> int:
         """Number N of atoms."""
         return int(self.topology.getNumAtoms())
+
+    def plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Atomic numbers, positions (Å) and box vectors (Å)."""
+        numbers = np.array([atom.element.atomic_number for atom in self.topology.atoms()])
+        box = None if self.box is None else self.box * ANGSTROM_PER_NM
+        return numbers, self.positions * ANGSTROM_PER_NM, box
 
     @property
     def frozen(self) -> np.ndarray:
@@ -136,7 +147,8 @@ def from_atoms(atoms: Any) -> SimulationStructure:
         topology.setPeriodicBoxVectors(unit.Quantity(box, unit.nanometer))
         say_turned(np.array(atoms.cell), rotation)
     charge = told_charge(atoms)
-    held = _told_groups(atoms, charge)
+    say_contradictions(atoms, charge)
+    held = _held_groups(atoms, charge)
     masses, constraints = _masses(atoms, element_masses(topology))
     return SimulationStructure(
         topology,
@@ -152,7 +164,7 @@ def from_atoms(atoms: Any) -> SimulationStructure:
     )
 
 
-def _told_groups(atoms: Any, charge: float | None) -> Fragments | None:
+def _held_groups(atoms: Any, charge: float | None) -> Fragments | None:
     """Charge groups that a structure tells."""
     groups, charges = told_groups(atoms)
     if groups is None:
@@ -173,6 +185,17 @@ def say_turned(cell: np.ndarray, rotation: np.ndarray) -> None:
         )
     if np.linalg.det(cell) < 0.0:
         notify("structure: its cell is left-handed; the third vector is reversed, same lattice")
+
+
+def say_far(structure: SimulationStructure) -> None:
+    """Say that a trajectory, in single precision, is coarse so far from the origin."""
+    farthest = ANGSTROM_PER_NM * float(np.abs(structure.positions).max())
+    step = float(np.spacing(np.float32(farthest)))
+    if step > _COARSE:
+        notify(
+            f"structure: its atoms are up to {farthest:.3g} Å from the origin, where trajectories "
+            f"tell places to {step:.1g} Å only; move it there"
+        )
 
 
 def to_atoms(
@@ -239,10 +262,12 @@ def _masses(atoms: Any, usual: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]
     masses = usual.copy()
     if getattr(atoms, "has", lambda name: False)("masses"):
         masses = np.array(atoms.get_masses(), dtype=np.float64)
-        bad = np.flatnonzero(~(np.isfinite(masses) & (masses >= 0.0)))
+        low, high = _MASSES
+        bad = np.flatnonzero(~((masses == 0.0) | ((masses >= low) & (masses <= high))))
         if bad.size:
             where = f"masses[{bad[0]}]"
-            raise InputError(describe(where, float(masses[bad[0]]), "a mass of at least 0 Da"))
+            expected = f"a mass in Da from {low:g} to {high:g}, or 0 for a fixed atom"
+            raise InputError(describe(where, float(masses[bad[0]]), expected))
         same = np.isclose(masses, atomic_masses[atoms.numbers], rtol=1e-6)  # ASE's own table
         masses[same] = usual[same]
     left: list[str] = []

@@ -17,6 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import OrderedDict
 from io import BytesIO
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import openmm
@@ -24,6 +25,7 @@ import torch
 
 from ..devices import resolve_device
 from ..errors import BackendError
+from ..model import NequIPLRPotential
 from ..model.io import serialize_model
 from ..model.options import DTYPES
 from ..model.scripted import script_model
@@ -148,23 +150,34 @@ def compile_settings(
     # the graph embeds the model in any case
     stored = serialize_model(model) if isinstance(settings.model, ModelFile) else settings.model
     where = device if device is not None else settings.device
+    return script_settings(
+        settings,
+        model,
+        "cpu" if where is None else resolve_device(str(where)),
+        external=external,
+        notes={"token": uuid.uuid4().hex, "settings": json.dumps(settings.plain())},
+        model_file=stored,
+        atoms=settings.atoms,
+    )
+
+
+def script_settings(
+    settings: ComputationSettings, model: NequIPLRPotential, device: str, **more: Any
+) -> torch.jit.ScriptModule:
+    """The graph of a model with the settings of a computation, on a device; ``more`` goes along.
+
+    Arguments and errors are those of :func:`openmm_nequiplr.model.scripted.script_model`.
+    """
     return script_model(
         model,
         settings.symbols,
         settings.pbc,
         settings.total_charge,
         dtype=DTYPES[settings.precision],
-        device="cpu" if where is None else resolve_device(str(where)),
+        device=device,
         options=settings.solver_options,
-        external=external,
-        notes={"token": uuid.uuid4().hex, "settings": json.dumps(settings.plain())},
-        model_file=stored,
-        atoms=settings.atoms,
-        electric_field=settings.field_at_start,
-        charge_groups=settings.charge_groups,
-        group_charges=settings.group_charges,
-        electrodes=settings.electrodes,
-        electrode_voltage=settings.electrode_voltage,
+        **vars(settings.charge_conditions),
+        **more,
     )
 
 

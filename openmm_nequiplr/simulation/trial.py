@@ -17,6 +17,7 @@ from ..analysis.contacts import (
 )
 from ..analysis.minimisation import to_ase
 from ..data.structure import Structure
+from ..errors import first_line
 from ..model import NequIPLRPotential
 from ..neighbors import cell_heights
 from ..units import ANGSTROM_PER_NM
@@ -118,8 +119,7 @@ def run_dynamics(
             integrator.step(ahead)
             message = watch.look()
     except Exception as error:  # whatever it is, a simulation would end here
-        first = next(iter(str(error).splitlines()), "")
-        message = f"{type(error).__name__}: {first}"
+        message = f"{type(error).__name__}: {first_line(error)}"
     return DynamicsRun(
         temperature,
         done * fs / 1000.0 if message else None,

@@ -12,6 +12,7 @@ from ..data.keys import DataKeys
 from ..data.units import DataUnits
 from ..errors import InputError, describe
 from ..model import ModelConfig
+from ..pretrained import model_path
 from ..yaml_files import read_yaml
 from .harmonic import HarmonicConfig
 from .limits import check_ranges
@@ -44,9 +45,6 @@ class DataFile:
     path: str
     keys: DataKeys = field(default_factory=DataKeys)
     weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        at_least("data.weight", self.weight, 0.0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         at_least("data.memory", self.memory, 0.0)
+        for part in ("train", "validation", "test"):
+            for file in self.files(part):
+                at_least(f"data.{part}.weight of {file.path}", file.weight, 0.0)
 
     def files(self, part: str) -> list[DataFile]:
         """The files of ``train``, ``validation`` or ``test``, each with all of its keys."""
@@ -319,7 +320,7 @@ def resolve(path: str, config_path: str | Path) -> Path:
     return (Path(config_path).parent / Path(path).expanduser()).resolve()
 
 
-def file_or_name(given: str, config_path: str | Path) -> str | Path:
-    """The file of that name, relative to the configuration; the name itself if there is none."""
+def model_file(given: str, config_path: str | Path, entry: str) -> Path:
+    """The model file of an entry: relative to the configuration, or that of a model's name."""
     path = resolve(given, config_path)
-    return path if path.exists() else given
+    return model_path(path if path.exists() else given, entry)

@@ -13,6 +13,7 @@ import numpy as np
 from ..boundaries import SLAB
 from ..data.structure import Structure
 from ..errors import InputError, describe
+from ..model import NequIPLRPotential
 from .config import TrainingConfig
 
 #: Entries that a resumed training may change: they do not enter what was learned so far. Data files
@@ -53,8 +54,20 @@ def digest_all(structures: Sequence[Structure], left_out: Collection[str] = ()) 
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
+def digest_model(model: NequIPLRPotential) -> str:
+    """A fingerprint of configuration and weights of a model."""
+    found = hashlib.sha256(json.dumps(model.config.to_dict()).encode())
+    for name, value in model.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
 def record_of(
-    config: TrainingConfig, train: Sequence[Structure], validation: Sequence[Structure]
+    config: TrainingConfig,
+    train: Sequence[Structure],
+    validation: Sequence[Structure],
+    teacher: NequIPLRPotential | None = None,
 ) -> dict[str, Any]:
     """What a resumed training is compared with: plain values, nested.
 
@@ -63,12 +76,16 @@ def record_of(
     config : TrainingConfig
         As the user gave it.
     train, validation : sequence of Structure
+    teacher : NequIPLRPotential, optional
+        Of ``distill_from``.
     """
     settings = dataclasses.asdict(config)
     data = {name: settings["data"][name] for name in _DATA}
     made = () if config.distill_from is None else ("energy", "forces")  # anew, up to rounding
     data |= {"train": digest_all(train, made), "validation": digest_all(validation, made)}
     kept = {name: value for name, value in settings.items() if name not in _FREE}
+    if teacher is not None:
+        kept["teacher"] = digest_model(teacher)
     return json.loads(json.dumps({"data": data, **kept}, default=str))
 
 
@@ -93,6 +110,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             continue
         if key in ("data.train", "data.validation"):
             found.append(f"{key} (other structures, labels or split)")
+        elif key == "teacher":
+            found.append("distill_from (a model with other weights)")
         else:
             found.append(f"{key} {new.get(key)!r} (was {old.get(key)!r})")
     return found

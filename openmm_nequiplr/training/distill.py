@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.dataset import labelled_graph
-from ..data.structure import LABELS, Structure
+from ..data.quantities import LABELS
+from ..data.structure import Structure
 from ..model import Evaluator, NequIPLRPotential
 from .harmonic import HarmonicConfig, copied_indices
 
@@ -52,5 +53,6 @@ def displaced(
     for index in copied_indices(len(structures), config.copies, rng):
         old = structures[index].without(*LABELS)
         moved = old.positions + rng.normal(0.0, config.displacement, size=old.positions.shape)
-        copies.append(replace(old, positions=moved, weight=config.weight, synthetic=True))
+        weight = config.weight * old.weight
+        copies.append(replace(old, positions=moved, weight=weight, synthetic=True))
     return copies

@@ -14,7 +14,7 @@ from .config import EquilibrationConfig, TrainingConfig, load_config
 from .estimate import SECONDS, Estimate, estimate
 from .initial import earlier_configs
 from .loss import label_of
-from .preparation import Parts, has_label, read_parts, threads_of
+from .preparation import Parts, read_parts, threads_of
 from .recorder import BEST_MODEL, Recorder
 from .run import check_output
 from .trainer import make_trainer
@@ -86,6 +86,6 @@ def _labels(config: TrainingConfig, parts: Parts) -> list[str]:
     for name, weight in config.loss.weights().items():
         attribute = label_of(name)
         if weight > 0:
-            count = sum(has_label(each, attribute) for each in parts.train)
+            count = sum(each.has_label(attribute) for each in parts.train)
             found.append(f"{attribute} of {count} (weight {weight:g})")
     return [f"labels: {', '.join(found)} training structures"]

@@ -23,8 +23,7 @@ from ..errors import InputError, describe
 from ..model import NequIPLRPotential, PotentialOutput, load_model
 from ..total_charge import check_trained
 from .loss import QUANTITIES, Errors, ErrorSums, label_of, residuals
-from .preparation import has_label
-from .report import LABELS, UNITS, scaled
+from .report import REPORTED, scaled
 from .splits import recorded_part
 
 
@@ -93,7 +92,7 @@ class Metrics:
             "num_atoms": self.num_atoms,
         }
         for name, errors in self.quantities().items():
-            result[name] = {**vars(errors), "unit": UNITS[name]}
+            result[name] = {**vars(errors), "unit": REPORTED[name].unit}
         return result
 
 
@@ -145,7 +144,7 @@ def evaluate_model(
         check_trained(model.metadata, charge)
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
-    wants_stress = any(has_label(s, "stress") for s in data)
+    wants_stress = any(s.has_label("stress") for s in data)
     for batch in (graphs or GraphDataset(data, model, memory=0)).batches(batch_size):
         batch = batch.to(model.device)
         wanted = True, wants_stress, batch.labels.has_response
@@ -166,9 +165,10 @@ def format_table(metrics: Metrics) -> str:
     """The errors as a table in plain text."""
     lines = [f"{'':18}{'RMSE':>10}{'MAE':>10}{'data std':>11}  {'unit':<10}{'values':>8}"]
     for name, errors in metrics.quantities().items():
+        title, unit, _ = REPORTED[name]
         lines.append(
-            f"{LABELS[name]:18}{errors.rmse:10.3f}{errors.mae:10.3f}{errors.data_std:11.3f}  "
-            f"{UNITS[name]:<10}{errors.count:8d}"
+            f"{title:18}{errors.rmse:10.3f}{errors.mae:10.3f}{errors.data_std:11.3f}  "
+            f"{unit:<10}{errors.count:8d}"
         )
     return "\n".join(lines)
 
@@ -227,6 +227,8 @@ def data_of(
     if data is not None and not isinstance(data, str | Path):
         raise InputError(describe("data", "structures", "a file, or nothing, with split"))
     part = recorded_part(model, split, data)
+    if part.teacher is not None:
+        say(f"labels: those of the data; the training learned from {part.teacher} in their place")
     units = part.data.units if units == DataUnits() else units
     options = format or part.data.format, units, say
     structures = chained(
@@ -263,7 +265,7 @@ def _reference_values(name: str, data: Sequence[Structure], model: NequIPLRPoten
         own = dict(zip(model.config.type_names, shifts, strict=True))
         known = [s for s in data if s.energy is not None]
         return np.array([(s.energy - sum(own[e] for e in s.symbols)) / s.num_atoms for s in known])
-    return np.concatenate([np.ravel(getattr(s, name)) for s in data if has_label(s, name)])
+    return np.concatenate([np.ravel(getattr(s, name)) for s in data if s.has_label(name)])
 
 
 def _collect(
@@ -300,13 +302,13 @@ def _write(output: Path, metrics: Metrics, pairs: dict[str, list[np.ndarray]]) -
         writer = csv.writer(handle)
         writer.writerow(["quantity", "rmse", "mae", "data_std", "unit", "count"])
         for name, e in metrics.quantities().items():
-            writer.writerow([name, e.rmse, e.mae, e.data_std, UNITS[name], e.count])
+            writer.writerow([name, e.rmse, e.mae, e.data_std, REPORTED[name].unit, e.count])
     for name, errors in metrics.quantities().items():
         plot_parity(
             np.concatenate(pairs[name], axis=1),
             output / f"parity_{name}.png",
-            title=f"{LABELS[name]}: RMSE {errors.rmse:.3g} {UNITS[name]}",
-            unit=UNITS[name].replace("m", "", 1),
-            error_unit=UNITS[name],
+            title=f"{REPORTED[name].title}: RMSE {errors.rmse:.3g} {REPORTED[name].unit}",
+            unit=REPORTED[name].unit.replace("m", "", 1),
+            error_unit=REPORTED[name].unit,
             error_scale=scaled(1.0),
         )

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.structure import LABELS, Structure
+from ..data.quantities import LABELS
+from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..neighbors import pairs_within
 
@@ -34,7 +35,7 @@ class HarmonicConfig:
     displacement : float, Å
         Standard deviation of each component of the displacements.
     weight : float
-        Weight of a copy in the loss; a structure of the data has weight 1.
+        Weight of a copy in the loss, relative to that of its structure.
     cutoff : float, Å
         Length of the longest spring.
     """
@@ -177,7 +178,7 @@ class _Oscillator:
                     member.without(*LABELS),
                     positions=member.positions + moved,
                     forces=member.forces + change,
-                    weight=config.weight,
+                    weight=config.weight * member.weight,
                     synthetic=True,
                 )
             )

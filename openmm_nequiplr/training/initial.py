@@ -14,7 +14,7 @@ from ..data.structure import Structure
 from ..errors import InputError, describe, unknown
 from ..model import ModelConfig, NequIPLRPotential, load_model
 from ..model.transfer import with_elements
-from .config import EquilibrationConfig, TrainingConfig, file_or_name, load_config, resolve
+from .config import EquilibrationConfig, TrainingConfig, load_config, model_file, resolve
 from .statistics import (
     charge_range,
     elements_of,
@@ -114,7 +114,7 @@ def earlier_model(
         If ``model`` has entries other than those of the model, or ``equilibration`` any.
     """
     assert config.start_from is not None
-    model = load_model(file_or_name(config.start_from, config_path))
+    model = load_model(model_file(config.start_from, config_path, "start_from"))
     own = model.config.to_dict()
     for name, value in config.model.items():
         if value != "auto" and ModelConfig.from_dict({**own, name: value}) != model.config:

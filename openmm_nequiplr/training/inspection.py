@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from ..data.keys import FoundKeys
+from ..data.quantities import LABELS
 from ..data.structure import Structure
 from ..describe import counted
 from ..neighbors import cell_heights
-from .preparation import LABELS, has_label, place_of
+from .preparation import place_of
 from .statistics import (
     elements_of,
     fit_energy_scales,
@@ -71,7 +72,7 @@ class DataSummary:
 
         Dipoles of periodic structures and stresses of others are of no use.
         """
-        counts = Counter(name for s in self.structures for name in LABELS if has_label(s, name))
+        counts = Counter(name for s in self.structures for name in LABELS if s.has_label(name))
         return {name: counts[name] for name in LABELS if counts[name]}
 
     @cached_property
@@ -80,7 +81,7 @@ class DataSummary:
         return [
             index
             for index, structure in enumerate(self.structures)
-            if not any(has_label(structure, name) for name in LABELS)
+            if not any(structure.has_label(name) for name in LABELS)
         ]
 
     @cached_property

@@ -10,14 +10,13 @@ import torch
 
 from ..data.dataset import Labels
 from .config import LossConfig
+from .report import REPORTED
 
 if TYPE_CHECKING:
     from ..model.potential import PotentialOutput
 
 #: The quantities, in the order in which they are reported.
-QUANTITIES = (
-    "energy_per_atom", "forces", "charges", "dipole", "stress", "born_charges", "polarizability",
-)  # fmt: skip
+QUANTITIES = tuple(REPORTED)
 
 
 def label_of(quantity: str) -> str:

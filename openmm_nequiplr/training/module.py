@@ -117,7 +117,9 @@ class TrainingModule(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Start the clock."""
+        """Start the clock, unless the time was up before."""
+        if self.config.max_time is not None and self.minutes_before >= self.config.max_time:
+            self.trainer.should_stop = True
         self._started = time.monotonic()
         self._sums = ErrorSums(self.device)
 

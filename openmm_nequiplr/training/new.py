@@ -12,6 +12,7 @@ from typing import Any
 from ..checks import check_positive
 from ..data.checking import Say
 from ..data.keys import DEFAULT_KEYS, DataKeys, FoundKeys, with_names
+from ..data.quantities import LABELS
 from ..data.reading import read_structures
 from ..data.structure import Structure
 from ..data.units import DataUnits
@@ -21,7 +22,7 @@ from ..writing import replace_file
 from ..yaml_files import parse_yaml
 from .config import TrainingConfig, parse_config
 from .inspection import DataSummary
-from .preparation import LABELS, Parts, divide
+from .preparation import Parts, divide
 from .proposal import propose
 
 #: Minutes of training that are proposed.

@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 
 from ..data.checking import Say
-from ..data.dataset import OF_CHARGES, GraphDataset
+from ..data.dataset import GraphDataset
+from ..data.quantities import LABELS, OF_CHARGES
 from ..data.reading import read_structures, unsaid
 from ..data.sequences import chained, chosen, selected
 from ..data.split import Split, random_split
-from ..data.structure import LABELS, Structure
+from ..data.store import Stored
+from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential, load_model
-from .config import DataFile, EquilibrationConfig, TrainingConfig, file_or_name, resolve
+from .config import DataFile, EquilibrationConfig, TrainingConfig, model_file, resolve
 from .continuation import digest
 from .distill import displaced, relabelled
 from .harmonic import harmonic_copies
@@ -39,12 +41,18 @@ class Parts:
     train, validation, test : sequence of Structure
     split : Split or None
         Which structures of the files they are.
+    teacher : NequIPLRPotential or None
+        The model that their labels come from.
+    stores : frozenset of path
+        Directories of those that are on disk.
     """
 
     train: Sequence[Structure]
     validation: Sequence[Structure]
     test: Sequence[Structure]
     split: Split | None
+    teacher: NequIPLRPotential | None = None
+    stores: frozenset[Path] = frozenset()
 
 
 def read_parts(
@@ -69,12 +77,16 @@ def read_parts(
     FileNotFoundError, InputError
     """
     data, isolated = config.data, config.model.get("isolated") is True
+    stores: set[Path] = set()
 
     def read(part: str) -> Sequence[Structure]:
         found = []
         for file in data.files(part):
             path, options = resolve(file.path, config_path), (data.format, data.units, say)
-            found.append(weighted(read_structures(path, file.keys, *options, store=store), file))
+            structures = read_structures(path, file.keys, *options, store=store)
+            if isinstance(structures, Stored):
+                stores.add(structures.directory)
+            found.append(weighted(structures, file))
         structures = chained(found)
         return selected(structures, Structure.in_free_space) if isolated else structures
 
@@ -86,23 +98,17 @@ def read_parts(
     if not data.train:
         raise InputError(describe("data.train", "no file", "one file or more"))
     parts = divide(config, read("train"), read("validation"), read("test"))
-    teacher = teacher_of(config, config_path)
-    if teacher is not None:
+    if config.distill_from is not None:
+        teacher = load_model(model_file(config.distill_from, config_path, "distill_from"))
         say(f"labels: energies and forces of {config.distill_from}")
         train, validation, test = (
             relabelled(each, teacher) for each in (parts.train, parts.validation, parts.test)
         )
-        parts = Parts(train, validation, test, parts.split)
+        parts = Parts(train, validation, test, parts.split, teacher)
+    parts = replace(parts, stores=frozenset(stores))
     for line in _remarks(config, parts):
         say(line)
     return parts
-
-
-def teacher_of(config: TrainingConfig, config_path: str | Path) -> NequIPLRPotential | None:
-    """The model of ``distill_from``, if there is one."""
-    if config.distill_from is None:
-        return None
-    return load_model(file_or_name(config.distill_from, config_path))
 
 
 def divide(
@@ -176,16 +182,6 @@ def place_of(structure: Structure) -> str:
     return digest(structure, (*LABELS, "weight", "synthetic"))
 
 
-def has_label(structure: Structure, name: str) -> bool:
-    """Whether a structure has a label of use.
-
-    A dipole or polarisability in a cell is of none, nor is a stress without a cell.
-    """
-    if name in ("dipole", "polarizability", "stress") and bool(structure.pbc) != (name == "stress"):
-        return False
-    return getattr(structure, name) is not None
-
-
 def _check_labels(config: TrainingConfig, parts: Parts) -> None:
     """Every weighted quantity has labels somewhere, and every structure has one of them."""
     attributes = {
@@ -202,7 +198,7 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
         expected = "0 where loss.forces is 0, as forces are all that copies have"
         raise InputError(describe("harmonic.copies", config.harmonic.copies, expected))
     for name, attribute in attributes.items():
-        if not any(has_label(s, attribute) for s in parts.train):
+        if not any(s.has_label(attribute) for s in parts.train):
             raise InputError(
                 describe(f"loss.{name}", "a weight above 0, but no training label", "labels, or 0")
             )
@@ -210,7 +206,7 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
         raise InputError(describe("config_weight", 0.0, "one training structure above 0"))
     for part in ("train", "validation"):
         for index, structure in enumerate(getattr(parts, part)):
-            if not any(has_label(structure, attribute) for attribute in attributes.values()):
+            if not any(structure.has_label(attribute) for attribute in attributes.values()):
                 raise InputError(
                     describe(
                         structure.origin or f"{part} structure {index}",
@@ -260,9 +256,8 @@ def prepare(
     train, validation : GraphDataset
     """
     copies: list[Structure] = []
-    teacher = teacher_of(config, config_path) if config.harmonic.copies else None
-    if teacher is not None:
-        copies = relabelled(displaced(parts.train, config.harmonic, config.seed), teacher)
+    if config.harmonic.copies and parts.teacher is not None:
+        copies = relabelled(displaced(parts.train, config.harmonic, config.seed), parts.teacher)
     elif config.harmonic.copies:
         copies = harmonic_copies(parts.train, config.harmonic, config.seed).structures
     if config.start_from is not None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..data.dataset import LINEARIZED_ATOMS, OF_CHARGES
+from ..data.dataset import LINEARIZED_ATOMS
+from ..data.quantities import OF_CHARGES
 from ..describe import counted
 from .inspection import DataSummary
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from ..console import duration, say
@@ -23,7 +24,7 @@ from ..writing import append_text, replace_file
 from .checkpoints import CHECKPOINT
 from .loss import QUANTITIES, Errors
 from .module import TrainingModule
-from .report import UNITS, scaled
+from .report import REPORTED, scaled
 
 BEST_MODEL = "model.safetensors"
 LAST_MODEL = "model_last.safetensors"
@@ -113,7 +114,9 @@ class Recorder(Checkpoint):
         """Last model, last picture, end of the progress line."""
         assert isinstance(pl_module, TrainingModule)
         if trainer.is_global_zero:
-            self._export(pl_module, LAST_MODEL, trainer.current_epoch - 1)
+            # no epoch was left to train in a resumed training that had ended
+            if pl_module.train_errors or not (self.output / LAST_MODEL).is_file():
+                self._export(pl_module, LAST_MODEL, trainer.current_epoch - 1)
             self._draw()
         self._close()
 
@@ -131,11 +134,23 @@ class Recorder(Checkpoint):
             "record": self.record,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, unless validation losses mean something else now."""
-        before = state_dict.get("record", self.record)
-        if _judged_by(before) != _judged_by(self.record):
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Forget the best validation loss, everywhere, if losses mean something else now."""
+        states = checkpoint["callbacks"]
+        before = states.get("Recorder", {}).get("record", self.record)
+        if _judged_by(before) == _judged_by(self.record):
             return
+        anew: dict[str, Any] = {"best_loss": math.inf, "best_epoch": -1}
+        anew |= {"best": math.inf, "bad_validations": 0}  # of the learning rate
+        anew |= {"best_score": torch.tensor(math.inf), "wait_count": 0}  # of early stopping
+        for state in (*states.values(), checkpoint["nequiplr"]["learning_rate"]):
+            state.update({name: anew[name] for name in state.keys() & anew.keys()})
+        pl_module.on_load_checkpoint(checkpoint)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state."""
         self.best_loss = state_dict["best_loss"]
         self.best_epoch = state_dict["best_epoch"]
 
@@ -274,17 +289,15 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
 def _figures(errors: dict[str, Errors]) -> dict[str, dict[str, float]]:
     """Errors in the units of the report."""
     return {
-        name: {"rmse": scaled(e.rmse), "mae": scaled(e.mae), "unit": UNITS[name]}  # type: ignore[dict-item]
+        name: {"rmse": scaled(e.rmse), "mae": scaled(e.mae), "unit": REPORTED[name].unit}  # type: ignore[dict-item]
         for name, e in errors.items()
     }
 
 
 def summary(errors: dict[str, Errors]) -> str:
     """Rms errors in one line."""
-    short = {"energy_per_atom": "E", "forces": "F", "charges": "q", "dipole": "μ", "stress": "σ",
-             "born_charges": "Z*", "polarizability": "α"}  # fmt: skip
     return "  ".join(
-        f"{short[name]} {scaled(errors[name].rmse):.3g} {UNITS[name]}"
+        f"{REPORTED[name].symbol} {scaled(errors[name].rmse):.3g} {REPORTED[name].unit}"
         for name in QUANTITIES
         if name in errors
     )

@@ -9,6 +9,7 @@ import torch
 
 from ..data.dataset import GraphDataset, LabelledGraph
 from ..data.sequences import chosen
+from ..data.structure import Structure
 from ..model import NequIPLRPotential
 from .statistics import fit_energy_shifts, spread_over_compositions
 
@@ -45,7 +46,10 @@ def refit_energy_shifts(
     array, float64, shape [T]
         What was added to the shifts, eV; zeros if no structure has an energy.
     """
-    usable = [s.energy is not None and s.weight > 0 and not s.synthetic for s in data.structures]
+
+    def usable(structure: Structure) -> bool:
+        return structure.energy is not None and structure.weight > 0 and not structure.synthetic
+
     places = spread_over_compositions(data.structures, most, usable)
     shifts = dict(model.named_buffers())["energy_shifts"]
     if not places:

@@ -6,10 +6,9 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from ..console import say
 from ..data.checking import Say
 from ..data.dataset import GraphDataset
 from ..data.reading import unsaid
-from ..data.store import INDEX
+from ..data.store import remove_others
 from ..data.structure import Structure
 from ..errors import ConvergenceError, InputError, describe
 from ..locking import directory_lock
@@ -125,9 +124,8 @@ def train(
     """
     config, raw = load_config(config_path, overrides)
     output, progress = Path(config.output), progress and _writes(config)
-    earlier = earlier_configs(config, config_path)
-    begun = any(map(_is_begun, earlier))
-    _check_output(output, resume, begun)
+    check_output(config, config_path, resume)
+    asked, earlier = config, earlier_configs(config, config_path)
 
     def advice() -> str:
         if not has_checkpoint(output):
@@ -141,27 +139,16 @@ def train(
                 return None
             config = dataclasses.replace(config, start_from=str(start.resolve()))
         lock = directory_lock(output) if _writes(config) else nullcontext()
-        with lock, _store(config) as store:
-            _check_output(output, resume, begun)
+        with lock:
+            check_output(asked, config_path, resume)
             if _writes(config):
                 for part in output.glob(f"*{PART}"):  # what a killed process left
                     part.unlink()
             resume = resume and has_checkpoint(output)
             say = print if progress else unsaid
-            parts = read_parts(config, config_path, say, Path(store))
+            parts = read_parts(config, config_path, say, output / STORE)
             with limited_threads(threads_of(config, parts.train)):
                 return _train(config, raw, config_path, parts, resume, accept_changes, progress)
-
-
-def _store(config: TrainingConfig) -> AbstractContextManager[str | Path]:
-    """Directory for structures that are too many for the memory.
-
-    A process that writes no results takes what the first one left, or has a directory of its own.
-    """
-    path = Path(config.output) / STORE
-    if _writes(config) or any(path.glob(f"*/{INDEX}")):
-        return nullcontext(path)
-    return TemporaryDirectory(prefix="nequiplr-")
 
 
 def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) -> None:
@@ -171,17 +158,10 @@ def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) 
     ------
     InputError
     """
-    begun = any(map(_is_begun, earlier_configs(config, config_path)))
-    _check_output(Path(config.output), resume, begun)
-
-
-def _is_begun(config_path: Path) -> bool:
-    return has_checkpoint(Path(load_config(config_path)[0].output))
-
-
-def _check_output(output: Path, resume: bool, begun: bool) -> None:
+    output = Path(config.output)
     there = has_checkpoint(output)
-    if resume and not there and not begun:
+    before = [load_config(path)[0].output for path in earlier_configs(config, config_path)]
+    if resume and not there and not any(has_checkpoint(Path(each)) for each in before):
         expected = "a checkpoint of an earlier run"
         raise InputError(describe("resume", f"no {output / CHECKPOINT}", expected))
     if there and not resume:
@@ -202,8 +182,10 @@ def _train(
     """Train in a locked directory."""
     output, say = Path(config.output), print if progress else unsaid
     named = dataclasses.replace(config, start_from=raw.get("start_from"))
-    record = record_of(named, parts.train, parts.validation)
+    record = record_of(named, parts.train, parts.validation, parts.teacher)
     checkpoint = _continue(config, record, accept_changes, say) if resume else None
+    if _writes(config):
+        remove_others(output / STORE, parts.stores)
     model, train_data, validation_data = prepare(config, parts, config_path)
     metadata = _metadata(config, raw, parts, model.config)
     recorder = Recorder(output, metadata, progress, record)

@@ -35,12 +35,15 @@ class RecordedPart:
         Format and units with which the training read the files.
     keys : tuple of DataKeys
         Key names of each file.
+    teacher : str or None
+        Entry ``distill_from`` of the training.
     """
 
     files: tuple[Path, ...]
     indices: tuple[int, ...] | None
     data: DataConfig
     keys: tuple[DataKeys, ...]
+    teacher: str | None
 
 
 def write_split(output: Path, split: Split, data: DataConfig, config_path: str | Path) -> None:
@@ -104,8 +107,9 @@ def recorded_part(model: Any, name: str, data: str | Path | None = None) -> Reco
             raise InputError(describe("data", str(data), f"nothing, as {path} names several files"))
         entries = [(str(data), entries[0][1])]
     found = tuple(_checked(Path(file), digest, path) for file, digest in entries)
-    config = load_config(directory / CONFIG_COPY)[0].data
-    return RecordedPart(found, indices, config, tuple(f.keys for f in config.files(source)))
+    config = load_config(directory / CONFIG_COPY)[0]
+    keys = tuple(file.keys for file in config.data.files(source))
+    return RecordedPart(found, indices, config.data, keys, config.distill_from)
 
 
 def _entry(path: Path) -> dict[str, str]:

@@ -19,8 +19,7 @@ from ..model import NequIPLRPotential, PotentialOutput
 from ..model.committee import deviation, graph_key, load_members, member_sources
 from .evaluate import Metrics, data_of, format_table, prepared
 from .loss import ErrorSums, residuals
-from .preparation import has_label
-from .report import LABELS, UNITS, scaled
+from .report import REPORTED, scaled
 
 #: The quantities whose spread is reported.
 SPREAD_QUANTITIES = ("energy_per_atom", "forces", "charges")
@@ -78,7 +77,7 @@ class CommitteeMetrics:
             "mean": self.mean.to_dict(),
             "members": [member.to_dict() for member in self.members],
             "spread": {
-                name: {**asdict(figures), "unit": UNITS[name]}
+                name: {**asdict(figures), "unit": REPORTED[name].unit}
                 for name, figures in self.spread.items()
             },
         }
@@ -120,7 +119,7 @@ def evaluate_committee(
     members = [prepared(model, device, precision) for model in load_members(models)]
     sums = [ErrorSums() for _ in range(len(members) + 1)]
     values = _Values()
-    stress = any(has_label(s, "stress") for s in data)
+    stress = any(s.has_label("stress") for s in data)
     for batches in _shared_batches(members, data, batch_size):
         outputs = [
             _on_cpu(model(batch.to(model.device).graph, compute_stress=stress))
@@ -152,14 +151,15 @@ def format_committee(metrics: CommitteeMetrics) -> str:
     for name in names:
         figures = [member.quantities()[name].rmse for member in metrics.members]
         row = "".join(f"{figure:10.3f}" for figure in figures)
-        lines.append(f"{LABELS[name]:18}{row}  {UNITS[name]}")
+        lines.append(f"{REPORTED[name].title:18}{row}  {REPORTED[name].unit}")
     lines += ["", "spread of the models, and the error of their mean"]
     head = ("spread", "largest", "error", "error/spread", "rank correlation")
     lines.append(" " * 18 + "{:>10}{:>10}{:>10}{:>14}{:>18}".format(*head))
     for name, each in metrics.spread.items():
+        title, unit, _ = REPORTED[name]
         lines.append(
-            f"{LABELS[name]:18}{each.rms:10.3f}{each.largest:10.3f}{_optional(each.error):>10}"
-            f"{_optional(each.calibration):>14}{_optional(each.correlation):>18}  {UNITS[name]}"
+            f"{title:18}{each.rms:10.3f}{each.largest:10.3f}{_optional(each.error):>10}"
+            f"{_optional(each.calibration):>14}{_optional(each.correlation):>18}  {unit}"
         )
     return "\n".join(lines)
 
@@ -270,7 +270,7 @@ def _write(
             scaled(1.0) * spread[known],
             scaled(1.0) * error[known],
             output / f"spread_{name}.png",
-            title=f"{LABELS[name]}: error/spread {_optional(figures.calibration)}, "
+            title=f"{REPORTED[name].title}: error/spread {_optional(figures.calibration)}, "
             f"rank correlation {_optional(figures.correlation)}",
-            unit=UNITS[name],
+            unit=REPORTED[name].unit,
         )

@@ -9,6 +9,7 @@ import torch
 
 from ..console import say
 from ..data.dataset import GraphDataset, LabelledGraph
+from ..data.structure import Structure
 from ..equilibration import effective_chi, group_means, group_sizes, solve_batch
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -81,13 +82,21 @@ def _stand_in_charges(
     return own + (graph.held_charges / sizes)[holders] - group_means(own, holders, sizes)
 
 
+def _weighted(structure: Structure) -> bool:
+    return structure.weight > 0
+
+
+def _has_charges(structure: Structure) -> bool:
+    return structure.charges is not None and structure.weight > 0
+
+
 def _fit_electronegativity(
     model: NequIPLRPotential, stand_in: Mapping[str, float] | None, data: GraphDataset
 ) -> None:
     """Mean and spread of χ = −(J q + K (q + Z) + φ) of the reference charges q, by element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
     charge_spread = _LEAST_SPREAD
-    known = [(bool(stand_in) or s.charges is not None) and s.weight > 0 for s in data.structures]
+    known = _weighted if stand_in else _has_charges
     for place in spread_over_compositions(data.structures, _MOST_FITTED, known):
         graph, charges = data[place].graph, data[place].labels.charges
         if charges is None or not bool(torch.isfinite(charges).all()):
@@ -123,10 +132,12 @@ def learn_charges_first(
     settings, weights = config.equilibration, config.loss
     ratio = weights.dipole / weights.charges if weights.charges > 0 else 0.0
     assert model.electronegativity_stage is not None
-    parameters = list(model.electronegativity_stage.parameters())
+    parameters = [p for p in model.electronegativity_stage.parameters() if p.requires_grad]
+    if not parameters:
+        expected = "0 with freeze of electronegativity_stage"
+        raise InputError(describe("equilibration.charge_epochs", settings.charge_epochs, expected))
     optimizer = torch.optim.Adam(parameters, lr=settings.charge_lr)
-    known = [s.charges is not None and s.weight > 0 for s in train_data.structures]
-    places = spread_over_compositions(train_data.structures, _MOST_LEARNED, known)
+    places = spread_over_compositions(train_data.structures, _MOST_LEARNED, _has_charges)
     fixed = [_Fixed(model, train_data[place]) for place in places]
     if not fixed:
         expected = "reference charges in the training set"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -163,7 +163,7 @@ def _pairs(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def spread_over_compositions(
-    structures: Sequence[Structure], most: int, usable: Sequence[bool]
+    structures: Sequence[Structure], most: int, usable: Callable[[Structure], bool]
 ) -> list[int]:
     """Places of some of the structures, of each composition as many, in their order.
 
@@ -172,12 +172,12 @@ def spread_over_compositions(
     structures : sequence of Structure
     most : int
         How many; a few more where elements would be missing.
-    usable : sequence of bool
-        Which of them may be chosen.
+    usable : callable
+        Whether a structure may be chosen.
     """
     places: dict[tuple[str, ...], list[int]] = {}
     for index, structure in enumerate(structures):
-        if usable[index]:
+        if usable(structure):
             places.setdefault(tuple(sorted(structure.symbols)), []).append(index)
     share = max(1, most // max(len(places), 1))
     if sum(map(len, places.values())) <= most:

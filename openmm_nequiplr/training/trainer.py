@@ -66,6 +66,11 @@ class _Patience(EarlyStopping):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once where the training had ended."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
 
 def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
     """A trainer without Lightning's own output.

@@ -82,7 +82,7 @@ def test_a_run_is_read_back_from_the_command_line(run, capfd):
     out = capfd.readouterr().out
     assert "dcdplugin" not in out  # what a library in C says of itself
     assert "4 frames of" in out
-    assert "largest difference to the charges recorded in the run" in out
+    assert "largest difference from the charges recorded in the run" in out
     folder = files.directory / "analysis"
     found = TrajectoryProperties.load(folder / "properties.npz")
     log, charges = read_log(files.log), load_charges(files.charges)

@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 
 from openmm_nequiplr import NequIPLRCalculator
-from openmm_nequiplr.analysis import TrajectoryProperties, properties, recompute
+from openmm_nequiplr.analysis import TrajectoryProperties, recomputation, recompute
 from openmm_nequiplr.errors import InputError, UnknownElementError
 
 
@@ -172,7 +172,7 @@ def test_going_on_gives_the_whole(make_model, walk, tmp_path):
 
 
 def test_results_are_saved_on_the_way(make_model, walk, tmp_path, monkeypatch):
-    monkeypatch.setattr(properties, "_SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(recomputation, "_SECONDS_BETWEEN_SAVES", 0.0)
     output, there = tmp_path / "p.npz", []
 
     def look(frame, evaluation):

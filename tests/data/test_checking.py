@@ -52,7 +52,7 @@ def test_zeros_throughout_are_no_labels(tmp_path, rng, quantity):
         home[f"REF_{quantity}"] = np.zeros(shape) if shape else 0.0
     structures, lines = _read(tmp_path, frames)
     assert [getattr(s, quantity) for s in structures] == [None] * 4
-    assert lines == [f"{tmp_path}/frames.xyz: {quantity}: nothing but zeros, taken as unknown"]
+    assert lines == [f"{tmp_path}/frames.xyz: {quantity}: all values are zero, treated as unknown"]
     keys = DataKeys(**{quantity: f"REF_{quantity}"})  # whoever names them means them
     structures, _ = _read(tmp_path, frames, keys=keys)
     assert all(getattr(s, quantity) is not None for s in structures)
@@ -72,7 +72,7 @@ def test_labels_under_other_names_are_told(tmp_path, rng):
         atoms.info |= {"mp2_energy": -1.0, "dft_virial": 2.0, "temperature": 300.0}
         atoms.arrays["hirshfeld_charges"] = np.zeros(3)
     _, (line,) = _read(tmp_path, frames)
-    assert "labels ignored: dft_virial, hirshfeld_charges, mp2_energy (data.keys" in line
+    assert "labels ignored: dft_virial, hirshfeld_charges, mp2_energy (set data.keys" in line
 
 
 def test_two_names_of_one_quantity(tmp_path, rng):
@@ -122,7 +122,7 @@ def test_dipoles_in_debye_or_the_other_way_round(rng):
     assert contradictions(labelled(1.0)) == []
     assert contradictions(labelled(0.7)) == []  # charges of a population analysis
     assert "not Debye" in contradictions(labelled(1.0 / 0.2082))[0]
-    assert "point against" in contradictions(labelled(-1.0))[0]
+    assert "opposite to" in contradictions(labelled(-1.0))[0]
 
 
 def test_energies_with_two_zeros(rng):
@@ -159,7 +159,7 @@ def test_structures_without_weight_are_told():
         ("9" * 400 + "\nenergy=1\nO 0 0 0\n", "a number of atoms above 0"),
         ("0\n\n", "a number of atoms above 0"),
         ("-3\n\nO 0 0 0\n", "a number of atoms above 0"),
-        ("1\nenergy=1\nO 0 0 0\n\n1\nenergy=1\nO 0 0 0\n", "more behind an empty line"),
+        ("1\nenergy=1\nO 0 0 0\n\n1\nenergy=1\nO 0 0 0\n", "text after an empty line"),
         ("1\nenergy=1\nO 0 0 0\n2\nenergy=1\nO 0 0 0\n", "line 4: 2 atoms declared, 1 lines"),
         ("", "without a frame"),
     ],

@@ -58,7 +58,7 @@ def test_forces_and_energies_of_zeros_say_nothing(tmp_path):
     (slab,) = read_structures(path, say=lines.append)
     assert slab.forces is None
     assert (slab.energy is None, slab.charges is None) == (False, False)
-    assert lines == [f"{path}: forces: nothing but zeros, taken as unknown"]
+    assert lines == [f"{path}: forces: all values are zero, treated as unknown"]
     path.write_text(PERIODIC.replace("-2.5", "0.0"))
     (slab,) = read_structures(path)
     assert (slab.energy, slab.forces is None) == (None, False)
@@ -68,7 +68,7 @@ def test_keys_mean_nothing_here(tmp_path):
     path, lines = tmp_path / "input.data", []
     path.write_text(PERIODIC)
     read_structures(path, DataKeys(energy="dft"), say=lines.append)
-    assert lines == [f"{path}: keys of energy mean nothing in a RuNNer file"]
+    assert lines == [f"{path}: keys of energy are ignored in a RuNNer file"]
 
 
 def test_a_total_charge_that_is_not_there_is_told(tmp_path):
@@ -87,6 +87,9 @@ def test_a_total_charge_that_is_not_there_is_told(tmp_path):
         (ION.replace("end\n", ""), "unfinished"),
         (ION.replace("end\n", "begin\n"), "line 5: line: expected 'end' first"),
         (PERIODIC.replace("lattice 0 11 0\n", ""), "structure 0: lattice: expected three or none"),
+        (ION.replace("energy", "energy -1\nenergy"), "line 4: energy: expected one a structure"),
+        (ION.replace("end", "charge 1\ncharge 0\nend"), "charge: expected one a structure"),
+        (ION.replace("Na", "11"), "structure 0: element: expected an"),
         ("# nothing\n", "no structure"),
     ],
 )

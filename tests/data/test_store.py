@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ import pytest
 from openmm_nequiplr.data import store
 from openmm_nequiplr.data.keys import DataKeys
 from openmm_nequiplr.data.reading import read_structures
-from openmm_nequiplr.data.store import Stored, store_of
+from openmm_nequiplr.data.store import Stored, remove_others, store_of
 from openmm_nequiplr.data.structure import Structure
 from openmm_nequiplr.data.units import DataUnits
+from openmm_nequiplr.locking import directory_lock
 
 FRAMES = 11
 
@@ -83,7 +86,7 @@ def test_many_structures_are_kept_on_disk_and_are_the_same(data_file, tmp_path, 
     assert len(found.shards) > 2
     assert_same(found, expected)
     assert remarks == said
-    assert any("nothing but zeros" in line for line in said)
+    assert any("all values are zero" in line for line in said)
     assert found[-1].origin == expected[-1].origin
     assert_same(found[2:9:3], expected[2:9:3])
     assert_same(pickle.loads(pickle.dumps(found)), expected)
@@ -139,10 +142,50 @@ def test_a_stale_store_is_made_anew(data_file, tmp_path, small_shards, what):
         lines = data_file.read_text().splitlines(keepends=True)
         data_file.write_text("".join(lines[: -(2 + (FRAMES - 1) % 3) - 2]))
     found, said = read(data_file, tmp_path / "store", **options)
-    assert any("of other data or settings" in line for line in said)
     assert_same(found, read_structures(data_file, say=said.append, **options))
-    own = {shard["file"] for shard in found.shards}
-    assert {path.name for path in found.directory.glob("*.safetensors")} == own
+    one, other = sorted((tmp_path / "store").iterdir(), key=lambda each: each == found.directory)
+    assert other == found.directory
+    mine = tmp_path / "store" / "mine"
+    mine.mkdir()
+    with directory_lock(one):  # another process writes it
+        remove_others(tmp_path / "store", {other})
+    assert {*one.parent.iterdir()} == {one, other, mine}
+    remove_others(tmp_path / "store", {other})
+    assert {*one.parent.iterdir()} == {other, mine}
+    assert_same(read(data_file, tmp_path / "store", **options)[0], list(found))
+
+
+_READ = """
+import os, sys, time
+from pathlib import Path
+from openmm_nequiplr.data import store
+from openmm_nequiplr.data.reading import read_structures
+data, directory, ready = map(Path, sys.argv[1:])
+store.IN_MEMORY = store.SHARD = 500.0
+write = store.Store._write
+def slowly(self, *arguments):
+    print("written", flush=True)
+    time.sleep(0.1)
+    return write(self, *arguments)
+store.Store._write = slowly
+(ready / str(os.getpid())).touch()
+while len(list(ready.iterdir())) < 2:
+    time.sleep(0.01)
+found = read_structures(data, store=directory)
+print(type(found).__name__, len(found), sum(each.positions.sum() for each in found))
+"""
+
+
+def test_one_of_two_processes_writes(data_file, tmp_path):
+    """The other one waits for it in the middle of the file, and finds the same."""
+    (tmp_path / "ready").mkdir()
+    command = [sys.executable, "-c", _READ, data_file, tmp_path / "store", tmp_path / "ready"]
+    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    one, two = sorted((each.communicate()[0].split("\n") for each in pair), key=len)
+    assert "written" in two
+    assert "written" not in one
+    assert one[-2:] == two[-2:]
+    assert one[-2].startswith(f"Stored {FRAMES} ")
 
 
 @pytest.mark.parametrize("what", ["bit", "cut", "missing", "index", "entry"])

@@ -60,6 +60,8 @@ def test_free_space_puts_molecules_together():
         ({"charges": [0.1, np.nan, 0.2]}, "charges: expected finite numbers"),
         ({"energy": np.inf}, "energy: expected a finite number"),
         ({"energy": "low"}, "energy: expected one number, got 'low'"),
+        ({"energy": True}, "energy: expected one number, got True"),
+        ({"charges": [True, False, True]}, r"charges: expected numbers of shape \[3\]"),
         ({"dipole": [1.0, 2.0]}, r"dipole: expected shape \[3\]"),
         ({"pbc": True}, "cell: expected three cell vectors"),
         ({"pbc": True, "cell": [[1, 0, 0], [0, 1, 0], [1, 1, 0]]}, "cell: expected three indep"),

@@ -38,7 +38,7 @@ def test_runner_files_in_any_unit(tmp_path, name, unit):
     atoms, path = _systems()[name], tmp_path / "input.data"
     _runner(path, atoms, PER_LENGTH[unit])
     if unit != "bohr":
-        with pytest.raises(InputError, match=rf"input\.data: lengths read as bohr.*{unit} would"):
+        with pytest.raises(InputError, match=rf"input\.data: lengths read as bohr.*in {unit} it"):
             read_structures(path)
     (structure,) = read_structures(path, units=DataUnits(unit, "eV"))
     np.testing.assert_allclose(structure.positions, atoms.positions, atol=1e-6)
@@ -56,7 +56,7 @@ def test_extended_xyz_in_another_unit(tmp_path, unit):
     scaled.positions *= PER_LENGTH[unit]
     scaled.info |= {"REF_energy": -2.0, "REF_dipole": [0.0, 0.0, 1.0], "total_charge": 0}
     write(path, [scaled, scaled], format="extxyz")
-    with pytest.raises(InputError, match=f"lengths read as angstrom.*{unit} would make that"):
+    with pytest.raises(InputError, match=f"lengths read as angstrom.*in {unit} it would be"):
         read_structures(path)
     structure, _ = read_structures(path, units=DataUnits(unit, "hartree"))
     np.testing.assert_allclose(structure.positions, atoms.positions, atol=1e-5)

@@ -34,14 +34,14 @@ def test_every_check_has_a_probe():
 def test_this_installation(monkeypatch):
     found = examine(["requirements", "import order", "cache", "platform Reference"])
     assert [each.state for each in found if each.name != "cache"] == ["ok"] * 3, report(found)
-    assert "forces as on Reference" in found[-1].message
+    assert "forces agree with Reference" in found[-1].message
 
 
 @pytest.mark.slow
 def test_kernels_agree_with_torch():
     (found,) = examine(["kernels"])
     assert found.state == "ok", found
-    assert "forces as by torch" in found.message
+    assert "forces agree with torch" in found.message
 
 
 def test_wrong_kernels_are_found(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_nequiplr.equilibration import DenseSolver, adjoint_charges, solve_batch
+from openmm_nequiplr.equilibration import DenseSolver, solve_batch
 from openmm_nequiplr.errors import ConvergenceError
 
 
@@ -52,6 +52,24 @@ def test_batch_of_different_sizes_equals_single_solves(rng):
     torch.testing.assert_close(batch.multiplier, torch.cat([s.multiplier for s in single]))
 
 
+def test_blocks_of_replicas_equal_single_solves(rng):
+    matrices, chi = map(torch.stack, zip(*(random_problem(rng, 6) for _ in range(3)), strict=True))
+    totals, gradient = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64), -chi.flatten()
+    blocks = DenseSolver(matrices)
+    adjoint = blocks.solve(-gradient, gradient.new_zeros(()))
+    for found, each in ((blocks.solve(chi.flatten(), totals), totals),
+                        (adjoint, torch.zeros_like(totals))):  # fmt: skip
+        single = [DenseSolver(a).solve(x, t) for a, x, t in zip(matrices, chi, each, strict=True)]
+        for name in ("charges", "multiplier", "gradient"):
+            expected = torch.cat([getattr(one, name) for one in single])
+            torch.testing.assert_close(getattr(found, name), expected)
+    matrices[1] = 0.0
+    with pytest.raises(ConvergenceError, match="the matrix of replica 1 is singular"):
+        blocks.factorize(matrices)
+    with pytest.raises(ConvergenceError, match="matrix of replica 0 is not finite"):
+        blocks.factorize(matrices / 0.0)
+
+
 def test_batch_is_twice_differentiable(rng):
     counts = [3, 2]
     problems = [random_problem(rng, count) for count in counts]
@@ -76,7 +94,7 @@ def test_adjoint_gives_the_derivative_of_any_function_of_the_charges(rng):
     q = solve_batch([matrix], chi, total, [8]).charges
     (expected,) = torch.autograd.grad((direction * q * q).sum(), chi)
     gradient = (2 * direction * q).detach()
-    adjoint = adjoint_charges(DenseSolver(matrix), gradient).charges
+    adjoint = DenseSolver(matrix).solve(-gradient, torch.zeros(()).double()).charges
     torch.testing.assert_close(-adjoint, expected)
     assert adjoint.sum().item() == pytest.approx(0.0, abs=1e-12)
 

@@ -30,7 +30,9 @@ def test_elements_by_names_are_said(tmp_path):
     names = ["MGO/MG", "MGO/O", "AU/AU", "NA/NA", "LIG/CA1", "LIG/Br2", "ALA/CA", "SLB/SI", "PT/PT"]
     atoms = [(*pair.split("/"), (0.3 * k, 0, 0)) for k, pair in enumerate(names)]
     path = gro(tmp_path / "a.gro", atoms, [3, 3, 3])
-    with pytest.warns(NequIPLRWarning, match="no elements, they are told by the atoms' names"):
+    with pytest.warns(
+        NequIPLRWarning, match="no elements, which are deduced from the atoms' names"
+    ):
         found = read_structure(path)
     expected = ["Mg", "O", "Au", "Na", "C", "Br", "C", "Si", "Pt"]
     assert element_symbols(found.topology) == expected

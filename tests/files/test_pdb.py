@@ -78,10 +78,44 @@ def test_alternate_locations(saved):
         record(" H2 ", "HOH", 1, (0, 1, 0), "H"),
     ]
     path = saved(*lines)
-    with pytest.warns(NequIPLRWarning, match="alternate locations.* 2 others left out"):
+    with pytest.warns(NequIPLRWarning, match="alternate locations.* 2 others are left out"):
         found = read_structure(path)
     np.testing.assert_allclose(10 * found.positions[:, 0], [0.3, 1.3, 0.0], atol=1e-9)
     assert len(pdb_frames(path)[0][0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("sites", "kept"),
+    [
+        ("SER N A .6, THR N B .4, SER OG A .6, THR OG1 B .4, THR CG2 B .4", [0, 2]),
+        ("SER N A .4, THR N B .6, SER OG A .4, THR OG1 B .6, THR CG2 B .6", [1, 3, 4]),
+        ("HOH O - .5, HOH O B .5, HOH H1 - 1", [0, 2]),
+        ("HOH O A .4, HOH H1 A .4, HOH O B .6, HOH HA B .6", [2, 3]),
+        ("HOH O A .4, HOH H1 A .4, HOH O B .6", [0, 1]),
+        ("LIG C1 A .7, LIG C1 B .3, LIG C7 C .2, LIG C7 D .8", [0, 3]),
+    ],
+)
+def test_alternatives_of_a_residue_are_not_mixed(saved, sites, kept):
+    """Other residues, other names, a first place without a mark, and parts that are independent."""
+    lines = []
+    for k, words in enumerate(site.split() for site in sites.split(", ")):
+        residue, name, mark, occupancy = words
+        mark = mark.replace("-", " ")
+        place = (2.0 * k, 0, 0)
+        lines.append(record(f" {name}", residue, 1, place, name[0], mark, float(occupancy)))
+    path = saved(*lines)
+    with pytest.warns(NequIPLRWarning, match=f" {len(lines) - len(kept)} others are left out"):
+        found = read_structure(path)
+    np.testing.assert_allclose(10 * found.positions[:, 0], [2.0 * k for k in kept], atol=1e-9)
+
+
+def test_hydrogen_and_deuterium_in_one_place(saved):
+    lines = [
+        record(" H1 ", "HOH", 1, (0, 0, 0), "H", "A", 0.3),
+        record(" D1 ", "HOH", 1, (0, 0, 0.1), "D", "B", 0.7),
+    ]
+    with pytest.warns(NequIPLRWarning, match="1 others are left out"):
+        assert read_structure(saved(*lines)).masses == pytest.approx([2.0136], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -99,18 +133,21 @@ def test_alternate_locations(saved):
         (" C1 ", "LIG", "XX", "C"),
         ("Cl1 ", "LIG", "", "Cl"),
         ("1HB ", "ALA", "", "H"),
+        ("CL12", "LIG", "", "Cl"),
+        ("NH1 ", "LIG", "", "N"),
     ],
 )
 def test_elements_by_names_are_said(saved, name, residue, column, element):
     path = saved(record(name, residue, 1, (0, 0, 0), column))
-    with pytest.warns(NequIPLRWarning, match=f"told by the atoms' names: {element} "):
+    with pytest.warns(NequIPLRWarning, match=f"deduced from the atoms' names: {element} "):
         found = read_structure(path)
     assert element_symbols(found.topology) == [element]
 
 
-def test_a_name_that_tells_nothing(saved):
+@pytest.mark.parametrize("name", [" X1 ", " UNK", " WAT"])
+def test_a_name_that_tells_nothing(saved, name):
     with pytest.raises(InputError, match=r"element: expected a symbol in columns 77 and 78"):
-        read_structure(saved(record(" X1 ", "DUM", 1, (0, 0, 0))))
+        read_structure(saved(record(name, "DUM", 1, (0, 0, 0))))
 
 
 def test_deuterium_is_heavy_hydrogen(saved):
@@ -151,8 +188,31 @@ def test_formal_charges_and_symmetry_are_said(saved):
         found = read_structure(path)
     text = "\n".join(str(each.message) for each in said)
     assert "+1 e, the sum of the formal charges" in text
-    assert "symmetry P 1 21 1" in text
+    assert "space group P 1 21 1" in text
     assert (found.total_charge, found.charge_given) == (1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("texts", "charge"), [(["+", "2-"], -1.0), (["70", "71"], None), (["+1", "A"], None)]
+)
+def test_formal_charges_of_all_spellings(saved, texts, charge):
+    lines = [record("NA  ", "NA ", k, (9.0 * k, 0, 0), "NA", charge=t) for k, t in enumerate(texts)]
+    message = "sum of the formal charges" if charge else "formal charges in .* are not read"
+    with pytest.warns(NequIPLRWarning, match=message):
+        found = read_structure(saved(*lines))
+    assert (found.total_charge, found.charge_given) == (charge or 0.0, charge is not None)
+
+
+def test_a_mark_of_the_encoding_hides_no_atom(saved):
+    path = saved(record(" O  ", "HOH", 1, (0, 0, 0), "O"))
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert quietly(path).num_atoms == 1
+
+
+def test_bonds_that_cannot_be_read(saved):
+    lines = [record(" O  ", "HOH", k, (4.0 * k, 0, 0), "O") for k in range(2)]
+    with pytest.warns(NequIPLRWarning, match="1 CONECT records"):
+        assert read_structure(saved(*lines, "CONECTA0000    1", "CONECT*****    1")).num_atoms == 2
 
 
 def test_a_cell_that_lies_otherwise(saved, rng):
@@ -195,5 +255,11 @@ def test_numbers_that_are_none(saved):
     line = record(" O  ", "HOH", 1, (0, 0, 0), "O")
     with pytest.raises(InputError, match=r"columns 31 to 38 .* expected a number"):
         read_structure(saved(line[:30] + "   *****" + line[38:]))
+    with pytest.raises(InputError, match=r"expected a record with coordinates in columns 31 to 54"):
+        read_structure(saved(line[:52]))  # a file that was cut
     with pytest.raises(InputError, match="no atoms"):
         read_structure(saved("REMARK nothing"))
+    head = "CRYST1{:9.3f}   10.000   10.000{:7.2f}  30.00 120.00 P 1           1"
+    for length, angle in ((-10.0, 90.0), (10.0, 0.0), (10.0, 30.0)):
+        with pytest.raises(InputError, match="cell: expected .*angles"):
+            read_structure(saved(head.format(length, angle), line))

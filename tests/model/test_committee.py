@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-from openmm_nequiplr.errors import InputError, ModelFileError
+from openmm_nequiplr.errors import InputError, ModelFileError, NequIPLRWarning
 from openmm_nequiplr.model import Evaluator, save_model
 from openmm_nequiplr.model.committee import (
     Committee,
@@ -54,7 +54,9 @@ def test_spread_against_numpy(members, request, name):
 
 def test_identical_models_are_not_spread(make_model, crystal):
     model = make_model()
-    result = Committee([model, copy.deepcopy(model), copy.deepcopy(model)])(*structure(crystal))
+    with pytest.warns(NequIPLRWarning, match="models 1 and 2 are the same and never disagree"):
+        committee = Committee([model, copy.deepcopy(model), copy.deepcopy(model)])
+    result = committee(*structure(crystal))
     assert result.spread.energy == pytest.approx(0.0, abs=1e-12)
     np.testing.assert_allclose(result.spread.forces, 0.0, atol=1e-13)
     np.testing.assert_allclose(result.spread.charges, 0.0, atol=1e-13)

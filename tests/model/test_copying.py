@@ -48,9 +48,8 @@ def nothing(positions, cell, charges):
     return 0.0, np.zeros_like(positions)
 
 
-@pytest.mark.parametrize("solver", ["dense", "iterative"])
+@pytest.mark.parametrize(("name", "solver"), [("crystal", "iterative"), ("molecule", "dense")])
 @pytest.mark.parametrize("use", ["forces", "stress", "charges", "response", "other Coulomb code"])
-@pytest.mark.parametrize("name", ["crystal", "molecule"])
 def test_evaluators_are_copied_and_pickled_after_use(make_model, request, solver, use, name):
     atoms, model = request.getfixturevalue(name), copy.deepcopy(make_model())
     graph = model.build_graph(atoms.numbers, atoms.positions, np.array(atoms.cell), atoms.pbc)

@@ -54,21 +54,22 @@ def displacements(count):
         yield i, b, moved
 
 
-@pytest.mark.parametrize("solver", ["dense", "iterative"])
-def test_gradients_against_differences(model, build, solver):
-    evaluator = Evaluator(model, solver=solver, **TIGHT)
+def test_gradients_against_differences(model, build):
+    dense, iterative = (Evaluator(model, solver=s, **TIGHT) for s in ("dense", "iterative"))
     graph = build(model)
-    found = evaluator.observe(graph, OBSERVABLES)
-    charges = evaluator.charges(graph)[0]
-    assert found[0].value == pytest.approx(charges[0] + charges[2], abs=1e-8)
-    assert found[1].value == pytest.approx(charges[4] - charges[1] - charges[3], abs=1e-8)
+    both = [each.observe(graph, OBSERVABLES) for each in (dense, iterative)]
+    for evaluator, found in zip((dense, iterative), both, strict=True):
+        charges = evaluator.charges(graph)[0]
+        assert found[0].value == pytest.approx(charges[0] + charges[2], abs=1e-8)
+        assert found[1].value == pytest.approx(charges[4] - charges[1] - charges[3], abs=1e-8)
+        for each in found:  # nothing depends on the origin, but for the energy of ions in a field
+            assert np.abs(each.gradient.sum(axis=0)).max() < 1e-8
     for i, b, moved in displacements(graph.num_atoms):
-        ends = [evaluator.observe(build(model, s * moved), OBSERVABLES) for s in (1, -1)]
-        for each, plus, minus in zip(found, *ends, strict=True):
+        ends = [dense.observe(build(model, s * moved), OBSERVABLES) for s in (1, -1)]
+        for *found, plus, minus in zip(*both, *ends, strict=True):
             slope = (plus.value - minus.value) / (2 * STEP)
-            assert each.gradient[i, b] == pytest.approx(slope, abs=1e-6)
-    for each in found:  # nothing depends on the origin, but for the energy of ions in a field
-        assert np.abs(each.gradient.sum(axis=0)).max() < 1e-8
+            for each in found:
+                assert each.gradient[i, b] == pytest.approx(slope, abs=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["dense", "iterative"])

@@ -234,7 +234,7 @@ def test_batches_mix_boundaries(make_model, slab):
 def test_what_is_no_slab_is_refused(make_model, slab):
     with pytest.raises(BoxError, match="perpendicular"):
         graph_of(make_model(), slab, cell=slab.cell.array + np.diag([0.1, 0.1], -1))
-    with pytest.raises(InputError, match="charges see no images"):
+    with pytest.raises(InputError, match="charges do not interact"):
         graph_of(make_model(legacy_periodic=True), slab)
     isolated = make_model(isolated=True)
     assert not graph_of(isolated, slab).pbc[0]  # its molecules have no images

@@ -130,7 +130,7 @@ def test_a_fragment_moved_outside_with_its_charges(make_model, molecule):
 
 
 def test_what_is_refused(make_model, molecule, around):
-    with pytest.raises(InputError, match="model: .*charges outside"):
+    with pytest.raises(InputError, match="model: .*outside charges"):
         evaluated(Evaluator(make_model(equilibration=False)), molecule, *around)
     with pytest.raises(InputError, match="compute_stress"):
         evaluated(Evaluator(make_model()), molecule, *around, CELL, compute_stress=True)

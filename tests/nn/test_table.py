@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from e3nn.nn import FullyConnectedNet
 
-from openmm_nequiplr.nn import RadialBasis
+from openmm_nequiplr.nn import RadialBasis, table
 from openmm_nequiplr.nn.table import SHORTEST, build_table, interpolate
 
 
@@ -36,3 +38,39 @@ def test_table_is_exact_to_round_off(dtype, of_values, of_slopes, scale):
 
 def test_no_table_of_a_network_with_kinks():
     assert build_table(*radial(torch.abs), 1.0, torch.float64) is None
+
+
+def test_copies_share_a_table_and_changes_make_another(monkeypatch):
+    monkeypatch.setattr(table, "_last", {})
+    basis, network = radial()
+
+    def made(*modules, dtype=torch.float32, norm=0.3):
+        return build_table(*modules, norm, dtype).coefficients
+
+    first = made(basis, network)
+    for copies in ((basis, network), copy.deepcopy((basis, network))):
+        assert made(*copies).data_ptr() == first.data_ptr()
+    assert made(basis, network, norm=0.4).data_ptr() != first.data_ptr()
+    other = radial(torch.tanh)
+    for module, same in zip(other, (basis, network), strict=True):
+        module.load_state_dict(same.state_dict())
+    assert made(*other).data_ptr() != first.data_ptr()
+    torch.testing.assert_close(made(basis, Doubled(network)), 2 * first)
+    handle = network.register_forward_hook(lambda module, given, found: 2 * found)
+    torch.testing.assert_close(made(basis, network), 2 * first)
+    handle.remove()
+    with torch.no_grad():
+        network[0].weight[0, 0] += 1.0
+    assert not torch.equal(made(basis, network), first)
+    monkeypatch.setattr(table, "_CACHE_BYTES", first.nbytes)
+    made(basis, network)
+    assert len(table._last) == 1
+
+
+class Doubled(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, values):
+        return 2 * self.inner(values)

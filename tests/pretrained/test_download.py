@@ -14,7 +14,14 @@ import pytest
 from ase import Atoms
 
 import openmm_nequiplr
-from openmm_nequiplr import NequIPLRCalculator, cli, create_system, load_model, shipped_models
+from openmm_nequiplr import (
+    NequIPLRCalculator,
+    cli,
+    costs,
+    create_system,
+    load_model,
+    shipped_models,
+)
 from openmm_nequiplr.errors import ModelFileError
 from openmm_nequiplr.pretrained import (
     cache_directory,
@@ -23,6 +30,7 @@ from openmm_nequiplr.pretrained import (
     known_models,
     list_models,
     model_path,
+    named_models,
     read_header,
     registry,
     shipped_entries,
@@ -140,7 +148,7 @@ def test_registry_of_the_mirror_is_kept(server, cache, monkeypatch):
     (cache / "my-chain.safetensors").unlink()
     monkeypatch.delenv("NEQUIPLR_MODELS_URL")
     assert known_models()["my-chain"].urls[1] == f"{server}/chain.safetensors"
-    assert "not here" in list_models()
+    assert "not local" in list_models()
     assert download_model("my-chain").is_file()
 
 
@@ -242,7 +250,7 @@ def test_damaged_registries_are_named(text):
 def test_entries_that_stand_twice_or_make_no_sense():
     entry = {"name": "a", "version": 1, "sha256": "0" * 64, "size": 3}
     assert registry.parse_registry(json.dumps({"models": [entry]}), "here")["a"].version == "1"
-    with pytest.raises(ModelFileError, match="a is there twice"):
+    with pytest.raises(ModelFileError, match="a occurs twice"):
         registry.parse_registry(json.dumps({"models": [entry, entry]}), "here")
     for name, value in {"name": "a/b", "sha256": "0", "size": 0}.items():
         with pytest.raises(ModelFileError, match=f"registry here: {name}: expected"):
@@ -259,6 +267,17 @@ def test_caches_are_where_the_system_keeps_them(monkeypatch, tmp_path):
     assert cache_directory() == tmp_path / ".cache" / "openmm-nequiplr"
     monkeypatch.setattr("sys.platform", "darwin")
     assert cache_directory() == tmp_path / "Library" / "Caches" / "openmm-nequiplr"
+
+
+def test_users_without_a_home(monkeypatch):
+    """As in a container under a number that no user has: nothing is downloaded, all else works."""
+    pwd = pytest.importorskip("pwd")
+    for name in ("HOME", "NEQUIPLR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    assert not cache_directory().exists()
+    assert "au2-mgo" in named_models()
+    assert costs.crossings() == costs.Crossings()
 
 
 def test_the_command_refuses_what_makes_no_sense(cache, capsys):

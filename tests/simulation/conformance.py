@@ -21,13 +21,14 @@ import pytest
 import openmm_nequiplr
 from openmm_nequiplr.errors import BackendError
 from openmm_nequiplr.simulation import create_force, current_evaluation, from_atoms
-from openmm_nequiplr.simulation.pme import platform_names
+from openmm_nequiplr.simulation.platforms import platform_names
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
 from .twins import (
     EXACT,
     FEMTOSECOND,
     FORCE_UNIT,
+    PLATFORMS,
     SOLVERS,
     Frozen,
     Maker,
@@ -36,6 +37,7 @@ from .twins import (
     energy_of,
     evaluate_eagerly,
     missing_backend,
+    precise_platform,
     relative,
     rounding,
     springs,
@@ -49,6 +51,13 @@ if TYPE_CHECKING:
     from openmm_nequiplr.model import NequIPLRPotential
 
 LONG_RANGE = ["openmm", "graph"]
+#: Platform, long-range sum and solver of a test; it runs once where it does without one of them.
+PLACES = [
+    {"platform": platform, "long_range": long_range, "solver": solver}
+    for platform in PLATFORMS
+    for long_range, solver in itertools.product(LONG_RANGE, sorted(SOLVERS))
+    if platform == "Reference" or (long_range == "openmm") == (solver == "dense")
+]
 #: Charges of groups in the tiny salt; one reaches across the cell.
 HELD: dict[str, Any] = {
     "charge_groups": (0, 1, 2, 3) * 3 + (0, 0, 1, 3),
@@ -90,6 +99,12 @@ for folder in folders:
 """
 
 
+def needs(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether a test takes a fixture that nothing of its own has parametrised."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    return name in metafunc.fixturenames and all(name not in mark.args[0] for mark in marks)
+
+
 class Conformance:
     """Properties of a backend.
 
@@ -112,12 +127,23 @@ class Conformance:
         if reason:
             pytest.skip(reason)
 
-    @pytest.fixture(params=["openmm", "graph"])
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Every sum with every solver on Reference, and two of these pairs on other platforms."""
+        names = [name for name in ("platform", "long_range", "solver") if needs(metafunc, name)]
+        places = {tuple(place[name] for name in names): None for place in PLACES}
+        if names:
+            metafunc.parametrize(names, list(places), indirect=True)
+
+    @pytest.fixture
+    def platform(self, request: pytest.FixtureRequest) -> Any:
+        return precise_platform(request.param)
+
+    @pytest.fixture
     def long_range(self, request: pytest.FixtureRequest) -> str:
-        """Who sums the point charges."""
+        """Where the Coulomb energy is computed."""
         return request.param
 
-    @pytest.fixture(params=sorted(SOLVERS))
+    @pytest.fixture
     def solver(self, request: pytest.FixtureRequest) -> dict[str, Any]:
         """How charges are solved for."""
         return SOLVERS[request.param]
@@ -133,11 +159,10 @@ class Conformance:
 
     # -------------------------------------------------------------------------------- numbers
 
-    @pytest.mark.parametrize("solver", sorted(SOLVERS))
     @pytest.mark.parametrize(("charge", "precision"), [(-1, "double"), (0, "single")])
     def test_a_triclinic_crystal(self, make, tiny_salt, charge, precision, solver):
         """Energy, forces and charges, at the start and after a few steps."""
-        options = {"total_charge": charge, "precision": precision} | SOLVERS[solver]
+        options = {"total_charge": charge, "precision": precision} | solver
         context = make.context(tiny_salt, **options)
         make.assert_like_the_twin(context, tiny_salt, charge, precision)
         steps(context, 2)
@@ -150,9 +175,8 @@ class Conformance:
         steps(context, 2)
         make.assert_like_the_twin(context, cluster, charge, precision)
 
-    @pytest.mark.parametrize("solver", sorted(SOLVERS))
     def test_charges_of_groups(self, make, tiny_salt, solver):
-        context = make.context(tiny_salt, total_charge=1, **HELD, **SOLVERS[solver])
+        context = make.context(tiny_salt, total_charge=1, **HELD, **solver)
         for _ in range(2):
             make.assert_like_the_twin(context, tiny_salt, 1.0, **HELD)
             charges = current_evaluation(context).charges

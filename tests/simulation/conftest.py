@@ -11,6 +11,7 @@ import openmm
 import pytest
 
 from .mixture import make_mixture, make_salt_and_water
+from .twins import PLATFORMS, precise_platform
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -18,24 +19,10 @@ if TYPE_CHECKING:
     from openmm_nequiplr.model import NequIPLRPotential
 
 
-def available_platforms() -> list[str]:
-    """Names of the platforms of this OpenMM."""
-    count = openmm.Platform.getNumPlatforms()
-    return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
-
-
-PLATFORMS = ["Reference", "CPU", "OpenCL", *({"CUDA", "HIP"} & set(available_platforms()))]
-
-
 @pytest.fixture(params=PLATFORMS)
 def platform(request: pytest.FixtureRequest) -> tuple[openmm.Platform, dict[str, str]]:
     """Every platform in turn, in double precision where that is a choice."""
-    if request.param not in available_platforms():
-        if request.param == "OpenCL":
-            pytest.skip("no OpenCL platform here (install an OpenCL driver, for example PoCL)")
-        pytest.fail(f"OpenMM lacks the platform {request.param}")
-    chosen = openmm.Platform.getPlatform(request.param)
-    return chosen, {"Precision": "double"} if "Precision" in chosen.getPropertyNames() else {}
+    return precise_platform(request.param)
 
 
 @pytest.fixture(scope="session")

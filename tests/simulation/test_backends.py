@@ -88,8 +88,9 @@ def no_openmmtorch(monkeypatch):
     monkeypatch.setattr(torchforce.importlib, "import_module", fail)
 
 
-@pytest.mark.parametrize("graph", [None, True], ids=["compiled", "graph"])
-@pytest.mark.parametrize("name", ["skewed_salt", "cluster"])
+@pytest.mark.parametrize(
+    ("name", "graph"), [("skewed_salt", None), ("cluster", None), ("cluster", True)]
+)
 def test_python_torch(request, monkeypatch, openmmtorch, ionic_model, name, graph):
     monkeypatch.setattr(TensorCall.__init__, "__defaults__", (graph,))
     structure = from_atoms(request.getfixturevalue(name))

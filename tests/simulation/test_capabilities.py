@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from openmm_nequiplr.simulation import create_force, current_evaluation, from_at
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
 from .conformance import ELECTRODES
-from .twins import evaluate_eagerly, missing_backend
+from .twins import Frozen, evaluate_eagerly, missing_backend
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -61,6 +63,15 @@ def context_of(system: openmm.System, positions: np.ndarray) -> openmm.Context:
     return context
 
 
+@functools.cache
+def exported(model: Any, frozen: Frozen, charge: float) -> bytes:
+    """A graph without options as a file; equal calls share one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt"
+        export_torch_force(model, from_atoms(frozen.atoms).topology, path, total_charge=charge)
+        return path.read_bytes()
+
+
 def energy(
     door: str, model: Any, atoms: Atoms, charge: float = 0.0, folder: Path | None = None, **options
 ) -> float:
@@ -82,7 +93,10 @@ def energy(
     start = from_atoms(atoms)
     if door == "export":
         path = folder / "model.pt"
-        export_torch_force(model, start.topology, path, total_charge=charge, **options)
+        if options:
+            export_torch_force(model, start.topology, path, total_charge=charge, **options)
+        else:
+            path.write_bytes(exported(model, Frozen(atoms), charge))
         box = None if start.box is None else torch.from_numpy(start.box)
         found = torch.jit.load(str(path))(torch.from_numpy(start.positions), box)
         return float(found[0]) / EV_TO_KJ_PER_MOL
@@ -323,6 +337,15 @@ class Trial:
             )
             found = current_evaluation(context_of(system, start.positions)).charges
         assert np.abs(found - alone).max() > 1e-3
+
+    def replicas(self) -> None:
+        model, atoms, charges = self.fixture("tiny_model"), self.fixture("cluster"), [0.0, 1.0]
+        if self.door == "export":
+            energy("export", model, atoms + atoms, folder=self.folder, replicas=2)
+        system = system_of(self.door, model, atoms + atoms, charges, replicas=2)
+        context = context_of(system, np.tile(from_atoms(atoms).positions, (2, 1)))
+        found = current_evaluation(context).charges.reshape(2, -1).sum(axis=1)
+        assert np.abs(found - charges).max() < 1e-6
 
     def inner(self) -> None:
         model, atoms = self.fixture("tiny_model"), self.fixture("cluster")

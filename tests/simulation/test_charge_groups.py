@@ -195,24 +195,24 @@ def test_md_command_its_restart_and_the_analysis(inputs, tiny_model, tmp_path, c
     options += ["--charge-groups", "molecules", "--group-charges", "ClNa=0.5"]
     arguments = ["md", model, str(start), *options]
     assert main(arguments) == 0
-    assert "charges of 2 groups held" in capsys.readouterr().out
+    assert "charges of 2 groups constrained" in capsys.readouterr().out
     settings = json.loads((output / "run.json").read_text())
     assert settings["charge_groups"] == [0, 0, 1, 1, 1]
     charges = load_charges(output / "charges.npy").charges
     sums = np.array([np.bincount([0, 0, 1, 1, 1], each) for each in charges])
     np.testing.assert_allclose(sums, [[0.5, 0.0]] * len(charges), atol=1e-5)
     assert main(["md", model, "--steps", "2", "--restart", "--output", str(output)]) == 0
-    assert "charges of 2 groups held" in capsys.readouterr().out
+    assert "charges of 2 groups constrained" in capsys.readouterr().out
     assert main(["analyze", model, str(output)]) == 0
     said = capsys.readouterr().out
-    assert "charges of 2 groups held" in said
+    assert "charges of 2 groups constrained" in said
     assert float(said.split("recorded in the run: ")[1].split(" e")[0]) < 1e-4
     last = read(output / "final.extxyz")
     found = recompute(model, [last]).charges[0]
     np.testing.assert_allclose(np.bincount([0, 0, 1, 1, 1], found), [0.5, 0.0], atol=1e-10)
     further = ["--steps", "1", "--output", str(tmp_path / "further")]
     assert main(["md", model, str(output / "final.extxyz"), *further]) == 0
-    assert "charges of 2 groups held" in capsys.readouterr().out  # as the file tells
+    assert "charges of 2 groups constrained" in capsys.readouterr().out  # as the file tells
     assert json.loads((tmp_path / "further/run.json").read_text())["group_charges"] == [0.5, 0.0]
     with pytest.raises(SystemExit):
         main([*arguments[:-1], "ClNa"])
@@ -231,7 +231,7 @@ def test_export_command(tiny_model, tmp_path, capsys):
     atoms.write(start, format="extxyz")
     arguments = ["export", model, start, "-o", output, "--charge-groups", "molecules"]
     assert main(arguments) == 0
-    assert "charges of 2 groups held" in capsys.readouterr().err
+    assert "charges of 2 groups constrained" in capsys.readouterr().err
     charges = torch.jit.load(output).evaluate(torch.from_numpy(atoms.positions), None)[2]
     np.testing.assert_allclose([charges[:2].sum(), charges[2:].sum()], 0.0, atol=1e-10)
 

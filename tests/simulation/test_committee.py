@@ -17,7 +17,7 @@ from openmm_nequiplr.simulation import get_computation, load_charges, load_sprea
 from openmm_nequiplr.simulation.md import continued_options, run_md
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log
 
-from .twins import Frames, simulation_of
+from .twins import PLATFORMS, Frames, simulation_of
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,11 @@ def others(ionic_model, shaken):
     return [shaken(ionic_model, seed) for seed in (1, 2)]
 
 
-@pytest.mark.parametrize("name", ["rock_salt", "cluster"])
+@pytest.mark.parametrize(
+    ("platform", "name"),
+    [("Reference", "cluster"), *((name, "tiny_salt") for name in PLATFORMS)],
+    indirect=["platform"],
+)
 def test_spread_of_every_frame(tmp_path, ionic_model, others, request, platform, name):
     atoms = request.getfixturevalue(name)
     simulation = simulation_of(atoms, ionic_model, platform=platform, long_range="graph")

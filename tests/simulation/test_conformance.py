@@ -24,6 +24,7 @@ class TestPython(Conformance):
 
 if MODULE is not None:
 
+    @pytest.mark.optimized
     class TestTorch(Conformance):
         backend = "torch"
         parting = 1e-12  # torch optimises a graph after its first runs, which changes the rounding

@@ -13,12 +13,20 @@ from openmm import app, unit
 
 pytest.importorskip("openmmml", reason="openmm-ml is not installed")
 
-from openmm_nequiplr import ChargeReporter, CommitteeReporter, load_system, save_system
+from openmm_nequiplr import (
+    ChargeReporter,
+    CommitteeReporter,
+    NequIPLRCalculator,
+    create_system,
+    export_torch_force,
+    load_system,
+    save_system,
+)
 from openmm_nequiplr.data import structure_from_atoms
 from openmm_nequiplr.data.dataset import labelled_graph
 from openmm_nequiplr.electrostatics import OutsideCharges
 from openmm_nequiplr.errors import BackendError, InputError
-from openmm_nequiplr.model import Evaluator, Surroundings
+from openmm_nequiplr.model import Evaluator, GroupCharge, Surroundings
 from openmm_nequiplr.simulation import create_force, current_evaluation, load_charges
 from openmm_nequiplr.simulation.force_field import charges_outside
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
@@ -237,7 +245,7 @@ def test_what_is_refused(make_model, mixture):
         change(system)
         with pytest.raises(InputError, match=match):
             embedded(mixed, model, system=system)
-    with pytest.raises(InputError, match="model: .*charges outside"):
+    with pytest.raises(InputError, match="model: .*outside charges"):
         embedded(mixed, make_model(equilibration=False))
     with pytest.raises(InputError, match="outside_width"):
         embedded(mixed, model, outside_width=-1.0)
@@ -261,9 +269,36 @@ def test_what_are_no_charges_outside(make_model, mixture, charges, match):
 
 
 def test_a_slab_has_no_charges_outside(make_model, mixture):
+    model, mixed = make_model(), mixture()
     arguments = {"atoms": [0, 3], "total_charge": 0, "outside_charges": {1: 1.0}, "slab": True}
-    with pytest.raises(InputError, match="outside_charges: expected None for a slab"):
-        create_force(mixture().topology(), make_model(), **arguments)
+    box, site = 10.0 * np.eye(3), torch.zeros(1, 3, dtype=torch.float64)
+    graph = model.build_graph([8, 11], [[1.0, 1, 1], [1, 1, 3]], box, (True, True, False))
+    around = Surroundings(OutsideCharges(torch.ones(1, dtype=torch.float64)), site)
+    evaluator = Evaluator(model)
+    with pytest.raises(InputError, match="slab: .*OpenMM sums the force field over bulk images"):
+        embedded(mixed, model, slab=True)
+    for attempt in (
+        lambda: create_force(mixed.topology(), model, **arguments),
+        lambda: evaluator(graph, surroundings=around),
+        lambda: evaluator.charges(graph, around),
+        lambda: evaluator.observe(graph, [GroupCharge((0,))], around),
+    ):
+        with pytest.raises(InputError, match="outside_charges: expected None for a slab"):
+            attempt()
+
+
+def test_other_doors_say_where_charges_outside_are_taken(make_model, mixture, tmp_path):
+    topology, given = mixture().topology(), {"outside_charges": {1: 1.0}}
+    for attempt, reason in (
+        (lambda: create_system(topology, make_model(), **given), "create_force takes them"),
+        (lambda: NequIPLRCalculator(make_model(), **given), "forces on the atoms of the model"),
+        (
+            lambda: export_torch_force(make_model(), topology, tmp_path / "model.pt", **given),
+            "a graph does not know charges outside",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"^outside_charges: .*{reason}"):
+            attempt()
 
 
 def test_graphs_do_not_know_charges_outside(make_model, mixture, monkeypatch):

@@ -10,8 +10,11 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
+from ase import Atoms
+from ase.build import molecule
 from ase.io import read
 
+from openmm_nequiplr import save_model
 from openmm_nequiplr.errors import BackendError, InputError, ModelFileError
 from openmm_nequiplr.simulation import load_charges, md
 from openmm_nequiplr.simulation.md import continued_options, run_md
@@ -184,6 +187,29 @@ def test_restarts_tell_what_has_changed(options, capsys):
     out = capsys.readouterr().out
     assert "continuing at step 2" in out
     assert "note: timestep is 0.5 from here on, it was 1.0" in out
+
+
+def test_heavy_hydrogen(options, make_model, tmp_path, capsys):
+    """Its mass comes from the nearest atom, and a restart keeps it."""
+    atoms = molecule("H2O")
+    atoms += Atoms("Na", [atoms.positions[1] + [0.0, 2.0, 0.0]])  # it counts as bonded too
+    atoms.write(tmp_path / "water.extxyz")
+    model = tmp_path / "water.safetensors"
+    save_model(make_model(type_names=("H", "O", "Na")), model)
+    run = {"model": model, "structure": tmp_path / "water.extxyz", "steps": 2, "timestep": 0.1}
+    first = dataclasses.replace(options, **run, hydrogen_mass=3.0, quiet=False)
+    result = run_md(first)
+    assert ", hydrogen of 3 Da, " in capsys.readouterr().out
+    masses = read(result.files.final).get_masses()
+    np.testing.assert_allclose(masses, [15.999 - 2 * (3 - 1.008), 3, 3, 22.990], atol=1e-3)
+    again = continued_options(model=model, output=options.output, restart=True, steps=2)
+    assert again.hydrogen_mass == 3.0
+    run_md(again)
+    np.testing.assert_allclose(read(result.files.final).get_masses(), masses)
+    with pytest.raises(InputError, match="hydrogen_mass: expected 3.0, as in the run"):
+        run_md(dataclasses.replace(again, hydrogen_mass=2.0))
+    with pytest.raises(InputError, match="hydrogen_mass: expected None for a structure without"):
+        run_md(dataclasses.replace(options, output=tmp_path / "salt", hydrogen_mass=3.0))
 
 
 def test_nothing_to_restart_from(options):

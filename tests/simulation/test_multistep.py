@@ -9,10 +9,10 @@ import openmm
 import pytest
 
 from openmm_nequiplr import create_system, load_system, save_model, save_system
-from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.errors import InputError, ModelFileError
 from openmm_nequiplr.model import Evaluator
 from openmm_nequiplr.simulation import add_inner_potential, from_atoms, get_computation
-from openmm_nequiplr.simulation.md import run_md
+from openmm_nequiplr.simulation.md import continued_options, run_md
 from openmm_nequiplr.units import EV_TO_KJ_PER_MOL
 
 REFERENCE = openmm.Platform.getPlatform("Reference")
@@ -143,6 +143,13 @@ def test_a_run_continues(inner, make_model, run_options, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "temperature is 600.0 from here on" in told
     assert "inner_sha256 is " in told
+    alone = continued_options(model="any", output=tmp_path / "parts", restart=True, inner=None)
+    assert alone.inner_steps is None
+    options["inner"].unlink()
+    with pytest.raises(ModelFileError, match="^inner: expected a model file"):
+        run_md(run_options(tmp_path / "parts", **again))
+    with pytest.raises(InputError, match="inner_steps: expected nothing without inner, got 3"):
+        run_options(tmp_path / "other", inner_steps=3)
 
 
 @pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")
@@ -157,6 +164,8 @@ def test_what_is_refused(tiny_model, inner, tiny_salt):
     for given, got in (([], "no forces"), (5, "int"), ([inner], "NequIPLRPotential")):
         with pytest.raises(InputError, match=f"inner: expected .*, got '{got}'"):
             add_inner_potential(system, topology, given)
+    with pytest.raises(ModelFileError, match="^inner: expected a model file"):
+        add_inner_potential(system, topology, "missing.safetensors")
     with pytest.raises(InputError, match="solver"):
         add_inner_potential(system, topology, inner, solver="dense")
     assert system.getNumForces() == 2

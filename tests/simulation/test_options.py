@@ -15,13 +15,11 @@ WHOLE = ("steps", "report_interval", "checkpoint_interval", "barostat_interval",
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, *WHOLE, "max_iterations", "charge_tolerance"])
-@pytest.mark.parametrize(
-    "value",
-    [math.nan, math.inf, -math.inf, 1e30, 10**400, "3", [], True, np.array([1.0, 2.0]), 1j],
-)
-def test_numbers_that_are_none(name, value):
-    with pytest.raises(InputError, match=f"{name}: expected"):
-        MDOptions(model="carbon-chain", **{name: value})
+def test_numbers_that_are_none(name):
+    values = [math.nan, math.inf, -math.inf, 1e30, 10**400, "3", [], True, 1j]
+    for value in [*values, np.array([1.0, 2.0])]:
+        with pytest.raises(InputError, match=f"{name}: expected"):
+            MDOptions(model="carbon-chain", **{name: value})
 
 
 @pytest.mark.parametrize(

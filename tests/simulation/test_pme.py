@@ -13,7 +13,7 @@ from scipy.special import erfc
 
 from openmm_nequiplr.electrostatics import EwaldCoulomb, ewald_geometry
 from openmm_nequiplr.errors import BackendError, BoxError, InputError, NequIPLRWarning
-from openmm_nequiplr.simulation import pme
+from openmm_nequiplr.simulation import platforms
 from openmm_nequiplr.simulation.box import compact_box
 from openmm_nequiplr.simulation.pme import (
     PointChargeCoulomb,
@@ -153,10 +153,10 @@ def test_every_platform_sums_alike(name):
 
 def test_the_gpu_of_the_network_sums(monkeypatch):
     """OpenCL in place of CUDA."""
-    if "OpenCL" not in pme.platform_names():
+    if "OpenCL" not in platforms.platform_names():
         pytest.skip("no platform OpenCL here")
     assert PointChargeCoulomb(24, True, device="cuda:0").platform in ("CUDA", "HIP", "CPU")
-    monkeypatch.setattr(pme, "_ON_GPU", ("OpenCL",))
+    monkeypatch.setattr(platforms, "_ON_GPU", ("OpenCL",))
     positions, charges = ions(SKEWED, 0.5)
     expected, _ = ewald_by_hand(positions, SKEWED, charges)
     there = PointChargeCoulomb(24, True, device="cuda:0")

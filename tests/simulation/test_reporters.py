@@ -14,7 +14,7 @@ from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import Evaluator
 from openmm_nequiplr.simulation import get_computation, load_charges
 
-from .twins import Frames, simulation_of
+from .twins import PLATFORMS, Frames, simulation_of
 
 
 def charges_at(model, symbols, positions, box):
@@ -22,7 +22,11 @@ def charges_at(model, symbols, positions, box):
     return Evaluator(copy.deepcopy(model)).charges(graph)[0]
 
 
-@pytest.mark.parametrize("barostat", [False, True], ids=["fixed", "barostat"])
+@pytest.mark.parametrize(
+    ("platform", "barostat"),
+    [("Reference", False), *((name, True) for name in PLATFORMS if name != "Reference")],
+    indirect=["platform"],
+)
 def test_charges_belong_to_the_frame(tmp_path, ionic_model, rock_salt, platform, barostat):
     forces = [openmm.MonteCarloBarostat(1000.0, 300.0, 1)] if barostat else []
     simulation = simulation_of(rock_salt, ionic_model, *forces, platform=platform)

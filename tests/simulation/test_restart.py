@@ -17,7 +17,11 @@ from openmm_nequiplr.locking import directory_lock
 from openmm_nequiplr.simulation import load_charges, read_structure
 from openmm_nequiplr.simulation.md import continued_options, run_md
 from openmm_nequiplr.simulation.reporters import RecordFile
-from openmm_nequiplr.simulation.restart import compare_settings, find_checkpoint
+from openmm_nequiplr.simulation.restart import (
+    compare_settings,
+    continued_settings,
+    find_checkpoint,
+)
 from openmm_nequiplr.simulation.runfiles import RunFiles, read_log, read_settings
 
 NAMES = (
@@ -188,6 +192,20 @@ def test_another_model_is_refused(options, killed, tmp_path, ionic_model):
     older = {name: settings[name] for name in settings if "electrode" not in name}
     with pytest.raises(InputError, match="electrodes: expected None, as in the run"):
         compare_settings(dataclasses.replace(same, electrodes=((0,), (1,))), older)
+
+
+def test_the_order_of_atoms_and_groups_does_not_matter(options, killed):
+    settings = read_settings(killed.settings)
+    held = {"total_charge": settings["total_charge"], "electrodes": ((1, 3), (4, 5))}
+    held |= {"charge_groups": (0, 1, 0, 2, 1), "group_charges": (1.0, -1.0, 0.0)}
+    before = {"electrodes": [[3, 1], [4, 5]], "charge_groups": [2, 0, 2, 1, 0]}
+    before = settings | before | {"group_charges": [-1.0, 0.0, 1.0]}
+    now = dataclasses.replace(options, **held)
+    assert compare_settings(now, before) == []
+    assert continued_settings(now, before)["charge_groups"] == before["charge_groups"]
+    for name, other in (("electrodes", [[4, 5], [1, 3]]), ("group_charges", [1.0, 0.0, -1.0])):
+        with pytest.raises(InputError, match=f"{name}: expected "):
+            compare_settings(now, before | {name: other})
 
 
 def test_a_settings_file_of_something_else(tmp_path):

@@ -31,6 +31,7 @@ try:
 except BackendError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+pytestmark = pytest.mark.optimized
 REFERENCE = openmm.Platform.getPlatform("Reference")
 ROOT = Path(openmm_nequiplr.__file__).parents[1]
 

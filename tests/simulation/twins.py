@@ -32,6 +32,25 @@ SOLVERS = {"dense": {"solver": "dense"}, "iterative": ITERATIVE}
 FEMTOSECOND = 0.001  # ps
 
 
+def available_platforms() -> list[str]:
+    """Names of the platforms of this OpenMM."""
+    count = openmm.Platform.getNumPlatforms()
+    return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
+
+
+PLATFORMS = ["Reference", "CPU", "OpenCL", *({"CUDA", "HIP"} & set(available_platforms()))]
+
+
+def precise_platform(name: str) -> tuple[openmm.Platform, dict[str, str]]:
+    """A platform, in double precision where that is a choice."""
+    if name not in available_platforms():
+        if name == "OpenCL":
+            pytest.skip("no OpenCL platform here (install an OpenCL driver, for example PoCL)")
+        pytest.fail(f"OpenMM lacks the platform {name}")
+    chosen = openmm.Platform.getPlatform(name)
+    return chosen, {"Precision": "double"} if "Precision" in chosen.getPropertyNames() else {}
+
+
 @dataclass(frozen=True)
 class Twin:
     """Results of the eager model.

@@ -1,8 +1,8 @@
 """Trains in children that are killed at random moments, until enough were; then to the end.
 
-Run as a script: configuration file, number of kills, seed of the moments, name of the signal.
-Prints how the children ended. Modules are imported once, before the children are forked; nothing
-is computed in the parent, so that forking is safe.
+Run as a script: configuration file, number of kills and name of the signal of each training, one
+after the other. Prints a line for each training: how the children ended. Modules are imported once,
+before the children are forked; nothing is computed in the parent, so that forking is safe.
 """
 
 from __future__ import annotations
@@ -62,17 +62,18 @@ def _ended(child: int, number: int, output: Path, moments: random.Random) -> int
     return os.waitpid(child, 0)[1]
 
 
-def run(config: Path, kills: int, seed: int, name: str) -> None:
+def run(config: Path, kills: int, name: str) -> list[int]:
     """Kill a training so many times, then let it end."""
-    moments = random.Random(seed)
+    moments = random.Random(0)
     output = Path(yaml.safe_load(config.read_text(encoding="utf-8"))["output"])
+    ends = []
     for _ in range(kills):
         child = _start(config, output)
-        status = _ended(child, signal.Signals[name], output, moments)
-        print(os.waitstatus_to_exitcode(status))
-    child = _start(config, output)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        ends.append(_ended(child, signal.Signals[name], output, moments))
+    ends.append(os.waitpid(_start(config, output), 0)[1])
+    return [os.waitstatus_to_exitcode(status) for status in ends]
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    for path, number, name in zip(*(sys.argv[k::3] for k in (1, 2, 3)), strict=True):
+        print(*run(Path(path), int(number), name), flush=True)

@@ -51,4 +51,4 @@ def test_a_check_that_cannot_be_made_does_not_undo_a_training(config_file, monke
 
     monkeypatch.setattr(checking, "check_trained", fails)
     assert cli.main(["train", str(config_file), "--set", "max_epochs=1"]) == 0
-    assert capsys.readouterr().out.endswith("check: not done (platform: none is there)\n")
+    assert capsys.readouterr().out.endswith("check: skipped (platform: none is there)\n")

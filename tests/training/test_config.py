@@ -95,6 +95,12 @@ def test_errors_name_key_and_expectation(tmp_path, extra, message):
         _load(tmp_path, MINIMAL + extra)
 
 
+def test_a_weight_below_zero_is_that_of_a_file(tmp_path):
+    given = {"data.test": ["b.xyz", {"path": "c.xyz", "weight": -1}]}
+    with pytest.raises(InputError, match=r"^data\.test\.weight of c\.xyz: expected at least 0"):
+        _load(tmp_path, MINIMAL, given)
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

@@ -8,8 +8,9 @@ import yaml
 from ase.io import read, write
 
 from openmm_nequiplr import cli, load_model, save_model
-from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.errors import InputError, ModelFileError
 from openmm_nequiplr.training.config import load_config
+from openmm_nequiplr.training.evaluate import evaluate_model
 from openmm_nequiplr.training.preparation import prepare, read_parts
 from openmm_nequiplr.training.run import train
 
@@ -56,6 +57,9 @@ def test_labels_are_those_of_the_model(distilling, bare_file):
 
     for structure in (*parts.train, *parts.validation):
         check(structure)
+    (bare_file.parent / "teacher.safetensors").unlink()  # it is read once
+    with pytest.raises(ModelFileError, match="^distill_from: expected a model file"):
+        read_parts(config, distilling)
     _, data, _ = prepare(config, parts, distilling)
     copies = data.structures[len(parts.train) :]
     assert len(copies) == len(parts.train)
@@ -72,7 +76,7 @@ def test_charges_are_refused(distilling):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_training_continues(distilling, tmp_path):
+def test_a_training_continues(distilling, tmp_path, capsys):
     output = str(tmp_path / "parts")
     train(distilling, overrides={"output": output, "max_epochs": 2}, progress=False)
     train(distilling, resume=True, overrides={"output": output}, progress=False)
@@ -81,6 +85,15 @@ def test_a_training_continues(distilling, tmp_path):
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         np.testing.assert_allclose(a.detach(), b.detach(), atol=1e-6)
     assert not whole.config.equilibration
+    with pytest.raises(InputError, match="no labels"):
+        evaluate_model(tmp_path / "out" / "model.safetensors", split="train")
+    said = capsys.readouterr().out
+    assert "labels: those of the data; the training learned from teacher.safetensors" in said
+    teacher = load_model(tmp_path / "teacher.safetensors")
+    next(teacher.parameters()).data.mul_(1.1)
+    save_model(teacher, tmp_path / "teacher.safetensors")
+    with pytest.raises(InputError, match=r"got 'distill_from \(a model with other weights\)'"):
+        train(distilling, resume=True, overrides={"output": output}, progress=False)
 
 
 @pytest.mark.usefixtures("no_pictures")

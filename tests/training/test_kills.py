@@ -28,27 +28,32 @@ def _settings(config_file: Path, output: Path, max_epochs: int) -> Path:
     return path
 
 
-def _train(config: Path, kills: int, name: str = "SIGKILL", seed: int = 0) -> list[int]:
+def _train(*trainings: tuple[Path, int, str]) -> list[list[int]]:
+    """How the children of each training ended: configuration, number of kills, signal."""
     script = Path(__file__).with_name("kills.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(config), str(kills), str(seed), name],
+        [sys.executable, str(script), *(str(word) for each in trainings for word in each)],
         capture_output=True, text=True, check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    return [int(word) for word in run.stdout.split()]
+    return [[int(word) for word in line.split()] for line in run.stdout.splitlines()]
 
 
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_uninterrupted_training(config_file, tmp_path):
     count = 6 + 2 * KILLS
-    whole = tmp_path / "whole"
-    assert _train(_settings(config_file, whole, count), 0) == [0]
-    for name in ("SIGKILL", "SIGTERM"):
-        _compare_with_killed(config_file, whole, tmp_path / name, count, name)
+    kills = {"whole": 0, "SIGKILL": KILLS, "SIGTERM": KILLS}
+    outputs = {name: tmp_path / name for name in kills}
+    settings = [_settings(config_file, output, count) for output in outputs.values()]
+    signals = ["SIGKILL", "SIGKILL", "SIGTERM"]
+    whole, *ends = _train(*zip(settings, kills.values(), signals, strict=True))
+    assert whole == [0]
+    for name, each in zip(("SIGKILL", "SIGTERM"), ends, strict=True):
+        _compare_with_killed(outputs["whole"], outputs[name], count, name, each)
 
 
-def _compare_with_killed(config_file, whole, killed, count, name):
-    *ends, last = _train(_settings(config_file, killed, count), KILLS, name)
+def _compare_with_killed(whole, killed, count, name, statuses):
+    *ends, last = statuses
     assert last == 0, killed.with_suffix(".log").read_text(encoding="utf-8")
     allowed = {0, -signal.SIGKILL} if name == "SIGKILL" else {0, 143, -signal.SIGTERM}
     assert set(ends) <= allowed, killed.with_suffix(".log").read_text(encoding="utf-8")

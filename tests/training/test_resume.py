@@ -12,6 +12,7 @@ import pytest
 import torch
 from ase.io import read, write
 
+from openmm_nequiplr.data import store
 from openmm_nequiplr.errors import DirectoryInUseError, InputError, Interrupted
 from openmm_nequiplr.locking import directory_lock
 from openmm_nequiplr.training import recorder, run
@@ -78,8 +79,9 @@ def test_another_model_is_never_accepted(config_file, begun, accept):
         train(config_file, True, {"model.num_features": 3}, False, accept)
 
 
-def test_labels_that_changed_are_refused(config_file, data_file, tmp_path):
-    """Wherever the file is; a copy of it is the same data."""
+def test_labels_that_changed_are_refused(config_file, data_file, tmp_path, monkeypatch):
+    """Wherever the file is; a copy of it is the same data, and the one that is kept on disk."""
+    monkeypatch.setattr(store, "IN_MEMORY", 500.0)
     frames = read(data_file, ":")
     for name in ("first.extxyz", "moved.extxyz", "changed.extxyz"):
         if name == "changed.extxyz":
@@ -92,6 +94,8 @@ def test_labels_that_changed_are_refused(config_file, data_file, tmp_path):
     with pytest.raises(InputError, match=r"data\.(train|validation) \(other structures"):
         train(config_file, resume=True, overrides=changed, progress=False)
     train(config_file, resume=True, overrides=moved | {"max_epochs": 2}, progress=False)
+    (kept,) = (tmp_path / "out" / "structures").iterdir()
+    assert kept.name.startswith("moved-")
 
 
 def test_fewer_epochs_than_are_done(config_file, begun):

@@ -198,8 +198,12 @@ def test_a_training_that_no_longer_improves_ends(config_file, tmp_path):
     rows = epochs(tmp_path / "out")
     assert [row["step"] for row in rows] == ["4", "8", "12"]  # 40 atoms, 10 or so in a step
     options |= {"early_stopping": 3, "max_epochs": 9}
-    train(config_file, resume=True, overrides=options, progress=False)
-    assert len(epochs(tmp_path / "out")) == 4
+    for _ in range(2):  # where it has ended there is nothing more to do
+        train(config_file, resume=True, overrides=options, progress=False)
+        assert len(epochs(tmp_path / "out")) == 4
+    options |= {"loss.forces": 100.0}  # losses are larger now, and the first is the best again
+    train(config_file, True, options, progress=False, accept_changes=True)
+    assert len(epochs(tmp_path / "out")) == 8
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -18,6 +18,7 @@ from openmm_nequiplr.training.config import (
     LossConfig,
     TrainingConfig,
 )
+from openmm_nequiplr.training.initial import freeze
 from openmm_nequiplr.training.start import (
     _Fixed,
     _stand_in_charges,
@@ -113,6 +114,9 @@ def test_fits_want_reference_charges(structures, change):
         {}, DataConfig(("x",)), equilibration=EquilibrationConfig(charge_epochs=2)
     )
     with pytest.raises(InputError, match="reference charges"):
+        learn_charges_first(model, config, data, progress=False)
+    freeze(model, ["electronegativity_stage"])
+    with pytest.raises(InputError, match="charge_epochs: expected 0 with freeze of electron"):
         learn_charges_first(model, config, data, progress=False)
 
 

@@ -1,4 +1,4 @@
-"""The model as one TorchScript graph, without OpenMM."""
+"""The model as a TorchScript graph, independent of OpenMM."""
 
 from .build import check_scriptable, script_model
 

@@ -1,4 +1,4 @@
-"""From a model and its atoms to a compiled graph."""
+"""Compilation of a model with given atoms to a TorchScript graph."""
 
 import copy
 import json
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ...boundaries import SLAB, as_pbc
+from ...conditions import ChargeConditions, check_voltage, read_electrodes
 from ...electrostatics.external import applied_potential
 from ...equilibration import JacobiPreconditioner, WoodburyPreconditioner
 from ...errors import BackendError, describe
-from ...fragments import Groups, check_voltage, held_groups, read_electrodes
 from ...nn.e3 import script
 from ..building import type_indices
 from ..geometry_checks import check_field
@@ -23,17 +23,17 @@ from .history import ChargeHistory
 from .operators import EwaldOperator, FreeOperator, MeshOperator, SlabOperator
 from .pairs import PairList
 
-#: How much farther than needed (Å) neighbours are searched.
+#: Search distance of neighbours beyond the cutoff, Å.
 SKIN = 0.6
 
 
 def check_scriptable(model: NequIPLRPotential, periodic: bool) -> None:
-    """Refuse models without charges, and those with the Coulomb sums of the published code.
+    """Check that a model can be compiled.
 
     Raises
     ------
     BackendError
-        If the model is such a one.
+        If the model has no charges, or has the Coulomb sums of the published code.
     """
     config = model.config
     if not config.equilibration:
@@ -45,8 +45,8 @@ def check_scriptable(model: NequIPLRPotential, periodic: bool) -> None:
     if legacy if periodic else config.legacy_nonperiodic:
         raise BackendError(
             "backend: expected 'python' for a model converted from the published code with its "
-            "Coulomb sums as they were (legacy_* in the configuration), got one that needs a "
-            "TorchScript graph, which knows the corrected sums alone"
+            "original Coulomb sums (legacy_* in the configuration), got one that needs a "
+            "TorchScript graph, which supports only the corrected sums"
         )
 
 
@@ -64,19 +64,15 @@ def script_model(
     notes: dict[str, str] | None = None,
     model_file: bytes = b"",
     atoms: Sequence[int] | None = None,
-    electric_field: Sequence[float] | np.ndarray | None = None,
-    charge_groups: Groups = None,
-    group_charges: Sequence[float] | np.ndarray | None = None,
-    electrodes: Any = None,
-    electrode_voltage: float = 0.0,
+    **conditions: Any,
 ) -> torch.jit.ScriptModule:
-    """Compile network, charge equilibration, energy and forces into one TorchScript module.
+    """Compile network, charge equilibration, energy and forces to one TorchScript module.
 
-    Its ``forward(positions, box)`` takes nm and returns kJ/mol and kJ/mol/nm, as OpenMM's
-    TorchForce wants it; ``evaluate(positions, cell)`` speaks Å and eV and returns charges too, see
-    :class:`.graph.EvaluationGraph`. It keeps its own copy of the model. What it carries from one
-    evaluation to the next (pairs, and where charges are solved for iteratively preconditioner and
-    guesses) saves time and changes no result beyond the solver's tolerance.
+    Its ``forward(positions, box)`` takes nm and returns kJ/mol and kJ/mol/nm, as required by
+    OpenMM's TorchForce. ``evaluate(positions, cell)`` uses Å and eV and also returns the charges,
+    see :class:`.graph.EvaluationGraph`. The module contains a copy of the model. Data reused
+    between evaluations (pairs and, for the iterative solver, preconditioner and guesses) affect the
+    results only within the tolerance of the solver.
 
     Parameters
     ----------
@@ -87,32 +83,31 @@ def script_model(
         Periodic in all directions, in none, or (true, true, false) for a slab.
     total_charge : float, e
     dtype : torch.dtype, optional
-        Of the network; that of the model by default.
+        Precision of the network; by default that of the model.
     device : torch.device or str
     options : SolverOptions, optional
     external : torch.nn.Module, optional
-        Sums the smooth part of the point charges in place of the graph, see
+        Module that evaluates the smooth part of the point-charge sum instead of the graph, see
         :class:`.graph.EvaluationGraph`.
     skin : float, Å
     notes : dict of str to str, optional
-        Kept in the module's attribute ``notes`` as JSON.
+        Stored as JSON in the attribute ``notes`` of the module.
     model_file : bytes
-        Kept in the module's attribute ``model_file``.
+        Stored in the attribute ``model_file`` of the module.
     atoms : sequence of int, length N, optional
-        Which of the positions given to ``forward`` are those of the model's atoms; by default all.
-    electric_field : sequence of 3 float, optional, V/Å
-        Uniform field outside, of isolated structures and along the normal of slabs, which is z.
-    charge_groups, group_charges, electrodes, electrode_voltage
-        As for :func:`openmm_nequiplr.model.building.build_graph`.
+        Indices of the model's atoms among the positions given to ``forward``; by default all.
+    **conditions
+        As for :func:`openmm_nequiplr.model.building.build_graph`; an ``electric_field`` acts on
+        isolated structures or along the normal (z) of slabs.
 
     Raises
     ------
     UnknownElementError
-        If the model does not know an element.
+        If an element is unknown to the model.
     BackendError
-        If the model's Coulomb sums are those of the published code.
+        If the model has no charges, or has the Coulomb sums of the published code.
     InputError
-        If an option makes no sense.
+        If an option is invalid.
     """
     slab, periodic = as_pbc(pbc) == SLAB, bool(as_pbc(pbc))
     check_scriptable(model, periodic)
@@ -140,12 +135,12 @@ def script_model(
     if iterative:
         solver = IterativeEquilibration(operator, preconditioner, ChargeHistory(), options)
     pairs = PairList(max(config.r_max, config.charge_cutoff), periodic, skin, slab)
-    field = None
-    if electric_field is not None:
-        field = check_field(config, periodic, electric_field, (0, 0, 1) if slab else None)
-    sides = read_electrodes(count, electrodes)
-    applied = applied_potential(sides, check_voltage(electrode_voltage, sides))
-    held = held_groups(count, charge_groups, group_charges, total_charge, sides)
+    given, field = ChargeConditions(**conditions), None
+    if given.electric_field is not None:
+        field = check_field(config, periodic, given.electric_field, (0, 0, 1) if slab else None)
+    sides = read_electrodes(count, given.electrodes)
+    applied = applied_potential(sides, check_voltage(given.electrode_voltage, sides))
+    held = given.held(count, total_charge)
     graph = EvaluationGraph(
         own, types, periodic, total_charge, pairs, solver, external, field, held, applied
     )

@@ -1,4 +1,4 @@
-"""One evaluation of a model as a TorchScript graph: positions in, energy and forces out."""
+"""Evaluation of a model as a TorchScript graph: energy and forces from positions."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ from .pairs import PairList, ReducedCell
 
 
 class EvaluationGraph(torch.nn.Module):
-    """A model, its atoms and its solver; compiled by :func:`.build.script_model`.
+    """Model with its atoms and solver, compiled by :func:`.build.script_model`.
 
     Parameters
     ----------
     model : NequIPLRPotential
-        In the dtype that the graph will have; its modules are taken over.
+        Model in the dtype of the graph, which uses its modules.
     types : torch.Tensor, int64, shape (N,)
     periodic : bool
     total_charge : float, e
@@ -30,7 +30,7 @@ class EvaluationGraph(torch.nn.Module):
         As for :class:`..inference.Inference`.
     electric_field : numpy.ndarray, optional, float64, shape (3,), V/Å
     fragments : tuple of 2 numpy.ndarray, optional, shapes (N,) and (F,)
-        Group of each atom and charge of each group, where these are held.
+        Group of each atom and charge of each group, if these are constrained.
     applied : torch.Tensor, optional, float64, shape (N,), eV/e
         Potential of a voltage source between electrodes.
     """
@@ -90,12 +90,12 @@ class EvaluationGraph(torch.nn.Module):
         ----------
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å, optional
-            Rows are lattice vectors; needed when periodic.
+            Rows are lattice vectors; required if periodic.
 
         Returns
         -------
         list of torch.Tensor, float64
-            A scalar, eV; (N, 3), eV/Å; and three times (N,), e, e and eV/e.
+            A scalar, eV; shape (N, 3), eV/Å; and three of shape (N,), e, e and eV/e.
         """
         count = self.types.shape[0]
         if positions.shape[0] != count:
@@ -141,7 +141,7 @@ class EvaluationGraph(torch.nn.Module):
         second: torch.Tensor,
         vector: torch.Tensor,
     ) -> Results:
-        """Pairs to edges: rows 0 to P − 1 lead from the first atom of a pair, the others back."""
+        """Evaluate with edges 0 to P − 1 from the first atom of each pair, and the others back."""
         vector.requires_grad_(True)
         length, harmonics = self.inference.model.edge_features(vector)
         outside: torch.Tensor | None = None
@@ -169,7 +169,7 @@ class EvaluationGraph(torch.nn.Module):
     def _finished(
         self, results: Results, first: torch.Tensor, second: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Forces from the gradients by positions and pair vectors, unless something failed."""
+        """Check for errors, and form the forces from gradients by positions and pair vectors."""
         with torch.no_grad():
             forces = results.external_forces
             by_position, along = results.gradients[0], results.gradients[1]
@@ -194,7 +194,7 @@ class EvaluationGraph(torch.nn.Module):
 
     @torch.jit.unused
     def select(self, atoms: Sequence[int] | None) -> None:
-        """Take these of the positions given to :meth:`forward`; all of them with ``None``."""
+        """Select the atoms of the model among the positions given to :meth:`forward`; None: all."""
         self.all_atoms = atoms is None
         chosen = torch.tensor([] if atoms is None else list(atoms), dtype=torch.int64)
         self.register_buffer("atoms", chosen.to(self.types.device))
@@ -202,13 +202,13 @@ class EvaluationGraph(torch.nn.Module):
     def forward(
         self, positions: torch.Tensor, box: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What OpenMM's TorchForce calls: nm in, kJ/mol and kJ/mol/nm out.
+        """Energy, kJ/mol, and forces, kJ/mol/nm, as called by OpenMM's TorchForce.
 
         Parameters
         ----------
         positions : torch.Tensor, shape (N, 3), nm
-            Of any dtype, on any device; forces come back likewise. Of all particles, where the
-            graph acts on some of them.
+            Positions of all particles, including those on which the graph does not act. The forces
+            have their dtype and device.
         box : torch.Tensor, shape (3, 3), nm, optional
         """
         device = self.types.device

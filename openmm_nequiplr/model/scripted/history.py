@@ -1,15 +1,15 @@
-"""What a graph remembers of the charges before."""
+"""Charges of previous evaluations of a graph, for initial guesses."""
 
 import torch
 
 from ...equilibration import ChargePredictor
 
-#: An atom that moved farther (Å) since the last evaluation has not done so within a time step.
+#: Largest displacement (Å) of an atom within a time step.
 LONGEST_STEP = 0.3
 
 
 class ChargeHistory(torch.nn.Module):
-    """Charges along evaluations in one cell between which atoms move little."""
+    """Charges along a sequence of evaluations in one cell with small displacements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class ChargeHistory(torch.nn.Module):
         self.longest_step = LONGEST_STEP
 
     def begin(self, positions: torch.Tensor, cell: torch.Tensor) -> None:
-        """Forget the charges unless a geometry, shapes (N, 3) and (3, 3), Å, goes on from them."""
+        """Drop the charges unless a geometry, (N, 3) and (3, 3), Å, continues the sequence."""
         self.current = positions
         near = self.positions.shape[0] == positions.shape[0] and torch.equal(self.cell, cell)
         if near:
@@ -32,11 +32,11 @@ class ChargeHistory(torch.nn.Module):
         self.cell = cell.clone()
 
     def known_cell(self, cell: torch.Tensor) -> torch.Tensor:
-        """The cell itself."""
+        """Return the cell itself."""
         return cell
 
     def advance(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
-        """Take up results, shape (N,), e; the same geometry again does not count as a step."""
+        """Store the results, shape (N,), e, unless the geometry is repeated."""
         repeated = self.positions.shape[0] > 0 and torch.equal(self.positions, self.current)
         if not repeated:
             self.charges.accept(charges)
@@ -44,7 +44,7 @@ class ChargeHistory(torch.nn.Module):
         self.positions = self.current
 
     def reset(self) -> None:
-        """Keep nothing."""
+        """Drop all stored charges."""
         self.positions = self.positions[:0]
         self.charges.reset()
         self.adjoint.reset()

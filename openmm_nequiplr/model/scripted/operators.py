@@ -1,6 +1,6 @@
-"""Coulomb operators that a graph keeps and sets up for every geometry.
+"""Coulomb operators of a graph, which are set up for each geometry.
 
-Each takes what the graph's pair list holds, and says how far that has to reach.
+Each operator specifies the cutoff of the pair list and uses its pairs.
 """
 
 import math
@@ -33,7 +33,7 @@ class FreeOperator(FreeSpaceCoulomb):
         super().__init__(torch.zeros_like(widths).unsqueeze(-1).expand(-1, 3), widths, constant)
 
     def far_cutoff(self, cell: torch.Tensor) -> float:
-        """No list of pairs is needed: all are summed."""
+        """Return 0, as all pairs are summed without a list."""
         return 0.0
 
     def update(
@@ -45,7 +45,7 @@ class FreeOperator(FreeSpaceCoulomb):
         shift: torch.Tensor,
         renewed: bool,
     ) -> None:
-        """Take a geometry.
+        """Set the geometry.
 
         Parameters
         ----------
@@ -55,13 +55,13 @@ class FreeOperator(FreeSpaceCoulomb):
         shift : torch.Tensor, float64, shape (P, 3)
             Integer images of the second atoms.
         renewed : bool
-            Whether the list is another one than before.
+            Whether the list has changed since the last geometry.
         """
         self.setup(positions, self.widths)
 
 
 class EwaldOperator(EwaldCoulomb):
-    """Gaussian charges in a periodic cell, all k-vectors in matrices; parameters as above."""
+    """Ewald sum of Gaussian charges; parameters as for :class:`FreeOperator`."""
 
     def __init__(self, widths: torch.Tensor, constant: float) -> None:
         nothing = torch.zeros(2, 0, dtype=torch.int64), *torch.zeros(2, 0, 3, dtype=torch.float64)
@@ -103,14 +103,14 @@ class EwaldOperator(EwaldCoulomb):
 
 
 class MeshOperator(MeshCoulomb):
-    """Gaussian charges in a periodic cell by pairs and a mesh.
+    """Smooth particle mesh Ewald sum of Gaussian charges.
 
     Parameters
     ----------
     widths : torch.Tensor, float64, shape (N,), Å
     constant : float, eV Å/e²
     accuracy : float
-        Relative error of forces and potentials to aim at.
+        Requested relative error of forces and potentials.
     """
 
     def __init__(self, widths: torch.Tensor, constant: float, accuracy: float) -> None:
@@ -160,7 +160,7 @@ class MeshOperator(MeshCoulomb):
         self.setup(positions, cell)
 
     def kinds(self) -> int:
-        """Number of widths that occur."""
+        """Number of distinct widths."""
         return int(math.sqrt(float(self.all_gammas.shape[0])) + 0.5)
 
 

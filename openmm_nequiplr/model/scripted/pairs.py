@@ -1,4 +1,4 @@
-"""Neighbours inside the graph: a cell list in torch, kept while atoms move little."""
+"""Neighbour search inside the graph: a cell list in torch with a skin."""
 
 import math
 
@@ -9,12 +9,12 @@ from ...neighbors import crowding
 
 
 def cell_heights(cell: torch.Tensor) -> torch.Tensor:
-    """Distances between opposite faces of a cell, shape (3,), Å; rows are lattice vectors."""
+    """Heights of a cell, the distances between opposite faces, shape (3,), Å."""
     return 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0)
 
 
 def _bins(heights: list[float], cutoff: float, count: int) -> list[int]:
-    """Number of bins along each axis: no narrower than the cutoff, and not many more than atoms."""
+    """Number of bins along each axis: at least as wide as the cutoff, in total about 2 per atom."""
     bins: list[int] = []
     for height in heights:
         bins.append(int(max(1.0, min(math.floor(height / cutoff), 1e6))))
@@ -28,7 +28,7 @@ def _bins(heights: list[float], cutoff: float, count: int) -> list[int]:
 
 
 def _half_offsets(reach: list[int]) -> list[list[int]]:
-    """Steps between bins: the origin and one of every opposite pair within reach."""
+    """Offsets between bins within reach: the origin, and one of each pair of opposite offsets."""
     offsets = [[0, 0, 0]]
     for x in range(reach[0] + 1):
         for y in range(-reach[1], reach[1] + 1):
@@ -41,14 +41,14 @@ def _half_offsets(reach: list[int]) -> list[list[int]]:
 def half_pairs(
     positions: torch.Tensor, cell: torch.Tensor, cutoff: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Every pair of atoms and of images within a cutoff once, in O(N).
+    """Every pair of atoms or images within a cutoff once, in O(N).
 
     Parameters
     ----------
     positions : torch.Tensor, float64, shape (N, 3), Å
-        Need not lie inside the cell.
+        May lie outside the cell.
     cell : torch.Tensor, float64, shape (3, 3), Å
-        Rows are lattice vectors; any shape, also smaller than the cutoff.
+        Rows are lattice vectors. The cell may be triclinic and smaller than the cutoff.
     cutoff : float, Å
 
     Returns
@@ -102,10 +102,10 @@ def half_pairs(
 
 
 def close_gaps(positions: torch.Tensor, reach: float) -> torch.Tensor:
-    """Positions, shape (N, 3), Å, with gaps along an axis narrowed to ``reach`` where wider.
+    """Positions, shape (N, 3), Å, with gaps along each axis reduced to at most ``reach``.
 
-    Pairs nearer than that keep their vectors, and others stay at least so far apart: what is
-    searched in is as large as the atoms need, however far they are apart.
+    Vectors of pairs closer than ``reach`` are unchanged, and other pairs stay at least this far
+    apart. The volume of the search is then limited even if atoms are far apart.
     """
     places, order = positions.sort(dim=0)
     steps = (places[1:] - places[:-1]).clamp(max=reach)
@@ -114,7 +114,7 @@ def close_gaps(positions: torch.Tensor, reach: float) -> torch.Tensor:
 
 
 class ReducedCell(torch.nn.Module):
-    """A cell's lattice in a basis of short vectors, see :mod:`openmm_nequiplr.lattice`."""
+    """Reduction of a cell to a basis of short vectors, see :mod:`openmm_nequiplr.lattice`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class ReducedCell(torch.nn.Module):
         self.register_buffer("made", torch.zeros(3, 3, dtype=torch.float64))
 
     def forward(self, cell: torch.Tensor) -> torch.Tensor:
-        """The vectors, shape (3, 3), Å; they are kept while the cell stays the same."""
+        """Reduced cell, shape (3, 3), Å, cached while the cell does not change."""
         if not torch.equal(cell, self.given):
             volume = float(torch.linalg.det(cell).abs())
             if not (math.isfinite(volume) and volume > 1e-6):
@@ -135,19 +135,19 @@ class ReducedCell(torch.nn.Module):
 
 
 class PairList(torch.nn.Module):
-    """Pairs within the two cutoffs, searched with a skin and kept until an atom has used it up.
+    """Verlet list of the pairs within two cutoffs.
 
-    The list decides how long a search lasts, and no result: who reads it cuts at the cutoff.
+    The skin affects only the time, as users of the list apply the exact cutoff.
 
     Parameters
     ----------
     near_cutoff : float, Å
-        Of the network.
+        Cutoff of the network.
     periodic : bool
     skin : float, Å
     slab : bool
-        Whether the network sees no images along the third cell vector; positions are those of the
-        slab in one piece then.
+        Whether pairs of the network exclude images along the third cell vector; positions are then
+        those of the unwrapped slab.
     """
 
     def __init__(self, near_cutoff: float, periodic: bool, skin: float, slab: bool = False) -> None:
@@ -175,17 +175,19 @@ class PairList(torch.nn.Module):
     def update(
         self, positions: torch.Tensor, cell: torch.Tensor, far_cutoff: float
     ) -> torch.Tensor:
-        """Make the list fit a geometry; return the positions, shape (N, 3), that it belongs to.
-
-        They are the given ones up to lattice vectors.
+        """Update the list for a geometry; return the images of the positions to which it refers.
 
         Parameters
         ----------
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
-            Rows are lattice vectors; ignored when not periodic.
+            Rows are lattice vectors; ignored if not periodic.
         far_cutoff : float, Å
-            Of pairs beyond the network's; 0 for none.
+            Cutoff of the Coulomb pairs; 0 for none.
+
+        Returns
+        -------
+        torch.Tensor, float64, shape (N, 3), Å
         """
         if self.reference.shape[0] == positions.shape[0]:
             strain = torch.linalg.solve(self.reference_cell, cell)
@@ -204,7 +206,7 @@ class PairList(torch.nn.Module):
 
     def _search(self, positions: torch.Tensor, cell: torch.Tensor, reach: float) -> None:
         box, points = cell, positions
-        if not self.periodic:  # a cell so large that images are out of reach
+        if not self.periodic:  # a cell so large that images are beyond the cutoff
             points = close_gaps(positions, reach)
             box = torch.diag(1.01 * (points.max(dim=0)[0] + reach))
         heights: list[float] = cell_heights(box).tolist()
@@ -233,7 +235,7 @@ class PairList(torch.nn.Module):
         Parameters
         ----------
         positions : torch.Tensor, float64, shape (N, 3), Å
-            Those that :meth:`update` returned.
+            Result of :meth:`update`.
         cell : torch.Tensor, float64, shape (3, 3), Å
         """
         first = self.first.index_select(0, self.near)

@@ -22,9 +22,8 @@ def relative(found, expected):
 
 
 @pytest.fixture(autouse=True)
-def _plain_execution(request):
-    """Graphs are run as they are, which spares seconds, except where a test asks for more."""
-    with torch.jit.optimized_execution("optimized" in request.keywords), references():
+def _references():
+    with references():
         yield
 
 

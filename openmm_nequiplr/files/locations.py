@@ -1,0 +1,79 @@
+"""Alternate locations of atoms in files of crystal structures, of which one set is taken."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# Atoms (Å) that are nearer than this share a place: no bond is as short.
+_SHARED = 0.6
+
+
+class Location(NamedTuple):
+    """A place of an atom: its residue, names, the mark of its set and how often it is there."""
+
+    residue: Hashable
+    residue_name: str
+    name: str
+    mark: str
+    occupancy: float
+    position: Sequence[float]
+
+
+def single_locations(sites: Sequence[Location]) -> list[bool]:
+    """Which places to keep so that every residue is in one form.
+
+    Of the sets of a residue that exclude one another, as they share a residue, an atom or a place,
+    the most complete one is taken, and of several that are, the one of the highest mean occupancy.
+
+    Parameters
+    ----------
+    sites : sequence of Location
+        Of mark ``""`` where the atom has no other place.
+
+    Returns
+    -------
+    list of bool
+    """
+    repeated = {(s.residue, s.residue_name, s.name) for s in sites if s.mark}
+    residues: dict[Hashable, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, site in enumerate(sites):
+        if site.mark or (site.residue, site.residue_name, site.name) in repeated:
+            residues[site.residue][site.mark].append(index)
+    kept = [True] * len(sites)
+    for places in residues.values():
+        sets = {mark: [sites[k] for k in indices] for mark, indices in places.items()}
+        taken = _compatible(sets)
+        for mark, indices in places.items():
+            for index in indices:
+                kept[index] = mark in taken
+    return kept
+
+
+def _compatible(sets: dict[str, list[Location]]) -> list[str]:
+    names = {mark: {(s.residue_name, s.name) for s in sites} for mark, sites in sets.items()}
+    ranks = {
+        mark: (
+            any(names[mark] < other for other in names.values()),
+            -float(np.mean([s.occupancy for s in sites])),
+        )
+        for mark, sites in sets.items()
+    }
+    taken: list[str] = []
+    for mark in sorted(sets, key=ranks.__getitem__):
+        if all(_apart(sets[mark], sets[other]) for other in taken):
+            taken.append(mark)
+    return taken
+
+
+def _apart(first: list[Location], second: list[Location]) -> bool:
+    """Whether two sets of a residue may be there together."""
+    if {s.residue_name for s in first} != {s.residue_name for s in second}:
+        return False
+    if {s.name for s in first} & {s.name for s in second}:
+        return False
+    a, b = (np.array([s.position for s in sites]) for sites in (first, second))
+    return bool(np.linalg.norm(a[:, None] - b, axis=-1).min() > _SHARED)

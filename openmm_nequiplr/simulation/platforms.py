@@ -1,0 +1,121 @@
+"""Platforms of OpenMM, their properties and threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import openmm
+import torch
+
+from ..errors import BackendError, describe
+from ..threads import limited_threads
+
+_ON_GPU = ("CUDA", "HIP")
+_PLATFORMS = {"single": ("CPU", "Reference"), "double": ("Reference", "CPU")}
+
+
+def platform_names() -> list[str]:
+    """The platforms of this OpenMM."""
+    count = openmm.Platform.getNumPlatforms()
+    return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
+
+
+def device_properties(name: str, device: str | None) -> dict[str, str]:
+    """Properties of a platform that let it use the GPU of a torch device such as ``"cuda:1"``."""
+    kind, _, index = (device or "").partition(":")
+    there = "DeviceIndex" in openmm.Platform.getPlatform(name).getPropertyNames()
+    return {"DeviceIndex": index} if kind == "cuda" and index and there else {}
+
+
+def coulomb_platform(
+    name: str | None, precision: str, device: str | None = None
+) -> tuple[str, dict[str, str]]:
+    """Platform and its properties for the inner Context.
+
+    By default the sums run where the network does: on the GPU of its torch device, or on the
+    processor. There it is the CPU platform (single precision), or for ``precision="double"`` the
+    Reference platform, the only one that is double throughout.
+
+    Parameters
+    ----------
+    name : str or None
+        Platform asked for.
+    precision : {"single", "double"}
+    device : str, optional
+        torch device of the network.
+
+    Raises
+    ------
+    BackendError
+        If the platform does not exist in this OpenMM.
+    """
+    there = platform_names()
+    if name is None:
+        wanted = (*(_ON_GPU if (device or "").startswith("cuda") else ()), *_PLATFORMS[precision])
+        name = next((p for p in wanted if p in there), there[0])
+    if name not in there:
+        raise BackendError(describe("coulomb_platform", name, f"one of {', '.join(there)}"))
+    properties = device_properties(name, device)
+    if "Precision" in openmm.Platform.getPlatform(name).getPropertyNames():
+        properties["Precision"] = "mixed" if precision == "single" else "double"
+    return name, properties
+
+
+def choose_platform(
+    name: str | None, device: str | None, precision: str | None
+) -> tuple[openmm.Platform, dict[str, str]]:
+    """Platform and its properties for a simulation whose network is on a torch device.
+
+    By default CUDA where torch has it too, else CPU.
+
+    Raises
+    ------
+    BackendError
+        If the platform does not exist in this OpenMM.
+    """
+    there = platform_names()
+    if name is None:
+        preferred = (["CUDA"] if torch.cuda.is_available() else []) + ["CPU", "Reference"]
+        name = next(p for p in preferred if p in there)
+    elif name not in there:
+        raise BackendError(describe("platform", name, f"one of {', '.join(there)}"))
+    platform = openmm.Platform.getPlatform(name)
+    known = platform.getPropertyNames()
+    properties = device_properties(name, device)
+    if "Precision" in known:
+        properties["Precision"] = "double" if precision == "double" else "mixed"
+    return platform, properties
+
+
+@contextmanager
+def limited_platform(count: int | None) -> Iterator[None]:
+    """Limit the threads of torch and of OpenMM's CPU platform, inner Contexts too, for a while."""
+    there = count is not None and "CPU" in platform_names()
+    cpu = openmm.Platform.getPlatform("CPU") if there else None
+    default = cpu.getPropertyDefaultValue("Threads") if cpu else ""
+    with limited_threads(count):
+        if cpu:
+            cpu.setPropertyDefaultValue("Threads", str(count))
+        try:
+            yield
+        finally:
+            if cpu:
+                cpu.setPropertyDefaultValue("Threads", default)
+
+
+def busy_cores(threads: int | None) -> list[str]:
+    """A line if other processes are likely to keep threads waiting for one another."""
+    count = torch.get_num_threads() if threads is None else threads
+    try:
+        cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    except (AttributeError, OSError):  # another operating system
+        return []
+    free = max(cores - load, 0.0)
+    if count < 2 or count <= free + 0.5:
+        return []
+    return [
+        f"note: {count} threads on {cores} cores of which about {free:.1f} are free (load "
+        f"{load:.1f}): threads wait for the slowest; fewer (--threads) may be faster"
+    ]
