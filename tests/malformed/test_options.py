@@ -109,23 +109,23 @@ _FLAGS = ("parity", "bessel_trainable", "equilibration", "effective_charges", "s
 
 
 def _python(rule: Rule) -> Rule:
-    """Configurations come from YAML and JSON: NumPy's whole numbers are refused."""
+    """Counts in a configuration come from YAML and JSON: NumPy's whole numbers are refused."""
     return lambda x: not isinstance(x, np.integer) and rule(x)
 
 
 def configuration_rules() -> dict[str, Rule]:
     rules: dict[str, Rule] = {n: _python(_whole(_COUNT[n], _MOST[n])) for n in _COUNT}
     rules |= dict.fromkeys(_FLAGS, _flag)
-    length = _python(_real(0.0, 50.0))
+    length = _real(0.0, 50.0)
     return rules | {
         "r_max": length,
         "r_max_charge": _or_none(length),
-        "avg_num_neighbors": _python(_real(0.0, 1e9)),
-        "coulomb_constant": _python(_real(0.0, 1e9)),
-        "hardness_min": _python(lambda x: _real(-1.0, 1e9)(x) and x >= 0),
-        "polynomial_cutoff_p": _python(lambda x: _real(1.0, 100.0)(x) and x >= 2),
-        "charge_min": _python(_real(-1000.1, 0.99)),  # charge_max is 1
-        "charge_max": _python(_real(-1.0, 1000.0)),
+        "avg_num_neighbors": _real(0.0, 1e9),
+        "coulomb_constant": _real(0.0, 1e9),
+        "hardness_min": lambda x: _real(-1.0, 1e9)(x) and x >= 0,
+        "polynomial_cutoff_p": lambda x: _real(1.0, 100.0)(x) and x >= 2,
+        "charge_min": _real(-1000.1, 0.99),  # charge_max is 1
+        "charge_max": _real(-1.0, 1000.0),
         "electrostatic_energy": _text("qeq", "coulomb"),
         "type_names": _lists(["H"], ["H", "O"]),
         "gaussian_widths": _or_none(_lists([1, 2])),

@@ -142,7 +142,7 @@ def test_configurations_that_cannot_be_converted(make_model, tmp_path, change, w
 
 def test_weights_that_do_not_fit(make_model, tmp_path):
     _, paths = write_checkpoint(tmp_path, make_model, num_features=8)
-    with pytest.raises(ModelFileError, match="do not fit"):
+    with pytest.raises(ModelFileError, match="do not match"):
         convert_checkpoint(*paths)
     paths[1].write_bytes(b"no tensors")
     with pytest.raises(ModelFileError, match="cannot be read"):

@@ -93,7 +93,7 @@ def energy(
     start = from_atoms(atoms)
     if door == "export":
         path = folder / "model.pt"
-        if options:
+        if options or isinstance(model, list):
             export_torch_force(model, start.topology, path, total_charge=charge, **options)
         else:
             path.write_bytes(exported(model, Frozen(atoms), charge))

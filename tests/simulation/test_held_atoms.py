@@ -57,7 +57,7 @@ def test_masses_of_structures(held):
     np.testing.assert_array_equal(back.constraints[0].index, [0, 2, 5])
     assert back.get_masses()[1] == 50.0
     held.set_masses(np.full(8, -1.0))
-    with pytest.raises(InputError, match=r"masses\[0\]: expected a mass of at least 0 Da"):
+    with pytest.raises(InputError, match=r"masses\[0\]: expected a mass in Da from 0.01"):
         from_atoms(held)
 
 

@@ -361,7 +361,7 @@ def test_configurations_that_start_from_each_other(config_file, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"start_from": "none"}, r"model: expected a model file or a shipped model"),
+        ({"start_from": "none"}, r"start_from: expected a model file or a shipped model"),
         ({"model.r_max": 3.0}, r"model\.r_max: expected 3\.5, as in start_from, got 3\.0"),
         ({"equilibration.charge_epochs": 1}, r"equilibration: expected nothing with start_from"),
         ({"freeze": ["energy_stag"]}, r"unknown freeze 'energy_stag': did you mean 'energy_stage'"),
