@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 # Several test processes share the cores (pytest -n): one thread each, before torch is imported.
@@ -39,10 +40,14 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_graphs(request: pytest.FixtureRequest) -> Any:
-    """TorchScript runs graphs as they are, which spares seconds, except where a test is marked."""
+    """TorchScript runs graphs as they are, which spares seconds, except where a test is marked.
+
+    OpenMM-Torch runs optimised graphs alone.
+    """
     import torch
 
-    with torch.jit.optimized_execution("optimized" in request.keywords):
+    optimized = "optimized" in request.keywords or find_spec("openmmtorch") is not None
+    with torch.jit.optimized_execution(optimized):
         yield
 
 

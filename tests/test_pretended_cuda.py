@@ -14,6 +14,7 @@ pytest.importorskip("numba")
 
 from benchmarks.pretended_cuda import Pretended, pretended_cuda
 from openmm_nequiplr import NequIPLRCalculator
+from openmm_nequiplr.conditions import ChargeConditions
 from openmm_nequiplr.model.building import GraphBuilder
 from openmm_nequiplr.model.evaluation import Evaluator
 from openmm_nequiplr.ops.image_sums import image_sums
@@ -106,7 +107,7 @@ def test_kernels_do_not_grow_with_replicas(make_model, molecule, crystal, device
         groups = None if replicas == 1 else np.repeat(np.arange(replicas), len(atoms))
         build = GraphBuilder(
             model.config, list(atoms.symbols) * replicas, periodic, skin=1.0, device="cuda",
-            charge_groups=groups, replicas=replicas,
+            conditions=ChargeConditions(charge_groups=groups), replicas=replicas,
         )  # fmt: skip
         evaluator = Evaluator(copy_of(model), device="cuda")
         for step in range(2):

@@ -46,7 +46,7 @@ def test_keys_and_weights_are_those_of_the_file(raw, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"path": "a.extxyz", "weight": -1.0}, r"data\.train\.weight of a\.extxyz: expected at least 0"),
+        ({"path": "a.extxyz", "weight": -1.0}, r"data\.train\.weight of a.*: expected at least 0"),
         ({"path": "a.extxyz", "wieght": 1.0}, r"data\.train.*weight"),
         ({"weight": 1.0}, r"data\.train\.path: expected an entry"),
     ],
