@@ -199,10 +199,10 @@ class CommitteeReporter(RecordReporter):
         result: Evaluation,
         spread: Spread,
     ) -> None:
-        """Append a frame; forces are not written, as labels are to come from elsewhere.
+        """Append a frame without forces, to be labelled by a reference method.
 
-        Charges outside, which these labels are to see, are in its comment, and what they make at
-        the atoms, as training data have it, in columns.
+        External charges and their positions are stored in the comment line. Their potential and
+        field at the atoms are stored in columns, as in training data.
         """
         settings = self._members[0].settings
         own = positions[: len(settings.symbols)]
