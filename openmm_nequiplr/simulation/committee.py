@@ -99,8 +99,7 @@ class CommitteeReporter(RecordReporter):
     reportInterval : int
         Steps between frames.
     models : sequence of NequIPLRPotential, path or str
-        The other members: models, model files, names of models, or directories of
-        committees.
+        The other members: models, model files, names of models, or directories of committees.
     threshold : float or Quantity, optional, eV/Å
         Largest committee standard deviation of a force allowed.
     action : {"save", "stop"}

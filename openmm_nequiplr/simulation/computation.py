@@ -257,7 +257,7 @@ class Computation:
             return found
 
     def _check(self, result: Evaluation) -> None:
-        """Check that a result is finite and its charges are near the range of the training."""
+        """Check that a result is finite, and its charges are near those of the training data."""
         if result.forces is None or not np.isfinite(result.energy + result.forces.sum()):
             where = ""
             if result.forces is not None:
@@ -289,7 +289,7 @@ class Computation:
 
     @property
     def charge_limits(self) -> ChargeLimits | None:
-        """Range of charges in the training data, if the model file specifies it."""
+        """Limits of the charges, from the training data, if the model file specifies them."""
         self._ready()
         return self._limits
 

@@ -40,6 +40,7 @@ def check_constant(system: openmm.System) -> None:
     Raises
     ------
     InputError
+        If the System contains any of these.
     """
     for force in system.getForces():
         names: set[str] = set()

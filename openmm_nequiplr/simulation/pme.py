@@ -43,10 +43,11 @@ _FAR = 1000.0
 class PointChargeCoulomb:
     """Energy and forces of point charges, summed by a NonbondedForce in a separate Context.
 
-    In a periodic box of any shape the method is smooth particle mesh Ewald (SPME) with tin-foil
-    boundary conditions and a uniform neutralising background. Otherwise it is the direct sum over
-    all pairs. The mesh parameters depend only on the box, so that the energy is a function of the
-    state and not of its history, also with a barostat.
+    In a periodic box of any shape the method is smooth particle mesh Ewald (SPME; Essmann et al.,
+    J. Chem. Phys. 103, 8577 (1995)) with tin-foil boundary conditions and a uniform neutralising
+    background. Otherwise it is the direct sum over all pairs. The mesh parameters depend only on
+    the box, so that the energy is a function of the state and not of its history, also with a
+    barostat.
 
     Instances can be pickled. Contexts are created on first use.
 
@@ -69,11 +70,6 @@ class PointChargeCoulomb:
         If the tolerance is invalid.
     BackendError
         If the platform does not exist.
-
-    References
-    ----------
-    U. Essmann, L. Perera, M. L. Berkowitz, T. Darden, H. Lee and L. G. Pedersen,
-    J. Chem. Phys. 103, 8577 (1995).
     """
 
     def __init__(

@@ -103,6 +103,7 @@ def check_tolerance(value: object) -> None:
     Raises
     ------
     InputError
+        If it is not a number between 1e-12 and 1e-2.
     """
     if not (is_number(value) and 1e-12 < value < 1e-2):  # type: ignore[operator]
         raise InputError(describe("ewald_tolerance", value, "a number between 1e-12 and 1e-2"))

@@ -79,6 +79,7 @@ def refuse_with_replicas(options: Any, model: NequIPLRPotential, boxed: bool, **
     Raises
     ------
     InputError
+        If such an option is given; the message states the reason.
     """
     config = model.config
     old = config.legacy_periodic or config.legacy_nonperiodic

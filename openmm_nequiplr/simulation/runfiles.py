@@ -77,6 +77,7 @@ class RunFiles:
         Raises
         ------
         InputError
+            If a required file is missing.
         """
         needed = (self.checkpoint, self.topology, self.settings)
         missing = [path.name for path in needed if not path.is_file()]
@@ -93,11 +94,12 @@ class RunFiles:
         )
 
     def refuse_results(self) -> None:
-        """Check that no run has left results here.
+        """Check that the directory contains no results.
 
         Raises
         ------
         InputError
+            If it contains results.
         """
         results = (self.checkpoint, self.previous_checkpoint, *self.growing)
         if any(path.exists() for path in results):
