@@ -57,9 +57,9 @@ class ForceOptions(EvaluationOptions):
         whose own mesh provides the energy at a fraction of the cost.
     backend : {"auto", "python", "torch", "python_torch"}
         How OpenMM calls the model. ``"python"`` is a ``PythonForce``. ``"torch"`` is a
-        ``TorchForce`` of openmm-torch, with network, charges and energy in one TorchScript graph;
-        release 1.5 has platforms Reference and CPU, see also
-        :func:`~openmm_nequiplr.simulation.deserialize_system`. ``"python_torch"`` is the
+        ``TorchForce`` of openmm-torch, with network, charges and energy in one TorchScript graph
+        (with release 1.5 on platforms Reference and CPU, see also
+        :func:`~openmm_nequiplr.simulation.deserialize_system`). ``"python_torch"`` is the
         ``PythonTorchForce`` of its next release, whose positions and forces stay on the GPU.
         ``"auto"`` is ``"python"``.
     ewald_tolerance : float
