@@ -1,4 +1,4 @@
-"""OpenMM: systems, reporters and a molecular dynamics driver. The only place that knows OpenMM."""
+"""OpenMM interface: systems, reporters, molecular dynamics. Only this sub-package uses OpenMM."""
 
 from .backends import describe_backend
 from .collective import charge_variable, dipole_variable

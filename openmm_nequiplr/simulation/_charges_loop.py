@@ -1,4 +1,4 @@
-"""The loop that :mod:`.charges` compiles, apart because it cannot be imported without numba."""
+"""The loop that :mod:`.charges` compiles; a separate module because its import needs numba."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ _set_parameters: Any = types.ExternalFunction(
 
 
 def set_all(force: int, charges: np.ndarray) -> None:
-    """Set charge (e), σ (1 nm) and ε (0 kJ/mol) of each particle of the force at an address."""
+    """Set charge (e), σ (1 nm) and ε (0 kJ/mol) of all particles; ``force`` is its address."""
     for index in range(charges.size):
         _set_parameters(force, index, charges[index], 1.0, 0.0)

@@ -1,4 +1,4 @@
-"""The ways in which OpenMM can call a model, and the choice among them."""
+"""Backends: the OpenMM forces that can call a model, and the choice between them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 def resolve_backend(backend: str, device: str | None) -> str:
-    """The backend that a System will have: one of :data:`BACKENDS` without ``"auto"``.
+    """The backend of a System: one of :data:`BACKENDS`, with ``"auto"`` resolved.
 
-    ``"auto"`` is ``"python"``. On a processor a TorchForce is about as fast as the compiled loops
-    of a PythonForce, but takes seconds to compile and needs an openmm-torch that fits; on a GPU
-    the ``PythonTorchForce`` of openmm-torch's next release has never been tried, so it is taken
-    only where it is asked for.
+    ``"auto"`` is ``"python"``. On a CPU a TorchForce is about as fast as the compiled loops of a
+    PythonForce, but it takes seconds to compile and needs a matching openmm-torch. The
+    ``PythonTorchForce`` of openmm-torch's next release has never been tested on a GPU; it is used
+    only on request.
 
     Raises
     ------
@@ -53,12 +53,13 @@ def resolve_backend(backend: str, device: str | None) -> str:
 
 
 def make_force(settings: ComputationSettings, backend: str) -> openmm.Force:
-    """The force of a System for a backend that :func:`resolve_backend` returned.
+    """The OpenMM force for a backend that :func:`resolve_backend` returned.
 
     Raises
     ------
     BackendError
-        If the model cannot be compiled, see :func:`openmm_nequiplr.model.scripted.script_model`.
+        If the backend does not support the settings, or the model cannot be compiled, see
+        :func:`openmm_nequiplr.model.scripted.script_model`.
     """
     if backend == "torch" and settings.whole is not None:
         expected = "'python' for a model of isolated molecules in a periodic box"
@@ -77,7 +78,7 @@ def make_force(settings: ComputationSettings, backend: str) -> openmm.Force:
 
 
 def python_force(computation: Computation, backend: str = "python") -> openmm.Force:
-    """The force that calls a computation, for the backends ``"python"`` and ``"python_torch"``."""
+    """The force that calls a computation, with backend ``"python"`` or ``"python_torch"``."""
     if backend == "python_torch":
         force = load_openmmtorch().PythonTorchForce(TensorCall(computation))
     else:
@@ -88,7 +89,7 @@ def python_force(computation: Computation, backend: str = "python") -> openmm.Fo
 def _configured(force: openmm.Force, settings: ComputationSettings, backend: str) -> openmm.Force:
     force.setName(FORCE_NAME)
     force.setUsesPeriodicBoundaryConditions(settings.periodic or settings.whole is not None)
-    if settings.particles is not None and backend != "torch":  # whose graph knows its atoms
+    if settings.particles is not None and backend != "torch":  # its graph selects the atoms
         if not hasattr(force, "setParticles"):
             expected = "one whose force acts on some of the atoms (PythonForce of OpenMM 8.6)"
             raise BackendError(describe("backend", f"{backend!r} here", expected))
@@ -97,7 +98,7 @@ def _configured(force: openmm.Force, settings: ComputationSettings, backend: str
 
 
 def describe_backend(system: openmm.System) -> str:
-    """Which force carries the model of a System, such as ``"python: PythonForce of OpenMM 8.6"``.
+    """Backend and force of the model of a System, as ``"python: PythonForce of OpenMM 8.6"``.
 
     Raises
     ------
@@ -127,14 +128,14 @@ def _version(package: str) -> str:
 class TensorCall:
     """The callable of a ``PythonTorchForce``: tensors in, tensors out.
 
-    On the processor it is the computation of a ``PythonForce``, with its compiled loops; on a GPU
-    it is the TorchScript graph, from whose device positions and forces do not move.
+    On a CPU it runs the computation of a ``PythonForce``, with its compiled loops. On a GPU it runs
+    the TorchScript graph, so that positions and forces stay on the device.
 
     Parameters
     ----------
     computation : Computation
     graph : bool, optional
-        Whether to use the graph; by default as just said.
+        Whether to use the graph; by default only on a GPU.
     """
 
     def __init__(self, computation: Computation, graph: bool | None = None) -> None:
@@ -149,7 +150,7 @@ class TensorCall:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy (kJ/mol) and forces (kJ/mol/nm) at positions, shape (N, 3), nm.
 
-        The State has the box alone; dtype and device of the positions are those of the platform.
+        The State provides only the box. The platform determines dtype and device of the positions.
         """
         cell = None
         if self.computation.settings.periodic:
@@ -158,11 +159,11 @@ class TensorCall:
             return self._compute(self._joined(positions.detach(), state), cell)
         except NequIPLRError:
             raise
-        except Exception as error:  # only the message survives the way through OpenMM
+        except Exception as error:  # OpenMM passes on only the message
             raise NequIPLRError(f"{type(error).__name__}: {error}") from error
 
     def _joined(self, positions: torch.Tensor, state: openmm.State) -> torch.Tensor:
-        """Positions, shape (N, 3), nm, at the images that the model takes them at."""
+        """Positions, shape (N, 3), nm, with molecules made whole where the model needs it."""
         if self.computation.settings.whole is None:
             return positions
         points = positions.cpu().to(torch.float64).numpy() * ANGSTROM_PER_NM

@@ -1,4 +1,4 @@
-"""Periodic boxes in OpenMM's form: lower triangular and reduced."""
+"""Periodic boxes in OpenMM's convention: lower triangular and reduced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import BoxError, describe
 from ..lattice import reduced
 
-# Off-diagonal elements are kept this much (relative) inside OpenMM's bounds, which are sharp.
+# Relative margin of off-diagonal elements to OpenMM's bounds, which allow no rounding.
 _MARGIN = 1e-12
 
 
@@ -23,8 +23,8 @@ class ReducedBox:
     vectors : numpy.ndarray, shape (3, 3), Å
         Rows are box vectors; lower triangular, positive diagonal, reduced.
     rotation : numpy.ndarray, shape (3, 3)
-        Proper rotation Q: positions in OpenMM's frame are ``positions @ Q.T``, and forces return
-        to the original frame as ``forces @ Q``.
+        Proper rotation Q: positions in OpenMM's frame are ``positions @ Q.T``; ``forces @ Q``
+        rotates forces back to the original frame.
     """
 
     vectors: np.ndarray
@@ -37,12 +37,12 @@ class ReducedBox:
 
 
 def check_cell(cell: np.ndarray) -> np.ndarray:
-    """Return ``cell`` as float64 of shape (3, 3).
+    """Return ``cell`` as a float64 array of shape (3, 3).
 
     Raises
     ------
     BoxError
-        If the shape is wrong, a number is not finite or the vectors span no volume.
+        If the shape is wrong, a number is not finite or the vectors are linearly dependent.
     """
     cell = np.asarray(cell, dtype=np.float64)
     if cell.shape != (3, 3):
@@ -56,9 +56,9 @@ def check_cell(cell: np.ndarray) -> np.ndarray:
 
 
 def reduce_box(cell: np.ndarray) -> ReducedBox:
-    """Rotate and reduce a cell into the form that OpenMM demands; the lattice stays the same.
+    """Rotate and reduce a cell to the form that OpenMM requires, without changing the lattice.
 
-    The order of the vectors is kept. A left-handed cell gets its third vector reversed.
+    The order of the vectors is kept. The third vector of a left-handed cell is reversed.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def reduce_box(cell: np.ndarray) -> ReducedBox:
     Raises
     ------
     BoxError
-        If the cell is not three independent vectors.
+        If the cell is not three linearly independent vectors.
     """
     cell = check_cell(cell).copy()
     if np.linalg.det(cell) < 0.0:
@@ -90,10 +90,10 @@ def reduce_box(cell: np.ndarray) -> ReducedBox:
 
 
 def compact_box(cell: np.ndarray) -> ReducedBox:
-    """Like :func:`reduce_box`, choosing the basis of the lattice that allows the longest cutoff.
+    """Like :func:`reduce_box`, with the lattice basis that allows the longest cutoff.
 
-    Skewed cells describe lattices that shorter vectors describe better. A cell that is already
-    within a percent of the best is left as it is, unless its vectors are much longer.
+    A strongly skewed cell has an equivalent basis of shorter vectors. A cell within one per cent of
+    the best width is kept, unless its vectors are much longer than those of the best basis.
     """
     best = reduce_box(cell)
     shortest = reduced(np.asarray(cell, dtype=np.float64), 0.0)

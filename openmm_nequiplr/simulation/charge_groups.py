@@ -1,4 +1,7 @@
-"""Groups of atoms of topologies: those whose charges are held, and electrodes."""
+"""Charge groups and electrodes of a topology.
+
+The total charge of each charge group is constrained.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ from .topology import SimulationStructure, element_symbols
 
 
 def plain_groups(groups: Any) -> Any:
-    """``"molecules"``, or labels or lists of indices as plain tuples; ``None`` stays.
+    """Charge groups as plain values: ``"molecules"``, tuples of labels or indices, or ``None``.
 
     Raises
     ------
     InputError
-        If it is something else.
+        If the value is none of these.
     """
     if groups is None or (isinstance(groups, str) and groups == MOLECULES):
         return groups
@@ -45,7 +48,7 @@ def plain_groups(groups: Any) -> Any:
 
 
 def plain_charges(charges: Any) -> Any:
-    """Charges of groups without a unit: a tuple, a mapping by formula, or ``None``."""
+    """Charges of groups as plain numbers, e: a tuple, a mapping by formula, or ``None``."""
     if charges is None or isinstance(charges, str):
         return charges
     charges = _in_charges(charges)
@@ -73,28 +76,28 @@ def topology_groups(
     total_charge: float | None,
     electrodes: Any = None,
 ) -> Fragments | None:
-    """Groups of the atoms of a topology that a model acts on.
+    """Charge groups among the atoms of a topology that a model acts on.
 
     Parameters
     ----------
     topology : openmm.app.Topology
     atoms : sequence of int, length N, optional
-        Which of its atoms; by default all.
+        Indices of these atoms in the topology; by default all.
     groups : "molecules", or as for :func:`openmm_nequiplr.fragments.read_groups`
-        Lists hold indices of the topology, labels are those of the N atoms.
+        Lists contain indices of the topology; labels refer to the N atoms in order.
     charges : sequence of float or mapping of str to float, optional, e
-        Of the groups, or by formula. By default the formal charges of the topology; 0 where it
-        knows none, which is said.
+        Total charge of each group, in order or by formula. By default the sum of the formal
+        charges in the topology. A missing formal charge counts as 0, with a notice.
     total_charge : float, optional, e
         By default the sum.
     electrodes : optional
-        Of :func:`topology_electrodes`; formulas are not those of their groups.
+        As returned by :func:`topology_electrodes`; formulas do not apply to their groups.
 
     Raises
     ------
     InputError
-        If these are no groups, the topology has no bonds to find molecules along, or charges do not
-        sum to the total charge.
+        If the groups are invalid, molecules are requested of a topology without bonds, or the
+        charges do not sum to the total charge.
     """
     every = list(topology.atoms())
     chosen = list(range(len(every))) if atoms is None else list(atoms)
@@ -133,16 +136,16 @@ def _placed(index: int, place: dict[int, int], name: str = "charge_groups") -> i
 def topology_electrodes(
     topology: app.Topology, atoms: Sequence[int] | None, electrodes: Any
 ) -> tuple[tuple[int, ...], ...] | None:
-    """Which of the atoms that a model acts on are those of two electrodes.
+    """Atoms of two electrodes, as indices among the atoms that a model acts on.
 
     Parameters
     ----------
     topology : openmm.app.Topology
     atoms : sequence of int, length N, optional
-        Which of its atoms the model acts on; by default all.
+        Indices of the atoms that the model acts on; by default all.
     electrodes : sequence of 2, optional
-        Indices of the topology; or a text: the identifier of a chain, the name of residues, or
-        indices such as ``"0-31,40"``.
+        Each is a list of indices of the topology, or a string: the identifier of a chain, the name
+        of residues, or indices such as ``"0-31,40"``.
 
     Returns
     -------
@@ -152,7 +155,7 @@ def topology_electrodes(
     Raises
     ------
     InputError
-        If there are no such atoms, or some are in both electrodes.
+        If there are no such atoms, or the electrodes share atoms.
     """
     if electrodes is None:
         return None
@@ -166,7 +169,7 @@ def topology_electrodes(
 
 
 def _named(name: str, atoms: Sequence[app.topology.Atom]) -> list[int]:
-    """Indices of atoms by the name of a chain or of residues, or by their ranges."""
+    """Indices of atoms from a chain identifier, a residue name, or ranges of indices."""
     found = [a.index for a in atoms if name in (a.residue.chain.id, a.residue.name)]
     try:
         spans = [] if found else [tuple(map(int, span.split("-"))) for span in name.split(",")]
@@ -179,7 +182,7 @@ def _named(name: str, atoms: Sequence[app.topology.Atom]) -> list[int]:
 
 
 def _bonded(topology: app.Topology, place: dict[int, int]) -> np.ndarray:
-    """Molecule of each of the atoms, int64, shape (N,)."""
+    """Index of the molecule of each atom, int64, shape (N,)."""
     if topology.getNumBonds() == 0 and len(place) > 1:
         expected = (
             "a topology with bonds to find molecules along (topology.createStandardBonds() makes "
@@ -195,19 +198,19 @@ def _bonded(topology: app.Topology, place: dict[int, int]) -> np.ndarray:
 def join_links(
     topology: app.Topology, system: openmm.System, chosen: Sequence[int], groups: Any
 ) -> tuple[app.Topology, Any]:
-    """Let link atoms be in the charge groups of the atoms that they cap.
+    """Add link atoms to the charge groups of the atoms that they cap.
 
     Returns
     -------
     topology : openmm.app.Topology
-        With bonds between them, for groups that are molecules.
+        If the groups are molecules, with bonds between link atoms and the atoms that they cap.
     groups
-        With the link atoms, where these are labels or lists of atoms.
+        If they are labels or lists of atoms, with the link atoms.
 
     Raises
     ------
     InputError
-        If these are no groups.
+        If the groups are invalid.
     """
     among, hosts, groups = set(chosen), {}, plain_groups(groups)
     for index in filter(system.isVirtualSite, chosen):
@@ -240,9 +243,9 @@ def structure_groups(
     total_charge: float | None,
     electrodes: Any = None,
 ) -> Fragments | None:
-    """:func:`topology_groups` of a structure, by default of the groups that it tells.
+    """:func:`topology_groups` of a structure; by default the groups that the structure specifies.
 
-    Where it has no bonds, these are found by distance, and what was found is said.
+    If the structure has no bonds, molecules are found by interatomic distances, with a notice.
     """
     topology = structure.topology
     if groups is None and structure.charge_groups is not None:

@@ -1,8 +1,8 @@
-"""Charges of a NonbondedForce by the thousand, through OpenMM's C interface.
+"""Fast assignment of the charges of a NonbondedForce, through OpenMM's C interface.
 
-A Python loop of ``setParticleParameters`` takes about 1 µs per atom, more than everything else
-that a step does with the charges. The same loop, compiled over the C function of the same name,
-takes 4 ns.
+A Python loop over ``setParticleParameters`` takes about 1 µs per atom, more than everything else
+that a step does with the charges. A compiled loop over the C function of the same name takes 4 ns
+per atom.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SIGMA, _EPSILON = 1.0, 0.0  # nm, kJ/mol: no Lennard-Jones interaction
 
 
 def set_charges(force: openmm.NonbondedForce, charges: np.ndarray) -> None:
-    """Give every particle of a force its charge, and no other interaction.
+    """Set the charge of every particle of a force, without Lennard-Jones interactions.
 
-    The Context is left as it is: ``force.updateParametersInContext`` comes after.
+    The Context is not updated; call ``force.updateParametersInContext`` afterwards.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def set_charges(force: openmm.NonbondedForce, charges: np.ndarray) -> None:
     Raises
     ------
     InputError
-        If there are not as many charges as particles.
+        If the number of charges is not the number of particles.
     """
     count = force.getNumParticles()
     if charges.shape != (count,):
@@ -50,7 +50,7 @@ def set_charges(force: openmm.NonbondedForce, charges: np.ndarray) -> None:
 
 
 def set_charges_slowly(force: openmm.NonbondedForce, charges: np.ndarray) -> None:
-    """The same in plain Python. Arguments as in :func:`set_charges`."""
+    """:func:`set_charges` as a plain Python loop."""
     set_parameters = force.setParticleParameters
     for index, charge in enumerate(charges.tolist()):
         set_parameters(index, charge, _SIGMA, _EPSILON)
@@ -58,10 +58,10 @@ def set_charges_slowly(force: openmm.NonbondedForce, charges: np.ndarray) -> Non
 
 @functools.cache
 def compiled_loop() -> Callable[[int, np.ndarray], None] | None:
-    """The loop over the C function, or ``None`` where numba or the function is missing.
+    """The compiled loop over the C function, or ``None`` without numba or the function.
 
-    It takes the address of the force and contiguous charges, one for each particle: neither is
-    checked.
+    Its arguments, the address of the force and a contiguous array with the charge of each particle,
+    are not checked.
     """
     if not (numba_available() and _register_symbol()):
         return None
@@ -73,7 +73,7 @@ def compiled_loop() -> Callable[[int, np.ndarray], None] | None:
 
 
 def _register_symbol() -> bool:
-    """Make the C function known to numba's linker by its name."""
+    """Register the C function with numba's linker under its name."""
     try:
         import llvmlite.binding
         from openmm.version import openmm_library_path

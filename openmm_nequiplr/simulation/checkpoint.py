@@ -1,8 +1,8 @@
-"""Checkpoints of a run: state, random numbers, and marks of the other files.
+"""Checkpoints of a run: State, state of the random numbers, and marks of the output files.
 
-A checkpoint is the State that OpenMM writes as XML, followed by a comment with the rest and a
-digest of everything before it. It is written beside the old one and takes its place when it is
-complete; the old one is kept as ``checkpoint.previous.xml``.
+A checkpoint file is OpenMM's XML of a State, followed by a comment that contains the other data and
+a digest of both. A new checkpoint replaces the old one once it is completely written; the old
+one is kept as ``checkpoint.previous.xml``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import openmm
 from ..errors import InputError, describe
 from .marks import FileMark
 
-# What OpenMM begins the XML of a State with; anything else is not given to it to read.
+# The beginning of OpenMM's XML of a State; OpenMM is asked to read nothing else.
 _STATE = re.compile(r'<\?xml version="1\.0" \?>\s*<State(?P<attributes>(?:\s+\w+="[^"<>&]*")*)\s*>')
 _TYPE = re.compile(r'\stype="([^"]*)"')
 _COMMENT = re.compile(r"\n?<!-- nequiplr ([0-9a-f]{64}) (\{[^\n]*\}) -->\s*\Z")
@@ -31,15 +31,15 @@ _BYTES_OF_A_STATE, _BYTES_OF_AN_ATOM = 1 << 24, 1 << 10
 
 @dataclass(frozen=True)
 class RandomState:
-    """State of OpenMM's random numbers, as a checkpoint of a Context on one machine.
+    """State of OpenMM's random number generators, as a binary checkpoint of a Context.
 
     Parameters
     ----------
     place : str
-        OpenMM version, platform and threads, integrator, number of particles: the state is of use
-        there alone.
+        OpenMM version, platform and threads, integrator and number of particles; the state can be
+        restored only where these are equal.
     content : bytes
-        What ``Context.createCheckpoint`` returned.
+        The value of ``Context.createCheckpoint``.
     """
 
     place: str
@@ -51,10 +51,10 @@ class RandomState:
         return cls(_place(context), context.createCheckpoint())
 
     def restore(self, context: openmm.Context, state: openmm.State) -> str | None:
-        """Continue the random numbers in a Context that has the State; or why that cannot be.
+        """Restore the random numbers in a Context with this State; returns the reason on failure.
 
-        Parameters of the Context and variables of its integrator stay what they are: OpenMM's
-        checkpoint has those of the earlier run, such as pressure and temperature.
+        Parameters of the Context and global variables of its integrator keep their present values:
+        OpenMM's checkpoint contains those of the earlier run, such as pressure and temperature.
         """
         place = _place(context)
         if place != self.place:
@@ -78,14 +78,14 @@ class RandomState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run continues from.
+    """The state from which a run continues.
 
     Parameters
     ----------
     state : openmm.State
         Positions, velocities, box, time and step.
     marks : dict of str to FileMark
-        What the other files held, by name.
+        Sizes and checksums of the other files, by name.
     random : RandomState or None
     """
 
@@ -94,7 +94,7 @@ class Checkpoint:
     random: RandomState | None
 
     def dumps(self) -> str:
-        """The content of a checkpoint file."""
+        """The text of a checkpoint file."""
         text = openmm.XmlSerializer.serialize(self.state).rstrip("\n")
         more: dict[str, Any] = {"marks": {k: asdict(v) for k, v in self.marks.items()}}
         if self.random is not None:
@@ -105,12 +105,12 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, num_atoms: int, periodic: bool) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed.
+    """Read a checkpoint file without executing any code in it.
 
     Raises
     ------
     InputError
-        If it is damaged, of another system, or not a checkpoint.
+        If the file is damaged, belongs to another system, or is not a checkpoint.
     """
     most = _BYTES_OF_A_STATE + _BYTES_OF_AN_ATOM * num_atoms
     if path.stat().st_size > most:
@@ -138,13 +138,13 @@ def load_checkpoint(path: Path, num_atoms: int, periodic: bool) -> Checkpoint:
         _check_state(state, num_atoms, periodic)
     except InputError:
         raise
-    except Exception as error:  # OpenMM's and JSON's; a digest that fits says that we wrote it
+    except Exception as error:  # from OpenMM or JSON; the digest shows that we wrote the file
         raise _damaged(path, str(error)) from error
     return Checkpoint(state, marks, random)
 
 
 def _check_root(path: Path, content: str) -> None:
-    """See that the file is a State before OpenMM reads it: a System may hold code."""
+    """Check that the file is a State before OpenMM reads it: a System may contain code."""
     root = _STATE.match(content)
     types = [] if root is None else _TYPE.findall(root.group("attributes"))
     if types != ["State"]:
@@ -192,7 +192,7 @@ def _place(context: openmm.Context) -> str:
 
 
 def _variables(context: openmm.Context) -> dict[str, float]:
-    """Global variables of a CustomIntegrator; others have none."""
+    """Global variables of a CustomIntegrator; other integrators have none."""
     integrator = context.getIntegrator()
     count = getattr(integrator, "getNumGlobalVariables", lambda: 0)()
     return {

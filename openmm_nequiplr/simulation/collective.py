@@ -1,4 +1,4 @@
-"""Charges and dipoles as collective variables: forces of OpenMM whose energy is the observable."""
+"""Charges and dipoles as collective variables: OpenMM forces whose energy is the observable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Variable:
     ----------
     computation : Computation
     observable : GroupCharge or GroupDipole
-        With indices among the model's atoms.
+        Its indices count the model's atoms.
     """
 
     def __init__(self, computation: Computation, observable: Observable) -> None:
@@ -43,10 +43,10 @@ class Variable:
         return reduction({**payload, "observable": plain_observable(self.observable)})
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        """Value and minus its gradient, shape (N, 3), in e or e nm, and nm.
+        """Value (e or e nm) and its negative gradient, shape (N, 3), per nm.
 
-        The State holds the particles that the force of the model acts on; with M charges outside
-        the gradient has shape (N + M, 3).
+        The State contains the particles that the model's force acts on. With M external charges the
+        gradient has shape (N + M, 3).
         """
         computation = self.computation
         with computation.telling():
@@ -61,26 +61,25 @@ class Variable:
 def charge_variable(
     source: openmm.System | openmm.Force, atoms: Iterable[int], minus: Iterable[int] = ()
 ) -> openmm.PythonForce:
-    """A force whose energy is the charge of a group of atoms, or the difference of two, in e.
+    """A force whose energy is the charge of a group of atoms, or a charge difference, in e.
 
-    For ``CustomCVForce``, ``app.BiasVariable`` and everything else that takes a force as a
-    collective variable. Its forces are exact: the response of the charges is in them. The charges
-    are those of the model that ``source`` has, in the field and with the total charge of the
-    Context.
+    Use it in ``CustomCVForce``, ``app.BiasVariable`` and wherever a force serves as a collective
+    variable. Its forces are exact: they include the response of the charges. The charges are those
+    of the model in ``source``, with the field and the total charge of the Context.
 
     Parameters
     ----------
     source : openmm.System or openmm.Force
-        A System that :func:`.create_system` made, or a force of :func:`.create_force`; the latter
-        need not be in the System where the variable is used. Evaluations are shared with the
-        model's own force where both are in one Context.
+        A System that :func:`.create_system` made, or a force of :func:`.create_force`. The force
+        need not belong to the System where the variable is used. If both are in one Context, the
+        variable shares evaluations with the model's force.
     atoms, minus : sequence of int
         Indices in the System; the charge of the second group is subtracted.
 
     Raises
     ------
     InputError
-        If there is no model or no charges, or indices are not those of its atoms.
+        If there is no model, the model has no responding charges, or it does not act on an index.
     """
     computation = _computation(source)
     own, other = (_among(computation, name, g) for name, g in (("atoms", atoms), ("minus", minus)))
@@ -94,21 +93,22 @@ def dipole_variable(
 ) -> openmm.PythonForce:
     """A force whose energy is a component of the dipole of a group of atoms, in e nm.
 
-    Σ Q (r − c)·n with the mean position c of the group; see :func:`charge_variable`.
+    The energy is Σ Q (r − c)·n, where c is the mean position of the group; see
+    :func:`charge_variable`.
 
     Parameters
     ----------
     source : openmm.System or openmm.Force
     direction : sequence of 3 float
-        n; its length is made one.
+        The vector n, which is normalised.
     atoms : sequence of int, optional
-        Indices in the System; by default all atoms of the model, where there is no box. In a box
-        the group is one that is less than half as wide.
+        Indices in the System; by default all atoms of the model. Required in a periodic box, where
+        the group must be narrower than half the box.
 
     Raises
     ------
     InputError
-        As of :func:`charge_variable`; also if the direction is none.
+        As for :func:`charge_variable`; also if the direction is invalid.
     """
     computation = _computation(source)
     group = None if atoms is None else _among(computation, "atoms", atoms)
@@ -119,7 +119,7 @@ def dipole_variable(
 
 
 def variable_force(variable: Variable) -> openmm.PythonForce:
-    """The force that calls a variable."""
+    """The OpenMM force that evaluates a variable."""
     settings = variable.computation.settings
     force = openmm.PythonForce(variable, settings.context_parameters)
     force.setName(VARIABLE_NAME)
@@ -130,18 +130,18 @@ def variable_force(variable: Variable) -> openmm.PythonForce:
 
 
 def plain_observable(observable: Observable) -> dict[str, Any]:
-    """An observable as values that JSON can hold."""
+    """An observable as values that JSON can store."""
     kind = next(name for name, each in _KINDS.items() if isinstance(observable, each))
     return {"kind": kind, **vars(observable)}
 
 
 def observable_of(values: Any, settings: ComputationSettings) -> Observable:
-    """Rebuild from :func:`plain_observable`.
+    """Rebuild an observable from :func:`plain_observable`.
 
     Raises
     ------
     InputError
-        If it is nothing of the kind, or does not fit.
+        If the values describe no observable, or do not fit the settings.
     """
     try:
         given = dict(values)
@@ -153,12 +153,14 @@ def observable_of(values: Any, settings: ComputationSettings) -> Observable:
 
 
 def restore_callable(payload: dict[str, Any]) -> Computation | Variable:
-    """Unpickle: the computation itself where it lives, a new one elsewhere, or a variable of it.
+    """Unpickle a computation or a variable of one.
+
+    If the computation still exists in this process, it is used; otherwise a new one is made.
 
     Raises
     ------
     InputError
-        If the payload was written by a newer version of the package, or is damaged.
+        If a newer version of the package wrote the payload, or it is damaged.
     """
     settings = ComputationSettings.of_plain(unpack(payload, ComputationSettings))
     computation = restored(payload["token"], settings)
@@ -181,7 +183,7 @@ def _computation(source: openmm.System | openmm.Force) -> Computation:
 
 
 def _among(computation: Computation, name: str, given: Iterable[int]) -> tuple[int, ...]:
-    """Indices of the System as those among the model's atoms."""
+    """Convert indices of the System to indices among the model's atoms."""
     chosen = computation.settings.atoms
     known = range(computation.num_atoms) if chosen is None else chosen
     if isinstance(given, str) or not isinstance(given, Iterable):

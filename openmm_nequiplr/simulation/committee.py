@@ -1,7 +1,7 @@
-"""A committee along a trajectory: one model drives, the others give its uncertainty.
+"""Committee uncertainty along a trajectory: one model drives, the others estimate its error.
 
-Forces are those of the first model alone, so energy is conserved; the others are evaluated at
-report steps only.
+The forces are those of the first model alone, so energy is conserved. The other models are
+evaluated only at report steps.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
 
 _FORCE = unit.kilojoule_per_mole / unit.nanometer
-#: Reactions to a spread beyond the threshold.
+#: Actions when the spread exceeds the threshold.
 ON_SPREAD = ("save", "stop")
 
 
 def spread_dtype(num_atoms: int) -> np.dtype:
-    """Layout of one frame: ``step``, ``time`` (ps), spreads of ``energy`` (eV), ``forces`` (eV/Å)
-    and ``charges`` (e).
+    """Record of one frame: ``step``, ``time`` (ps), and the spreads of ``energy`` (eV), ``forces``
+    (eV/Å) and ``charges`` (e).
     """
     return np.dtype(
         [
@@ -56,7 +56,7 @@ def spread_dtype(num_atoms: int) -> np.dtype:
 
 @dataclass(frozen=True)
 class SpreadTrajectory:
-    """Spreads along a trajectory of F frames and N atoms.
+    """Committee standard deviations along a trajectory of F frames and N atoms.
 
     Parameters
     ----------
@@ -75,23 +75,23 @@ class SpreadTrajectory:
 
 
 def load_spread(file: str | Path) -> SpreadTrajectory:
-    """Read a file of :class:`CommitteeReporter`.
+    """Read a file that a :class:`CommitteeReporter` wrote.
 
     Raises
     ------
     InputError
-        If it is not one.
+        If it is another file.
     """
     return SpreadTrajectory(*load_records(file, "CommitteeReporter", spread_dtype(1)))
 
 
 class CommitteeReporter(RecordReporter):
-    """Writes how far the models of a committee are apart in every reported frame.
+    """Writes the spread of a committee of models in every reported frame.
 
-    The model of the System, which drives the simulation, is the first member. The file is a NumPy
-    ``.npy`` of records (:func:`spread_dtype`) that grows by one record per frame and is complete
-    after each; :func:`load_spread` reads it. The spread is the root mean square deviation from the
-    mean of all members; for forces it is a length for each atom.
+    The model of the System, which drives the simulation, is the first member. The spread is the
+    root mean square deviation from the mean over all members; for forces it is one length per atom.
+    The file is a NumPy ``.npy`` array of records (:func:`spread_dtype`). Each frame appends one
+    record and leaves the file complete; :func:`load_spread` reads it.
 
     Parameters
     ----------
@@ -99,31 +99,30 @@ class CommitteeReporter(RecordReporter):
     reportInterval : int
         Steps between frames.
     models : sequence of NequIPLRPotential, path or str
-        The other members: models, model files, names of models, or directories of
-        committees.
+        The other members: models, model files, names of models, or directories of committees.
     threshold : float or Quantity, optional, eV/Å
         Largest committee standard deviation of a force allowed.
     action : {"save", "stop"}
-        What to do beyond it: save the frame, or save it and raise :class:`UncertaintyError`. The
-        Context is left at that frame, and everything of it has been written.
+        Action when it is exceeded: save the frame, or save it and raise :class:`UncertaintyError`.
+        The Context then stays at that frame, which is completely written.
     frames : str or path, optional
         Extended XYZ file for saved frames; by default ``file`` with the suffix ``.extxyz``.
     append : bool
-        Continue existing files. Frames that lie after the step at which the simulation goes on are
-        dropped first. Without it existing files are overwritten.
+        Continue existing files, after dropping frames later than the current step. Otherwise
+        existing files are overwritten.
 
     Attributes
     ----------
     largest : float
         Largest spread of the force on an atom so far, eV/Å.
     saved : int
-        Frames saved so far.
+        Number of frames saved so far.
 
     Raises
     ------
     InputError
-        If an argument has a wrong value, the models are not of the same kind, or the file to
-        append to does not fit.
+        If an argument is invalid, the models are not of the same kind, or the existing file does
+        not fit.
     """
 
     def __init__(
@@ -154,7 +153,7 @@ class CommitteeReporter(RecordReporter):
         Raises
         ------
         UncertaintyError
-            If the threshold is passed and the action is ``"stop"``.
+            If the threshold is exceeded and the action is ``"stop"``.
         """
         file = self._open(simulation)
         driver = self._members[0]
@@ -199,10 +198,10 @@ class CommitteeReporter(RecordReporter):
         result: Evaluation,
         spread: Spread,
     ) -> None:
-        """Append a frame; forces are not written, as labels are to come from elsewhere.
+        """Append a frame without forces, to be labelled by a reference method.
 
-        Charges outside, which these labels are to see, are in its comment, and what they make at
-        the atoms, as training data have it, in columns.
+        External charges and their positions are stored in the comment line. Their potential and
+        field at the atoms are stored in columns, as in training data.
         """
         settings = self._members[0].settings
         own = positions[: len(settings.symbols)]
@@ -233,12 +232,12 @@ def load_others(
     models: Sequence[NequIPLRPotential | str | os.PathLike],
     driver: str | os.PathLike | None = None,
 ) -> list[NequIPLRPotential]:
-    """Load the other members; the driving model is left out of a directory that holds it.
+    """Load the other members; the driving model is skipped in a directory that contains it.
 
     Raises
     ------
     InputError
-        If there are none.
+        If no other member is left.
     ModelFileError
         If a model cannot be read.
     """
@@ -258,7 +257,7 @@ def load_others(
 
 
 def cut_frames(path: Path, step: int) -> int:
-    """Drop saved frames that belong to later steps; return the number of those left."""
+    """Drop saved frames later than a step; return the number of frames kept."""
     if not path.is_file():
         return 0
     from ase.io import write
@@ -272,7 +271,7 @@ def cut_frames(path: Path, step: int) -> int:
                 break
             kept.append(atoms)
     except (ValueError, KeyError, OSError, IndexError):
-        dropped = True  # the last one was cut off by a kill; it is reported again
+        dropped = True  # the killed run left it incomplete; it is reported again
     if not dropped:
         return len(kept)
     text = StringIO()
@@ -282,7 +281,7 @@ def cut_frames(path: Path, step: int) -> int:
 
 
 def _computations(driver: Computation, models: Sequence[NequIPLRPotential]) -> list[Computation]:
-    """The driver's computation, and one with the same settings for each other model."""
+    """The driver's computation, and one with equal settings for each other model."""
     settings = driver.settings
     check_alike([load_embedded(settings.model), *models])
     members = [driver]

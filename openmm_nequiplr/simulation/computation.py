@@ -1,4 +1,4 @@
-"""The callable of the PythonForce: network and equilibration in torch, Coulomb in OpenMM."""
+"""The callable of a PythonForce: network and charge equilibration in torch, Coulomb in OpenMM."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from .serialization import pack, shared_embedded
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
-# Enough for a rejected Monte Carlo move to find the state before it.
+# Number of results kept: enough to reuse the previous state after a rejected Monte Carlo move.
 _REMEMBERED = 3
 _SOLVES_KEPT = 10000
 
-# OpenMM never frees what it unpickles. So many unpickled computations may be warm at a time.
+# OpenMM never frees what it unpickles; at most so many unpickled computations keep their model.
 _MOST_WARM = 16
 
 _live: weakref.WeakValueDictionary[str, Computation] = weakref.WeakValueDictionary()
@@ -55,14 +55,14 @@ _warm: OrderedDict[str, None] = OrderedDict()
 class Computation:
     """Maps an OpenMM State to energy and forces; the callable of a ``PythonForce``.
 
-    It knows no Context: the result depends on positions, box and :class:`.Conditions` alone (where
-    charges are solved for iteratively, to within their tolerance), and any number of Contexts may
-    share one instance (calls take turns; taking turns at every step costs iterative solves their
-    good guesses). The last few results are remembered, which makes reports and rejected Monte Carlo
-    moves free.
+    The result depends only on positions, box and :class:`.Conditions`; iterative charge solvers
+    reproduce it to within their tolerance. Any number of Contexts may share one instance. Their
+    calls run one after another; Contexts that alternate at every step deprive iterative solvers of
+    good initial guesses. The last few results are cached, so reports and rejected Monte Carlo moves
+    cost nothing.
 
-    A pickled computation carries the model with it, or the path of its file. Unpickled in the
-    process where it still lives, it is the same object again; anywhere else it is built anew.
+    A pickled computation contains the model or the path of its file. Unpickling returns the same
+    object in a process where it still exists, and a new one elsewhere.
 
     Parameters
     ----------
@@ -85,18 +85,18 @@ class Computation:
         self._recent: deque[tuple[Place, Evaluation]] = deque(maxlen=_REMEMBERED)
         self._watched, self._uncalled = Watched(_REMEMBERED), _REMEMBERED
         self.evaluations = 0
-        #: What an evaluation does when charges are far outside the training data: ``"stop"`` with
-        #: an :class:`InstabilityError`, ``"warn"`` (once) or ``"ignore"``.
+        #: Action when charges are far outside the range of the training data: ``"stop"`` with an
+        #: :class:`InstabilityError`, ``"warn"`` (once) or ``"ignore"``.
         self.on_unstable = "stop"
         self._warned = self._charge_checked = False
-        #: Error of the last call that failed; OpenMM passes on no more than its message.
+        #: Error of the last call that failed; OpenMM passes on only its message.
         self.failure: NequIPLRError | None = None
         #: Iterations for charges and adjoint charges, and residual (eV/e), of the last evaluations.
         self.solves: deque[tuple[int, int, float]] = deque(maxlen=_SOLVES_KEPT)
         _live[token] = self
 
     def _in_forked_child(self) -> None:
-        """Leave behind what a thread of the parent may have been at work on."""
+        """Discard objects that a thread of the parent may have been using."""
         self._lock, self._graphs, self._outside = threading.RLock(), None, None
         if self._evaluator is not None:
             self._evaluator.memory.reset()
@@ -112,7 +112,7 @@ class Computation:
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box.
 
-        The State holds the particles that the force acts on, as a ``PythonForce`` passes it.
+        The State contains only the particles that the ``PythonForce`` acts on.
         """
         with self.telling():
             positions, cell = state_geometry(state, self.settings.boxed)
@@ -128,13 +128,13 @@ class Computation:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Make of every failure an error with a message; OpenMM passes on no more than that."""
+        """Turn every exception into an error with a message, as OpenMM passes on nothing else."""
         try:
             yield
         except NequIPLRError as error:
             self.failure = error
             raise
-        except KeyboardInterrupt:  # OpenMM would make an exception without message of it
+        except KeyboardInterrupt:  # OpenMM would raise an exception without a message
             self.failure = NequIPLRError("interrupted during an evaluation")
             raise self.failure from None
         except Exception as error:
@@ -142,9 +142,9 @@ class Computation:
             raise self.failure from error
 
     def geometry(self, state: openmm.State) -> tuple[np.ndarray, np.ndarray | None]:
-        """Positions and box vectors, Å, in a State of the whole System.
+        """Positions and box vectors, Å, from a State of the whole System.
 
-        Positions are those of the model's N atoms, and after them of the charges outside.
+        The positions of the model's N atoms precede those of the external charges.
         """
         positions, cell = state_geometry(state, self.settings.boxed)
         if self.settings.particles is not None:
@@ -152,7 +152,7 @@ class Computation:
         return self.joined(positions, state), cell
 
     def parameters(self, state: openmm.State) -> dict[str, float]:
-        """The parameters of a State that are ours; none if they are fixed, or it is without."""
+        """The model's Context parameters in a State; empty if there are none."""
         names = self.settings.context_parameters
         if not names:
             return {}
@@ -163,11 +163,11 @@ class Computation:
             return {}
 
     def conditions(self, state: openmm.State) -> Conditions:
-        """The conditions of a State with parameters; else those at the start."""
+        """The conditions of a State; the initial ones if the State has no parameters."""
         return self.settings.conditions(self.parameters(state))
 
     def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
-        """Positions, those of the model's atoms at the images that it takes them at, Å."""
+        """Positions, Å, with molecules or slabs made whole where the model needs it."""
         settings = self.settings
         if not (settings.slab or settings.whole) or not np.isfinite(positions).all():
             return positions
@@ -187,21 +187,22 @@ class Computation:
         cell: np.ndarray | None = None,
         conditions: Conditions | None = None,
     ) -> Evaluation:
-        """Evaluate the model, or return the remembered result for exactly this geometry.
+        """Evaluate the model, or return the cached result for exactly this geometry.
 
         Parameters
         ----------
         positions : numpy.ndarray, shape (N, 3) or (N + M, 3), Å
-            Of the atoms, and after them of M charges outside, if there are some.
+            Of the N atoms, followed by those of M external charges, if any.
         cell : numpy.ndarray, shape (3, 3), Å, optional
-            Rows are box vectors; needed when periodic.
+            Rows are box vectors; required for periodic systems.
         conditions : Conditions, optional
-            Of :meth:`conditions`; by default those of the settings.
+            By default those of the settings.
 
         Returns
         -------
         Evaluation
-            Energy (eV), forces (eV/Å), charges (e), dipole (e Å) and energies per part (eV).
+            Energy (eV), forces (eV/Å), charges (e), dipole (e Å) and contributions to the energy
+            (eV).
         """
         with self._lock:
             place = self._place(positions, cell, conditions)
@@ -231,10 +232,11 @@ class Computation:
         cell: np.ndarray | None = None,
         conditions: Conditions | None = None,
     ) -> Observation:
-        """An observable of the charges with its gradient; other arguments of :meth:`evaluate`.
+        """An observable of the charges with its gradient; other arguments as in :meth:`evaluate`.
 
-        It is part of the evaluation while the model's own force is evaluated at the same places,
-        and costs one more solve and pass backwards there. Alone it costs half an evaluation.
+        If the model's force is evaluated at the same positions, the observable is part of that
+        evaluation, at the cost of one more linear solve and backward pass. Alone it costs half an
+        evaluation.
         """
         with self._lock:
             place = self._place(positions, cell, conditions)
@@ -255,7 +257,7 @@ class Computation:
             return found
 
     def _check(self, result: Evaluation) -> None:
-        """See that a result is finite, and that its charges are near those of the training."""
+        """Check that a result is finite, and its charges are near those of the training data."""
         if result.forces is None or not np.isfinite(result.energy + result.forces.sum()):
             where = ""
             if result.forces is not None:
@@ -282,12 +284,12 @@ class Computation:
 
     @property
     def has_response(self) -> bool:
-        """Whether charges respond to what the atoms do."""
+        """Whether the model has charges that respond to the positions of the atoms."""
         return self._ready().model.config.has_coulomb_sum(self.settings.periodic)
 
     @property
     def charge_limits(self) -> ChargeLimits | None:
-        """Charges that the training of the model covers, if its file states them."""
+        """Limits of the charges, from the training data, if the model file specifies them."""
         self._ready()
         return self._limits
 
@@ -297,14 +299,14 @@ class Computation:
         cell: np.ndarray | None = None,
         conditions: Conditions | None = None,
     ) -> str:
-        """Size and atom of the largest force, in words; arguments of :meth:`evaluate`."""
+        """Magnitude and atom of the largest force, as text; arguments as in :meth:`evaluate`."""
         forces = self.evaluate(positions, cell, conditions).forces
         sizes = np.linalg.norm(np.asarray(forces), axis=1)
         worst = int(sizes.argmax())
         return f"{sizes[worst]:.3g} eV/Å on atom {self._name(worst)}"
 
     def _name(self, index: int) -> str:
-        """Number of one of the model's atoms in the System, its element, and its replica."""
+        """Index in the System, element and replica of one of the model's atoms, as text."""
         chosen, symbols, copies = self.settings.atoms, self.settings.symbols, self.settings.replicas
         where = f", replica {index * copies // len(symbols)}" if copies > 1 else ""
         return f"{index if chosen is None else chosen[index]} ({symbols[index]}{where})"
@@ -315,9 +317,9 @@ class Computation:
         cell: np.ndarray | None = None,
         conditions: Conditions | None = None,
     ) -> np.ndarray:
-        """Charges of a frame, shape (N,), e; images of atoms in other boxes are the same atoms.
+        """Charges of a frame, shape (N,), e; lattice translations of atoms do not matter.
 
-        Costs nothing right after an evaluation of the same frame, else the first half of one.
+        Right after an evaluation of the frame they cost nothing, otherwise half an evaluation.
         """
         with self._lock:
             place = self._place(positions, cell, conditions)
@@ -339,7 +341,7 @@ class Computation:
         if self._evaluator is None:
             settings = self.settings
             device = resolve_device(default_device(self.num_atoms, settings.device))
-            # cast already, and shared: the evaluator changes nothing
+            # already cast, and shared: the evaluator does not modify the model
             model = shared_embedded(settings.model, DTYPES[settings.precision], device)
             self._limits = ChargeLimits.of(model.metadata, settings.symbols)
             if settings.long_range == "openmm":
@@ -349,7 +351,7 @@ class Computation:
         return self._evaluator
 
     def _stay_warm(self) -> None:
-        """Keep what is heavy, and let the unpickled computation go cold that waited longest."""
+        """Keep the model in memory; the least recently used unpickled computation drops its own."""
         _warm[self.token] = None
         _warm.move_to_end(self.token)
         while len(_warm) > _MOST_WARM:
@@ -401,7 +403,7 @@ class Computation:
     def outside_columns(
         self, positions: np.ndarray, cell: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Potential, shape (N,), V, and field, shape (N, 3), V/Å, of the charges outside."""
+        """Potential, shape (N,), V, and field, shape (N, 3), V/Å, of the external charges."""
         with self._lock, torch.enable_grad():
             place = self._place(positions, cell, None)
             surroundings, graph = self._surroundings(place), self._graph(place)
@@ -415,7 +417,7 @@ class Computation:
         return potential.detach().cpu().numpy(), -gradient.cpu().numpy()
 
     def _surroundings(self, place: Place) -> Surroundings | None:
-        """The charges outside, if there are some."""
+        """The external charges, or ``None``."""
         settings = self.settings
         if settings.outside_charges is None:
             return None
@@ -453,7 +455,7 @@ def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.
 
 
 def restored(token: str, settings: ComputationSettings) -> Computation:
-    """The computation itself where it lives, a new one elsewhere; version 0.1.0 pickled this."""
+    """The computation of a token if it exists in this process, otherwise a new one."""
     computation = _live.get(token)
     if computation is None:
         computation = Computation.__new__(Computation)
@@ -462,5 +464,5 @@ def restored(token: str, settings: ComputationSettings) -> Computation:
     return computation
 
 
-#: As version 0.1.0 pickled it.
+#: Name of the function in pickles of version 0.1.0.
 _restore = restored

@@ -1,4 +1,4 @@
-"""Everything that defines the computation of a force, as plain values."""
+"""Settings that define the computation of a force, as plain values."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .pme import DEFAULT_TOLERANCE, PointChargeCoulomb
 from .replicas import check_replicas, replica_labels
 from .serialization import ModelFile, shared_embedded
 
-#: Å; charges outside that are wider stand for a mistake in the unit.
+#: Upper bound of the width of external charges, Å; a larger one indicates a wrong unit.
 WIDEST = 10.0
-#: Parameters of a Context that hold the components of a uniform field, V/nm.
+#: Context parameters for the components of a uniform electric field, V/nm.
 FIELD_PARAMETERS = ("electric_field_x", "electric_field_y", "electric_field_z")
-#: Parameter of a Context that holds the voltage between electrodes, V.
+#: Context parameter for the voltage between the electrodes, V.
 VOLTAGE_PARAMETER = "electrode_voltage"
-#: Parameters that a Context may have besides: charge of the model's atoms (e), factor of the
-#: electrostatic energy, and factor of the whole energy of the model.
+#: Other optional Context parameters: total charge of the model's atoms (e), scaling factor of the
+#: electrostatic energy, and scaling factor of the energy of the model.
 CONTEXT_PARAMETERS = ("total_charge", "coulomb_scale", "model_scale")
 _TUPLES = (
     "symbols", "atoms", "electric_field", "charge_groups", "group_charges", "outside",
@@ -41,17 +41,17 @@ _TUPLES = (
 
 @dataclass(frozen=True)
 class Conditions:
-    """What an evaluation depends on besides the geometry; a Context may change it during a run.
+    """Variables other than the geometry that a Context may change during a run.
 
     Parameters
     ----------
     field : tuple of 3 float, V/Å, or None
-        Uniform field.
+        Uniform electric field.
     total_charge : float, e
     coulomb_scale : float
-        Factor of the electrostatic energy.
+        Scaling factor of the electrostatic energy.
     voltage : float, V
-        Between electrodes.
+        Between the electrodes.
     """
 
     field: tuple[float, ...] | None = None
@@ -62,12 +62,12 @@ class Conditions:
 
 @dataclass(frozen=True)
 class ComputationSettings:
-    """Everything that defines a :class:`Computation`; plain values, so that it can be pickled.
+    """Settings that define a :class:`Computation`; plain values that can be pickled.
 
     Parameters
     ----------
     model : bytes or ModelFile
-        A model file (safetensors), or where it is.
+        Content of a model file (safetensors), or a reference to the file.
     symbols : tuple of str, length N
     periodic : bool
     total_charge : float, e
@@ -75,42 +75,41 @@ class ComputationSettings:
     precision : {"single", "double"}
         Of the network.
     device : str or None
-        torch device; ``None`` chooses CUDA where there is one.
+        torch device; by default CUDA if available.
     tolerance : float
-        Relative force error of the delegated sum.
+        Relative force error of the Coulomb sum that OpenMM computes.
     coulomb_platform : str or None
-        OpenMM platform of the delegated sum.
+        OpenMM platform of this sum.
     skin : float, Å
-        How much farther than needed neighbours are searched; it decides how long their list
-        lasts, and no result.
+        Added to the cutoff of the neighbour list. It determines how often the list is rebuilt, and
+        does not affect results.
     solver, charge_tolerance, max_iterations
-        How charges are solved for, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
+        Charge solver, see :class:`openmm_nequiplr.model.solving.SolverOptions`.
     atoms : tuple of int, length N, or None
         Particles of the System that the model acts on; ``None`` stands for all.
     whole : tuple of tuple of float, shape (3, 3), Å, or None
-        Rows are box vectors, if the model is one of isolated molecules and there is a box: atoms
-        are taken at the images that belong together, whichever the State has. A State's own box
-        counts where it tells one.
+        Rows are box vectors. Set if a model of isolated molecules is used in a box: molecules are
+        made whole, whichever images the State contains. The box of a State takes precedence.
     electric_field : tuple of 3 float, V/nm, or None
-        Uniform field at the start; ``None`` without the parameters of a Context that change it.
+        Initial uniform field; ``None`` if the Context has no field parameters.
     charge_groups : tuple of int, length N, or None
-        Group of each atom, from 0 to F − 1, where the charges of groups are held.
+        Group of each atom, from 0 to F − 1, if the total charges of groups are constrained.
     group_charges : tuple of float, length F, or None, e
     outside : tuple of int, length M, or None
-        Particles of the System whose charges the model feels.
+        Particles of the System whose charges act on the model (external charges).
     outside_charges : tuple of float, length M, e, or None
     outside_width : float, Å
-        Gaussian width of these charges.
+        Gaussian width of the external charges.
     slab : bool
-        Whether the box is that of a slab, whose normal is z.
+        Whether the box contains a slab with normal z.
     parameters : tuple of str
-        Which of :data:`CONTEXT_PARAMETERS` the Context has.
+        The :data:`CONTEXT_PARAMETERS` that the Context has.
     electrodes : tuple of 2 tuple of int, or None
-        Which of the N atoms are those of the first and of the second electrode.
+        Indices, among the N atoms, of the first and of the second electrode.
     electrode_voltage : float, V
-        Potential of the first one less that of the second, at the start.
+        Initial potential of the first electrode minus that of the second.
     replicas : int
-        Copies of one system that the atoms are, one after another; the groups are the copies.
+        Number of consecutive copies of one system; each copy is a charge group.
     """
 
     model: bytes | ModelFile = field(repr=False)
@@ -142,12 +141,12 @@ class ComputationSettings:
 
     @property
     def particles(self) -> tuple[int, ...] | None:
-        """Particles of the System that the force acts on, the model's first; ``None`` for all."""
+        """Particles that the force acts on, those of the model first; ``None`` for all."""
         return self.atoms if self.outside is None else (*(self.atoms or ()), *self.outside)
 
     @property
     def boxed(self) -> bool:
-        """Whether there is a box that results depend on."""
+        """Whether results depend on a periodic box."""
         return self.periodic or (self.whole is not None and self.outside is not None)
 
     @property
@@ -159,7 +158,7 @@ class ComputationSettings:
 
     @property
     def context_parameters(self) -> dict[str, float]:
-        """Parameters of a Context and their values at the start."""
+        """Context parameters and their initial values."""
         values = (
             {}
             if self.electric_field is None
@@ -171,7 +170,7 @@ class ComputationSettings:
         return {**values, **{name: start[name] for name in self.parameters}}
 
     def conditions(self, values: Mapping[str, float]) -> Conditions:
-        """The conditions that parameters of a Context set; those not given are as at the start."""
+        """The conditions for values of Context parameters; missing ones keep initial values."""
         given = {**self.context_parameters, **values}
         field = None
         if self.electric_field is not None:
@@ -182,14 +181,14 @@ class ComputationSettings:
 
     @property
     def charge_conditions(self) -> ChargeConditions:
-        """What drives and holds the charges at the start, with the field in V/Å."""
+        """Initial field (V/Å), electrodes and charge constraints."""
         values = {each.name: getattr(self, each.name) for each in fields(ChargeConditions)}
         if self.electric_field is not None:
             values["electric_field"] = np.array(self.electric_field) / ANGSTROM_PER_NM
         return ChargeConditions(**values)
 
     def check_field(self, config: ModelConfig) -> None:
-        """Refuse a field that has no meaning for a model, see :func:`.check_field`."""
+        """Check that the model supports the electric field, see :func:`.check_field`."""
         field = self.charge_conditions.electric_field
         if field is not None:
             normal = (0.0, 0.0, 1.0) if self.slab else None
@@ -198,16 +197,16 @@ class ComputationSettings:
 
     @property
     def solver_options(self) -> SolverOptions:
-        """How charges are solved for."""
+        """Options of the charge solver."""
         return SolverOptions(self.solver, self.charge_tolerance, self.max_iterations)
 
     def delegated_sum(self, device: str | None = None) -> PointChargeCoulomb:
-        """The point-charge sum that OpenMM does, for a network on a torch device.
+        """The point-charge Coulomb sum of OpenMM, for a network on a torch device.
 
         Raises
         ------
         InputError, BackendError
-            If tolerance or platform make no sense.
+            If the tolerance or the platform is invalid.
         """
         return PointChargeCoulomb(
             len(self.symbols),
@@ -219,13 +218,13 @@ class ComputationSettings:
         )
 
     def plain(self) -> dict[str, Any]:
-        """All fields but the model, as values that JSON can hold."""
+        """All fields except the model, as values that JSON can store."""
         names = (each.name for each in dataclasses.fields(self))
         return {name: getattr(self, name) for name in names if name != "model"}
 
     @classmethod
     def of_plain(cls, values: Mapping[str, Any], **more: Any) -> ComputationSettings:
-        """Rebuild from :meth:`plain` and the model, also after a passage through JSON.
+        """Rebuild settings from :meth:`plain` and the model, also after conversion to JSON.
 
         Raises
         ------
@@ -233,7 +232,7 @@ class ComputationSettings:
             If a name is missing or unknown.
         """
         values = {**values, **more}
-        values.pop("cutoff", None)  # of earlier versions
+        values.pop("cutoff", None)  # written by earlier versions
         for name in _TUPLES:
             if isinstance(values.get(name), list):
                 values[name] = tuple(
@@ -242,7 +241,7 @@ class ComputationSettings:
         return cls(**values)
 
 
-#: What is right for settings of unknown origin, and what to say where it is not.
+#: Check and expected value of each setting of unknown origin.
 _RIGHT: dict[str, tuple[Callable[[ComputationSettings], bool], str]] = {
     "symbols": (lambda s: _all(s.symbols, str), "element symbols"),
     "periodic": (lambda s: isinstance(s.periodic, bool), "true or false"),
@@ -291,12 +290,12 @@ _RIGHT: dict[str, tuple[Callable[[ComputationSettings], bool], str]] = {
 
 
 def checked_settings(values: Mapping[str, Any]) -> ComputationSettings:
-    """Settings of unknown origin, as of :meth:`ComputationSettings.of_plain`, checked one by one.
+    """Settings of unknown origin, see :meth:`ComputationSettings.of_plain`, checked one by one.
 
     Raises
     ------
     InputError, UnknownElementError
-        If one is missing, unknown or wrong.
+        If a setting is missing, unknown or invalid.
     """
     try:
         settings = ComputationSettings.of_plain(values)
@@ -330,7 +329,7 @@ def _is_field(values: Any) -> bool:
 
 
 def _is_box(vectors: Any) -> bool:
-    """Whether these are three independent vectors."""
+    """Whether the values are three linearly independent, right-handed vectors."""
     try:
         box = np.array(vectors, dtype=np.float64)
     except (TypeError, ValueError):

@@ -1,25 +1,26 @@
-"""Mixed systems: a NequIP-LR model for some atoms, a force field for the rest.
+"""Mixed systems (ML/MM): a NequIP-LR model for some atoms, a force field for the rest.
 
-Mechanical embedding takes everything that the force field says about the model's atoms among
-themselves (called ML atoms here) out of its energy and puts the model in its place:
+Mechanical embedding replaces the force-field energy of the model's atoms among themselves (the ML
+atoms) by the energy of the model:
 
     E = E_MM(all) − E_MM(ML atoms alone) + E_model(ML atoms alone)
 
-In a periodic box "alone" means the ML atoms with all of their images: a Coulomb interaction between
-two ML atoms, of one image or of different ones, is counted once, by the model and with the charges
-that it equilibrates. ML and MM atoms interact, near and far, with the charges and Lennard-Jones
-parameters of the force field; the model does not feel the MM atoms. Each of the three terms has its
-own neutralising background; they add up to that of the whole cell if the force-field charges of
-the ML atoms sum to the model's total charge.
+In a periodic box "alone" means the ML atoms with all of their images. Each Coulomb interaction
+between two ML atoms, in one image or in different ones, is counted once, by the model and with its
+equilibrated charges. ML and MM atoms interact through the charges and Lennard-Jones parameters of
+the force field at all distances; the MM atoms do not polarise the model. Each of the three terms
+has its own neutralising background. The backgrounds add up to that of the whole cell if the
+force-field charges of the ML atoms sum to the model's total charge.
 
-With particle mesh Ewald, E_MM(ML atoms alone) cannot be removed by exceptions, which only reach the
-nearest image. openmm-ml leaves these pairs in and subtracts the PME energy of the ML charges, with
-the mesh of the force field, so that errors of the mesh cancel as well. Two things stay with the
-force field: what LJPME and the dispersion correction say about images of ML atoms, and, for models
-of the published periodic code, whose charges do not interact, the charges of images.
+With particle mesh Ewald, exceptions cannot remove E_MM(ML atoms alone), because they only affect
+the nearest image. openmm-ml keeps these pairs and subtracts the PME energy of the ML charges,
+computed with the mesh of the force field, so that mesh errors cancel as well. Two terms remain in
+the force field: the contributions of LJPME and of the dispersion correction from images of ML
+atoms, and the Coulomb interactions with images for models of the published periodic code, whose
+charges do not interact.
 
-Electrostatic embedding takes the charges of the ML atoms out of the force field as well; only its
-Lennard-Jones interactions between ML and MM atoms are left. The model's charges equilibrate in the
+Electrostatic embedding also removes the charges of the ML atoms from the force field, which keeps
+only its Lennard-Jones interactions between ML and MM atoms. The model's charges equilibrate in the
 potential of the MM charges and act back on them (:class:`.external.OutsideCharges`):
 
     E = E_MM(all, ML atoms without charges and interactions of their own) + E_model(ML, MM charges)
@@ -52,10 +53,10 @@ if TYPE_CHECKING:
     from .mlpotential import NequIPLRPotentialImpl
 
 MECHANICAL, ELECTROSTATIC = EMBEDDINGS = ("mechanical", "electrostatic")
-#: Arguments of ``createMixedSystem`` that concern the embedding and not the model.
+#: Arguments of ``createMixedSystem`` that control the embedding and not the model.
 EMBEDDING_OPTIONS = ("linkAtomDistances",)
 
-# Their energy among the ML atoms cannot be removed.
+# The energy of these forces among the ML atoms cannot be removed.
 _INSEPARABLE = {
     "AmoebaMultipoleForce",
     "AmoebaVdwForce",
@@ -79,26 +80,26 @@ def create_mixed_system(
     args: dict[str, Any],
     embedding: str = MECHANICAL,
 ) -> openmm.System | dict[str, Any]:
-    """Put a model in the place of the force field for some atoms.
+    """Replace the force field by a model for some atoms.
 
-    openmm-ml does the work. What is added here: box vectors that only the System has; a force field
-    without charges and lattice sum; link atoms together with a lattice sum; and refusals where the
-    result would be wrong.
+    openmm-ml builds the System. This function adds support for box vectors that only the System
+    has, for force fields without charges and lattice sum, and for link atoms together with a
+    lattice sum. It raises errors where the result would be wrong.
 
     Parameters
     ----------
     potential : NequIPLRPotentialImpl
     topology : openmm.app.Topology
     system : openmm.System
-        The force field for all atoms; it is not changed.
+        The force field for all atoms; it is not modified.
     atoms : sequence of int
-        Indices of the ML atoms. Bonds that lead out of them are capped with hydrogens.
+        Indices of the ML atoms. Bonds to MM atoms are capped with hydrogen link atoms.
     force_group : int
         Of the model's force.
     interpolate : bool
         Add a global parameter ``lambda_interpolate``: 0 is the force field, 1 the mixed system.
     return_info : bool
-        Return System, topology and mapping of indices instead of the System alone.
+        Return the System, the topology and the mapping of indices instead of only the System.
     args : dict
         Options of the model and of the embedding.
     embedding : {"mechanical", "electrostatic"}
@@ -106,8 +107,8 @@ def create_mixed_system(
     Raises
     ------
     InputError
-        If the total charge is missing where the force-field charges demand one, or the force field
-        has parts that cannot be taken out.
+        If a required total charge is missing because the force-field charges of the ML atoms do not
+        sum to zero, or parts of the force field cannot be separated.
     BoxError
         If topology and System disagree on whether there is a box.
     """
@@ -155,7 +156,10 @@ def _electrostatic(
     interpolate: bool,
     args: dict[str, Any],
 ) -> dict[str, Any]:
-    """Mechanical embedding in a force field without charges of the ML atoms; they feel the rest."""
+    """Electrostatic embedding: mechanical embedding without force-field charges of ML atoms.
+
+    The remaining charges are external charges of the model.
+    """
     check_constant(system)
     source = copy.copy(potential)
     source.sums_images = False  # there are no charges to subtract
@@ -178,7 +182,7 @@ def _electrostatic(
 def _interpolate(
     mixed: openmm.System, topology: app.Topology, system: openmm.System, atoms: list[int]
 ) -> None:
-    """Let ``lambda_interpolate`` lead from a force field to a mixed system with other charges."""
+    """Add ``lambda_interpolate`` between a force field and a mixed system with other charges."""
     force_field, helper = copy.deepcopy(system), InterpolationHelper()
     while force_field.getNumParticles() < mixed.getNumParticles():  # link atoms
         force_field.addParticle(0.0)
@@ -194,7 +198,7 @@ def _interpolate(
 
 
 def with_box(topology: app.Topology, system: openmm.System) -> app.Topology:
-    """The topology, with the box of a periodic System where it has none of its own."""
+    """The topology, with the box of a periodic System if it has no box itself."""
     if topology.getPeriodicBoxVectors() is not None or not system.usesPeriodicBoundaryConditions():
         return topology
     periodic = copy.deepcopy(topology)
@@ -220,10 +224,10 @@ def _checked_box(topology: app.Topology, system: openmm.System) -> app.Topology:
 def _without_images(
     potential: NequIPLRPotentialImpl, system: openmm.System
 ) -> NequIPLRPotentialImpl:
-    """The potential for a force field that has no lattice sum to subtract.
+    """The potential for a force field without a lattice sum to subtract.
 
-    openmm-ml refuses a model with images of charges beside a force field without them. Without
-    charges there is no contradiction; without a box neither.
+    openmm-ml rejects a model with periodic electrostatics for a force field without a lattice sum.
+    Without force-field charges or without a box the two are consistent.
     """
     charged = any(charges_of(force).any() for force in nonbonded(system))
     if system.usesPeriodicBoundaryConditions() and charged and potential.sums_images:
@@ -237,7 +241,7 @@ def _without_images(
 
 
 def _check_forces(system: openmm.System, chosen: set[int]) -> None:
-    """Refuse forces of which the part among the ML atoms would remain, or be taken out wrongly."""
+    """Reject forces whose energy among the ML atoms cannot be removed correctly."""
     for force in system.getForces():
         kind = type(force).__name__
         if kind in _INSEPARABLE:
@@ -264,7 +268,10 @@ def _offset_message() -> str:
 def _with_total_charge(
     system: openmm.System, chosen: Sequence[int], args: dict[str, Any]
 ) -> dict[str, Any]:
-    """Ask for the total charge unless the force field says that there is none."""
+    """Arguments with a total charge of 0 if the force-field charges of the ML atoms sum to it.
+
+    Otherwise the total charge must be given.
+    """
     if any(name in args for name in ("totalCharge", "charge", "total_charge")):
         return args
     charges = [charges_of(force)[list(chosen)] for force in nonbonded(system)]
@@ -278,7 +285,7 @@ def _with_total_charge(
 
 
 def _check_sites(topology: app.Topology, system: openmm.System, chosen: Sequence[int]) -> None:
-    """See that all ML atoms are atoms, and none carries a charged site that is not one of them."""
+    """Check that no ML atom is a virtual site, or the parent of an interacting one."""
     among, known = set(chosen), [atom.element is not None for atom in topology.atoms()]
     for index in chosen:
         if not known[index] or system.isVirtualSite(index):
@@ -304,9 +311,9 @@ def _check_sites(topology: app.Topology, system: openmm.System, chosen: Sequence
 
 
 def _without_gaps(topology: app.Topology) -> tuple[app.Topology, set[int]]:
-    """The topology with an element for every virtual site, and which these are.
+    """The topology with an element for every virtual site, and the indices of these sites.
 
-    openmm-ml reads the atomic number of every atom, although it needs those at link bonds alone.
+    openmm-ml reads the atomic numbers of all atoms, although it needs only those at link bonds.
     """
     sites = {atom.index for atom in topology.atoms() if atom.element is None}
     if sites:
@@ -318,7 +325,7 @@ def _without_gaps(topology: app.Topology) -> tuple[app.Topology, set[int]]:
 
 
 def _complete_subtraction(system: openmm.System) -> None:
-    """Give the subtracted lattice sum the link atoms too, which openmm-ml adds after making it."""
+    """Add the link atoms, which openmm-ml creates later, to the subtracted lattice sum."""
     for force in system.getForces():
         if not isinstance(force, openmm.CustomCVForce):
             continue

@@ -1,4 +1,4 @@
-"""Parts of the energy along a simulation."""
+"""Contributions to the energy along a simulation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ ELECTRODES = ("first_electrode_e", "second_electrode_e")
 
 
 class EnergyReporter(FileReporter):
-    """Writes the parts of the model's energy of every reported frame as a CSV table.
+    """Writes the contributions to the model's energy as a CSV table, one row per reported frame.
 
-    Columns are step, time (ps) and, in eV, the short-range energy, the parts of the electrostatic
-    energy (χ·Q and ½JQ², zero in a model whose electrostatic energy is the Coulomb part alone;
-    Coulomb; interaction with a field or charges outside, less the work of a voltage source), and
-    their sum: the energy of the model before ``model_scale``, without other forces of the System.
-    With electrodes there are two more columns, their charges (e).
+    The columns are the step, the time (ps) and, in eV: the short-range energy; the
+    electronegativity energy χ·Q and the hardness energy ½JQ² (both zero in a model whose
+    electrostatic energy is only the Coulomb energy); the Coulomb energy; the interaction with a
+    field or external charges, minus the work of a voltage source; and their sum. The sum is the
+    energy of the model before scaling by ``model_scale``; it excludes other forces of the System.
+    With electrodes two more columns contain their charges (e).
 
-    With a ``PythonForce`` a report costs no evaluation where another reporter asks for the energy,
-    as ``StateDataReporter`` does; with a TorchForce it costs one.
+    With a ``PythonForce`` a report needs no extra evaluation if another reporter, such as
+    ``StateDataReporter``, requests the energy. With a TorchForce it needs one.
 
     Parameters
     ----------
@@ -33,12 +34,12 @@ class EnergyReporter(FileReporter):
     reportInterval : int
         Steps between rows.
     append : bool
-        Continue an existing file, without rows of steps that the simulation has not reached.
+        Continue an existing file, after dropping rows from the current step on.
 
     Raises
     ------
     InputError
-        If the interval is not positive, or the file to append to is another one.
+        If the interval is not positive, or the existing file has other columns.
     """
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
@@ -59,7 +60,7 @@ class EnergyReporter(FileReporter):
         self._file.flush()
 
     def _opened(self, step: int, columns: tuple[str, ...]) -> TextIO:
-        """The file, with a header and the rows before a step."""
+        """The file, opened, with a header and the rows before a step."""
         header = ",".join(columns)
         rows: list[str] = []
         if self._append and self._path.exists():

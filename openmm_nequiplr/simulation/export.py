@@ -1,4 +1,4 @@
-"""Models as files that OpenMM runs without this package."""
+"""Export of models to TorchScript files that OpenMM runs without this package."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def export_torch_force(
 ) -> None:
     """Write a model for the atoms of a topology as a TorchScript file for openmm-torch.
 
-    Everything is inside, the long-range sums too: OpenMM runs it where neither this package nor
-    e3nn is installed, ::
+    The file is self-contained, including the long-range sums: OpenMM runs it where neither this
+    package nor e3nn is installed::
 
         import torch
         from openmmtorch import TorchForce
@@ -50,33 +50,33 @@ def export_torch_force(
         force.setOutputsForces(True)
         force.setUsesPeriodicBoundaryConditions(True)  # if the topology has a box
 
-    The file serves these atoms in this order, with any positions and any box. Besides ``forward``,
-    which TorchForce calls, the module has ``evaluate(positions, cell)`` in Å, which returns energy
-    (eV), forces (eV/Å), charges, adjoint charges (e) and electronegativities (eV/e). A torch older
-    than the one that wrote it may not be able to read it.
+    The file is valid for these atoms in this order, with any positions and any box. Besides
+    ``forward``, which TorchForce calls, the module has a method ``evaluate(positions, cell)`` with
+    arguments in Å. It returns energy (eV), forces (eV/Å), charges, adjoint charges (e) and
+    electronegativities (eV/e). An older torch than the one that wrote the file may not be able to
+    read it.
 
     Parameters
     ----------
     model : NequIPLRPotential, path or str
         A model, a model file, or the name of a shipped or downloaded model.
     topology : openmm.app.Topology
-        Its elements choose atom types; whether it has a box decides on periodicity.
+        Its elements determine the atom types. It is periodic if it has a box.
     path : path
-        It usually ends in ``.pt``.
+        Output file, usually with suffix ``.pt``.
     total_charge : float or Quantity, e
         If it is not given, 0 is assumed with a warning.
     **options
         ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations``, ``electric_field``,
         ``charge_groups``, ``group_charges``, ``electrodes``, ``electrode_voltage`` and ``slab`` as
-        for
-        :func:`~openmm_nequiplr.create_system`, and ``device``: where the module lives; by default
-        the CPU, from where openmm-torch moves it to the GPU on platform CUDA.
+        for :func:`~openmm_nequiplr.create_system`, and ``device``, the device of the module. The
+        default is the CPU; openmm-torch moves the module to the GPU on platform CUDA.
 
     Raises
     ------
     BackendError
-        If the model was converted from the published code with its Coulomb sums as they were, or
-        the device does not exist.
+        If the model was converted from the published code and keeps its Coulomb sums, or the device
+        does not exist.
     UnknownElementError, BoxError, InputError
         As in :func:`~openmm_nequiplr.create_system`.
     """
@@ -117,14 +117,14 @@ def export_structure(
         See :func:`~openmm_nequiplr.simulation.read_structure`.
     output : path
     total_charge : float, optional, e
-        By default what the structure tells.
+        By default that of the structure.
     solver, **options
         Options of :func:`export_torch_force`.
 
     Returns
     -------
     str
-        One line on what was exported.
+        One line that describes the exported model.
     """
     start, loaded = read_structure(structure, frame), load_model(model)
     assumed = total_charge is None and not start.charge_given

@@ -1,4 +1,4 @@
-"""Errors that end a run: what happened, and how to continue."""
+"""Errors that end a run: their cause, and advice on how to continue."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .signals import StopRequest
 def cause_of(
     error: Exception, failure: NequIPLRError | None, stop: StopRequest, advice: str
 ) -> BaseException:
-    """The error behind one of OpenMM, which keeps no more than the message of ours.
+    """The original error behind an OpenMMException, which preserves only its message.
 
     Parameters
     ----------
     error : Exception
     failure : NequIPLRError or None
-        Of the last evaluation that failed.
+        Error of the last failed evaluation.
     stop : StopRequest
     advice : str
         How to continue.
@@ -32,7 +32,7 @@ def cause_of(
 
 
 def described(cause: BaseException, step: int, advice: str) -> BaseException:
-    """The error to raise when the steps have failed at a step; arguments as above."""
+    """The error to raise when integration failed at a step; see :func:`cause_of`."""
     if isinstance(cause, Interrupted):
         return cause
     if isinstance(cause, OSError):

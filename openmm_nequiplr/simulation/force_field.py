@@ -1,4 +1,4 @@
-"""Charges of a force field, for a model that takes the place of a part of it."""
+"""Charges of a force field that a model partly replaces."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ def nonbonded(system: openmm.System) -> list[openmm.NonbondedForce]:
 
 
 def lattice_sums(system: openmm.System) -> list[openmm.NonbondedForce]:
-    """Those that sum charges over all images."""
+    """The NonbondedForces that use a lattice sum."""
     return [force for force in nonbonded(system) if force.getNonbondedMethod() in _LATTICE_SUMS]
 
 
 def charges_of(force: openmm.NonbondedForce) -> np.ndarray:
-    """Charges of a force, shape (particles,), e."""
+    """Charges of a force, shape (N,), e."""
     count = force.getNumParticles()
     return np.array([force.getParticleParameters(index)[0]._value for index in range(count)])
 
 
 def check_constant(system: openmm.System) -> None:
-    """Refuse charges that change or that other forces hold, and Coulomb sums with a cutoff.
+    """Reject variable charges, charges in other forces, and Coulomb sums with a cutoff.
 
     Raises
     ------
     InputError
+        If the System contains any of these.
     """
     for force in system.getForces():
         names: set[str] = set()
@@ -67,7 +68,7 @@ def check_constant(system: openmm.System) -> None:
 
 
 def without_charges(system: openmm.System, atoms: Collection[int]) -> openmm.System:
-    """A copy in which some atoms have no charges, in exceptions neither."""
+    """A copy of a System without the charges of some atoms, also in exceptions."""
     changed, among = copy.deepcopy(system), set(atoms)
     for force in nonbonded(changed):
         for index in among:
@@ -83,10 +84,10 @@ def without_charges(system: openmm.System, atoms: Collection[int]) -> openmm.Sys
 def charges_outside(
     topology: app.Topology, system: openmm.System, atoms: Collection[int]
 ) -> dict[int, float]:
-    """Charges, e, of the particles around some atoms, as these atoms are to feel them.
+    """External charges, e, by particle index, for electrostatic embedding of some atoms.
 
-    A particle that is bonded to one of the atoms stands where a link atom is: its charge is shifted
-    in equal parts to the particles bonded to it, or left out where there are none.
+    A particle bonded to one of these atoms is replaced by a link atom. Its charge is shifted in
+    equal parts to the other particles bonded to it, or omitted if there are none.
     """
     among = set(atoms)
     charges = np.zeros(system.getNumParticles())

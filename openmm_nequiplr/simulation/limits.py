@@ -1,4 +1,4 @@
-"""Bounds of a stable simulation: distances, temperature, energy and charges."""
+"""Stability criteria of a simulation: distances, temperature, energy and charges."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from scipy.special import chdtri
 from ..analysis.contacts import CHARGE_RANGE, closest_contact, known_charges, widened
 from ..units import BOLTZMANN, EV_TO_KJ_PER_MOL
 
-#: Reactions to an unstable simulation.
+#: Actions when a simulation becomes unstable.
 ON_UNSTABLE = ("stop", "warn")
-# Temperatures up to twice the target, or what a canonical ensemble exceeds with this probability,
-# and what a strained start may release (K).
+# The temperature limit is this multiple of the target, or the temperature that a canonical ensemble
+# exceeds with this probability, plus the heat that a strained start may release (K).
 _HOT, _CHANCE, _RELEASED = 2.0, 1e-7, 500.0
-# What the potential energy may fall by (eV an atom, and eV in all).
+# Allowed decrease of the potential energy (eV per atom twice, then eV in total).
 _FALL_IN_DYNAMICS, _FALL_IN_MINIMISATION, _FALL = 2.0, 5.0, 5.0
-#: Atoms are too close at this part of the sum of their covalent radii.
+#: Atoms are too close below this fraction of the sum of their covalent radii.
 HALF_BOND = 0.5
 
 
 class ChargeLimits:
-    """Charges that a model's training covers, with a margin.
+    """Allowed charges of atoms: the range of the training data with a margin.
 
     Parameters
     ----------
     ranges : mapping of str to (float, float)
-        Least and largest charge of each element in the training data, e. Other elements have no
+        Smallest and largest charge of each element in the training data, e. Other elements have no
         limits.
     symbols : sequence of str, length N
     """
@@ -43,7 +43,7 @@ class ChargeLimits:
 
     @classmethod
     def of(cls, metadata: Mapping[str, str], symbols: Sequence[str]) -> ChargeLimits | None:
-        """Limits from the metadata of a model file; ``None`` if it says nothing.
+        """Limits from the metadata of a model file; ``None`` if it contains no range.
 
         Raises
         ------
@@ -56,13 +56,13 @@ class ChargeLimits:
         return cls(ranges, symbols)
 
     def trouble(self, charges: np.ndarray, indices: Sequence[int] | None = None) -> str | None:
-        """What is wrong with charges, shape (N,), e; ``None`` if nothing.
+        """Message about charges outside the limits, or ``None``.
 
         Parameters
         ----------
         charges : numpy.ndarray, shape (N,), e
         indices : sequence of int, length N, optional
-            Numbers of the atoms in messages.
+            Indices of the atoms in the message.
         """
         outside = np.maximum(charges - self._most, self._least - charges)
         worst = int(outside.argmax())
@@ -79,7 +79,7 @@ class ChargeLimits:
 
 
 class HalfBonds:
-    """Finds atoms that are nearer than half a bond: half the sum of their covalent radii.
+    """Finds atoms closer than half a bond, which is half the sum of their covalent radii.
 
     Parameters
     ----------
@@ -96,7 +96,10 @@ class HalfBonds:
         cell: np.ndarray | None,
         indices: Sequence[int] | None = None,
     ) -> str | None:
-        """What is wrong with positions, shape (N, 3), Å, in a cell, shape (3, 3), Å, if any."""
+        """Message about atoms that are too close, or ``None``.
+
+        Positions have shape (N, 3), the cell (3, 3) or ``None``, both in Å.
+        """
         contact = closest_contact(self._numbers, positions, cell)
         if contact.ratio >= HALF_BOND:
             return None
@@ -116,10 +119,10 @@ def temperature_of(kinetic_energy: float, degrees_of_freedom: int) -> float:
 
 
 def hottest(target: float, degrees_of_freedom: int, strained: bool = True) -> float:
-    """Highest temperature (K) of a sound simulation at a target (K).
+    """Highest temperature (K) of a stable simulation at a target temperature (K).
 
-    Twice the target or, for few degrees of freedom, the temperature that a canonical ensemble
-    exceeds with a probability of 1e-7. A strained start may release 500 K on top.
+    The limit is twice the target or, for few degrees of freedom, the temperature that a canonical
+    ensemble exceeds with a probability of 1e-7. A strained start may add 500 K.
     """
     freedom = max(degrees_of_freedom, 1)
     limit = target * max(_HOT, float(chdtri(freedom, _CHANCE)) / freedom)
@@ -127,6 +130,6 @@ def hottest(target: float, degrees_of_freedom: int, strained: bool = True) -> fl
 
 
 def deepest_fall(num_atoms: int, minimisation: bool = False) -> float:
-    """Largest fall of the potential energy (eV) that does not point to a hole in the potential."""
+    """Largest decrease of the potential energy (eV) that indicates no hole in the potential."""
     each = _FALL_IN_MINIMISATION if minimisation else _FALL_IN_DYNAMICS
     return each * num_atoms + _FALL

@@ -1,4 +1,4 @@
-"""From a System or a Context to the computation behind its NequIP-LR force."""
+"""Access to the computation behind the NequIP-LR force of a System or a Context."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .torchforce import companion
 def get_computation(system: openmm.System) -> Computation:
     """The computation behind the NequIP-LR force of a System.
 
-    That of a TorchForce is a companion with the same settings, as the graph keeps its charges to
-    itself.
+    For a TorchForce it is a companion with equal settings, because the graph of the force does not
+    expose its charges.
 
     Raises
     ------
     InputError
         If the System has no such force.
     NequIPLRError
-        If it has one that cannot be restored here, for example of a newer version.
+        If the force cannot be restored, for example because a newer version wrote it.
     """
     for force in inner_forces(system):
         found = force_computation(force)
@@ -38,7 +38,7 @@ def get_computation(system: openmm.System) -> Computation:
 
 
 def inner_forces(system: openmm.System) -> Iterator[openmm.Force]:
-    """The forces of a System and those inside its CustomCVForces."""
+    """The forces of a System, including those inside its CustomCVForces."""
     for force in system.getForces():
         yield force
         if isinstance(force, openmm.CustomCVForce):
@@ -47,12 +47,12 @@ def inner_forces(system: openmm.System) -> Iterator[openmm.Force]:
 
 
 def force_computation(force: openmm.Force) -> Computation | None:
-    """The computation of a force, or that of its companion; ``None`` for a force of another kind.
+    """The computation of a force, or its companion; ``None`` for a force of another kind.
 
     Raises
     ------
     NequIPLRError
-        If it cannot be restored here, for example of a newer version.
+        As for :func:`get_computation`.
     """
     payload = _payload(force)
     if payload is None:
@@ -64,7 +64,7 @@ def force_computation(force: openmm.Force) -> Computation | None:
 
 
 def force_backend(force: openmm.Force) -> str | None:
-    """How OpenMM calls the model of a force, see :func:`.backends.resolve_backend`."""
+    """Backend of a NequIP-LR force, see :func:`.backends.resolve_backend`; otherwise ``None``."""
     payload = _payload(force)
     if payload is None:
         return "torch" if companion(force) is not None else None
@@ -72,24 +72,24 @@ def force_backend(force: openmm.Force) -> str | None:
 
 
 def _payload(force: openmm.Force) -> dict[str, Any] | None:
-    """What is pickled of a NequIP-LR force that calls Python; ``None`` for any other force."""
+    """Pickled data of a NequIP-LR force that calls Python; ``None`` for any other force."""
     if force.getName() != FORCE_NAME:
         return None
-    # out of its XML: Python cannot read the C++ vector
+    # read from its XML, because Python cannot access the C++ vector
     found = re.search(r'\bfunction="([0-9a-fA-F]*)"', openmm.XmlSerializer.serialize(force))
     if not found:
         return None
     try:
         payload = read_pickled(bytes.fromhex(found.group(1)))
-    except InputError:  # of someone else
+    except InputError:  # not a pickle of this package
         return None
     return None if "observable" in payload else payload
 
 
 def current_evaluation(context: openmm.Context) -> Evaluation:
-    """Energies per part, charges and dipole at the current positions of a Context.
+    """Energy contributions, charges and dipole at the current positions of a Context.
 
-    ``current_evaluation(simulation.context).parts`` holds the energies in eV.
+    ``current_evaluation(simulation.context).parts`` contains the energies in eV.
     """
     computation = get_computation(context.getSystem())
     state = context.getState(positions=True, parameters=True)

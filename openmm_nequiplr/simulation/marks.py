@@ -1,8 +1,8 @@
-"""Sizes and checksums of the files of a run at a checkpoint, to compare and truncate them.
+"""Marks of output files at a checkpoint, to compare the files and to truncate them.
 
-A checkpoint holds a mark of each file: its size and a checksum of what it held then. Files only
-grow, so a file belongs to the checkpoint if it still begins with that; what lies behind is of later
-steps. The counts of frames in headers change, and are left out of the checksum.
+A mark is the size of a file and a checksum of its content at the checkpoint. Files only grow, so a
+file belongs to the checkpoint if it still begins with this content; the rest is from later steps.
+The checksum excludes the frame counts in headers, which change.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _DCD_COUNT, _DCD_FIRST, _DCD_INTERVAL, _DCD_LAST, _DCD_BOX, _DCD_ATOMS = 8, 12, 
 
 @dataclass(frozen=True)
 class FileMark:
-    """What a file held at a checkpoint.
+    """Size and checksum of a file at a checkpoint.
 
     Parameters
     ----------
     size : int, bytes
     checksum : int
-        CRC-32 of the content, without the counts of frames in a header.
+        CRC-32 of the content, without the frame counts in a header.
     """
 
     size: int
@@ -39,13 +39,13 @@ class FileMark:
 
 
 def extend_mark(path: Path, mark: FileMark | None = None) -> FileMark:
-    """The mark of a file that has grown; what is new is brought safely to the disk.
+    """The mark of a file that has grown; its content is first flushed to disk.
 
     Parameters
     ----------
     path : path
     mark : FileMark, optional
-        An earlier mark; what lies before it is not read again.
+        An earlier mark; the content up to it is not read again.
     """
     with open(path, "r+b") as handle:
         os.fsync(handle.fileno())
@@ -56,14 +56,14 @@ def extend_mark(path: Path, mark: FileMark | None = None) -> FileMark:
 
 
 def compare(path: Path, mark: FileMark, whole: bool = False) -> str | None:
-    """In what a file differs from its mark, in words; ``None`` if it does not.
+    """Message on how a file differs from its mark, or ``None``.
 
     Parameters
     ----------
     path : path
     mark : FileMark
     whole : bool
-        Whether the file may hold nothing more.
+        Whether content beyond the mark counts as a difference.
     """
     if not path.is_file():
         return f"{path.name} is missing"
@@ -80,7 +80,7 @@ def compare(path: Path, mark: FileMark, whole: bool = False) -> str | None:
 
 
 def cut_to(path: Path, mark: FileMark) -> None:
-    """Drop what a file holds beyond its mark, and put its count of frames right."""
+    """Truncate a file to its mark, and correct the frame count in its header."""
     with open(path, "r+b") as handle:
         handle.truncate(mark.size)
         if path.suffix == ".dcd":
@@ -92,7 +92,7 @@ def cut_to(path: Path, mark: FileMark) -> None:
 
 
 def _header(path: Path, handle: BinaryIO) -> tuple[int, int]:
-    """Length of a header that changes, and the checksum of what does not change in it."""
+    """Length of a variable header, and the checksum of its constant part."""
     handle.seek(0)
     if path.suffix == ".dcd":
         header = bytearray(handle.read(_DCD_HEADER))

@@ -1,4 +1,4 @@
-"""Molecular dynamics from a model and a structure to trajectory, log, charges and picture."""
+"""Driver of molecular dynamics: from model and structure to trajectory, log, charges and plot."""
 
 from __future__ import annotations
 
@@ -43,25 +43,24 @@ __all__ = ["MDOptions", "MDResult", "continued_options", "run_md"]
 
 
 def run_md(options: MDOptions) -> MDResult:
-    """Run molecular dynamics and write trajectory, log, charges, checkpoint and a picture.
+    """Run molecular dynamics and write trajectory, log, charges, checkpoint and a summary plot.
 
-    A run that is interrupted (Ctrl-C, SIGTERM) writes a checkpoint and its picture before it
-    ends; one that is killed loses nothing before the last checkpoint, and a restart cuts the
-    files back to it.
+    An interrupted run (Ctrl-C, SIGTERM) writes a checkpoint and the plot before it ends. A killed
+    run loses nothing before the last checkpoint; a restart truncates the files to it.
 
     Raises
     ------
     InputError
-        If options, model and structure do not fit together, or the output directory is taken.
+        If options, model and structure are inconsistent, or the output directory contains results.
         On a restart also if files are missing or do not belong to the checkpoint.
     DirectoryInUseError
-        If another process runs in the output directory.
+        If another process uses the output directory.
     InstabilityError
-        If the simulation became unstable; the last good checkpoint is there.
+        If the simulation became unstable; the last stable checkpoint is kept.
     UncertaintyError
-        If the spread of the committee ended the run, after everything was written.
+        If the committee spread ended the run, after all files were written.
     Interrupted
-        A KeyboardInterrupt: a signal ended the run, after everything was written.
+        If a signal ended the run, after all files were written; a subclass of KeyboardInterrupt.
     """
     files = RunFiles(Path(options.output))
     with stop_signals() as stop, ExitStack() as stack:
@@ -74,7 +73,7 @@ def run_md(options: MDOptions) -> MDResult:
         structure = _load_structure(options, files)
         _check_held(options, structure)
         say_far(structure)
-        if options.hydrogen_mass is not None and not options.restart:  # which knows the masses
+        if options.hydrogen_mass is not None and not options.restart:  # a restart reads the masses
             structure = heavier_structure(structure, options.hydrogen_mass)
         options, assumed = _settle_charge(options, model, structure, earlier)
         options = _settle(_settle_groups(options, structure), structure, earlier)
@@ -105,13 +104,13 @@ def run_md(options: MDOptions) -> MDResult:
 
 
 def continued_options(**given: Any) -> MDOptions:
-    """Options in which a restart takes over what the run before it was asked for.
+    """Options of a run; a restart inherits those of the earlier run.
 
     Parameters
     ----------
     **given
-        Fields of :class:`MDOptions`; with ``restart=True`` they override those of the earlier run
-        in ``output``, and without it they are all there is.
+        Fields of :class:`MDOptions`. With ``restart=True`` they override the options of the earlier
+        run in ``output``; otherwise only these options are used.
     """
     kept: dict[str, Any] = {}
     if given.get("restart"):
@@ -155,7 +154,7 @@ def _settle_charge(
     structure: SimulationStructure,
     earlier: dict[str, Any],
 ) -> tuple[MDOptions, bool]:
-    """Fill in the total charge; whether it is assumed."""
+    """Fill in the total charge; returns whether it is an assumption."""
     if options.total_charge is not None:
         return options, False
     assumed = "total_charge" not in earlier and not structure.charge_given
@@ -167,7 +166,7 @@ def _settle_charge(
 
 
 def _settle_groups(options: MDOptions, structure: SimulationStructure) -> MDOptions:
-    """Electrodes as indices, and charge groups as a label for each atom, which settings keep."""
+    """Convert electrodes to indices and charge groups to labels of atoms, to store in settings."""
     electrodes = topology_electrodes(structure.topology, None, options.electrodes)
     options = dataclasses.replace(options, electrodes=electrodes)
     given = options.charge_groups, options.group_charges, options.total_charge
@@ -179,7 +178,7 @@ def _settle_groups(options: MDOptions, structure: SimulationStructure) -> MDOpti
 
 
 def _check_held(options: MDOptions, structure: SimulationStructure) -> None:
-    """Refuse constraints of the structure that the run would not keep."""
+    """Check that the run can keep the constraints of the structure."""
     if structure.constraints:
         got = f"{', '.join(structure.constraints)} in {options.structure}"
         expected = "no constraints but atoms that are fixed in all three directions"
@@ -197,7 +196,7 @@ def _headline(
     simulation: app.Simulation,
     assumed: bool,
 ) -> str:
-    """One line on what runs."""
+    """One line that describes the run."""
     settings = get_computation(simulation.system).settings
     atoms = describe_atoms(
         settings.symbols,
@@ -225,7 +224,7 @@ def _headline(
 def _settle(
     options: MDOptions, structure: SimulationStructure, earlier: dict[str, Any]
 ) -> MDOptions:
-    """Fill in what was left open, and compare with the run that is continued."""
+    """Fill in missing options, and compare them with those of the continued run."""
     changes: dict[str, Any] = {}
     interval = earlier.get("report_interval", options.report_interval or DEFAULT_REPORT_INTERVAL)
     if options.report_interval not in (None, interval):
@@ -291,7 +290,7 @@ def _seed(
     options: MDOptions,
     state: openmm.State | None,
 ) -> None:
-    """Seed thermostat and barostat; differently after a restart, or the noise would repeat."""
+    """Seed thermostat and barostat; a restart uses another seed, so that noise does not repeat."""
     step = 0 if state is None else state.getStepCount()
     seed = (int(options.seed or 0) + 7919 * step) % (2**31 - 2) + 1
     for mover in (*system.getForces(), integrator):

@@ -1,4 +1,4 @@
-"""Topologies and structures of mdtraj in OpenMM's form."""
+"""Conversion of mdtraj topologies and structures to OpenMM."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _SHOWN = 5
 
 
 def openmm_topology(topology: Any) -> app.Topology:
-    """Convert to an OpenMM topology.
+    """Convert a topology to an OpenMM topology.
 
     Parameters
     ----------
     topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory
-        An OpenMM topology is returned as it is. An mdtraj topology has no box, so what becomes of
-        it is not periodic; of a trajectory the unit cell of the first frame is the box, and a
-        trajectory without unit cells is not periodic.
+        An OpenMM topology is returned unchanged. An mdtraj topology has no box, so the result is
+        not periodic. For a trajectory the unit cell of the first frame is the box; without unit
+        cells the result is not periodic.
 
     Raises
     ------
     InputError
-        If it is something else, or has virtual sites or atoms without element.
+        If the type is another one, or there are virtual sites or atoms without element.
     BoxError
         If the unit cell is degenerate.
     """
     if isinstance(topology, app.Topology):
         return topology
-    mdtraj = sys.modules.get("mdtraj")  # an object of it exists only if it was imported
+    mdtraj = sys.modules.get("mdtraj")  # if the object is from mdtraj, mdtraj is imported
     if mdtraj is not None and isinstance(topology, mdtraj.Topology):
         return _converted(topology)
     if mdtraj is not None and isinstance(topology, mdtraj.Trajectory):
@@ -47,14 +47,14 @@ def openmm_topology(topology: Any) -> app.Topology:
 
 
 def from_mdtraj(trajectory: mdtraj.Trajectory, frame: int = 0) -> SimulationStructure:
-    """Convert one frame of an mdtraj trajectory to OpenMM's form.
+    """Convert one frame of an mdtraj trajectory to a structure in OpenMM's conventions.
 
     Parameters
     ----------
     trajectory : mdtraj.Trajectory
-        In nm. Chains, residues and bonds are kept.
+        Lengths in nm. Chains, residues and bonds are kept.
     frame : int
-        Which one; negative numbers count from the end.
+        Index of the frame; negative numbers count from the end.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def from_mdtraj(trajectory: mdtraj.Trajectory, frame: int = 0) -> SimulationStru
     if trajectory.unitcell_lengths is None:
         return SimulationStructure(topology, positions, None, 0.0, np.eye(3))
     cell = check_cell(np.array(trajectory.unitcell_vectors[frame], dtype=np.float64))
-    reduced = reduce_box(cell)  # mdtraj has OpenMM's orientation, and no such bounds
+    reduced = reduce_box(cell)  # mdtraj has OpenMM's orientation, but does not reduce
     topology.setPeriodicBoxVectors(unit.Quantity(reduced.vectors, unit.nanometer))
     return SimulationStructure(
         topology, positions @ reduced.rotation.T, reduced.vectors, 0.0, reduced.rotation

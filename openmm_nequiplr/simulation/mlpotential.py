@@ -1,7 +1,7 @@
-"""The potential behind ``openmmml.MLPotential("nequiplr", modelPath=...)``.
+"""Interface to openmm-ml: the potential behind ``MLPotential("nequiplr", modelPath=...)``.
 
-Only this module and :mod:`.embedding` import openmm-ml, and nothing imports them before a potential
-is made. Names in camel case are openmm-ml's.
+Only this module and :mod:`.embedding` import openmm-ml, and they are imported only when a potential
+is created. Names in camel case are prescribed by openmm-ml.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .embedding import EMBEDDING_OPTIONS, EMBEDDINGS, create_mixed_system, with_
 from .settings import ForceOptions, as_model
 from .system import create_force
 
-#: The total charge: openmm-ml's potentials say ``charge``, :func:`create_system` its own name.
+#: Names of the total charge in openmm-ml, in its potentials and in :func:`create_system`.
 CHARGE_NAMES = ("totalCharge", "charge", "total_charge")
 #: Options of :func:`create_force` that ``createSystem`` and ``createMixedSystem`` pass on.
 FORCE_OPTIONS = (
@@ -35,17 +35,18 @@ FORCE_OPTIONS = (
 
 
 class NequIPLRPotentialImpl(MLPotentialImpl):
-    """A NequIP-LR model as openmm-ml sees it.
+    """A NequIP-LR model as a potential of openmm-ml.
 
     >>> potential = MLPotential("nequiplr", modelPath="model.safetensors")
     >>> system = potential.createSystem(topology, totalCharge=1)
 
-    ``createSystem`` and ``createMixedSystem`` take, besides their own arguments, ``totalCharge``
-    (or ``charge``; e, of the atoms that the model acts on; if it is left out and neither a force
-    field nor ``group_charges`` tell it, 0 is assumed with a warning), ``embed_model`` and
-    ``parameters`` of :func:`.create_system`, and the fields of :class:`.settings.ForceOptions`.
-    ``createMixedSystem`` with ``embedding="electrostatic"`` takes ``outside_width`` (Å or a
-    Quantity) of the force field's charges.
+    In addition to their own arguments, ``createSystem`` and ``createMixedSystem`` accept
+    ``totalCharge`` (or ``charge``), ``embed_model`` and ``parameters`` of :func:`.create_system`,
+    and the fields of :class:`.settings.ForceOptions`. ``totalCharge`` is the charge (e) of the
+    atoms that the model acts on. If it is missing, and neither a force field nor ``group_charges``
+    determine it, 0 is assumed with a warning. ``createMixedSystem`` with
+    ``embedding="electrostatic"`` also accepts ``outside_width`` (Å or a Quantity), the Gaussian
+    width of the force-field charges.
 
     Parameters
     ----------
@@ -64,9 +65,9 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         self.name = name
         self.source = model
         self.model = as_model(model)
-        #: Whether the model sums the Coulomb energy of periodic images itself.
+        #: Whether the model includes the Coulomb energy of periodic images.
         self.sums_images = not (self.model.config.legacy_periodic or self.model.config.isolated)
-        #: Charges of a force field that the model feels, e, by index.
+        #: External charges from a force field, e, by particle index.
         self.outside_charges: dict[int, float] = {}
 
     def addForces(
@@ -83,7 +84,7 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         ----------
         topology : openmm.app.Topology
         system : openmm.System
-            It decides about the box where the topology has none.
+            Its box is used if the topology has none.
         atoms : iterable of int, optional
             Indices of the atoms that the model acts on; by default all.
         forceGroup : int
@@ -93,7 +94,7 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         Raises
         ------
         InputError, UnknownElementError, BoxError, BackendError
-            As :func:`openmm_nequiplr.create_system` does; also if there are unknown options.
+            As for :func:`openmm_nequiplr.create_system`; also for unknown options.
         """
         options = force_options(args)
         chosen = None if atoms is None else list(atoms)
@@ -119,7 +120,7 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         returnInfo: bool = False,
         **args: Any,
     ) -> openmm.System | dict[str, Any]:
-        """Make a mixed System; see :func:`.embedding.create_mixed_system`."""
+        """Create a mixed System; see :func:`.embedding.create_mixed_system`."""
         if embedding not in self.getSupportedEmbeddings():
             raise InputError(describe("embedding", embedding, " or ".join(map(repr, EMBEDDINGS))))
         if force_options(args).get("slab"):  # fail now
@@ -130,21 +131,21 @@ class NequIPLRPotentialImpl(MLPotentialImpl):
         )
 
     def getSupportedEmbeddings(self) -> list[str]:
-        """Mechanical embedding is openmm-ml's, with the gaps that matter here closed."""
+        """Names of the supported embeddings; the mechanical one extends that of openmm-ml."""
         return list(EMBEDDINGS)
 
     def getMLLongRange(self) -> bool:
-        """Whether the force field must leave the images of the model's atoms to the model."""
+        """Whether the model, not the force field, describes the images of the ML atoms."""
         return self.sums_images
 
 
 def force_options(args: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of ``createSystem`` or ``createMixedSystem`` as those of :func:`create_force`.
+    """Convert arguments of openmm-ml's ``create…System`` to those of :func:`create_force`.
 
     Raises
     ------
     InputError
-        If one is unknown, or the total charge is given under several names.
+        If an argument is unknown, or the total charge is given under several names.
     """
     known = (*CHARGE_NAMES[:2], *FORCE_OPTIONS)
     for name in args:

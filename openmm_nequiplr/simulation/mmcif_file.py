@@ -1,4 +1,4 @@
-"""mmCIF files (atoms of molecules), read by OpenMM."""
+"""mmCIF files of molecules, read by OpenMM."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle
 
 
 def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
-    """Read one frame of an mmCIF file, every atom of it.
+    """Read one frame (model) of an mmCIF file without losing atoms.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
     Raises
     ------
     InputError
-        If atoms would be lost, an element cannot be told, or there is no such frame.
+        If atoms would be lost, an element cannot be determined, or there is no such frame.
     """
     blocks: list[Any] = []
     with open(path, encoding="utf-8-sig", errors="replace") as handle:
@@ -88,7 +88,7 @@ def _position(path: Path, row: dict[str, str]) -> list[float]:
 
 
 def _single(path: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows of atoms in one location each."""
+    """Rows of atoms with a single location of each atom."""
 
     def first(row: dict[str, str], *names: str) -> str:
         return next((row[name] for name in names if row.get(name, "?") not in _UNKNOWN), "")
@@ -124,7 +124,7 @@ def _single(path: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _openmm_topology(rows: list[dict[str, str]], bonds: Any) -> app.Topology:
-    """OpenMM's view of rows, as of a file without alternate locations, models and cell."""
+    """OpenMM topology of rows, as for a file without alternate locations, models and cell."""
     usual = {_MODEL: "1", "label_alt_id": ".", "label_seq_id": "."}
     plain = [usual | row | {_MODEL: "1", "label_alt_id": "."} for row in rows]
     for row in plain:

@@ -1,7 +1,8 @@
-"""Multiple time steps: a cheap potential at every inner step, the rest of the model at outer ones.
+"""Multiple time steps: a cheap inner potential, and the model at the outer steps.
 
-OpenMM has the integrators: ``MTSLangevinIntegrator``, and ``MTSIntegrator`` for the reversible
-reference system propagator (Tuckerman, Berne and Martyna, J. Chem. Phys. 97, 1990 (1992)).
+The integrators are OpenMM's ``MTSLangevinIntegrator`` and ``MTSIntegrator``. The latter is the
+reversible reference system propagator (r-RESPA; Tuckerman, Berne and Martyna,
+J. Chem. Phys. 97, 1990 (1992)).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import mdtraj
 
 Inner: TypeAlias = NequIPLRPotential | str | Path | openmm.Force | Sequence[openmm.Force]
-#: Names of the cheap force, and of the one that takes it off the slow forces.
+#: Names of the inner force, and of the force that subtracts it from the slow forces.
 INNER_NAME, MINUS_INNER_NAME = "NequIPLRInner", "NequIPLRMinusInner"
 #: Force groups of the slow and of the fast forces.
 GROUPS = (0, 1)
@@ -43,20 +44,20 @@ def add_inner_potential(
     replicas: int = 1,
     **options: Any,
 ) -> None:
-    """Add a cheap potential to a System in the fast force group, and take it off in the slow one.
+    """Add a cheap potential to the fast force group of a System, and subtract it in the slow one.
 
-    The sum of all groups stays what it was. With the model in the slow group, its forces there are
-    the differences of both potentials, which vary slowly. Both forces share one evaluation where
-    they are asked for at the same positions.
+    The sum over all groups is unchanged. If the model is in the slow group, the slow forces are the
+    difference of model and inner potential, which varies slowly. Both copies of the inner potential
+    share one evaluation at the same positions.
 
     Parameters
     ----------
     system : openmm.System
-        With the force of a model in the slow group, such as :func:`.create_system` makes.
+        With the force of a model in the slow group, as made by :func:`.create_system`.
     topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory
     inner : NequIPLRPotential, path or str, openmm.Force, or sequence of openmm.Force
-        A model without charges that is like that of the System, only cheaper; or forces of OpenMM,
-        such as bonds and angles, which are copied. These cost next to nothing.
+        A cheaper model without charges that approximates that of the System; or forces of OpenMM,
+        such as bonds and angles, which are copied and cost almost nothing.
     atoms : sequence of int, optional
         Indices of the atoms that a model acts on; by default all.
     groups : pair of int
@@ -70,9 +71,9 @@ def add_inner_potential(
     Raises
     ------
     InputError
-        If the inner model has charges or is none, or the groups are not two different ones.
+        If the inner potential is invalid or has charges, or the groups are not two different ones.
     UnknownElementError, BoxError, BackendError
-        As :func:`.create_system` does.
+        As for :func:`.create_system`.
     """
     slow, fast = _different(groups)
     network = {"atoms": atoms, "embed_model": embed_model, "replicas": replicas}
@@ -94,7 +95,7 @@ def add_inner_potential(
 
 
 def _different(groups: Any) -> tuple[int, int]:
-    """Two different force groups."""
+    """Check that the groups are two different force groups."""
     pair = list(groups) if isinstance(groups, Sequence) else []
     if len(pair) != 2 or pair[0] == pair[1] or not all(each in range(32) for each in pair):
         expected = "two different force groups from 0 to 31"
@@ -103,7 +104,7 @@ def _different(groups: Any) -> tuple[int, int]:
 
 
 def _forces(inner: Any) -> list[openmm.Force]:
-    """At least one force of OpenMM."""
+    """List of at least one OpenMM force."""
     forces = list(inner) if isinstance(inner, Sequence) else [inner]
     strange = [type(each).__name__ for each in forces if not isinstance(each, openmm.Force)]
     if strange or not forces:
@@ -115,13 +116,13 @@ def _forces(inner: Any) -> list[openmm.Force]:
 def _network_forces(
     topology: Any, inner: NequIPLRPotential | str | Path, options: dict[str, Any], **others: Any
 ) -> list[tuple[openmm.Force, openmm.Force]]:
-    """The force of an inner model, twice."""
+    """The force of an inner model, in two copies."""
     check_names(options, ("device", "precision", "slab"))
     model = as_model(inner, "inner")
     if model.config.equilibration:
         expected = "a model without charges (equilibration: false)"
         raise InputError(describe("inner", "one with charges", expected))
-    charge = (trained_charges(model.metadata) or (0.0,))[0]  # without effect, and without a warning
+    charge = (trained_charges(model.metadata) or (0.0,))[0]  # has no effect; avoids a warning
     given = ForceOptions(**options)
     computation = Computation(
         computation_settings(topology, inner, given, total_charge=charge, **others)

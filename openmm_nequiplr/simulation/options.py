@@ -1,4 +1,4 @@
-"""The options of a molecular dynamics run."""
+"""Options of a molecular dynamics run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .settings import ForceOptions
 
 ENSEMBLES = ("nve", "nvt", "npt")
 BAROSTATS = ("isotropic", "anisotropic", "flexible")
-# Least and largest whole numbers; OpenMM counts in 32 bits where it draws random numbers.
+# Smallest and largest values of integers; OpenMM's seeds and intervals are 32-bit integers.
 _WHOLE = (
     ("steps", 0, 10**12),
     ("inner_steps", 1, 1000),
@@ -26,7 +26,7 @@ _WHOLE = (
     ("threads", 1, max(64, os.cpu_count() or 1)),
     ("seed", 0, 2**31 - 1),
 )
-#: Steps between frames, and inner steps.
+#: Default number of steps between frames, and of inner steps.
 DEFAULT_REPORT_INTERVAL, DEFAULT_INNER_STEPS = 10, 4
 
 
@@ -41,11 +41,11 @@ class MDOptions(ForceOptions):
     structure : str or path, optional
         Start structure; by default the one that comes with a shipped model.
     frame : int, optional
-        Which of several frames of the start structure; by default the last one.
+        Index of the frame in the structure file; by default the last one.
     ensemble : {"nve", "nvt", "npt"}
-        Verlet; Langevin; Langevin and a Monte Carlo barostat.
+        Verlet dynamics; Langevin dynamics; Langevin dynamics with a Monte Carlo barostat.
     steps : int
-        Steps to do now; a restart adds as many to those done before.
+        Steps of this run; a restart adds them to the earlier ones.
     timestep : float, fs
     temperature : float, K
         Of the initial velocities, the thermostat and the barostat.
@@ -53,59 +53,60 @@ class MDOptions(ForceOptions):
         Of the Langevin thermostat.
     pressure : float, bar
     barostat : {"isotropic", "anisotropic", "flexible"}
-        What may change in ``npt``: volume, the three edges, or the whole shape.
+        Degrees of freedom of the box in ``npt``: volume, the three edges, or the full shape.
     barostat_axes : str
-        Axes that the anisotropic barostat may change, such as ``"xy"`` for a slab.
+        Axes that the anisotropic barostat may scale, such as ``"xy"`` for a slab.
     barostat_interval : int
         Steps between Monte Carlo moves.
     inner : str or path, optional
-        A cheap model without charges, for multiple time steps: ``timestep`` is the time between
-        forces of the whole model. See :func:`.multistep.add_inner_potential`.
+        Inner model without charges, for multiple time steps. ``timestep`` is then the outer time
+        step, between evaluations of the full model. See :func:`.multistep.add_inner_potential`.
     inner_steps : int, optional
-        Steps with the forces of the inner model in each time step; by default 4.
+        Inner steps, with the forces of the inner model, per time step; by default 4.
     hydrogen_mass : float, optional, Da
-        Mass of hydrogen atoms, taken from what they are bonded to, see :func:`.create_system`.
-        Bonds are those of the structure, or are found by distance.
+        Mass of hydrogen atoms, subtracted from the atoms bonded to them, see
+        :func:`.create_system`. Bonds are those of the structure, or are found by distance.
     total_charge : float, optional, e
         By default that of the structure.
     minimize : bool
-        Relax the structure before the first step.
+        Minimise the energy before the first step.
     seed : int, optional
-        Of velocities, thermostat and barostat.
+        Random seed of velocities, thermostat and barostat.
     platform : str, optional
-        OpenMM platform; by default CUDA where torch has it too, else CPU.
+        OpenMM platform; by default CUDA if OpenMM and torch have it, otherwise CPU.
     electric_field, slab, charge_groups, group_charges, electrodes, electrode_voltage, \
     long_range, ewald_tolerance, device, precision, solver, charge_tolerance, max_iterations, \
     backend, coulomb_platform
         See :class:`.settings.ForceOptions`.
     output : str or path
-        Directory for the results.
+        Output directory.
     report_interval : int, optional
-        Steps between frames; default 10, or that of the run which is continued.
+        Steps between frames; by default 10, or the interval of the continued run.
     checkpoint_interval : int, optional
-        Steps between checkpoints; default ten frames.
+        Steps between checkpoints; by default ten frames.
     restart : bool
         Continue the run in ``output``.
     committee : sequence of str or path
-        Other models whose spread with the driving one is reported; directories of committees too.
+        Other members of a committee, whose spread is reported: models or directories of committees.
     spread_threshold : float, optional, eV/Å
         Largest committee standard deviation of a force allowed.
     on_spread : {"save", "stop"}
-        What to do beyond it: save the frame, or save it and end the run.
+        Action when it is exceeded: save the frame, or save it and end the run.
     on_unstable : {"stop", "warn"}
-        Reaction when the simulation leaves what its model can describe, see
-        :class:`.stability.StabilityReporter`: stop with the last good checkpoint, or warn.
+        Action when the simulation becomes unstable, see :class:`.stability.StabilityReporter`: stop
+        and keep the last stable checkpoint, or warn.
     charge_of : str, optional
-        Element whose charge the summary picture shows; by default the rarest.
+        Element whose charges the summary plot shows; by default the one with the fewest atoms.
     threads : int, optional
-        Threads of torch and OpenMM's CPU platform; by default one below 500 atoms, else all cores.
+        Threads of torch and of OpenMM's CPU platform; by default one for fewer than 500 atoms,
+        otherwise all cores.
     quiet : bool
         Print nothing.
 
     Raises
     ------
     InputError
-        If a value makes no sense.
+        If a value is invalid.
     """
 
     model: str | Path

@@ -1,4 +1,4 @@
-"""Where a model was evaluated, and what observables of its charges were there."""
+"""Cache keys of evaluations, and cached observables of the charges."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..lattice import displacements
 from ..model.observables import Observable, Observation
 from .computation_settings import Conditions
 
-# Positions this close (Å, modulo lattice vectors) are the same frame.
+# Positions within this distance (Å, modulo lattice vectors) belong to the same frame.
 _SAME_POSITION = 1e-5
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an evaluation depends on.
+    """Geometry and conditions on which an evaluation depends.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ class Place:
     conditions: Conditions
 
     def same(self, other: Place) -> bool:
-        """Whether everything is the same."""
+        """Whether positions, cell and conditions are identical."""
         return self._like(other) and np.array_equal(self.positions, other.positions)
 
     def same_frame(self, other: Place) -> bool:
-        """Whether everything is the same, but for images of atoms and rounding."""
+        """Whether both are the same frame, up to lattice translations of atoms and rounding."""
         if not self._like(other):
             return False
         moved = self.positions - other.positions
@@ -44,7 +44,7 @@ class Place:
         return bool((np.abs(moved) < _SAME_POSITION).all())
 
     def copied(self) -> Place:
-        """The same with its own float64 arrays."""
+        """A copy with its own float64 arrays."""
         cell = None if self.cell is None else np.array(self.cell, dtype=np.float64)
         return Place(np.array(self.positions, dtype=np.float64), cell, self.conditions)
 
@@ -57,9 +57,9 @@ class Place:
 
 
 class Watched:
-    """Observables that collective variables ask for, and their values at the last few places.
+    """Observables that collective variables request, and their values at the last few places.
 
-    What has not been asked for at several places in a row is no longer watched.
+    An observable that is not requested at several places in a row is no longer evaluated.
 
     Parameters
     ----------
@@ -73,23 +73,23 @@ class Watched:
         self._remembered, self._count = remembered, 0
 
     def ask(self, observable: Observable) -> None:
-        """Watch an observable from now on."""
+        """Request an observable in the following evaluations."""
         self._asked[observable] = self._count
 
     def current(self) -> tuple[Observable, ...]:
-        """What is watched."""
+        """The requested observables."""
         oldest = self._count - self._remembered
         self._asked = {each: last for each, last in self._asked.items() if last >= oldest}
         return tuple(self._asked)
 
     def keep(self, place: Place, values: dict[Observable, Observation]) -> None:
-        """Remember values at a place whose arrays do not change."""
+        """Store values at a place, whose arrays must not change."""
         self._count += 1
         if values:
             self._recent.append((place, values))
 
     def find(self, place: Place, observable: Observable) -> Observation | None:
-        """The value there, if it is known."""
+        """The stored value at a place, or ``None``."""
         for seen, values in reversed(self._recent):
             if observable in values and place.same_frame(seen):
                 return values[observable]

@@ -1,4 +1,4 @@
-"""Platforms of OpenMM, their properties and threads."""
+"""Choice of OpenMM platforms, their properties and threads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PLATFORMS = {"single": ("CPU", "Reference"), "double": ("Reference", "CPU")}
 
 
 def platform_names() -> list[str]:
-    """The platforms of this OpenMM."""
+    """Names of the available OpenMM platforms."""
     count = openmm.Platform.getNumPlatforms()
     return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
 
 
 def device_properties(name: str, device: str | None) -> dict[str, str]:
-    """Properties of a platform that let it use the GPU of a torch device such as ``"cuda:1"``."""
+    """Platform properties that select the GPU of a torch device such as ``"cuda:1"``."""
     kind, _, index = (device or "").partition(":")
     there = "DeviceIndex" in openmm.Platform.getPlatform(name).getPropertyNames()
     return {"DeviceIndex": index} if kind == "cuda" and index and there else {}
@@ -32,16 +32,16 @@ def device_properties(name: str, device: str | None) -> dict[str, str]:
 def coulomb_platform(
     name: str | None, precision: str, device: str | None = None
 ) -> tuple[str, dict[str, str]]:
-    """Platform and its properties for the inner Context.
+    """Platform and properties of the Context that computes the Coulomb sum.
 
-    By default the sums run where the network does: on the GPU of its torch device, or on the
-    processor. There it is the CPU platform (single precision), or for ``precision="double"`` the
-    Reference platform, the only one that is double throughout.
+    By default the sum runs where the network does: on the GPU of its torch device, or on the CPU.
+    On the CPU the platform is CPU (single precision) or, for ``precision="double"``, Reference,
+    the only platform that uses double precision throughout.
 
     Parameters
     ----------
     name : str or None
-        Platform asked for.
+        Requested platform.
     precision : {"single", "double"}
     device : str, optional
         torch device of the network.
@@ -49,7 +49,7 @@ def coulomb_platform(
     Raises
     ------
     BackendError
-        If the platform does not exist in this OpenMM.
+        If the platform is not available.
     """
     there = platform_names()
     if name is None:
@@ -66,14 +66,14 @@ def coulomb_platform(
 def choose_platform(
     name: str | None, device: str | None, precision: str | None
 ) -> tuple[openmm.Platform, dict[str, str]]:
-    """Platform and its properties for a simulation whose network is on a torch device.
+    """Platform and properties of a simulation whose network is on a torch device.
 
-    By default CUDA where torch has it too, else CPU.
+    The default is CUDA if OpenMM and torch have it, otherwise CPU.
 
     Raises
     ------
     BackendError
-        If the platform does not exist in this OpenMM.
+        If the platform is not available.
     """
     there = platform_names()
     if name is None:
@@ -91,7 +91,7 @@ def choose_platform(
 
 @contextmanager
 def limited_platform(count: int | None) -> Iterator[None]:
-    """Limit the threads of torch and of OpenMM's CPU platform, inner Contexts too, for a while."""
+    """Context manager that limits the threads of torch and of OpenMM's CPU platform."""
     there = count is not None and "CPU" in platform_names()
     cpu = openmm.Platform.getPlatform("CPU") if there else None
     default = cpu.getPropertyDefaultValue("Threads") if cpu else ""
@@ -106,11 +106,11 @@ def limited_platform(count: int | None) -> Iterator[None]:
 
 
 def busy_cores(threads: int | None) -> list[str]:
-    """A line if other processes are likely to keep threads waiting for one another."""
+    """A warning if other processes occupy cores, so that threads wait for one another."""
     count = torch.get_num_threads() if threads is None else threads
     try:
         cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    except (AttributeError, OSError):  # another operating system
+    except (AttributeError, OSError):  # not available on this operating system
         return []
     free = max(cores - load, 0.0)
     if count < 2 or count <= free + 0.5:

@@ -1,4 +1,4 @@
-"""The point-charge Coulomb sum, delegated to a separate OpenMM Context."""
+"""Coulomb energy and forces of point charges, computed in a separate OpenMM Context."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ __all__ = [
 ]
 
 _MAX_CONTEXTS = 3
-# Molecules of up to so many atoms are summed faster without the CPU platform's threads.
+# Up to this number of atoms a molecule is summed faster without the CPU platform's threads.
 _SMALL = 100
-# Single precision does not hold positions beyond this, Å, to a ten-thousandth of an Å.
+# Beyond this distance, Å, single precision does not resolve a ten-thousandth of an Å.
 _FAR = 1000.0
 
 
 class PointChargeCoulomb:
     """Energy and forces of point charges, summed by a NonbondedForce in a separate Context.
 
-    Periodic: particle mesh Ewald with tin-foil boundary and a uniform neutralising background,
-    for a box of any shape. Otherwise: the direct sum over all pairs. The parameters of the mesh
-    follow from the box alone, so that the energy is a function of the state and not of its
-    history, also under a barostat.
+    In a periodic box of any shape the method is smooth particle mesh Ewald (SPME; Essmann et al.,
+    J. Chem. Phys. 103, 8577 (1995)) with tin-foil boundary conditions and a uniform neutralising
+    background. Otherwise it is the direct sum over all pairs. The mesh parameters depend only on
+    the box, so that the energy is a function of the state and not of its history, also with a
+    barostat.
 
-    Instances can be pickled; Contexts are made when they are first needed.
+    Instances can be pickled. Contexts are created on first use.
 
     Parameters
     ----------
@@ -60,13 +61,13 @@ class PointChargeCoulomb:
     platform : str, optional
         OpenMM platform of the sum, see :func:`coulomb_platform`.
     device : str, optional
-        torch device of the network. If the platform that follows from it makes no Context, which
-        is said, the processor sums.
+        torch device of the network. If its platform cannot create a Context, the CPU is used, with
+        a notice.
 
     Raises
     ------
     InputError
-        If the tolerance makes no sense.
+        If the tolerance is invalid.
     BackendError
         If the platform does not exist.
     """
@@ -111,13 +112,13 @@ class PointChargeCoulomb:
     def __call__(
         self, positions: np.ndarray, cell: np.ndarray | None, charges: np.ndarray
     ) -> tuple[float, np.ndarray]:
-        """Sum the Coulomb energy of point charges.
+        """Compute the Coulomb energy and forces of point charges.
 
         Parameters
         ----------
         positions : numpy.ndarray, shape (N, 3), Å
         cell : numpy.ndarray, shape (3, 3), Å, or None
-            Rows are lattice vectors; needed when periodic.
+            Rows are lattice vectors; required for periodic systems.
         charges : numpy.ndarray, shape (N,), e
 
         Returns
@@ -144,18 +145,18 @@ class PointChargeCoulomb:
         return energy, forces @ box.rotation
 
     def plan(self, cell: np.ndarray) -> PMEPlan:
-        """Splitting, cutoff and mesh of the sum in a cell (rows are lattice vectors, Å)."""
+        """Ewald splitting, cutoff and mesh for a cell, shape (3, 3), Å."""
         return plan_pme(self._reduced(cell), self.tolerance)
 
     def smooth(
         self, positions: np.ndarray, cell: np.ndarray, charges: np.ndarray, eta: float
     ) -> tuple[float, np.ndarray]:
-        """The periodic sum without its pairs k_e q_i q_j erfc(r/√2η)/r.
+        """The reciprocal-space part: the periodic sum without pairs k_e q_i q_j erfc(r/√2η)/r.
 
         Parameters
         ----------
         positions, cell, charges : numpy.ndarray
-            As above.
+            As for a call.
         eta : float, Å
             Ewald width; α = 1/(√2 η).
 
@@ -183,11 +184,11 @@ class PointChargeCoulomb:
         direct_space: bool = True,
         exact: bool = False,
     ) -> _InnerContext:
-        """The Context of a plan; the few used last are kept.
+        """The Context of a plan; the most recently used ones are cached.
 
-        An ``exact`` one holds positions in double precision.
+        An ``exact`` Context stores positions in double precision.
         """
-        if self._process != os.getpid():  # those of the parent lost their threads in a fork
+        if self._process != os.getpid():  # after a fork the parent's threads are missing
             for inner in self._contexts.values():
                 inner.abandon()
             self._reset()
@@ -219,14 +220,14 @@ class PointChargeCoulomb:
 
 
 def _placed(positions: np.ndarray, box: ReducedBox) -> np.ndarray:
-    """Positions, shape (N, 3), Å, in the frame of a box; in the box itself if they are far away."""
+    """Positions, shape (N, 3), Å, in the frame of a box; wrapped if far from the origin."""
     turned = positions @ box.rotation.T
     if float(np.abs(turned).max(initial=0.0)) > _FAR:
         turned = turned - np.floor(turned @ np.linalg.inv(box.vectors)) @ box.vectors
     return turned
 
 
-# Whether an inner Context was made in this process, and in one that it was forked from.
+# Whether this process, or one that it was forked from, has created an inner Context.
 _made = _inherited = False
 
 
@@ -240,7 +241,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _InnerContext:
-    """One Context with nothing but charges in it."""
+    """A Context that contains only point charges."""
 
     def __init__(
         self,
@@ -257,7 +258,7 @@ class _InnerContext:
         force = openmm.NonbondedForce()
         for _ in range(num_atoms):
             system.addParticle(1.0)
-            # GPU platforms leave Coulomb out for good if they see no charge here
+            # GPU platforms omit Coulomb permanently if all charges are zero here
             force.addParticle(1.0, 1.0, 0.0)
         force.setUseDispersionCorrection(False)
         if plan is None or box is None:
@@ -278,7 +279,7 @@ class _InnerContext:
         )
 
     def abandon(self) -> None:
-        """Never free the Context: in a forked child that would wait for threads of the parent."""
+        """Never free the Context: in a forked child this would wait for the parent's threads."""
         self._context.thisown = self._integrator.thisown = False
 
     def evaluate(

@@ -1,4 +1,4 @@
-"""Splitting, cutoff and mesh of OpenMM's particle mesh Ewald sum for a box."""
+"""Parameters of OpenMM's particle mesh Ewald sum: splitting, cutoff and mesh for a box."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..electrostatics.splitting import MOST_POINTS
 from ..errors import BoxError, InputError, describe
 from .box import ReducedBox
 
-#: Relative rms error of the forces that the mesh parameters aim at.
+#: Default target of the relative rms error of the forces.
 DEFAULT_TOLERANCE = 2e-5
 #: Longest direct-space cutoff, Å; a narrow box shortens it.
 LONGEST_CUTOFF = 12.0
-#: Shortest direct-space cutoff, Å: below it the mesh becomes so fine that PME makes no sense.
+#: Shortest direct-space cutoff, Å; a shorter one would need an impractically fine mesh.
 SMALLEST_CUTOFF = 3.0
 
-_CUTOFF_STEP = 0.1  # Å; shortened cutoffs are multiples of it, so that small changes keep the plan
-ROUNDING = 1e-9  # relative; half of a box may be off by this much
-_SPLINE_ORDER = 5  # of OpenMM's charge spreading
+_CUTOFF_STEP = 0.1  # Å; shortened cutoffs are multiples of it: small box changes keep the plan
+ROUNDING = 1e-9  # relative rounding error allowed for half the box width
+_SPLINE_ORDER = 5  # of OpenMM's B-spline charge assignment
 # Relative rms errors of forces, measured on NaCl and Au2-MgO for cutoffs of 4.5 and 5.6 Å: the mesh
-# causes 0.33 (α h)^5, h being its spacing, and cutting off the direct sum 5 exp(-(α r_c)²). The cut
-# makes the energy jump where pairs cross it, so it gets the smaller share.
+# with spacing h contributes 0.33 (α h)^5, the truncated direct sum 5 exp(-(α r_c)²). Truncation
+# makes the energy discontinuous where pairs cross the cutoff, so it gets the smaller share.
 _MESH_ERROR = 0.33
 _CUTOFF_ERROR = 5.0
 _CUTOFF_SHARE = 0.2
@@ -32,7 +32,7 @@ _CUTOFF_SHARE = 0.2
 
 @dataclass(frozen=True)
 class PMEPlan:
-    """Mesh parameters, a function of the box alone (never of the boxes before it).
+    """Mesh parameters; a function of the present box, independent of earlier ones.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ def plan_pme(box: ReducedBox, tolerance: float) -> PMEPlan:
     ----------
     box : ReducedBox
     tolerance : float
-        Relative rms error of the forces to aim at.
+        Target of the relative rms error of the forces.
 
     Raises
     ------
     BoxError
-        If not even :data:`SMALLEST_CUTOFF` fits into half the smallest width of the box.
+        If half the smallest width of the box is below :data:`SMALLEST_CUTOFF`.
     """
     limit = 0.5 * box.smallest_width
     chosen = LONGEST_CUTOFF
@@ -78,9 +78,9 @@ def plan_pme(box: ReducedBox, tolerance: float) -> PMEPlan:
 
 
 def plan_smooth(box: ReducedBox, eta: float, tolerance: float) -> PMEPlan:
-    """The mesh for a sum without direct space, of Ewald width η in Å; arguments as above."""
+    """The mesh of a reciprocal-space sum with Ewald width η, Å; see :func:`plan_pme`."""
     alpha = 1.0 / (math.sqrt(2.0) * eta)
-    # nothing is summed within the cutoff, but OpenMM wants one that fits
+    # there is no direct-space sum, but OpenMM requires a valid cutoff
     fits = _CUTOFF_STEP * math.floor(0.45 * box.smallest_width / _CUTOFF_STEP)
     return PMEPlan(min(SMALLEST_CUTOFF, fits), alpha, _mesh(box, alpha, tolerance))
 
@@ -98,11 +98,12 @@ def _mesh(box: ReducedBox, alpha: float, tolerance: float) -> tuple[int, int, in
 
 
 def check_tolerance(value: object) -> None:
-    """Refuse a relative error of forces that no mesh aims at.
+    """Check that a relative force error is a possible target of the mesh.
 
     Raises
     ------
     InputError
+        If it is not a number between 1e-12 and 1e-2.
     """
     if not (is_number(value) and 1e-12 < value < 1e-2):  # type: ignore[operator]
         raise InputError(describe("ewald_tolerance", value, "a number between 1e-12 and 1e-2"))

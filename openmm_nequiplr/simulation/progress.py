@@ -1,4 +1,4 @@
-"""Speed and progress line of a run."""
+"""Speed and progress report of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECONDS_PER_DAY = 86400.0
 
 
 class Progress:
-    """Measures the speed of a run, and prints a line from time to time.
+    """Measures the speed of a run and prints its progress at intervals.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Progress:
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Start the clock at a step."""
+        """Start timing at a step."""
         self._started, self._first_step = time.perf_counter(), step
 
     def speed(self, step: int) -> float:
@@ -36,7 +36,7 @@ class Progress:
         return nanoseconds / elapsed * _SECONDS_PER_DAY or float("nan")
 
     def show(self, step: int, last: int, temperature: float | None) -> None:
-        """Print how far the run is, if the last line was long ago or the run has ended."""
+        """Print the progress, if the last line is old enough or the run has ended."""
         on_terminal, now = sys.stdout.isatty(), time.perf_counter()
         if self._quiet or (now - self._printed < (1.0 if on_terminal else 10.0) and step != last):
             return

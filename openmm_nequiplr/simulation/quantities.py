@@ -1,4 +1,4 @@
-"""Numbers of users, with a unit or without one, as plain numbers."""
+"""Conversion of user input, with or without units, to plain numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FIELD_UNIT = unit.volt / unit.nanometer
 
 
 def without_unit(name: str, value: Any, of: unit.Unit, expected: str) -> Any:
-    """A value in a unit; what is no Quantity stays.
+    """The value of a Quantity in a unit; other values are returned unchanged.
 
     Raises
     ------
     InputError
-        If it is a Quantity of another kind.
+        If the units of the Quantity are incompatible.
     """
     if not unit.is_quantity(value):
         return value
@@ -30,7 +30,7 @@ def without_unit(name: str, value: Any, of: unit.Unit, expected: str) -> Any:
 
 
 def plain_charge(value: Any, name: str = "total_charge") -> float:
-    """A finite number, or a Quantity; in e."""
+    """A charge in e, from a finite number or a Quantity."""
     expected = "a number in units of elementary charge, finite"
     number = without_unit(name, value, unit.elementary_charge, expected)
     if not is_number(number):
@@ -39,7 +39,7 @@ def plain_charge(value: Any, name: str = "total_charge") -> float:
 
 
 def plain_length(name: str, value: Any, most: float) -> float:
-    """A length from 0 to less than ``most`` (Å), or a Quantity; in Å."""
+    """A length in Å, from 0 to less than ``most``, from a number or a Quantity."""
     expected = f"a length in Å from 0 to {most:g}"
     number = without_unit(name, value, unit.angstrom, expected)
     if not is_number(number) or not 0.0 <= number < most:
@@ -48,13 +48,13 @@ def plain_length(name: str, value: Any, most: float) -> float:
 
 
 def plain_voltage(value: Any, electrodes: Any) -> float:
-    """A number, or a Quantity; in V. See :func:`openmm_nequiplr.conditions.check_voltage`."""
+    """A voltage in V, checked by :func:`openmm_nequiplr.conditions.check_voltage`."""
     expected = "a number in V, or a Quantity"
     return check_voltage(without_unit("electrode_voltage", value, unit.volt, expected), electrodes)
 
 
 def plain_field(value: Any) -> tuple[float, ...]:
-    """Three finite numbers, or a Quantity of them; in V/nm."""
+    """Components of a field in V/nm, from three finite numbers or a Quantity."""
     expected = "three finite numbers in V/nm, or a Quantity of them"
     number = value
     try:

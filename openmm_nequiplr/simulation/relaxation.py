@@ -1,4 +1,4 @@
-"""The minimisation before a run."""
+"""Energy minimisation before a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .signals import StopRequest
 
 
 class StoppingMinimization(openmm.MinimizationReporter):
-    """Ends a minimisation when a signal asks for it."""
+    """Stops a minimisation when a signal requests it."""
 
     def __init__(self, stop: StopRequest) -> None:
         super().__init__()
         self.stop = stop
 
     def report(self, iteration: int, x: object, grad: object, args: object) -> bool:
-        """Whether to end."""
+        """Whether to stop."""
         return bool(self.stop)
 
 
@@ -31,14 +31,14 @@ def relax(
     stop: StopRequest,
     say: Callable[[str], None],
 ) -> str | None:
-    """Minimise the energy; the text of a warning if it fell too deep, which points to a hole.
+    """Minimise the energy; returns a warning if its decrease indicates a hole in the potential.
 
-    Structures in which atoms overlap may release any energy.
+    Otherwise ``None`` is returned, also if atoms of the initial structure overlap.
 
     Raises
     ------
     Interrupted
-        If a signal ended it.
+        If a signal stopped the minimisation.
     """
 
     def potential() -> float:

@@ -1,4 +1,4 @@
-"""Replicas: many copies of one system in one Context, which do not interact."""
+"""Replicas: non-interacting copies of one system in one Context."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .quantities import plain_charge, without_unit
 
 
 def check_replicas(replicas: Any, symbols: Sequence[str]) -> int:
-    """How many copies of one system atoms are, which stand one copy after another.
+    """The number of replicas, checked against the elements of the consecutive copies.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def check_replicas(replicas: Any, symbols: Sequence[str]) -> int:
     Raises
     ------
     InputError
-        If they are not so many copies of the same atoms.
+        If the atoms are not this number of copies of one system.
     """
     whole = isinstance(replicas, int | np.integer) and not isinstance(replicas, bool)
     if not whole or replicas < 1:
@@ -42,17 +42,17 @@ def check_replicas(replicas: Any, symbols: Sequence[str]) -> int:
 
 
 def replica_labels(count: int, replicas: int) -> tuple[int, ...]:
-    """Replica of each of ``count`` atoms."""
+    """Index of the replica of each of ``count`` atoms."""
     return tuple(index * replicas // count for index in range(count))
 
 
 def replica_charges(value: Any, replicas: int) -> list[Any]:
-    """Total charge of each replica, e, out of one value for all, or one for each.
+    """Total charge of each replica, e, from one value for all replicas or one for each.
 
     Raises
     ------
     InputError
-        If these are not charges, or not as many as replicas.
+        If these are not charges, or their number is not that of the replicas.
     """
     expected = f"a charge, or one for each of {replicas} replicas (e)"
     values = without_unit("total_charge", value, unit.elementary_charge, expected)
@@ -65,7 +65,7 @@ def replica_charges(value: Any, replicas: int) -> list[Any]:
 
 
 def refuse_with_replicas(options: Any, model: NequIPLRPotential, boxed: bool, **more: Any) -> None:
-    """Refuse what does not go with replicas, and say why.
+    """Reject options that replicas do not support.
 
     Parameters
     ----------
@@ -74,11 +74,12 @@ def refuse_with_replicas(options: Any, model: NequIPLRPotential, boxed: bool, **
     boxed : bool
         Whether the topology has a box.
     **more
-        Other arguments of :func:`.create_force` that are to be ``None``.
+        Other arguments of :func:`.create_force`, which must be ``None``.
 
     Raises
     ------
     InputError
+        If such an option is given; the message states the reason.
     """
     config = model.config
     old = config.legacy_periodic or config.legacy_nonperiodic

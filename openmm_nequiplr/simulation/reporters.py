@@ -1,4 +1,4 @@
-"""Charges and dipoles along a trajectory."""
+"""Reporters of charges and dipoles along a trajectory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .lookup import get_computation
 
 
 def record_dtype(num_atoms: int) -> np.dtype:
-    """Layout of one frame: ``step``, ``time`` (ps), ``dipole`` (e Å), ``charges`` (e)."""
+    """Record of one frame: ``step``, ``time`` (ps), ``dipole`` (e Å), ``charges`` (e)."""
     return np.dtype(
         [
             ("step", "<i8"),
@@ -50,7 +50,7 @@ class ChargeTrajectory:
 
 
 class Reporter:
-    """An OpenMM reporter at fixed intervals.
+    """Base class of OpenMM reporters with a fixed interval.
 
     Parameters
     ----------
@@ -60,10 +60,10 @@ class Reporter:
     Raises
     ------
     InputError
-        If it is not a whole number of at least 1.
+        If the interval is not a positive integer.
     """
 
-    #: What a report needs of the State. Positions are unwrapped: one State serves all reporters.
+    #: Contents of the State that a report needs. Positions are unwrapped, as for other reporters.
     include: tuple[str, ...] = ("positions",)
 
     def __init__(self, reportInterval: int) -> None:
@@ -73,13 +73,13 @@ class Reporter:
         self._interval = int(reportInterval)
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """Say when the next report is due, and what it needs."""
+        """When the next report is due, and what it needs."""
         steps = self._interval - simulation.currentStep % self._interval
         return {"steps": steps, "periodic": False, "include": list(self.include)}
 
 
 class FileReporter(Reporter):
-    """A reporter that writes a file, which it opens when it is needed first.
+    """Base class of reporters that write a file, which is opened on first use.
 
     Parameters
     ----------
@@ -99,28 +99,28 @@ class FileReporter(Reporter):
         self._computation: Computation | None = None
 
     def _own(self, simulation: app.Simulation) -> Computation:
-        """The computation of the simulation's model."""
+        """The computation of the model in a simulation."""
         if self._computation is None:
             self._computation = get_computation(simulation.system)
         return self._computation
 
     def close(self) -> None:
-        """Close the file; a later report opens it again to append."""
+        """Close the file; a later report reopens it to append."""
         if self._file is not None:
             self._file.close()
             self._file, self._append = None, True
 
 
 class RecordReporter(FileReporter):
-    """A reporter that writes a :class:`RecordFile`."""
+    """Base class of reporters that write a :class:`RecordFile`."""
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """Say when the next report is due, and what it needs; opens the file."""
+        """When the next report is due, and what it needs; opens the file."""
         self._open(simulation)
         return super().describeNextReport(simulation)
 
     def _open(self, simulation: app.Simulation) -> RecordFile:
-        """The file, without the records of steps that the simulation has not reached."""
+        """The open file, without records later than the current step."""
         if self._file is None:
             self._file = RecordFile(self._path, self._dtype(simulation), append=self._append)
             if self._append:
@@ -132,7 +132,7 @@ class RecordReporter(FileReporter):
 
     @staticmethod
     def _frame(file: RecordFile, simulation: app.Simulation, state: openmm.State) -> np.ndarray:
-        """A record with step and time."""
+        """A record of a frame with step and time filled in."""
         frame = np.zeros((), dtype=file.dtype)
         frame["step"] = simulation.currentStep
         frame["time"] = state.getTime().value_in_unit(unit.picosecond)
@@ -142,17 +142,17 @@ class RecordReporter(FileReporter):
 class ChargeReporter(RecordReporter):
     """Writes charges and dipole of every reported frame.
 
-    The file is a NumPy ``.npy`` of records (``step``, ``time``, ``dipole``, ``charges``) that
-    grows by one record per frame: ``numpy.load(file)["charges"]`` has shape (F, N), frame by
-    frame beside a trajectory written with the same interval, and ``mmap_mode="r"`` reads it
-    without loading it. It is complete after every frame, so a run that is killed loses nothing.
-    :func:`load_charges` returns it as arrays.
+    The file is a NumPy ``.npy`` array of records (``step``, ``time``, ``dipole``, ``charges``).
+    ``numpy.load(file)["charges"]`` has shape (F, N), with the frames of a trajectory written at the
+    same interval; ``mmap_mode="r"`` gives access without reading the whole file. Each frame appends
+    one record and leaves the file complete, so a killed run loses no frame. :func:`load_charges`
+    returns separate arrays.
 
-    Charges always belong to the positions of the frame. The dipole is Σ q r with unwrapped
-    positions, even where a barostat wraps atoms or writes the box by other vectors (a reporter
-    follows them from its first frame). In a periodic box it depends on which images they are; as
-    charges change, so do its changes: they mean something for neutral molecules that keep their
-    charge to themselves.
+    The charges are those at the positions of the frame. The dipole is Σ q r with unwrapped
+    positions. The reporter unwraps them from its first frame on if a barostat wraps atoms or
+    changes the basis of the box. In a periodic box the dipole, and its change as charges change,
+    depend on the images of the atoms. Changes of the dipole are meaningful for neutral molecules
+    without charge transfer between them.
 
     Parameters
     ----------
@@ -160,13 +160,13 @@ class ChargeReporter(RecordReporter):
     reportInterval : int
         Steps between frames.
     append : bool
-        Continue an existing file. Frames that lie after the step at which the simulation goes on
-        are dropped first. Without it an existing file is overwritten.
+        Continue an existing file, after dropping frames later than the current step. Otherwise an
+        existing file is overwritten.
 
     Raises
     ------
     InputError
-        If the interval is not positive, or the file to append to does not fit.
+        If the interval is not positive, or the existing file does not fit.
     """
 
     _last: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
@@ -182,9 +182,9 @@ class ChargeReporter(RecordReporter):
         file.write(frame)
 
     def _followed(self, positions: np.ndarray, cell: np.ndarray | None) -> np.ndarray:
-        """Positions, shape (N, 3), Å, at images that continue those of the report before.
+        """Positions, shape (N, 3), Å, unwrapped relative to those of the previous report.
 
-        Atoms are wrapped when a barostat changes the box, and at no other time.
+        Atoms are wrapped only when a barostat changes the box.
         """
         followed = positions
         if self._last is not None and cell is not None:
@@ -201,38 +201,38 @@ class ChargeReporter(RecordReporter):
 
 
 def load_charges(file: str | Path) -> ChargeTrajectory:
-    """Read a file of :class:`ChargeReporter`.
-
-    Raises
-    ------
-    InputError
-        If it is not one.
-    """
-    return ChargeTrajectory(*load_records(file, "ChargeReporter", record_dtype(1)))
-
-
-def load_records(file: str | Path, writer: str, layout: np.dtype) -> list[np.ndarray]:
-    """The fields of a file of records, in the order of a layout.
+    """Read a file that a :class:`ChargeReporter` wrote.
 
     Raises
     ------
     InputError
         If it is another file.
     """
+    return ChargeTrajectory(*load_records(file, "ChargeReporter", record_dtype(1)))
+
+
+def load_records(file: str | Path, writer: str, layout: np.dtype) -> list[np.ndarray]:
+    """The fields of a file of records as arrays, in the order of a layout.
+
+    Raises
+    ------
+    InputError
+        If the file is no such file.
+    """
     try:
         records = np.load(file)
         return [records[name] for name in layout.names or ()]
     except OSError:
         raise
-    except Exception as error:  # numpy parses headers, and raises what its parser does
+    except Exception as error:  # numpy's header parser raises errors of several types
         expected = f"a file written by {writer} ({error})"
         raise InputError(describe("file", str(file), expected)) from error
 
 
 class RecordFile:
-    """A ``.npy`` file of records that can grow and shrink.
+    """A ``.npy`` file of records that can be extended and truncated.
 
-    The header keeps its length: NumPy pads it so that the number of records can grow in place.
+    The header has a constant length: NumPy pads it so that the number of records can be updated.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ class RecordFile:
             self._write_header()
 
     def _adopt(self, path: Path) -> None:
-        """Take over the records that are there."""
+        """Keep the existing records of the file."""
         expected = f"records of {self.dtype['charges'].shape[0]} atoms"
         try:
             dtype, count = read_record_header(self._handle)
@@ -276,7 +276,7 @@ class RecordFile:
         self.count = min(count, size // self.dtype.itemsize)
 
     def write(self, record: np.ndarray) -> None:
-        """Append one record; the file is complete when this returns."""
+        """Append one record; the file is complete on return."""
         self._handle.seek(self._header + self.count * self.dtype.itemsize)
         self._handle.write(record.tobytes())
         self._handle.flush()
@@ -284,7 +284,7 @@ class RecordFile:
         self._write_header()
 
     def truncate_after(self, step: int) -> None:
-        """Drop the records that belong to later steps."""
+        """Drop the records later than a step."""
         while self.count:
             self._handle.seek(self._header + (self.count - 1) * self.dtype.itemsize)
             last = np.frombuffer(self._handle.read(self.dtype.itemsize), dtype=self.dtype)
@@ -305,23 +305,23 @@ class RecordFile:
 
 
 def read_record_header(handle: BinaryIO) -> tuple[np.dtype, int]:
-    """Type and number of the records of a ``.npy`` file.
+    """Data type and number of the records in a ``.npy`` file.
 
     Raises
     ------
     ValueError
-        If it is not one.
+        If the file is no ``.npy`` file.
     """
     try:
         np.lib.format.read_magic(handle)
         shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
         return dtype, int(shape[0])
-    except Exception as error:  # numpy's parser raises more than it says
+    except Exception as error:  # numpy's parser raises undocumented errors
         raise ValueError(str(error)) from error
 
 
 def record_header(dtype: np.dtype, count: int) -> bytes:
-    """Header of a ``.npy`` file with so many records; it is as long for any number of them."""
+    """Header of a ``.npy`` file with ``count`` records; its length does not depend on it."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer,

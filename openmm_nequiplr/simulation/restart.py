@@ -1,4 +1,4 @@
-"""Settings, checkpoint and files that a restart continues."""
+"""Restarts: settings, checkpoint and output files of the earlier run."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .options import MDOptions
 from .runfiles import RunFiles
 from .serialization import ModelFile
 
-# Settings whose change in a restart is worth a note.
+# Settings whose change on a restart is reported.
 _PHYSICAL = (
     "ensemble", "timestep", "inner", "inner_steps", "temperature", "friction", "pressure",
     "barostat", "barostat_axes", "long_range", "ewald_tolerance", "precision", "solver",
     "charge_tolerance", "inner_sha256",
 )  # fmt: skip
-#: Settings that hold for every frame of a run, because its files are read with one value.
+#: Settings that must not change during a run, because they apply to all frames of its files.
 _FIXED = (
     "total_charge", "electric_field", "slab", "charge_groups", "group_charges", "electrodes",
     "electrode_voltage", "hydrogen_mass",
 )  # fmt: skip
 _DIGEST, _INNER_DIGEST = "model_sha256", "inner_sha256"
 _NEW_RUN = "to go on with another one, begin a run from the last structure (final.extxyz)"
-#: Options of one call and not of the run that a restart continues.
+#: Options of a single call, which a restart does not inherit.
 OF_ONE_CALL = {"steps", "structure", "frame", "minimize", "restart", "quiet", "output"}
 
 
 def settings_of(options: MDOptions) -> dict[str, Any]:
-    """The options as values of JSON for the settings file, with the digest of the model file."""
+    """Options and digest of the model file, as JSON values for the settings file."""
     values = dataclasses.asdict(options)
     values |= {_DIGEST: ModelFile.of(options.model).digest, "version": __version__}
     inner = options.inner
@@ -42,31 +42,31 @@ def settings_of(options: MDOptions) -> dict[str, Any]:
 
 
 def continued_settings(options: MDOptions, earlier: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run that is continued with other options."""
+    """The settings of a run that continues with other options."""
     now, kept = settings_of(options), OF_ONE_CALL | (earlier.keys() & _FIXED)
     return {**earlier, **{name: now[name] for name in now if name not in kept}}
 
 
 def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
-    """What a restart does otherwise than the run before it, a line each.
+    """Differences between the options of a restart and those of the earlier run, one per line.
 
     Parameters
     ----------
     options : MDOptions
     earlier : dict
-        Settings file of the run.
+        Content of the settings file of the earlier run.
 
     Raises
     ------
     InputError
-        If the model, the total charge or something else that holds for every frame is another one.
+        If the model, the total charge or another setting that must not change is different.
     """
     now, earlier = _in_order(settings_of(options)), _in_order(earlier)
     if earlier.get(_DIGEST) != now[_DIGEST]:
         got = f"{options.model}, with other contents than {earlier.get('model')} had at the start"
         raise InputError(f"{describe('model', got, 'the model of the run')}; {_NEW_RUN}")
     for name in _FIXED:
-        # a run of an earlier version, which did not know it, was without
+        # earlier versions without this option ran without its effect
         before = earlier.get(
             name, now[name] if name == "total_charge" else getattr(MDOptions, name)
         )
@@ -81,7 +81,7 @@ def compare_settings(options: MDOptions, earlier: dict[str, Any]) -> list[str]:
 
 
 def _in_order(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with the atoms of electrodes by index, and charge groups by their first atoms."""
+    """Settings with electrode atoms sorted by index and charge groups by their first atoms."""
     found = dict(settings)
     if found.get("electrodes"):
         found["electrodes"] = [sorted(each) for each in found["electrodes"]]
@@ -93,19 +93,19 @@ def _in_order(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _brief(value: Any) -> str:
-    """A value, cut where it is long."""
+    """A value as text, truncated if it is long."""
     text = str(value)
     return text if len(text) < 60 else f"{text[:50]} …"
 
 
 def find_checkpoint(files: RunFiles, num_atoms: int, periodic: bool) -> Checkpoint:
-    """Read the checkpoint, and see that the other files belong to it.
+    """Read the checkpoint, and check that the other files belong to it.
 
     Raises
     ------
     InputError
         If it is damaged, or files are missing, shorter than at the checkpoint, or changed. The
-        message says whether the checkpoint before it would do.
+        message states whether the previous checkpoint can be used.
     """
     try:
         return _sound(files, files.checkpoint, num_atoms, periodic)

@@ -1,4 +1,4 @@
-"""A simulation with its files, from the first step to the last."""
+"""A molecular dynamics run: a simulation with its output files."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from .topology import SimulationStructure, element_masses, element_symbols, to_a
 if TYPE_CHECKING:
     from ase import Atoms
 
-_STEPS_AT_ONCE = 10  # between two checks of signals and clock
+_STEPS_AT_ONCE = 10  # between checks of signals and clock
 
 
 class Run:
-    """A simulation with its files, from the first step to the last.
+    """A molecular dynamics run: a simulation with its output files.
 
     Parameters
     ----------
     options : MDOptions
-        With nothing left open.
+        Without missing values.
     files : RunFiles
     simulation : openmm.app.Simulation
     stop : StopRequest
@@ -88,26 +88,26 @@ class Run:
         self.committee: CommitteeReporter | None = None
 
     def say(self, text: str) -> None:
-        """Print a line unless the run is quiet."""
+        """Print a line, unless the run is quiet."""
         if not self.options.quiet:
             say(text)
 
     # ------------------------------------------------------------------ start
 
     def begin(self, structure: SimulationStructure, checkpoint: Checkpoint | None) -> None:
-        """Set positions and velocities, or the state of a checkpoint, and open the files."""
+        """Set positions and velocities, or load a checkpoint, and open the output files."""
         try:
             if checkpoint is None:
                 self._start(structure)
             else:
                 self._continue(checkpoint)
             self._first_step = self.simulation.currentStep
-            # the first evaluation loads the model; errors show up before files are written
+            # the first evaluation loads the model, so errors occur before files are written
             self.guard.check(self.simulation)
         except openmm.OpenMMException as error:
             raise self._cause(error) from error
         if checkpoint is not None and checkpoint.random is not None:
-            # again: a CustomIntegrator draws random numbers for every energy
+            # once more, as a CustomIntegrator draws random numbers for every energy
             checkpoint.random.restore(self.simulation.context, checkpoint.state)
         if checkpoint is None:
             self._write_start()
@@ -127,7 +127,7 @@ class Run:
         context.setVelocitiesToTemperature(options.temperature, options.seed)
 
     def _continue(self, checkpoint: Checkpoint) -> None:
-        """Load the checkpoint, and cut the files back to it."""
+        """Load the checkpoint, and truncate the files to it."""
         context, state = self.simulation.context, checkpoint.state
         context.setState(state)
         step = self._saved_step = self.simulation.currentStep
@@ -157,7 +157,7 @@ class Run:
                 raise InputError(describe("positions", str(error), expected)) from None
         settings = settings_of(self.options)
         if not np.allclose(self.masses, element_masses(self.simulation.topology), rtol=1e-6):
-            settings["masses"] = self.masses.tolist()  # the topology cannot hold them
+            settings["masses"] = self.masses.tolist()  # the topology cannot store them
         self._write_settings(settings)
 
     def _write_settings(self, settings: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ class Run:
         self.save_checkpoint()
 
     def _open_reporters(self) -> None:
-        """Open the files; those of which the checkpoint knows something are continued."""
+        """Open the files; those that the checkpoint contains marks of are continued."""
         files, interval = self.files, self.interval
         log, charges, trajectory = (
             path.name in self._marks for path in (files.log, files.charges, files.trajectory)
@@ -178,9 +178,9 @@ class Run:
         self.trajectory = app.DCDReporter(
             str(files.trajectory), interval, append=trajectory, enforcePeriodicBox=False
         )
-        # the guard first: a frame that it refuses is not written
+        # the stability check comes first: a frame that fails it is not written
         self.simulation.reporters.extend([self.guard, self.trajectory, self.log])
-        if self.options.backend in ("auto", "python"):  # else it would cost evaluations
+        if self.options.backend in ("auto", "python"):  # otherwise it would need evaluations
             more = files.energies.name in self._marks
             self.energies = EnergyReporter(files.energies, interval, append=more)
             self.simulation.reporters.append(self.energies)
@@ -200,7 +200,7 @@ class Run:
     # -------------------------------------------------------------------- run
 
     def go(self) -> MDResult:
-        """Do the steps, then write what belongs at the end."""
+        """Integrate all steps, then write the final files."""
         last = self._first_step + self.options.steps
         self.progress.start(self._first_step)
         uncertain: UncertaintyError | None = None
@@ -245,12 +245,12 @@ class Run:
         self.progress.show(step, last, self.log.last.get("temperature_K"))
 
     def save_checkpoint(self) -> None:
-        """Write the state to continue from, after it was evaluated and found sound.
+        """Write a checkpoint, after an evaluation has shown that the state is stable.
 
         Raises
         ------
         InstabilityError
-            If it is not; the checkpoint before stays.
+            If the state is unstable; the previous checkpoint is kept.
         """
         self.guard.check(self.simulation)
         context = self.simulation.context
@@ -265,11 +265,11 @@ class Run:
         self._saved_step = self.simulation.currentStep
 
     def _close(self) -> None:
-        # OpenMM closes the trajectory when its reporter goes, and would not suppress an error
+        # OpenMM closes the trajectory when its reporter is deleted, and does not suppress errors
         handles = [self.log, self.energies, self.charges, self.trajectory._out, self.committee]
         for handle in handles:
             if handle is not None:
-                with suppress(OSError):  # a full disk: what was written before is cut at a restart
+                with suppress(OSError):  # a full disk: a restart truncates the file
                     handle.close()
         self.simulation.reporters.clear()
 
@@ -284,10 +284,10 @@ class Run:
         return f"--restart continues from the last good checkpoint, at step {self._saved_step}"
 
     def _failed(self, error: Exception) -> BaseException:
-        """The error to raise when the steps have failed."""
+        """The error to raise when integration has failed."""
         found = described(self._cause(error), self.simulation.currentStep, self._hint())
         if isinstance(found, InstabilityError):
-            with suppress(Exception):  # the file is no more than a help
+            with suppress(Exception):  # the file is only a help for diagnosis
                 self._write_unstable()
         return found
 
@@ -319,7 +319,7 @@ class Run:
 
     def _draw(self) -> None:
         options, files = self.options, self.files
-        name = "/".join(Path(options.model).parts[-2:])  # model.safetensors alone tells little
+        name = "/".join(Path(options.model).parts[-2:])  # model.safetensors alone is not specific
         draw_summary(
             files.log,
             files.charges,
@@ -346,5 +346,5 @@ class Run:
 
 
 def _warn(text: str) -> None:
-    """Print a warning, however quiet the run is."""
+    """Print a warning, also if the run is quiet."""
     print(f"nequiplr: warning: {text}", file=sys.stderr, flush=True)

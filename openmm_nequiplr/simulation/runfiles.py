@@ -1,4 +1,4 @@
-"""The files and results of a molecular dynamics run."""
+"""Files and results of a molecular dynamics run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _file(name: str, what: str) -> Any:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Paths of everything in the output directory of a run."""
+    """Paths of all files in the output directory of a run."""
 
     directory: Path
 
@@ -68,7 +68,7 @@ class RunFiles:
 
     @property
     def fixed(self) -> tuple[Path, ...]:
-        """Files that are written once, at the start."""
+        """Files that are written once, at the start of the run."""
         return (self.settings, self.topology)
 
     def require(self) -> None:
@@ -77,6 +77,7 @@ class RunFiles:
         Raises
         ------
         InputError
+            If a required file is missing.
         """
         needed = (self.checkpoint, self.topology, self.settings)
         missing = [path.name for path in needed if not path.is_file()]
@@ -93,11 +94,12 @@ class RunFiles:
         )
 
     def refuse_results(self) -> None:
-        """Check that no run has left results here.
+        """Check that the directory contains no results.
 
         Raises
         ------
         InputError
+            If it contains results.
         """
         results = (self.checkpoint, self.previous_checkpoint, *self.growing)
         if any(path.exists() for path in results):
@@ -107,7 +109,7 @@ class RunFiles:
             )
 
     def marks(self, known: dict[str, FileMark]) -> dict[str, FileMark]:
-        """What belongs to a checkpoint that is written now, by name.
+        """Marks of the present files, by name, for a new checkpoint.
 
         Parameters
         ----------
@@ -118,7 +120,7 @@ class RunFiles:
         return {path.name: extend_mark(path, known.get(path.name)) for path in there}
 
     def differences(self, marks: dict[str, FileMark]) -> list[str]:
-        """In what the files differ from those of a checkpoint with such marks, in words."""
+        """Messages on how the files differ from the marks of a checkpoint."""
         fixed = {path.name for path in self.fixed}
         known = fixed | {path.name for path in self.growing}
         missing = [f"no record of {name}" for name in sorted(fixed - marks.keys())]
@@ -130,7 +132,7 @@ class RunFiles:
         return missing + [text for text in found if text is not None]
 
     def cut_back(self, marks: dict[str, FileMark]) -> None:
-        """Drop what the growing files hold beyond a checkpoint."""
+        """Truncate the growing files to a checkpoint."""
         for path in self.growing:
             if path.name in marks:
                 cut_to(path, marks[path.name])
@@ -143,14 +145,14 @@ class MDResult:
     Parameters
     ----------
     files : RunFiles
-        Where the results are.
+        Paths of the results.
     steps : int
-        Steps of the whole run, earlier parts included.
+        Steps of the whole run, including earlier parts.
     time : float, ps
     ns_per_day : float
     potential_energy : float, eV
     temperature : float, K
-        At the last report; NaN without one.
+        At the last report; NaN without a report.
     """
 
     files: RunFiles
@@ -162,7 +164,7 @@ class MDResult:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read what a run was asked for.
+    """Read the settings file of a run.
 
     Raises
     ------
@@ -182,18 +184,18 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
-    """Read a log as one array per column, each of shape (F,).
+    """Read the log of a run as one array per column, each of shape (F,).
 
     Raises
     ------
     InputError
-        If it is not a log of this package.
+        If the file is not a log of this package.
     """
     with open(path, newline="", encoding="utf-8") as handle:
         rows = list(csv.reader(handle))
     if not rows or tuple(rows[0]) != LOG_COLUMNS:
         raise InputError(describe("log", str(path), "a CSV file with " + ", ".join(LOG_COLUMNS)))
-    # a row cut off by a kill is not a row
+    # an incomplete row of a killed run is ignored
     complete = [[float(x) for x in row] for row in rows[1:] if len(row) == len(LOG_COLUMNS)]
     values = np.array(complete, dtype=np.float64).reshape(-1, len(LOG_COLUMNS))
     return dict(zip(LOG_COLUMNS, values.T, strict=True))
@@ -208,7 +210,7 @@ class LogReporter(Reporter):
     interval : int
         Steps between reports.
     degrees_of_freedom : int
-        For the temperature.
+        Number of degrees of freedom, which determines the temperature.
     clock : callable
         ``clock(step)`` returns the speed in ns/day.
     append : bool
@@ -226,7 +228,7 @@ class LogReporter(Reporter):
         self._file: TextIO = open(  # noqa: SIM115
             file, "a" if append else "w", newline="", encoding="utf-8"
         )
-        #: The last row by column name; empty before the first report.
+        #: Values of the last row, by column name; empty before the first report.
         self.last: dict[str, float] = {}
         if not append:
             self._file.write(",".join(LOG_COLUMNS) + "\n")

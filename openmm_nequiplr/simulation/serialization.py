@@ -1,4 +1,4 @@
-"""The model in a serialised System: its contents, or a reference to its file."""
+"""Storage of the model in a serialised System: its content, or a reference to its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..model import NequIPLRPotential
 from ..model.io import deserialize_model, read_model_file, shared_models
 from ..pretrained import model_path, named_models
 
-#: Version of what is pickled; Systems of a newer one are refused.
+#: Version of the pickle format; Systems of a newer version are rejected.
 FORMAT_VERSION = 1
 _REMEDY = (
     "put that file back, there or into the current directory, or make the System anew "
@@ -26,7 +26,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model that a System refers to instead of containing it.
+    """Reference of a System to a model that it does not contain.
 
     Parameters
     ----------
@@ -41,14 +41,21 @@ class ModelFile:
 
     @classmethod
     def of(cls, model: object, name: str = "model") -> ModelFile:
-        """Refer to a path or a shipped name, given as ``name``.
+        """Make a reference to a model file, or to a shipped or downloaded model.
+
+        Parameters
+        ----------
+        model : path or str
+            Path of a model file, or name of a model.
+        name : str
+            Name of the argument in errors.
 
         Raises
         ------
         InputError
-            If it is neither.
+            If ``model`` is neither a path nor a name.
         ModelFileError
-            If there is no such file or name.
+            If there is no such file or model.
         """
         if not isinstance(model, str | Path):
             expected = (
@@ -60,23 +67,23 @@ class ModelFile:
         return cls(source, _digest(path))
 
     def load(self) -> NequIPLRPotential:
-        """The model, see :meth:`read`."""
+        """Load the model, see :meth:`read`."""
         return deserialize_model(self.read())
 
     def read(self, beside: Path | None = None) -> bytes:
         """Read the model file.
 
-        A file that is not where it was is looked for in the current directory.
+        A file that is not at its path is searched for in the current directory.
 
         Parameters
         ----------
         beside : path, optional
-            Another directory where it may be.
+            Additional directory to search.
 
         Raises
         ------
         ModelFileError
-            If it is in neither place, or is not the file that it was.
+            If the file is not found, or its content has changed.
         """
         path = Path(self.source)
         named = named_models().get(self.source)
@@ -99,25 +106,25 @@ def _digest(path: Path) -> str:
 
 
 def load_embedded(model: bytes | ModelFile) -> NequIPLRPotential:
-    """The model that a System contains or refers to, on the CPU, for the caller alone."""
+    """The model that a System contains or refers to, on the CPU, as a new object."""
     return deserialize_model(model.read() if isinstance(model, ModelFile) else model)
 
 
 def shared_embedded(
     model: bytes | ModelFile, dtype: torch.dtype | None = None, device: str = "cpu"
 ) -> NequIPLRPotential:
-    """The same, shared with others: it must not be changed."""
+    """The model of :func:`load_embedded` as a shared object, which must not be modified."""
     data = model.read() if isinstance(model, ModelFile) else model
     return shared_models.get(data, dtype, device)
 
 
 def pack(token: str, settings: Any) -> dict[str, Any]:
-    """Plain values for a pickle: no class of this package is in the way of reading them.
+    """Plain values for a pickle, readable without any class of this package.
 
     Parameters
     ----------
     token : str
-        Name of the computation in its process.
+        Identifier of the computation in its process.
     settings : ComputationSettings
     """
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
@@ -132,18 +139,18 @@ def pack(token: str, settings: Any) -> dict[str, Any]:
 
 
 def unpack(payload: dict[str, Any], known: type) -> dict[str, Any]:
-    """The settings of :func:`pack`, for the constructor of ``known``.
+    """The settings that :func:`pack` stored, as arguments of the constructor of ``known``.
 
     Raises
     ------
     InputError
-        If they were written by a newer version of the package.
+        If a newer version of the package wrote them.
     """
     names = {field.name for field in dataclasses.fields(known)}
     values, version = dict(payload["settings"]), payload["format"]
     if isinstance(version, bool) or not isinstance(version, int):
         raise InputError(describe("system", f"format {version!r}", "a whole number"))
-    foreign = sorted(set(values) - names - {"cutoff"})  # which earlier versions had
+    foreign = sorted(set(values) - names - {"cutoff"})  # written by earlier versions
     if version > FORMAT_VERSION or foreign:
         settings = f" with the settings {', '.join(foreign)}" if foreign else ""
         got = f"format {version}{settings}, written by openmm-nequiplr {payload['version']}"

@@ -1,4 +1,4 @@
-"""Options of a force, checked, and the settings of its computation."""
+"""Options of a force: checks, and conversion to the settings of its computation."""
 
 from __future__ import annotations
 
@@ -45,65 +45,63 @@ LONG_RANGE = ("auto", "openmm", "graph")
 
 @dataclass(frozen=True)
 class ForceOptions(EvaluationOptions):
-    """How OpenMM computes a model.
+    """Options of the force by which OpenMM evaluates a model.
 
     Parameters
     ----------
     long_range : {"auto", "openmm", "graph"}
-        Where the Coulomb energy is computed: in an OpenMM NonbondedForce (particle mesh Ewald when
-        periodic), or by the same sum in torch, which has no smallest box. OpenMM sums the
-        reciprocal part; the pairs are summed here, once for point charges and their Gaussian
-        correction. ``"auto"`` is OpenMM's sum, except where charges are solved for iteratively in a
-        cell: the mesh of the solver has their energy at a fraction of the cost.
+        Where the Coulomb energy is computed: in an OpenMM NonbondedForce (particle mesh Ewald in a
+        box), or by an equivalent sum in torch, which has no minimum box size. OpenMM computes only
+        the reciprocal part; the pair sum of point charges and their Gaussian correction is computed
+        here. ``"auto"`` is ``"openmm"``, except for iterative charge solvers in a periodic box,
+        whose own mesh provides the energy at a fraction of the cost.
     backend : {"auto", "python", "torch", "python_torch"}
-        How OpenMM calls the model. ``"python"`` is a ``PythonForce``; ``"torch"`` a ``TorchForce``
-        of openmm-torch, with network, charges and energy in one TorchScript graph (with release
-        1.5 on platforms Reference and CPU, see also
-        :func:`~openmm_nequiplr.simulation.deserialize_system`);
-        ``"python_torch"`` the ``PythonTorchForce`` of its next release, whose positions and forces
-        stay on the GPU. ``"auto"`` is ``"python"``.
+        How OpenMM calls the model. ``"python"`` is a ``PythonForce``. ``"torch"`` is a
+        ``TorchForce`` of openmm-torch, with network, charges and energy in one TorchScript graph
+        (with release 1.5 on platforms Reference and CPU, see also
+        :func:`~openmm_nequiplr.simulation.deserialize_system`). ``"python_torch"`` is the
+        ``PythonTorchForce`` of its next release, whose positions and forces stay on the GPU.
+        ``"auto"`` is ``"python"``.
     ewald_tolerance : float
-        Relative error of the Coulomb forces that OpenMM's mesh aims at. Charges come from an exact
-        sum, so the error of the mesh appears as an inconsistency of energy and forces.
+        Target relative error of the Coulomb forces from OpenMM's mesh. Charges come from an exact
+        sum, so the mesh error appears as an inconsistency of energy and forces.
     coulomb_platform : str, optional
-        OpenMM platform of the delegated sum. By default it runs on the GPU of the network, or with
-        a network on the CPU on platform CPU, and on Reference for double precision.
+        OpenMM platform of the Coulomb sum. By default it runs on the GPU of the network. With a
+        network on the CPU it runs on platform CPU, or on Reference for double precision.
     electric_field : sequence of 3 float (V/nm) or Quantity, optional
-        Uniform field that acts on the charges and that they respond to, of isolated structures, and
-        along z of slabs.
-        The Context has its components as parameters
-        :data:`.computation_settings.FIELD_PARAMETERS`, in V/nm, which may change during a run (not
-        those of backend ``"torch"``); for a field that is switched on later, start with (0, 0, 0).
+        Uniform field, which acts on the charges and polarises them, for isolated structures and
+        along z for slabs. Its components are the Context parameters
+        :data:`.computation_settings.FIELD_PARAMETERS` (V/nm), which may change during a run (not
+        with backend ``"torch"``). For a field that is switched on later, start with (0, 0, 0).
     charge_groups : "molecules", sequence of sequences of int, or sequence of int, optional
-        Groups of atoms whose charges are held: the molecules that bonds of the topology join, lists
-        of the indices of atoms (those in no list are one more group), or a label for each atom.
+        Groups of atoms with constrained total charges: the molecules that bonds of the topology
+        join, lists of atom indices (atoms in no list form one more group), or a label per atom.
     group_charges : sequence of float, or mapping of str to float, or Quantity, optional, e
-        Charges of the groups in their order (molecules by their first atoms), or by formula, as in
+        Charges of the groups in order (molecules by their first atoms), or by formula, as in
         ``{"Na": 1, "Cl": -1}`` with 0 for others. By default formal charges of the topology, or 0.
-        They sum to the total charge.
+        They must sum to the total charge.
     electrodes : sequence of 2, optional
         The atoms of two electrodes at constant potential: their indices, the identifier of a chain,
         the name of residues, or a text such as ``"0-31,40"``. Charge flows between them through the
-        voltage source; groups of ``charge_groups`` that hold such atoms are one group, with the sum
-        of their charges.
+        voltage source. Groups of ``charge_groups`` that contain electrode atoms are merged into one
+        group with the sum of their charges.
     electrode_voltage : float (V) or Quantity
-        Potential of the first electrode less that of the second. The Context has it as parameter
+        Potential of the first electrode minus that of the second. It is the Context parameter
         :data:`.computation_settings.VOLTAGE_PARAMETER`, which may change during a run (not with
         backend ``"torch"``).
     slab : bool
-        Whether the box is that of a slab: periodic along its first two vectors, with vacuum along
-        the third one, which is its normal z. Charges interact as in a single layer then (Yeh and
+        Whether the box contains a slab: periodic along its first two vectors, with vacuum along the
+        third one, parallel to the normal z. Charges then interact as in a single layer (Yeh and
         Berkowitz 1999, doi:10.1063/1.479595).
     device, precision, solver, charge_tolerance, max_iterations
-        See :class:`.model.options.EvaluationOptions`. By default the device is CUDA where it is
-        available (see :mod:`openmm_nequiplr.costs`). The delegated sum has the same precision. An
-        iterative solver that does not converge within ``max_iterations`` stops the simulation with
-        an error.
+        See :class:`.model.options.EvaluationOptions`. By default the device is CUDA if available
+        (see :mod:`openmm_nequiplr.costs`). The Coulomb sum has the same precision. An iterative
+        solver that does not converge within ``max_iterations`` stops the simulation with an error.
 
     Raises
     ------
     InputError
-        If a value makes no sense.
+        If a value is invalid.
     BackendError
         If the device does not exist.
     """
@@ -147,9 +145,9 @@ def computation_settings(
     parameters: Sequence[str] = (),
     replicas: int = 1,
 ) -> ComputationSettings:
-    """Check what a force is made of.
+    """Check the arguments of :func:`~openmm_nequiplr.simulation.create_force`.
 
-    Arguments and errors as those of :func:`~openmm_nequiplr.simulation.create_force`.
+    Arguments and errors are those of that function.
     """
     if not isinstance(embed_model, bool):
         raise InputError(describe("embed_model", embed_model, "True or False"))
@@ -213,7 +211,7 @@ def computation_settings(
         replicas=copies,
     )
     settings.check_field(model.config)
-    if settings.long_range == "openmm":  # fail now rather than at the first step
+    if settings.long_range == "openmm":  # raises errors now rather than at the first step
         settings.delegated_sum()
         if box is not None:
             plan_pme(compact_box(box.vectors), settings.tolerance)
@@ -228,7 +226,7 @@ def _held(
     electrodes: tuple[tuple[int, ...], ...] | None,
     config: ModelConfig,
 ) -> Fragments | None:
-    """Groups of the model's atoms whose charges are held, those of electrodes joined."""
+    """Charge groups of the model's atoms; those with electrode atoms are merged."""
     count = topology.getNumAtoms() if chosen is None else len(chosen)
     sides = check_electrodes(config, count, electrodes)
     groups = options.charge_groups, options.group_charges
@@ -240,7 +238,7 @@ def _held(
 
 
 def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, periodic: bool) -> str:
-    """``"openmm"`` or ``"graph"``; fails where the solver cannot serve the model."""
+    """``long_range`` as ``"openmm"`` or ``"graph"``; checks that the solver supports the model."""
     device = default_device(count, options.device)
     iterative = options.iterative(model.config, count, periodic, device)
     if not model.config.has_coulomb_sum(periodic):
@@ -251,7 +249,7 @@ def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, peri
 
 
 def as_model(model: NequIPLRPotential | str | Path, name: str = "model") -> NequIPLRPotential:
-    """A model that is not to be changed: what was given as ``name``, or what its file holds."""
+    """The model given as argument ``name``, or read from its file; it must not be modified."""
     if isinstance(model, NequIPLRPotential):
         return model
     if isinstance(model, str | Path):
@@ -282,7 +280,7 @@ def _check_slab(box: ReducedBox | None, model: NequIPLRPotential) -> None:
 
 
 def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential) -> float:
-    """The total charge as a number, in e; what is doubtful about it is said."""
+    """The total charge as a number, e; warns of a doubtful value."""
     if value is None:
         where = "total_charge (openmm-ml: totalCharge) is not given"
         return assume_neutral(model.metadata, where)
@@ -300,7 +298,7 @@ def _check_charge(value: Any, symbols: tuple[str, ...], model: NequIPLRPotential
 def _held_by_replicas(
     total_charge: Any, copies: int, symbols: tuple[str, ...], model: NequIPLRPotential
 ) -> Fragments:
-    """The copies as groups, with their charges."""
+    """Replicas as charge groups, with their total charges."""
     count, given = len(symbols) // copies, replica_charges(total_charge, copies)
     known = {each: _check_charge(each, symbols[:count], model) for each in dict.fromkeys(given)}
     groups = np.array(replica_labels(len(symbols), copies))
@@ -310,7 +308,7 @@ def _held_by_replicas(
 def _check_parameters(
     names: Sequence[str], model: NequIPLRPotential, periodic: bool, groups: bool
 ) -> tuple[str, ...]:
-    """Names of parameters that a Context is to have, each of which does something."""
+    """Names of optional Context parameters, checked to have an effect on the model."""
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InputError(describe("parameters", names, "a list of names"))
     chosen = tuple(names)
@@ -328,7 +326,7 @@ def _check_parameters(
 def _check_outside(
     charges: Mapping[int, Any] | None, width: float, atoms: tuple[int, ...] | None
 ) -> dict[int, float]:
-    """Charges outside by particle, e; without those that are 0."""
+    """Non-zero external charges, e, by particle index."""
     if not charges and width != 0.0:
         raise InputError(describe("outside_width", width, "0 without charges outside"))
     if not charges:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop."""
+"""Signals (SIGINT, SIGTERM) that stop a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..signals import handled
 
 
 class StopRequest:
-    """Whether a signal has asked to stop; true once it has."""
+    """Request of a signal to stop; true after the signal has arrived."""
 
     def __init__(self) -> None:
-        #: Number of the signal; 0 before.
+        #: Number of the signal; 0 before it arrives.
         self.number = 0
 
     def __bool__(self) -> bool:
@@ -27,7 +27,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts as always."""
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts as usual."""
     request = StopRequest()
 
     def receive(number: int, frame: object) -> None:

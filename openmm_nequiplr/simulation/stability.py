@@ -1,4 +1,4 @@
-"""Stops a simulation, or warns, when it leaves what its model can describe."""
+"""Reporter that detects an unstable simulation, and stops it or warns."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from .reporters import Reporter
 class StabilityReporter(Reporter):
     """Checks every reported frame, and raises or warns when the simulation has become unstable.
 
-    Checked are: a potential energy that is not a number or has fallen by more than 2 eV an atom
-    (and 5 eV) below that of the first frame; atoms nearer than half a bond (half the sum of their
-    covalent radii); a temperature above twice the target, with the fluctuations of small systems
-    and 500 K for a strained start; and charges far outside those of the training data, where the
-    model file states them (metadata ``charge_range``).
+    A frame is unstable if its potential energy is not a number, or is more than 2 eV per atom (plus
+    5 eV) below that of the first frame; if atoms are closer than half a bond (half the sum of their
+    covalent radii); if the temperature exceeds twice the target, with allowances for fluctuations
+    of small systems and 500 K for a strained start; or if charges are far outside the range of the
+    training data that the model file specifies (metadata ``charge_range``).
 
-    Of replicas, distances and energies are those of each, and the temperature is that of all.
+    With replicas, distances and energies are checked for each replica, and the temperature for all
+    together.
 
-    Between the reports the force itself checks for numbers that are not finite, and for charges
+    Between reports the force itself checks for non-finite numbers and for charges
     (:attr:`.Computation.on_unstable`).
 
     Parameters
@@ -39,17 +40,17 @@ class StabilityReporter(Reporter):
     reportInterval : int
         Steps between checks.
     temperature : float or Quantity, K, optional
-        Target; by default that of the integrator. Without one, temperatures are not checked.
+        Target; by default that of the integrator. Without a target, temperatures are not checked.
     action : {"stop", "warn"}
-        Raise an :class:`InstabilityError`, or give a warning for each kind of trouble when it
-        begins.
+        Raise an :class:`InstabilityError`, or give a warning at the onset of each kind of
+        instability.
     say : callable, optional
-        Takes the text of a warning; by default Python's warnings.
+        Called with the text of a warning; by default Python's warnings.
 
     Raises
     ------
     InputError
-        If an argument has a wrong value.
+        If an argument is invalid.
     """
 
     include = ("positions", "velocities", "energy")
@@ -72,7 +73,7 @@ class StabilityReporter(Reporter):
         self._computation: Computation | None = None
         self._reference: np.ndarray | None = None
         self._troubled: set[str] = set()
-        #: Step of the last frame that was checked and found sound; -1 before the first.
+        #: Step of the last frame that passed the checks; -1 before the first.
         self.sound_step = -1
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
@@ -81,7 +82,7 @@ class StabilityReporter(Reporter):
         Raises
         ------
         InstabilityError
-            If something is wrong and the action is ``"stop"``.
+            If the frame is unstable and the action is ``"stop"``.
         """
         self._prepare(simulation)
         found = self._troubles(state)
@@ -96,7 +97,7 @@ class StabilityReporter(Reporter):
         self._troubled = set(found)
 
     def check(self, simulation: app.Simulation) -> None:
-        """Check the current frame unless that was done; errors as those of :meth:`report`."""
+        """Check the current frame if necessary; errors are those of :meth:`report`."""
         if simulation.currentStep != self.sound_step:
             state = simulation.context.getState(
                 positions=True, velocities=True, energy=True, parameters=True
@@ -117,7 +118,7 @@ class StabilityReporter(Reporter):
             self.target = integrator.getTemperature().value_in_unit(unit.kelvin)
 
     def _troubles(self, state: openmm.State) -> dict[str, str]:
-        """What is wrong with a frame, by kind; the worst first."""
+        """Messages about a frame by kind of instability, in order of severity."""
         assert self._computation is not None
         computation = self._computation
         indices, copies = computation.settings.atoms, computation.settings.replicas
@@ -151,7 +152,7 @@ class StabilityReporter(Reporter):
         return {kind: text for kind, text in found.items() if text is not None}
 
     def _contact(self, positions: np.ndarray, cell: np.ndarray | None) -> str | None:
-        """Atoms of one system, or of one replica, that are too near."""
+        """Message about atoms of the system, or of one replica, that are too close."""
         assert self._computation is not None
         count, chosen = self._computation.num_atoms, self._computation.settings.atoms
         names = range(count) if chosen is None else chosen
@@ -177,7 +178,7 @@ class StabilityReporter(Reporter):
         )
 
     def _name(self, index: int) -> str:
-        """Number of a particle, with its element where the model knows it."""
+        """Index of a particle as text, with its element if the model acts on it."""
         assert self._computation is not None
         settings = self._computation.settings
         if settings.atoms is None:
@@ -193,7 +194,7 @@ def particle_masses(system: openmm.System) -> np.ndarray:
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
-    """Degrees of freedom of the particles that move, less constraints and the centre of mass."""
+    """Degrees of freedom of the mobile particles, minus constraints and the centre of mass."""
     masses = particle_masses(system)
     constrained = sum(
         1

@@ -1,8 +1,8 @@
-"""Systems in files, read without executing what is in them.
+"""Storage of Systems in files that are read without executing code in them.
 
-OpenMM stores the function of a ``PythonForce`` as a pickle, and unpickles it when it reads the XML:
-``openmm.XmlSerializer.deserialize`` executes what the author of a file wrote. A plain file has the
-settings of the force as JSON in its place, and the model as safetensors or as a path and a digest.
+OpenMM stores the function of a ``PythonForce`` as a pickle, and unpickles it when it reads the XML.
+``openmm.XmlSerializer.deserialize`` therefore executes code from the file. A plain file instead
+contains the settings of the force as JSON, and the model as safetensors or as a path and a digest.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _CALLS_PYTHON = ("PythonForce", "PythonTorchForce")
 
 
 def save_system(system: openmm.System, path: str | os.PathLike) -> None:
-    """Write a System as XML that :func:`load_system` reads without executing anything.
+    """Write a System as XML that :func:`load_system` reads without executing code.
 
-    The model goes into the file, or its path and digest if the System was made with
+    The file contains the model, or its path and digest if the System was created with
     ``embed_model=False``. OpenMM's own ``XmlSerializer`` cannot read the file.
 
     Parameters
@@ -48,8 +48,8 @@ def save_system(system: openmm.System, path: str | os.PathLike) -> None:
     Raises
     ------
     InputError
-        If the System holds another Python function, or a TorchScript graph of someone else: there
-        is no plain form of these.
+        If the System contains a Python function or a TorchScript graph of another package, which
+        has no plain form.
     """
     root = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
     elements = list(root.find("Forces") or ())
@@ -69,10 +69,10 @@ def save_system(system: openmm.System, path: str | os.PathLike) -> None:
 
 
 def load_system(path: str | os.PathLike) -> openmm.System:
-    """Read a System that :func:`save_system` wrote; nothing in the file is executed.
+    """Read a System that :func:`save_system` wrote, without executing code from the file.
 
-    A model file that the System refers to is looked for where it was, beside the System, and in the
-    current directory.
+    A model file that the System refers to is searched for at its path, in the directory of the
+    System, and in the current directory.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def load_system(path: str | os.PathLike) -> openmm.System:
     Raises
     ------
     InputError
-        If the file is damaged, or holds anything that would have to be executed, such as the pickle
-        of a System that OpenMM's ``XmlSerializer`` wrote.
+        If the file is damaged, or contains anything that would have to be executed, such as the
+        pickle of a System that OpenMM's ``XmlSerializer`` wrote.
     ModelFileError
         If the model file is missing, has changed, or is damaged.
     """
@@ -95,27 +95,27 @@ def load_system(path: str | os.PathLike) -> openmm.System:
 
 
 def deserialize_system(xml: str) -> openmm.System:
-    """Read a System from the XML of OpenMM's ``XmlSerializer``, without unpickling a function.
+    """Read a System from the XML of OpenMM's ``XmlSerializer``, without unpickling functions.
 
-    The settings of NequIP-LR forces are taken out of their pickles without executing these; the
-    pickle of any other Python function is refused. What plugins of OpenMM do with their own forces
-    is their affair, and TorchScript graphs are loaded: for files of people whom you do not trust
-    there is :func:`load_system`. ``openmm.XmlSerializer.deserialize`` unpickles everything.
+    The settings of NequIP-LR forces are extracted from their pickles without executing them. The
+    pickle of any other Python function is rejected. TorchScript graphs are loaded, and plugins of
+    OpenMM read their own forces; use :func:`load_system` for files from untrusted sources.
+    ``openmm.XmlSerializer.deserialize`` unpickles everything.
 
-    TorchForces are read as well: openmm-torch 1.5 crashes the process when OpenMM 8.6 asks it to
-    read one (also where a System is copied).
+    This function also reads TorchForces. openmm-torch 1.5 crashes the process when OpenMM 8.6 reads
+    or copies a System with a TorchForce.
 
     Parameters
     ----------
     xml : str
-        What ``openmm.XmlSerializer.serialize`` wrote.
+        Output of ``openmm.XmlSerializer.serialize``.
 
     Raises
     ------
     InputError
-        If this is no such XML, or it holds the pickle of another function.
+        If this is no such XML, or it contains the pickle of another function.
     BackendError
-        If openmm-torch is needed and not there.
+        If openmm-torch is needed and not installed.
     """
     return _built(_parsed(xml), Path.cwd(), plain=False)
 
@@ -129,7 +129,7 @@ def _make_plain(
     backend: str,
     observable: dict[str, Any] | None = None,
 ) -> None:
-    """Put settings in the place of what a force would call."""
+    """Replace the callable of a force by plain settings."""
     kept = {name: element.get(name, "0") for name in ("forceGroup", "usesPeriodic")}
     kept["name"] = element.get("name", FORCE_NAME)
     tag, tail = element.tag, element.tail
@@ -167,7 +167,7 @@ def _parsed(text: str) -> ElementTree.Element:
 
 
 def _built(root: ElementTree.Element, folder: Path, plain: bool) -> openmm.System:
-    """The System of an XML tree; its forces keep their order."""
+    """The System of an XML tree, with its forces in their original order."""
     forces = root.find("Forces")
     elements = [] if forces is None else list(forces)
     known: dict[Any, Computation] = {}
@@ -188,7 +188,7 @@ def _built(root: ElementTree.Element, folder: Path, plain: bool) -> openmm.Syste
                     if plain or inner.get("type") == _PLAIN_TYPE:
                         _pickled_again(inner, folder, known)
                     else:
-                        read_pickled(_function(inner))  # raises if it is not ours
+                        read_pickled(_function(inner))  # raises if another package wrote it
                 elif plain:
                     _refuse_foreign(inner)
             force = _by_openmm(element)
@@ -199,13 +199,13 @@ def _built(root: ElementTree.Element, folder: Path, plain: bool) -> openmm.Syste
 def _by_openmm(element: ElementTree.Element) -> Any:
     try:
         return openmm.XmlSerializer.deserialize(ElementTree.tostring(element, encoding="unicode"))
-    except Exception as error:  # OpenMM and its wrappers raise several types
+    except Exception as error:  # OpenMM and its wrappers raise errors of several types
         got = f"a {element.tag} that OpenMM cannot read ({error})"
         raise InputError(describe("system", got, "the XML of a System")) from error
 
 
 def _refuse_foreign(element: ElementTree.Element) -> None:
-    """Only the forces that OpenMM itself has are known to be data."""
+    """Reject forces that OpenMM does not define, as they may contain code."""
     kind = element.get("type")
     if element.tag != "Force" and "type" not in element.attrib:
         return
@@ -232,7 +232,7 @@ def _function(element: ElementTree.Element) -> bytes:
 def _own_force(
     element: ElementTree.Element, folder: Path, known: dict[Any, Computation]
 ) -> openmm.Force:
-    """The force of an element that is ours: plain, or with a pickle of ours."""
+    """The NequIP-LR force of an element, in plain or pickled form."""
     if element.get("type") == _PLAIN_TYPE:
         force = _plain_force(element, folder, known)
     else:
@@ -243,11 +243,11 @@ def _own_force(
             force = variable_force(computation)
         elif isinstance(computation, Computation):
             force = python_force(computation, backend)
-        else:  # says why when it is called
+        else:  # raises an error that states the reason when it is called
             force = openmm.PythonForce(computation)
             force.setName(FORCE_NAME)
     force.setForceGroup(_group(element))
-    if element.get("name") == INNER_NAME:  # which is not the model
+    if element.get("name") == INNER_NAME:  # not the force of the System's model
         force.setName(INNER_NAME)
     return force
 
@@ -262,7 +262,7 @@ def _group(element: ElementTree.Element) -> int:
 def _plain_force(
     element: ElementTree.Element, folder: Path, known: dict[Any, Computation]
 ) -> openmm.Force:
-    """The force of an element in plain form; equal settings share one of the known computations."""
+    """The force of a plain element; forces with equal settings share a computation."""
     backend, settings, values = _read_plain(element, folder)
     backend = resolve_backend(backend, settings.device)
     if backend != "python":
@@ -277,7 +277,7 @@ def _plain_force(
 def _pickled_again(
     element: ElementTree.Element, folder: Path, known: dict[Any, Computation]
 ) -> None:
-    """Give a plain force inside another one a pickle of our own making, for OpenMM to read."""
+    """Replace plain settings of a force inside another force by a new pickle that OpenMM reads."""
     _refuse_foreign(element)
     kept = {name: element.get(name, "0") for name in ("forceGroup", "usesPeriodic")}
     tag, tail = element.tag, element.tail
@@ -290,7 +290,7 @@ def _pickled_again(
 
 
 def _read_plain(element: ElementTree.Element, folder: Path) -> tuple[str, ComputationSettings, Any]:
-    """Backend, settings, and the observable of a collective variable or nothing."""
+    """Backend, settings, and the observable of a collective variable or ``None``."""
     backend = element.get("backend", "")
     if backend not in BACKENDS:
         raise InputError(describe("system: backend", backend, " or ".join(map(repr, BACKENDS))))
@@ -315,7 +315,7 @@ def _read_model(element: ElementTree.Element | None, folder: Path) -> bytes | Mo
         except (binascii.Error, ValueError) as error:
             raise InputError(describe("system: Model", str(error), "base64")) from error
     reference = ModelFile(str(element.get("source")), str(element.get("digest")))
-    reference.read(folder)  # now, with a clear error
+    reference.read(folder)  # read now, for a clear error
     beside = folder / Path(reference.source).name
     if not Path(reference.source).is_file() and beside.is_file():
         return ModelFile(str(beside), reference.digest)

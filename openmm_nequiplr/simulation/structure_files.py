@@ -1,4 +1,4 @@
-"""Structure files of every format as structures for simulations."""
+"""Readers of structure files of all supported formats."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ _READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
 }
 _LAMMPS_SUFFIXES = {".data", ".lmp", ".lammps"}
 _LAMMPS_HEAD = re.compile(r"^\s*\d+\s+atoms\b", re.MULTILINE)
-# Formats with a topology of their own that mdtraj reads.
+# Formats with a topology that mdtraj reads.
 _MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
 
 
 def read_structure(path: str | Path, frame: int | None = None) -> SimulationStructure:
-    """Read a structure file: every atom in the order of the file, cell, masses, total charge.
+    """Read a structure file: all atoms in the order of the file, cell, masses, total charge.
 
-    OpenMM reads PDB and mmCIF files, mdtraj HDF5 and MOL2 files, ASE anything else (extended XYZ,
-    CIF, POSCAR, trajectories …). What a file leaves open or this package cannot take over is said
-    by a :class:`~openmm_nequiplr.errors.NequIPLRWarning`: elements told by names, alternate
-    locations, virtual sites that are left out, several frames, a cell that had to be rotated.
+    OpenMM reads PDB and mmCIF files, mdtraj HDF5 and MOL2 files, and ASE all other formats
+    (extended XYZ, CIF, POSCAR, trajectories …). A :class:`~openmm_nequiplr.errors.NequIPLRWarning`
+    reports ambiguities and changes: elements inferred from names, alternate locations, omitted
+    virtual sites, several frames, a rotated cell.
 
     Parameters
     ----------
     path : path
     frame : int, optional
-        Which of several frames; negative numbers count from the end. By default the last one.
+        Index of the frame; negative numbers count from the end. By default the last one.
 
     Raises
     ------
     FileNotFoundError
         If the file does not exist.
     InputError
-        If it cannot be read, or not without loss.
+        If it cannot be read without loss.
     BoxError
         If the structure is periodic in some directions only, or its cell is degenerate.
     """
@@ -114,7 +114,7 @@ def _structure(path: Path, content: FileContent) -> SimulationStructure:
 
 
 def _topology(path: Path, content: FileContent) -> app.Topology:
-    """The topology of a file's atoms, virtual sites left out."""
+    """The topology of the atoms in a file, without virtual sites."""
     say_sites(path, content)
     topology = content.source
     if isinstance(topology, str):
@@ -130,7 +130,7 @@ def _topology(path: Path, content: FileContent) -> app.Topology:
 
 
 def _of_records(path: Path, content: FileContent) -> app.Topology:
-    """OpenMM's view of PDB records, if it has every atom."""
+    """OpenMM topology of PDB records, if OpenMM reads all atoms."""
     pdb = app.PDBFile(io.StringIO(content.source))
     symbols = tuple(a.element.symbol if a.element else None for a in pdb.topology.atoms())
     if symbols != content.symbols:
@@ -161,7 +161,7 @@ def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:
 
 
 def _from_ase(path: Path, frame: int | None) -> Any:
-    """One frame of a file as ``ase.Atoms``."""
+    """One frame of a file, read by ASE as ``ase.Atoms``."""
     kind = _kind_of(path)
     if kind in ("proteindatabank", "gromacs"):
         expected = "the suffix .pdb or .gro for files of these formats, not compressed"
@@ -191,7 +191,7 @@ def _from_ase(path: Path, frame: int | None) -> Any:
 
 
 def _kind_of(path: Path) -> str:
-    """ASE's name of a format."""
+    """ASE's name of the format of a file."""
     from ase.io.formats import filetype
 
     suffix = path.suffix.lower()
@@ -226,7 +226,7 @@ def _charge_of_molfile(path: Path) -> float | None:
     lines = _text(path).partition("M  END")[0].splitlines()
     told = [line[9:].split()[1::2] for line in lines if line.startswith("M  CHG")]
     charges = [int(charge) for words in told for charge in words]
-    if not told:  # codes in the lines of atoms: 1 to 3 for +3 to +1, 5 to 7 for -1 to -3
+    if not told:  # codes in the atom block: 1 to 3 for +3 to +1, 5 to 7 for -1 to -3
         codes = [int(line[36:39] or 0) for line in lines[4 : 4 + int(lines[3][:3])]]
         charges = [4 - code for code in codes if code not in (0, 4)]
     if not any(charges):
@@ -253,9 +253,9 @@ def _one_of(path: Path, frame: int | None, kind: str) -> Any:
 
 
 def _check_types(path: Path, kind: str) -> None:
-    """Refuse files from which ASE would take other atoms than those that are meant.
+    """Reject files in which ASE would misidentify the elements.
 
-    Numbers of types of LAMMPS are no atomic numbers, and VASP's numbers of atoms belong to names.
+    LAMMPS atom types are not atomic numbers, and VASP's atom counts need element names.
     """
     if kind not in ("lammps-data", "lammps-dump-text", "vasp"):
         return
@@ -274,7 +274,7 @@ def _check_types(path: Path, kind: str) -> None:
 
 
 def _check_counts(path: Path, lines: list[str]) -> None:
-    """Refuse a POSCAR whose numbers of atoms are not those of its names or positions."""
+    """Reject a POSCAR whose atom counts do not match its element names or positions."""
     lines = lines + [""] * 9
     names = lines[5].split()
     if not names or names[0].isdigit():
@@ -289,7 +289,7 @@ def _check_counts(path: Path, lines: list[str]) -> None:
     there = 0
     for line in lines[head:]:
         if not line.strip() or line.strip()[0].isalpha():
-            break  # velocities and other tables follow
+            break  # velocities and other blocks follow
         there += 1
     if there != total:
         got = f"{total} atoms declared, {there} positions in {path}"

@@ -1,4 +1,4 @@
-"""One picture of a run."""
+"""Summary plot of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_CURVES = 20
 
 
 def rarest_element(symbols: list[str]) -> str:
-    """The element with the fewest atoms (of several, the first in the alphabet)."""
+    """The element with the fewest atoms; ties are resolved alphabetically."""
     return min(sorted(set(symbols)), key=symbols.count)
 
 
@@ -40,7 +40,7 @@ def draw_summary(
     pressure: float | None = None,
     mass: float = 0.0,
 ) -> None:
-    """Draw energy, temperature, charges and, at constant pressure, the volume against time.
+    """Plot energy, temperature, charges and, at constant pressure, the volume against time.
 
     Parameters
     ----------
@@ -50,16 +50,16 @@ def draw_summary(
         File of the charge reporter; not needed if the log is empty.
     symbols : list of str, length N
     element : str
-        The charges of its first 20 atoms are drawn, and the mean of all.
+        The charges of its first 20 atoms are plotted, and the mean over all its atoms.
     output : path
-        Picture file; the suffix chooses the format.
+        Image file; the suffix determines the format.
     title : str
     temperature : float, optional, K
-        Of the thermostat; None without one.
+        Target of the thermostat, if any.
     pressure : float, optional, bar
-        Of the barostat; None without one.
+        Target of the barostat, if any.
     mass : float, Da
-        Of all atoms, for the density.
+        Total mass, for the density.
     """
     rows = read_log(log)
     panels = 3 if pressure is None else 4
@@ -99,9 +99,9 @@ def draw_summary(
 
 
 def _volume_labels(axis: Any, mass: float) -> None:
-    """Volumes on the left, densities on the right."""
+    """Label an axis with volumes on the left and densities on the right."""
 
-    def inverse(values: Any) -> Any:  # volume to density, and back
+    def inverse(values: Any) -> Any:  # volume to density, and vice versa
         return mass * _GRAM_PER_CM3 / np.maximum(values, 1e-9)
 
     axis.set_ylabel("volume (Å³)")

@@ -1,4 +1,4 @@
-"""From a topology and a model to an OpenMM System."""
+"""Construction of an OpenMM System or force from a topology and a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_LENGTHS = (
     "time steps use hydrogenMass, or System.addConstraint with lengths of your own"
 )
 _NO_CONSTRAINTS = ("constraints", "rigidWater")
-#: Arguments of OpenMM's ``ForceField.createSystem``, and what takes their place.
+#: Arguments of OpenMM's ``ForceField.createSystem``, and their replacements.
 _NOT_HERE = {
     **dict.fromkeys(_NO_CONSTRAINTS, _NO_LENGTHS),
     "nonbondedMethod": "box vectors of the topology make the System periodic (slab=True: a slab)",
@@ -58,14 +58,14 @@ def create_system(
     replicas: int = 1,
     **options: Any,
 ) -> openmm.System:
-    """Make a System in which a NequIP-LR model acts on all atoms of a topology.
+    """Create a System in which a NequIP-LR model acts on all atoms of a topology.
 
-    A topology with periodic box vectors is simulated periodically, one without is not. The System
-    works with any integrator, minimiser and Monte Carlo barostat on any platform, can be
-    serialised (it then contains the model), and keeps its own copy of the model.
+    The System is periodic if the topology has box vectors. It works with any integrator, minimiser
+    and Monte Carlo barostat on any platform, and keeps its own copy of the model. It can be
+    serialised, and then contains the model.
 
-    OpenMM's ``XmlSerializer`` stores the force as a pickle. When it reads an XML, it executes what
-    the author's pickle says: open only files that you trust with it.
+    OpenMM's ``XmlSerializer`` stores the force as a pickle, and executes code from the pickle when
+    it reads the XML; use it only for trusted files.
     :func:`~openmm_nequiplr.simulation.save_system` and
     :func:`~openmm_nequiplr.simulation.load_system` store plain settings, and
     :func:`~openmm_nequiplr.simulation.deserialize_system` reads the XML without unpickling.
@@ -73,46 +73,46 @@ def create_system(
     Parameters
     ----------
     topology : openmm.app.Topology, mdtraj.Topology or mdtraj.Trajectory
-        Its elements choose atom types and masses. A topology of mdtraj has no
-        box; of a trajectory of mdtraj the unit cell of the first frame is taken.
+        Its elements determine atom types and masses. An mdtraj topology has no box; for an mdtraj
+        trajectory the unit cell of the first frame is used.
     model : NequIPLRPotential, path or str
         A model, a model file, or the name of a shipped or downloaded model.
     total_charge : float or Quantity, e
-        Charge of the whole system; ``charge``, as openmm-ml and ASE call it, is the same argument.
+        Charge of the whole system. ``charge``, the name in openmm-ml and ASE, is accepted as well.
         If it is not given, 0 is assumed with a warning.
     masses : sequence of float (Da) or Quantity, length N, optional
-        By default those of the elements. Atoms of mass 0 are held fixed;
-        ``SimulationStructure.masses`` has those of a structure file.
+        By default those of the elements. Atoms of mass 0 are fixed; ``SimulationStructure.masses``
+        contains those of a structure file.
     hydrogenMass : float or Quantity, Da, optional
         Mass of every hydrogen atom that is bonded to another element, as in OpenMM's
-        ``ForceField.createSystem``: the difference is taken from the other atom. It needs the bonds
-        of the topology.
+        ``ForceField.createSystem``: the difference is subtracted from the other atom. The topology
+        must have bonds.
     remove_cm_motion : bool
-        Whether to add a CMMotionRemover. Where atoms are held fixed there is none.
+        Whether to add a CMMotionRemover. It is never added if atoms are fixed.
     embed_model : bool
-        Whether a serialised System contains the model. Otherwise it holds the path of the model
-        file (or the name of a shipped or downloaded model) and its digest, and reads it when it is
-        first evaluated; a file that is missing or has changed is then an error.
+        Whether a serialised System contains the model. Otherwise it contains the path of the model
+        file (or the name of a shipped or downloaded model) and its digest. The file is read at the
+        first evaluation, which raises an error if the file is missing or has changed.
     parameters : sequence of str
-        What a Context can change during a run, through parameters of these names:
-        ``"total_charge"`` (e), ``"coulomb_scale"`` (factor of the electrostatic energy, at charges
-        that stay what they are) and ``"model_scale"`` (factor of the energy of the model). The last
-        two are 1 at the start. They need backend ``"python"``.
+        Optional Context parameters, which can change during a run: ``"total_charge"`` (e),
+        ``"coulomb_scale"`` (scaling factor of the electrostatic energy at unchanged charges) and
+        ``"model_scale"`` (scaling factor of the energy of the model). The last two are initially 1.
+        They need backend ``"python"``.
     inner : NequIPLRPotential, path or str, openmm.Force, or sequence of openmm.Force, optional
         A cheap model without charges, or forces of OpenMM, for multiple time steps, see
-        :func:`~openmm_nequiplr.simulation.add_inner_potential`: it is in force group 1, all else in
-        group 0, and the sum of both is the model, as without it.
+        :func:`~openmm_nequiplr.simulation.add_inner_potential`. It is in force group 1, everything
+        else in group 0. The sum of both groups is the model.
     replicas : int
-        How many copies of one system the topology holds, one after another: they do not interact,
-        each has its own charges, and ``total_charge`` is that of each or a list of theirs. A
-        barostat couples them through their common box. There is no CMMotionRemover, which would
-        couple them too.
+        Number of consecutive copies of one system in the topology. The copies do not interact and
+        each has its own charges; ``total_charge`` is one value for all copies or a list. A barostat
+        couples the copies through their common box. No CMMotionRemover is added, as it would couple
+        them too.
     **options
         Fields of :class:`.settings.ForceOptions`: ``long_range``, ``backend``,
         ``ewald_tolerance``, ``coulomb_platform``, ``electric_field``, ``charge_groups``,
         ``group_charges``, ``electrodes``, ``electrode_voltage``, ``slab``, ``device``,
-        ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations``. There is no
-        ``constraints``: a model knows no equilibrium lengths.
+        ``precision``, ``solver``, ``charge_tolerance``, ``max_iterations``. There is no option
+        ``constraints``, because a model defines no equilibrium bond lengths.
 
     Returns
     -------
@@ -121,13 +121,13 @@ def create_system(
     Raises
     ------
     UnknownElementError
-        If the model does not know an element.
+        If the model does not support an element.
     BoxError
         If the model needs a box that the topology lacks, or the box is degenerate or too small.
     BackendError
-        If backend, device or platform do not exist.
+        If backend, device or platform are not available.
     InputError
-        If another argument has a wrong value.
+        If another argument is invalid.
     """
     topology = openmm_topology(topology)
     force, settings = _force(
@@ -139,7 +139,7 @@ def create_system(
         parameters=parameters,
         replicas=replicas,
     )
-    if settings.whole is not None:  # nothing in this System has images
+    if settings.whole is not None:  # no force of this System is periodic
         force.setUsesPeriodicBoundaryConditions(False)
     system = openmm.System()
     chosen = check_masses(topology, masses)
@@ -162,7 +162,7 @@ def create_system(
 
 
 def check_masses(topology: app.Topology, masses: Any) -> np.ndarray:
-    """Masses of a topology's atoms, shape (N,), Da; those of the elements for ``None``.
+    """Masses of the atoms of a topology, shape (N,), Da; by default those of the elements.
 
     Raises
     ------
@@ -185,12 +185,12 @@ def check_masses(topology: app.Topology, masses: Any) -> np.ndarray:
 
 
 def heavier_structure(structure: SimulationStructure, hydrogen_mass: float) -> SimulationStructure:
-    """A structure with :func:`heavier_hydrogens`; where it has no bonds, nearby atoms are bonded.
+    """A structure with :func:`heavier_hydrogens`; missing bonds are found by distance.
 
     Raises
     ------
     InputError
-        If no mass moves, or too little is left for an atom.
+        If no mass can be repartitioned, or too little mass remains on an atom.
     """
     topology, bonds = structure.topology, None
     if topology.getNumBonds() == 0:
@@ -208,16 +208,16 @@ def heavier_hydrogens(
     hydrogen_mass: Any,
     bonds: Iterable[tuple[int, int]] | None = None,
 ) -> np.ndarray:
-    """Masses, shape (N,), Da, after mass was moved to hydrogen from what it is bonded to.
+    """Masses, shape (N,), Da, after hydrogen mass repartitioning.
 
-    The method is that of Feenstra, Hess and Berendsen (J. Comput. Chem. 20, 786 (1999)). Hydrogen
-    in H2 keeps its mass, and so do atoms that are held fixed (mass 0) and those bonded to them.
-    Bonds are those of the topology, or pairs of indices; of several to a hydrogen the first counts.
+    The method is that of Feenstra, Hess and Berendsen (J. Comput. Chem. 20, 786 (1999)). H2, fixed
+    atoms (mass 0) and atoms bonded to fixed atoms keep their masses. Bonds are those of the
+    topology, or pairs of indices. If a hydrogen atom has several bonds, the first one is used.
 
     Raises
     ------
     InputError
-        If there are no bonds, or too little mass is left for an atom.
+        If there are no bonds, or too little mass remains on an atom.
     """
     if unit.is_quantity(hydrogen_mass) and hydrogen_mass.unit.is_compatible(unit.dalton):
         hydrogen_mass = hydrogen_mass.value_in_unit(unit.dalton)
@@ -254,22 +254,23 @@ def create_force(
     replicas: int = 1,
     **options: Any,
 ) -> openmm.Force:
-    """Make the force of :func:`create_system`, for your own System.
+    """Create the force of :func:`create_system`, to be added to your own System.
 
     Parameters
     ----------
     atoms : sequence of int, optional
-        Indices of the atoms that the model acts on, without repetition; by default all. They see
-        nothing but one another and, with box vectors, their periodic images. Elements of other
-        atoms do not matter.
+        Unique indices of the atoms that the model acts on; by default all. They interact only with
+        one another and, with box vectors, with their periodic images. Elements of other atoms do
+        not matter.
     total_charge : float or Quantity, e
         Charge of these atoms; also ``charge``.
     outside_charges : dict of int to float or Quantity, e, optional
-        Charges of other particles of the System, by index. The model's charges feel them and act on
-        them (electrostatic embedding); what these charges do to one another is left to the System.
-        In a box all images are summed. It needs ``atoms``, and backend ``"python"``.
+        Charges of other particles of the System, by index (external charges). The model's charges
+        interact with them (electrostatic embedding); other forces of the System must describe the
+        interactions among them. In a box all images are summed. This option needs ``atoms`` and
+        backend ``"python"``.
     outside_width : float (Å) or Quantity
-        Width σ of Gaussians in place of points for these charges, against overpolarisation.
+        Width σ of a Gaussian distribution of each external charge, to prevent overpolarisation.
     topology, model, embed_model, parameters, replicas, **options
         As for :func:`create_system`.
 
@@ -280,8 +281,9 @@ def create_force(
     Raises
     ------
     InputError, UnknownElementError, BoxError, BackendError
-        As :func:`create_system` does; a BackendError also if this OpenMM knows no forces on a part
-        of the particles (before 8.6), an InputError also if ``atoms`` is not a list of indices.
+        As for :func:`create_system`; a BackendError also if OpenMM (before 8.6) does not support
+        forces on a subset of the particles, an InputError also if ``atoms`` is not a list of
+        indices.
     """
     return _force(
         topology,
@@ -302,7 +304,7 @@ def _force(
 ) -> tuple[openmm.Force, ComputationSettings]:
     """The force, and its settings."""
     for name in _NO_CONSTRAINTS:
-        if not options.get(name, True):  # None and False ask for what there is
+        if not options.get(name, True):  # None and False request the default
             options.pop(name)
     if "charge" in options:
         if others.get("total_charge") is not None:

@@ -1,4 +1,4 @@
-"""Structures of ASE as OpenMM topologies, and back."""
+"""Conversion between ASE structures and OpenMM topologies."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from ..total_charge import say_contradictions, told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 
-# Constraints of ASE that change nothing here: the centre of mass is held by default anyway.
+# ASE constraints without effect here: the centre of mass is fixed by default.
 _HARMLESS = {"FixCom"}
-# Steps (Å) between numbers in single precision that are worth a word.
+# Spacing of single-precision numbers (Å) above which a warning is given.
 _COARSE = 1e-3
-# Masses (Da) beyond these are in another unit.
+# Masses (Da) outside this range indicate a wrong unit.
 _MASSES = (0.01, 1e9)
 
 
 @dataclass(frozen=True)
 class SimulationStructure:
-    """A structure in OpenMM's form.
+    """A structure in OpenMM's conventions.
 
     Parameters
     ----------
     topology : openmm.app.Topology
-        With box vectors if periodic. Every atom is a residue when the structure was not read from
-        a PDB, mmCIF or GRO file; there are no bonds then, and the model needs none.
+        With box vectors if periodic. Unless the structure was read from a PDB, mmCIF or GRO file,
+        every atom is a residue and there are no bonds; models do not need bonds.
     positions : numpy.ndarray, shape (N, 3), nm
         In the orientation of the box vectors.
     box : numpy.ndarray, shape (3, 3), nm, or None
         Rows are box vectors, in OpenMM's reduced form.
     total_charge : float, e
-        What the structure says, 0 if nothing.
+        As specified by the structure, otherwise 0.
     rotation : numpy.ndarray, shape (3, 3)
-        ``positions = original @ rotation.T``; vectors return as ``v @ rotation``.
+        ``positions = original @ rotation.T``; ``v @ rotation`` rotates vectors back.
     masses : numpy.ndarray, shape (N,), Da
-        0 for atoms that are held fixed, as OpenMM has it; by default those of the elements.
+        By default those of the elements; 0 for fixed atoms, as in OpenMM.
     charge_given : bool
-        Whether the structure says what its total charge is.
+        Whether the structure specifies its total charge.
     constraints : tuple of str
-        Constraints that OpenMM has no counterpart of here, for example ``FixBondLengths``.
+        Constraints without a counterpart in OpenMM here, for example ``FixBondLengths``.
     slab : bool
-        Whether the structure is a slab; hand it over as the argument of
-        :func:`~openmm_nequiplr.create_system` of that name.
+        Whether the structure is a slab; pass it to :func:`~openmm_nequiplr.create_system` under
+        this name.
     charge_groups : numpy.ndarray, int64, shape (N,), optional
     group_charges : numpy.ndarray, shape (F,), e, optional
-        Groups of atoms whose charges are held, as far as the structure tells them; hand them over
-        under the same names.
+        Groups of atoms with constrained total charges, if the structure specifies them; pass them
+        to :func:`~openmm_nequiplr.create_system` under these names.
     """
 
     topology: app.Topology
@@ -78,19 +78,19 @@ class SimulationStructure:
         return int(self.topology.getNumAtoms())
 
     def plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Atomic numbers, positions (Å) and box vectors (Å)."""
+        """Atomic numbers, shape (N,), positions (Å) and box vectors (Å)."""
         numbers = np.array([atom.element.atomic_number for atom in self.topology.atoms()])
         box = None if self.box is None else self.box * ANGSTROM_PER_NM
         return numbers, self.positions * ANGSTROM_PER_NM, box
 
     @property
     def frozen(self) -> np.ndarray:
-        """Whether each atom is held fixed, bool, shape (N,)."""
+        """Whether each atom is fixed, bool, shape (N,)."""
         return np.asarray(self.masses == 0.0)
 
 
 def element_symbols(topology: app.Topology) -> list[str]:
-    """Element symbol of each atom, ``"?"`` where the topology has none; deuterium is hydrogen."""
+    """Element symbol of each atom, ``"?"`` for atoms without element; deuterium becomes H."""
     return [
         app.Element.getByAtomicNumber(a.element.atomic_number).symbol if a.element else "?"
         for a in topology.atoms()
@@ -105,26 +105,26 @@ def element_masses(topology: app.Topology) -> np.ndarray:
 
 
 def from_atoms(atoms: Any) -> SimulationStructure:
-    """Convert a structure to OpenMM's form.
+    """Convert an ASE structure to OpenMM's conventions.
 
-    Cells of any shape and orientation are accepted: box and positions are rotated together where
-    OpenMM's reduced form demands it.
+    Cells of any shape and orientation are accepted. Box and positions are rotated together if
+    OpenMM's reduced form requires it.
 
     Parameters
     ----------
     atoms : ase.Atoms, or any object with ``symbols``, ``positions`` (Å), ``cell`` (Å) and ``pbc``
         Periodic in all three directions, in none, or (true, true, false) for a slab, whose normal
         becomes z. The total charge is that of
-        :func:`openmm_nequiplr.total_charge.told_charge`. Masses are taken where they are set, and
-        ``FixAtoms`` or other constraints that hold all three coordinates make them 0.
+        :func:`openmm_nequiplr.total_charge.told_charge`. Explicit masses are used. Atoms under
+        ``FixAtoms`` or other constraints of all three coordinates get mass 0.
 
     Raises
     ------
     InputError
-        If there are no atoms, an element is unknown, a position or mass is no finite number, or the
+        If there are no atoms, an element is unknown, a position or mass is not finite, or the
         structure is periodic in other directions.
     BoxError
-        If the cell is degenerate, or none of a slab.
+        If the cell is degenerate, or not that of a slab.
     """
     symbols = [str(symbol) for symbol in atoms.symbols]
     if not symbols:
@@ -165,7 +165,7 @@ def from_atoms(atoms: Any) -> SimulationStructure:
 
 
 def _held_groups(atoms: Any, charge: float | None) -> Fragments | None:
-    """Charge groups that a structure tells."""
+    """Charge groups that a structure specifies."""
     groups, charges = told_groups(atoms)
     if groups is None:
         return None
@@ -177,7 +177,7 @@ def _held_groups(atoms: Any, charge: float | None) -> Fragments | None:
 
 
 def say_turned(cell: np.ndarray, rotation: np.ndarray) -> None:
-    """Say that a structure had to be rotated, or its cell made right-handed."""
+    """Give notice that a structure was rotated, or its cell made right-handed."""
     if np.abs(rotation - np.eye(3)).max() > 1e-6:
         notify(
             "structure: its cell is rotated, positions with it, into OpenMM's orientation (first "
@@ -188,7 +188,7 @@ def say_turned(cell: np.ndarray, rotation: np.ndarray) -> None:
 
 
 def say_far(structure: SimulationStructure) -> None:
-    """Say that a trajectory, in single precision, is coarse so far from the origin."""
+    """Warn if positions are so far from the origin that single precision is too coarse."""
     farthest = ANGSTROM_PER_NM * float(np.abs(structure.positions).max())
     step = float(np.spacing(np.float32(farthest)))
     if step > _COARSE:
@@ -206,7 +206,7 @@ def to_atoms(
     masses: np.ndarray | None = None,
     slab: bool = False,
 ) -> Any:
-    """Make an ``ase.Atoms`` from OpenMM's view of a system.
+    """Convert an OpenMM topology and positions to ``ase.Atoms``.
 
     Parameters
     ----------
@@ -215,9 +215,9 @@ def to_atoms(
     box : numpy.ndarray, shape (3, 3), nm, optional
         Rows are box vectors.
     rotation : numpy.ndarray, shape (3, 3), optional
-        Rotation of :class:`SimulationStructure`, to return to the original orientation.
+        Rotation of :class:`SimulationStructure`, to restore the original orientation.
     masses : numpy.ndarray, shape (N,), Da, optional
-        0 becomes ``FixAtoms``; others are set where they are not those of the elements.
+        Mass 0 becomes ``FixAtoms``. Other masses are set if they differ from those of the elements.
     slab : bool
         Whether a structure with a box is a slab.
     """
@@ -250,13 +250,13 @@ def _bare_topology(symbols: list[str]) -> app.Topology:
         except KeyError:
             expected = "an element symbol that OpenMM knows"
             raise InputError(describe(f"symbol of atom {index}", symbol, expected)) from None
-        # a residue each: PDB files tell atoms of one residue apart by names of four letters
+        # one residue per atom: PDB files distinguish atoms of a residue by names of four letters
         topology.addAtom(symbol, element, topology.addResidue(symbol.upper(), chain))
     return topology
 
 
 def _masses(atoms: Any, usual: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Masses (Da, 0 for fixed atoms) and the constraints that are left over."""
+    """Masses (Da, 0 for fixed atoms) and the names of other constraints."""
     from ase.data import atomic_masses
 
     masses = usual.copy()

@@ -1,4 +1,4 @@
-"""What a model needs of a topology: atoms, their elements, and the box."""
+"""Checks of topologies: indices of atoms, elements, and the box."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .box import ReducedBox, check_cell, reduce_box
 
 
 def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:
-    """Indices of some of ``count`` atoms as plain numbers, in their order.
+    """Indices of some of ``count`` atoms as a list of int, in the given order.
 
     Raises
     ------
     InputError
-        If there are none, or one is no whole number, out of range or there twice.
+        If there are none, or one is not an integer, out of range or repeated.
     """
     if isinstance(atoms, str | bytes) or not isinstance(atoms, Iterable):
         raise InputError(describe("atoms", atoms, "a list of indices"))
@@ -38,22 +38,22 @@ def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:
 def topology_symbols(
     topology: app.Topology, known: Sequence[str], chosen: Sequence[int] | None = None
 ) -> tuple[str, ...]:
-    """Element symbols of a topology's atoms.
+    """Element symbols of the atoms of a topology.
 
     Parameters
     ----------
     topology : openmm.app.Topology
     known : sequence of str
-        Symbols that the model knows.
+        Elements that the model supports.
     chosen : sequence of int, optional
-        Indices of the atoms in question, in their order; by default all.
+        Indices of the atoms, in the order of the result; by default all.
 
     Raises
     ------
     InputError
         If there are no atoms, or atoms without element.
     UnknownElementError
-        If the model does not know an element.
+        If the model does not support an element.
     """
     atoms = list(topology.atoms())
     if not atoms:
@@ -82,11 +82,11 @@ def topology_symbols(
 
 
 def topology_box(topology: app.Topology) -> ReducedBox | None:
-    """The box of a topology in OpenMM's form, or ``None``."""
+    """The box of a topology in OpenMM's reduced form, or ``None``."""
     vectors = topology.getPeriodicBoxVectors()
     if vectors is None:
         return None
-    # a Quantity of vectors, or (what a System returns) a list of Quantities
+    # a Quantity of vectors, or a list of Quantities as returned by a System
     cell = check_cell(np.array([vector.value_in_unit(unit.angstrom) for vector in vectors]))
     box = reduce_box(cell)
     if not np.allclose(box.rotation, np.eye(3), atol=1e-8):

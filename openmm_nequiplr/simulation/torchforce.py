@@ -1,7 +1,7 @@
-"""TorchForce: the whole model as a TorchScript graph that OpenMM runs.
+"""TorchForce: the complete model as a TorchScript graph that OpenMM runs.
 
-The graph is that of :mod:`openmm_nequiplr.model.scripted`. Its long-range part may be handed over
-to OpenMM's particle mesh Ewald by an operator (:mod:`openmm_nequiplr.operators`).
+The graph is that of :mod:`openmm_nequiplr.model.scripted`. A custom operator
+(:mod:`openmm_nequiplr.operators`) can delegate its long-range part to OpenMM's particle mesh Ewald.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ _loaded: list[ModuleType] = []
 
 
 def load_openmmtorch() -> ModuleType:
-    """The module ``openmmtorch``, with its plugins loaded whatever was imported first.
+    """The module ``openmmtorch``, with its plugins loaded regardless of the order of imports.
 
     Raises
     ------
     BackendError
-        If it is missing, or does not go with the torch that is installed.
+        If it is missing, or incompatible with the installed torch.
     """
     if _loaded:
         return _loaded[0]
     try:
         module = importlib.import_module("openmmtorch")
-        # OpenMM looked for plugins when it was imported, perhaps before torch was there
+        # OpenMM loads plugins when it is imported, perhaps before torch
         for text in openmm.Platform.getPluginLoadFailures():
             found = re.search(r"[^ ]*OpenMMTorch[^ :]*", text)
             if found is not None:
@@ -83,7 +83,7 @@ def load_openmmtorch() -> ModuleType:
 
 
 def _load_plugin(path: str) -> None:
-    """Load a plugin that failed before; those of absent GPUs fail again."""
+    """Load a plugin that failed before; plugins for missing GPUs fail again."""
     try:
         openmm.Platform.loadPluginLibrary(path)
     except openmm.OpenMMException as error:
@@ -94,7 +94,7 @@ def _load_plugin(path: str) -> None:
 
 
 class DelegatedSum(torch.nn.Module):
-    """Hands the smooth part of a graph's Coulomb sum to OpenMM.
+    """Delegates the smooth part of the Coulomb sum of a graph to OpenMM.
 
     Parameters
     ----------
@@ -123,16 +123,16 @@ class DelegatedSum(torch.nn.Module):
 def compile_settings(
     settings: ComputationSettings, device: torch.device | str | None = None
 ) -> torch.jit.ScriptModule:
-    """The graph of a computation; it can tell its settings (:func:`companion`).
+    """The TorchScript graph of a computation; it contains its settings (see :func:`companion`).
 
-    Without a box, where there is no mesh, the graph sums all pairs itself in any case.
+    Without a box, and thus without a mesh, the graph always sums all pairs itself.
 
     Parameters
     ----------
     settings : ComputationSettings
     device : torch.device or str, optional
-        Where the graph lives; by default ``settings.device``, or the processor (openmm-torch moves
-        it to the GPU on platform CUDA).
+        Device of the graph; by default ``settings.device``, or the CPU. On platform CUDA,
+        openmm-torch moves the graph to the GPU.
     """
     external = None
     if settings.long_range == "openmm" and settings.periodic:
@@ -147,7 +147,7 @@ def compile_settings(
             )
         )
     model = load_embedded(settings.model)
-    # the graph embeds the model in any case
+    # the graph always contains the model
     stored = serialize_model(model) if isinstance(settings.model, ModelFile) else settings.model
     where = device if device is not None else settings.device
     return script_settings(
@@ -164,9 +164,10 @@ def compile_settings(
 def script_settings(
     settings: ComputationSettings, model: NequIPLRPotential, device: str, **more: Any
 ) -> torch.jit.ScriptModule:
-    """The graph of a model with the settings of a computation, on a device; ``more`` goes along.
+    """The graph of a model with the settings of a computation, on a device.
 
-    Arguments and errors are those of :func:`openmm_nequiplr.model.scripted.script_model`.
+    Further arguments, and errors, are those of
+    :func:`openmm_nequiplr.model.scripted.script_model`.
     """
     return script_model(
         model,
@@ -189,7 +190,7 @@ def _point_charge_difference(
     eta: float,
     settings: str,
 ) -> tuple[float, np.ndarray]:
-    """What stands behind the operator; equal settings share their Contexts and take turns."""
+    """Implementation of the operator; calls with equal settings share Contexts, one at a time."""
     with _lock:
         if settings not in _sums:
             while len(_sums) >= _MOST_SUMS:
@@ -212,7 +213,7 @@ provide(_point_charge_difference)
 
 
 def _in_forked_child() -> None:
-    """Locks may have been held by threads of the parent."""
+    """Replace locks that threads of the parent may have held."""
     global _lock
     _lock = threading.RLock()
     _sums.update({settings: (threading.Lock(), sum_) for settings, (_, sum_) in _sums.items()})
@@ -226,10 +227,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def companion(force: openmm.Force) -> Computation | None:
-    """A computation with the settings of a TorchForce of ours; ``None`` for any other force.
+    """A computation with the settings of a NequIP-LR TorchForce; ``None`` for any other force.
 
-    It gives the charges that the graph keeps to itself. Of one System it is one object, as long as
-    not too many others are asked for.
+    It provides the charges that the graph does not expose. Repeated calls for one System return the
+    same object, while it is in a cache of limited size.
     """
     try:
         module = load_openmmtorch()
@@ -254,10 +255,10 @@ def companion(force: openmm.Force) -> Computation | None:
 
 
 def restored_graph(element: ElementTree.Element) -> openmm.Force:
-    """The TorchForce of an XML element, which openmm-torch 1.5 with OpenMM 8.6 cannot read."""
+    """The TorchForce of an XML element, which openmm-torch 1.5 cannot read with OpenMM 8.6."""
     graph = torch.jit.load(BytesIO(bytes.fromhex(element.get("encodedFileContents", ""))))
     force = load_openmmtorch().TorchForce(graph)
-    if hasattr(graph, "notes"):  # openmm-torch does not write names
+    if hasattr(graph, "notes"):  # openmm-torch does not store names
         force.setName(FORCE_NAME)
     force.setForceGroup(int(element.get("forceGroup", "0")))
     force.setOutputsForces(element.get("outputsForces") == "1")

@@ -1,4 +1,4 @@
-"""Short Langevin dynamics in OpenMM: do structures stay intact?"""
+"""Short Langevin dynamics in OpenMM, to test the stability of structures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .stability import degrees_of_freedom
 from .system import create_system
 from .topology import from_atoms
 
-#: So long (ps), or half of a shorter run, a strained start may be hotter.
+#: Time (ps) during which a strained start may be hotter; half the run if that is shorter.
 WARM_UP = 0.5
 
 _INTERVAL = 0.05  # ps between checks
@@ -37,19 +37,19 @@ _FRICTION = 1.0  # 1/ps
 
 @dataclass(frozen=True)
 class DynamicsRun:
-    """One run of N atoms, with L checks.
+    """Result of one run of N atoms, with L checks.
 
     Parameters
     ----------
     temperature : float, K
-        The target.
+        Target temperature.
     failed_at : float or None, ps
-        When it failed; None if it did not.
+        Time of the failure; None if the run is stable.
     message : str
-        The failure in a few words, with the atoms; empty without one.
+        Short description of the failure, with the atoms; empty if the run is stable.
     times, temperatures : numpy.ndarray, shape (L,), ps and K
     charges : ChargeWatch
-        Charges of every look.
+        Charges at every check.
     """
 
     temperature: float
@@ -70,9 +70,9 @@ def run_dynamics(
     seed: int,
     charges: ChargeRange | None = None,
 ) -> DynamicsRun:
-    """Start from a structure with random velocities and check it every 50 fs until it fails.
+    """Run Langevin dynamics from a structure and check it every 50 fs until it fails.
 
-    Langevin dynamics (1/ps) on OpenMM's CPU platform.
+    Initial velocities are random, the friction is 1/ps, and the platform is OpenMM's CPU platform.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def run_dynamics(
     structure : Structure
     temperature : float, K
     ps, fs : float
-        Length of the run and time step.
+        Duration of the run and time step.
     seed : int
         Of velocities and thermostat.
     charges : mapping of str to (float, float), optional
@@ -118,7 +118,7 @@ def run_dynamics(
             done += ahead
             integrator.step(ahead)
             message = watch.look()
-    except Exception as error:  # whatever it is, a simulation would end here
+    except Exception as error:  # any error would end a simulation here
         message = f"{type(error).__name__}: {first_line(error)}"
     return DynamicsRun(
         temperature,
@@ -131,14 +131,14 @@ def run_dynamics(
 
 
 def _long_range(structure: Structure) -> str:
-    """``"auto"``, but ``"graph"`` in boxes that are too small for OpenMM's sum."""
+    """``long_range``: ``"graph"`` in boxes too small for OpenMM's sum, otherwise ``"auto"``."""
     if structure.cell is None or cell_heights(structure.cell).min() >= 2.0 * SMALLEST_CUTOFF:
         return "auto"
     return "graph"
 
 
 class _Watch:
-    """Checks during a run."""
+    """Stability checks during a run."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _Watch:
         self.temperatures: list[float] = []
 
     def look(self) -> str:
-        """What has failed, in a few words; empty if nothing has."""
+        """Short description of a failure; empty if there is none."""
         state = self.context.getState(energy=True, positions=True)
         time = state.getTime().value_in_unit(unit.picosecond)
         kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
