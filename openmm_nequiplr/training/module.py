@@ -117,7 +117,7 @@ class TrainingModule(pl.LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Start the clock, or stop if the time of the training has already elapsed."""
+        """Start the clock, and stop the training if its time has already elapsed."""
         if self.config.max_time is not None and self.minutes_before >= self.config.max_time:
             self.trainer.should_stop = True
         self._started = time.monotonic()
