@@ -26,7 +26,7 @@ from .locations import Location, single_locations
 _ATOMS = ("ATOM  ", "HETATM")
 # Largest relative deviation of the cells of CRYST1 and SCALE records; else the latter are ignored.
 _SAME_CELL = 5e-3
-_HEX = re.compile("[0-9A-Fa-f]*")  # numbers of atoms beyond 99,999
+_HEX = re.compile("[0-9A-Fa-f]*")  # atom numbers beyond 99,999
 
 
 @dataclass
@@ -143,7 +143,7 @@ def _turn(cell: np.ndarray | None, scales: dict[int, list[float]]) -> np.ndarray
 
 
 def _readable(path: Path, connects: list[str]) -> str:
-    """CONECT records that OpenMM can read, as text; bonds mean little to a model."""
+    """CONECT records that OpenMM can read, as text; others are dropped and reported."""
 
     def serial(field: str) -> bool:
         return _HEX.fullmatch(field) is not None
