@@ -95,7 +95,7 @@ def recompute(
 
     With other images in the first frame, the dipole differs by lattice vectors times charges.
     Since the charges vary in time, changes of the dipole depend on the choice of images as well.
-    The dipole does not depend on it for separate neutral molecules that are whole in the first
+    The dipole does not depend on it for isolated neutral molecules that are whole in the first
     frame, and along the normal of a slab, whose atoms are kept together. For a charged system, the
     dipole depends on the origin.
 

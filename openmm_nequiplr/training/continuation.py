@@ -81,7 +81,7 @@ def record_of(
     """
     settings = dataclasses.asdict(config)
     data = {name: settings["data"][name] for name in _DATA}
-    made = () if config.distill_from is None else ("energy", "forces")  # anew, up to rounding
+    made = () if config.distill_from is None else ("energy", "forces")  # recomputed, with rounding
     data |= {"train": digest_all(train, made), "validation": digest_all(validation, made)}
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     if teacher is not None:

@@ -81,6 +81,10 @@ def harmonic_copies(
     ------
     InputError
         If no two structures with forces oscillate about the same minimum.
+
+    References
+    ----------
+    Lawson and Hanson, Solving Least Squares Problems, Prentice-Hall (1974), chapter 23.
     """
     from scipy.optimize import nnls
 
