@@ -116,7 +116,7 @@ class _MadeMeanwhile(Exception):
 class Store:
     """Directory that stores the structures of a large data file.
 
-    Of several processes one writes, and the others wait for it.
+    If several processes need the structures, one writes them and the others wait.
 
     Parameters
     ----------

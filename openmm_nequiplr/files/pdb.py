@@ -195,7 +195,7 @@ def _residue(line: str) -> str:
 
 
 def _single_locations(path: Path, lines: list[str]) -> tuple[list[str], int]:
-    """Keep one location of each atom, see :func:`.locations.single_locations`."""
+    """Keep one set of alternate locations in each residue; see :func:`.single_locations`."""
     atoms = [line for line in lines if line[:6] in _ATOMS]
     if not any(line[16] != " " for line in atoms):
         return lines, 0
