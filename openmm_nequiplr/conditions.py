@@ -16,9 +16,9 @@ from .total_charge import GROUP_CHARGES
 
 #: Column of ``atoms.arrays`` with the groups, and entry of ``atoms.info`` with their charges.
 COLUMN, ENTRY = "charge_group", GROUP_CHARGES
-#: Column with 1 on atoms of the first electrode and 2 on those of the second; entry of the voltage.
+#: Column with 1 and 2 for atoms of the first and second electrode, and entry with the voltage.
 ELECTRODE, VOLTAGE = "electrode", "electrode_voltage"
-#: Entry of ``atoms.info`` that tells a uniform field, V/Å.
+#: Entry of ``atoms.info`` with a uniform electric field, V/Å.
 FIELD = "electric_field"
 #: Largest voltage, V.
 HIGHEST_VOLTAGE = 100.0
@@ -82,7 +82,7 @@ class ChargeConditions:
             atoms.info[VOLTAGE] = self.electrode_voltage
 
     def same(self, other: ChargeConditions) -> bool:
-        """Whether all are equal."""
+        """Whether all conditions are equal."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return all(
             np.array_equal(*pair)
@@ -92,9 +92,9 @@ class ChargeConditions:
         )
 
     def held(self, count: int, total_charge: float) -> Fragments | None:
-        """The groups of ``count`` atoms, those of electrodes merged; ``None`` for a single group.
+        """Groups of ``count`` atoms, with those of electrodes merged; ``None`` for a single group.
 
-        A single group needs no constraint but that on the total charge (e). Errors are those of
+        The total charge (e) constrains a single group already. Raises the errors of
         :func:`.fragments.read_groups` and :func:`read_electrodes`.
         """
         found = read_groups(count, self.charge_groups, self.group_charges, total_charge)
@@ -171,7 +171,7 @@ def check_voltage(value: Any, electrodes: Any) -> float:
     Raises
     ------
     InputError
-        If it is not a number or too large, or there are no electrodes.
+        If the voltage is not a number or too large, or there are no electrodes.
     """
     if not is_number(value) or abs(value) > HIGHEST_VOLTAGE:
         expected = f"a number of at most {HIGHEST_VOLTAGE:g} V in size"
@@ -188,12 +188,12 @@ def told_groups(atoms: Any) -> tuple[Any, Any]:
 
 
 def flat(charges: Any) -> Any:
-    """Flat array of charges; ASE reads nine values as a matrix."""
+    """Flat array of charges; ASE reads nine values as a 3 × 3 matrix."""
     return charges if charges is None else np.ravel(np.asarray(charges), order="F")
 
 
 def _told_electrodes(column: Any) -> tuple[tuple[int, ...], ...] | None:
-    """Atoms of two electrodes, by a column with 1 and 2 on them and 0 elsewhere."""
+    """Atoms of two electrodes from a column with 1 or 2 for their atoms and 0 for others."""
     if column is None or not np.any(column):
         return None
     strange = set(np.unique(column).tolist()) - {0, 1, 2}

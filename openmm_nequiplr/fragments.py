@@ -11,13 +11,13 @@ from ase.formula import Formula
 from .errors import InputError, describe
 from .neighbors import pairs_within
 
-#: The group of each atom, or lists of atoms.
+#: Charge groups: the group of each atom, or lists of atoms.
 Groups: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | np.ndarray | None"
-#: Name of the groups that are bonded molecules.
+#: Value of ``charge_groups`` that stands for bonded molecules.
 MOLECULES = "molecules"
 # Tolerance of equal charges, e.
 _SAME = 1e-6
-# Longest bond in units of the sum of the covalent radii.
+# Longest bond, in units of the sum of the covalent radii.
 _BOND = 1.25
 _EXPECTED = "a label for each of {} atoms, or lists of the indices of atoms"
 
@@ -144,7 +144,7 @@ def _numbers(charges: Any) -> np.ndarray:
 def joined_by_bonds(
     count: int, first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray
 ) -> np.ndarray:
-    """Molecule of each of ``count`` atoms, int64, (N,), for bonds between first and second."""
+    """Index of the molecule of each of ``count`` atoms, int64, (N,), from a list of bonds."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -192,7 +192,7 @@ def nearby_molecules(
     cell: np.ndarray | None,
     sides: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Molecule of each atom by :func:`nearby_bonds`, int64, shape (N,)."""
+    """Index of the molecule of each atom from :func:`nearby_bonds`, int64, shape (N,)."""
     return joined_by_bonds(len(numbers), *nearby_bonds(numbers, positions, cell, sides))
 
 

@@ -23,26 +23,26 @@ class TrajectoryProperties:
     ----------
     symbols : tuple of str, length N
     frames : numpy.ndarray, int64, shape (F,)
-        Numbers of the frames in the trajectory, from 0.
+        Indices of the frames in the trajectory, from 0.
     times : numpy.ndarray, float64, shape (F,), ps
-        NaN where the trajectory does not tell.
+        NaN if the trajectory does not contain times.
     energies : numpy.ndarray, float64, shape (F,), eV
     charges : numpy.ndarray, float64, shape (F, N), e
     dipoles : numpy.ndarray, float64, shape (F, 3), e Å
-        See :func:`.recomputation.recompute` for what they are in a periodic cell.
+        See :func:`.recomputation.recompute` for their definition in a periodic cell.
     volumes : numpy.ndarray, float64, shape (F,), Å³
         NaN without a cell.
     last_positions : numpy.ndarray, float64, shape (N, 3), Å
-        Of the last frame, where atoms were followed to; a continuation starts from them.
+        Unwrapped positions in the last frame, from which a continuation starts.
     last_cell : numpy.ndarray, float64, shape (3, 3), Å
-        Of the last frame; zeros without a cell.
+        Cell of the last frame; zeros without a cell.
     total_charge : float, e
     model_digest : str
         See :func:`.recomputation.model_digest`.
     forces : numpy.ndarray or None, float64, shape (F, N, 3), eV/Å
     born_dipoles : numpy.ndarray or None, float64, shape (F, 3), e Å
-        Change of the dipole since the first frame by Born charges, which depends on no choice of
-        images, see :func:`.transport.moving_dipole`.
+        Change of the dipole since the first frame, from Born charges. It does not depend on the
+        choice of images, see :func:`.transport.moving_dipole`.
     polarizabilities : numpy.ndarray or None, float64, shape (F, 3, 3), e Å²/V
         NaN in a cell.
     last_born : numpy.ndarray or None, float64, shape (N, 3, 3), e
@@ -50,12 +50,13 @@ class TrajectoryProperties:
     last_field : numpy.ndarray or None, float64, shape (3,), V/Å
         Uniform field in the last frame.
     slab : bool
-        Whether the last frame is one of a slab.
+        Whether the last frame is a slab.
     charge_groups : numpy.ndarray or None, int64, shape (N,)
-        Group of each atom, where the charges of groups were held.
+        Group of each atom, if the charges of groups were constrained.
     group_charges : numpy.ndarray or None, float64, shape (G,), e
     applied : numpy.ndarray or None, float64, shape (N,), V
-        Voltage of electrodes on atoms of the first one, its negative on the second, 0 elsewhere.
+        Voltage on the atoms of the first electrode, minus the voltage on those of the second, 0
+        elsewhere.
     """
 
     symbols: tuple[str, ...]
@@ -85,7 +86,7 @@ class TrajectoryProperties:
         return len(self.frames)
 
     def save(self, path: str | Path) -> None:
-        """Write a compressed ``.npz`` file with the fields as arrays; it replaces an old one."""
+        """Write a compressed ``.npz`` file with the fields as arrays; an old file is replaced."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values = {name: np.asarray(v) for name, v in values.items() if v is not None}
         buffer = io.BytesIO()
@@ -94,12 +95,12 @@ class TrajectoryProperties:
 
     @classmethod
     def load(cls, path: str | Path) -> TrajectoryProperties:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises
         ------
         InputError
-            If it is another file.
+            If it is not such a file.
         """
         try:
             with np.load(path) as file:
@@ -115,12 +116,12 @@ class TrajectoryProperties:
 
 
 def check_same(name: str, old: Any, new: Any) -> None:
-    """Refuse to go on from results that differ in something.
+    """Refuse to continue from results with another value of a property.
 
     Raises
     ------
     InputError
-        If old and new, which may be arrays or None, are not the same within rounding.
+        If old and new, which may be arrays or None, are not equal within rounding.
     """
     arrays = isinstance(old, np.ndarray), isinstance(new, np.ndarray)
     same = not any(arrays) and old == new

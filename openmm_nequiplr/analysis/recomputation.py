@@ -31,7 +31,7 @@ from .transport import moving_dipole
 
 _SECONDS_BETWEEN_SAVES = 60.0
 _OPTIONAL = ("forces", "born_dipoles", "polarizabilities")
-# Positions (Å) this close are the same frame: trajectories are stored in single precision.
+# Tolerance of positions of the same frame, Å; trajectories are stored in single precision.
 _SAME_POSITION = 1e-3
 
 
@@ -51,32 +51,31 @@ def recompute(
 ) -> TrajectoryProperties:
     """Evaluate a model at every frame of a trajectory.
 
-    Frames that a trajectory says to be in a field (``electric_field`` in the comment of extended
-    XYZ, V/Å; the directory of a run in a field) are evaluated in it, and those with charge groups
-    (column ``charge_group`` and entry ``group_charges``; the directory of a run with them) with the
-    charges of these held. The same goes for electrodes (column ``electrode``, entry
-    ``electrode_voltage``).
+    The conditions that a trajectory specifies are applied: an electric field (``electric_field``
+    in the comment line of extended XYZ, V/Å), charge groups with constrained charges (column
+    ``charge_group``, entry ``group_charges``) and electrodes (column ``electrode``, entry
+    ``electrode_voltage``). The directory of a run specifies the conditions of that run.
 
-    A few frames are in memory at a time, and the results of all. Neighbour lists, and what an
-    iterative solver knows, are kept from frame to frame. Coulomb sums are done in torch: they are
-    those of ``long_range="graph"``, and differ from OpenMM's by the error of its mesh.
+    Only a few frames are in memory at a time, together with all results. Neighbour lists and the
+    memory of an iterative solver are kept from frame to frame. The Coulomb sums are those of
+    ``long_range="graph"``, which differ from OpenMM's by the error of its mesh.
 
     Parameters
     ----------
     model : NequIPLRPotential, path or str
         A model (it is copied), a model file, or the name of a shipped or downloaded model.
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
+        For this and the next two arguments, see :func:`open_trajectory`.
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
     stride : int
-        These three: see :func:`open_trajectory`.
     total_charge : float, optional, e
-        Of the whole system; by default what the trajectory says; if it says nothing, 0 is
-        assumed with a warning.
+        Total charge of the system; by default that of the trajectory. If the trajectory does not
+        contain it, 0 is assumed with a warning.
     forces : bool
         Whether to return forces as well.
     response : bool
-        Whether to compute Born charges and polarisabilities in every frame, at three times the
-        cost, and what follows from them.
+        Whether to compute Born charges and polarisabilities in every frame, and the properties
+        derived from them. The cost is three times as high.
     output : path, optional
         ``.npz`` file for the results, written at the end, once a minute and when interrupted.
     resume : bool
@@ -89,21 +88,22 @@ def recompute(
 
     Notes
     -----
-    Dipoles are Σ q r. In a periodic cell r starts from the images of atoms that the first frame
-    holds and follows them: a jump by a lattice vector between two frames (atoms that were wrapped)
-    is undone, which is right while no atom really moves by more than half a cell between frames.
-    Cells that differ by the choice of the basis (a flexible box that was reduced) are one lattice.
-    Other images in the first frame shift the dipole by lattice vectors times charges, and since
-    charges vary in time, the changes of the dipole depend on that choice as well. Free of it are
-    isolated molecules, if the first frame holds them whole and neutral, and the component along
-    the normal of a slab, which is taken in one piece. For a charged system the dipole depends on
-    the origin.
+    Dipoles are Σ q r. In a periodic cell, r starts from the images of the atoms in the first frame
+    and is unwrapped along the trajectory: a jump by a lattice vector between two frames is undone.
+    This is correct if no atom moves by more than half a cell between frames. Cells that differ in
+    the choice of the basis, as a flexible box after reduction, are treated as one lattice.
+
+    With other images in the first frame, the dipole differs by lattice vectors times charges.
+    Since the charges vary in time, changes of the dipole depend on the choice of images as well.
+    The dipole does not depend on it for isolated neutral molecules that are whole in the first
+    frame, and along the normal of a slab, whose atoms are kept together. For a charged system, the
+    dipole depends on the origin.
 
     Raises
     ------
     InputError
-        If model and trajectory do not fit together, a frame cannot be evaluated (the message
-        names it), or the results to resume from belong to something else.
+        If model and trajectory are not compatible, a frame cannot be evaluated (the message names
+        it), or the results to resume belong to another calculation.
     """
     chosen = EvaluationOptions(**options)
     source = open_trajectory(trajectory, topology, stride)
@@ -124,7 +124,7 @@ def recompute(
 
 
 def model_digest(model: NequIPLRPotential) -> str:
-    """SHA-256 of configuration and weights: equal for models that give the same results."""
+    """SHA-256 of the configuration and weights of a model; equal models have equal results."""
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -133,7 +133,7 @@ def model_digest(model: NequIPLRPotential) -> str:
 
 
 def _earlier(output: str | Path | None) -> TrajectoryProperties | None:
-    """The results so far, ``None`` if there is no file yet."""
+    """Earlier results; ``None`` if there is no file yet."""
     if output is None:
         raise InputError(describe("resume", True, "False without an output to go on from"))
     return TrajectoryProperties.load(output) if Path(output).is_file() else None
@@ -145,7 +145,7 @@ def _evaluate(
     output: Path | None,
     on_frame: Callable[[Frame, Evaluation], None] | None,
 ) -> None:
-    """Evaluate the frames that are left, and save what there is, whatever happens."""
+    """Evaluate the remaining frames; results are saved even if an error occurs."""
     source, graphs, given = results.source, None, FREE
     saved = time.monotonic()
     try:
@@ -182,7 +182,7 @@ def _evaluate(
 
 
 class _Results:
-    """Results that grow frame by frame."""
+    """Results collected frame by frame."""
 
     def __init__(
         self,
@@ -252,7 +252,7 @@ class _Results:
             check_same(name, old, new)
 
     def _followed(self, frame: Frame) -> np.ndarray:
-        """Positions at the images that continue those of the frame before, shape (N, 3), Å."""
+        """Positions unwrapped with respect to the previous frame, shape (N, 3), Å."""
         last, last_cell = self._last or (None, None)
         positions = frame.positions
         if frame.slab and frame.cell is not None:
@@ -286,7 +286,7 @@ class _Results:
     def _responded(
         self, response: Response, positions: np.ndarray, before: np.ndarray | None
     ) -> dict[str, Any]:
-        """The rows that a response adds to."""
+        """Values of the frame that follow from the response, by name."""
         born, dipole = response.born_charges, np.zeros(3)
         if before is not None and self._born is not None:
             pairs = np.array([self._born, born]), np.array([before, positions])
@@ -299,7 +299,7 @@ class _Results:
         }
 
     def finished(self) -> TrajectoryProperties:
-        """What there is so far."""
+        """Results of the frames so far."""
         if self._last is None:
             got = f"no frames in {self.source.source}"
             raise InputError(describe("trajectory", got, "at least one"))

@@ -1,4 +1,4 @@
-"""Graphs and labels for training: built when needed, kept while memory lasts."""
+"""Graphs and labels for training: built on access, and cached up to a memory limit."""
 
 from __future__ import annotations
 
@@ -24,30 +24,23 @@ if TYPE_CHECKING:
 class Labels:
     """Reference values of a batch of B structures with N atoms in total; NaN where unknown.
 
-    A field that no structure of the batch has is ``None``.
+    Labels that no structure of the batch has are ``None``.
 
     Parameters
     ----------
-    atoms_per_graph : tensor, float64, shape [B]
+    atoms_per_graph : tensor, float64, shape (B,)
         Number of atoms of each structure.
-    energy : tensor, float64, shape [B]
-        eV.
-    forces : tensor, float64, shape [N, 3]
-        eV/Å.
-    charges : tensor, float64, shape [N]
-        e.
-    dipole : tensor, float64, shape [B, 3]
-        e Å.
-    stress : tensor, float64, shape [B, 3, 3]
-        eV/Å³.
-    born_charges : tensor, float64, shape [N, 3, 3]
-        e.
-    polarizability : tensor, float64, shape [B, 3, 3]
-        e Å²/V.
-    weight : tensor, float64, shape [B]
-        Of each structure in losses.
-    synthetic : tensor, float64, shape [B]
-        1 for structures whose labels are no reference, 0 for others.
+    energy : tensor, float64, shape (B,), eV
+    forces : tensor, float64, shape (N, 3), eV/Å
+    charges : tensor, float64, shape (N,), e
+    dipole : tensor, float64, shape (B, 3), e Å
+    stress : tensor, float64, shape (B, 3, 3), eV/Å³
+    born_charges : tensor, float64, shape (N, 3, 3), e
+    polarizability : tensor, float64, shape (B, 3, 3), e Å²/V
+    weight : tensor, float64, shape (B,)
+        Weight of each structure in the loss.
+    synthetic : tensor, float64, shape (B,)
+        1 for structures whose labels are not reference data, such as harmonic copies; else 0.
     """
 
     atoms_per_graph: torch.Tensor
@@ -67,13 +60,13 @@ class Labels:
         return self.born_charges is not None or self.polarizability is not None
 
     def to(self, device: torch.device | str) -> Labels:
-        """The same labels on another device."""
+        """Copy of the labels on another device."""
         known = {name: getattr(self, name) for name in _LAYOUT}
         moved = {name: v if v is None else v.to(device) for name, v in known.items()}
         return Labels(self.atoms_per_graph.to(device), **moved)
 
     def of_reference(self) -> Labels:
-        """The same labels, NaN where they are synthetic."""
+        """Labels of the reference data only; NaN for synthetic structures."""
         if self.synthetic is None or not bool(self.synthetic.any()):
             return self
         of_atom = self.synthetic.repeat_interleave(self.atoms_per_graph.long())
@@ -87,20 +80,20 @@ class Labels:
         return replace(self, **known)
 
     def without(self, *names: str) -> Labels:
-        """The same labels but for some of them."""
+        """Labels without those with the given names."""
         unknown: dict[str, Any] = dict.fromkeys(names)
         return replace(self, **unknown)
 
     def blank(self) -> Labels:
-        """Labels of the same structures, all unknown."""
+        """Labels of the same structures with all values unknown."""
         return Labels(self.atoms_per_graph)
 
     @staticmethod
     def of(structure: Structure) -> Labels:
-        """The labels of one structure, as a batch of one.
+        """Labels of one structure, as a batch of one.
 
-        Dipoles of periodic structures depend on the choice of the cell and are left out, as are
-        their polarisabilities.
+        Dipoles and polarisabilities of periodic structures are omitted: they depend on the choice
+        of the cell.
         """
         known = {}
         for name, quantity in _LAYOUT.items():
@@ -131,28 +124,28 @@ class Labels:
         return Labels(atoms, **joined)
 
 
-#: All that labels hold, in rows.
+#: Storage of all fields of `Labels`.
 _LAYOUT = {**LABELS, "weight": NAMED["weight"], "synthetic": Quantity(())}
 
 
 @dataclass
 class LabelledGraph:
-    """A graph, or a batch of them, and its labels."""
+    """Graph of one structure or of a batch, with its labels."""
 
     graph: AtomicGraph
     labels: Labels
 
     def to(self, device: torch.device | str) -> LabelledGraph:
-        """The same on another device."""
+        """Copy of graph and labels on another device."""
         return LabelledGraph(self.graph.to(device), self.labels.to(device))
 
     def unlabelled(self) -> LabelledGraph:
-        """The same graph, with nothing known of it."""
+        """The graph with unknown labels."""
         return LabelledGraph(self.graph, self.labels.blank())
 
     @staticmethod
     def collate(items: Sequence[LabelledGraph]) -> LabelledGraph:
-        """Join several into one batch."""
+        """Join several labelled graphs into one batch."""
         if len(items) == 1:
             return items[0]
         return LabelledGraph(
@@ -163,21 +156,21 @@ class LabelledGraph:
 def labelled_graph(
     structure: Structure, model: NequIPLRPotential, name: str, lattice_sum: bool = True
 ) -> LabelledGraph:
-    """The graph of a structure as a model sees it, and its labels.
+    """Graph of a structure for a model, with its labels.
 
     Parameters
     ----------
     structure : Structure
     model : NequIPLRPotential
     name : str
-        Of the structure, for messages.
+        Name of the structure for messages.
     lattice_sum : bool
         Whether to collect the pairs of the dense Coulomb sum.
 
     Raises
     ------
     InputError
-        If it cannot become a graph.
+        If no graph can be built from the structure.
     """
     if model.config.isolated:
         structure = structure.in_free_space()
@@ -201,13 +194,13 @@ def labelled_graph(
     graph = replace(graph, edge_index=edge_index, edge_shift=edge_shift)
     graph = replace(graph, outside_potential=outside).to(model.device)
     labels = Labels.of(structure)
-    if not model.config.equilibration:  # it predicts none of these
+    if not model.config.equilibration:  # the model does not predict these
         labels = labels.without(*OF_CHARGES)
     return LabelledGraph(graph, labels)
 
 
 def _outside(structure: Structure) -> torch.Tensor | None:
-    """Potential of charges outside and its gradient, shape (N, 4)."""
+    """Potential of external charges (eV/e) and its gradient (eV/e/Å), shape (N, 4)."""
     potential, field = structure.outside_potential, structure.outside_field
     if potential is None or field is None:
         return None
@@ -217,37 +210,37 @@ def _outside(structure: Structure) -> torch.Tensor | None:
 #: Largest structure whose Coulomb matrix and derivatives are kept (4 N² numbers, 8 MB; 10 N² with
 #: stresses).
 LINEARIZED_ATOMS = 500
-#: Bytes of graphs that a data set keeps unless it is told otherwise.
+#: Default memory for the graphs of a data set, bytes.
 KEPT = 0.75e9
 
 
 class GraphDataset(Dataset):
-    """Structures that become graphs when they are asked for, and stay so while memory lasts.
+    """Data set of labelled graphs, built on access and cached up to a memory limit.
 
-    A graph has neighbour lists and, where structures are small enough, the Coulomb matrix and its
-    derivatives, by the strain too if any structure has a stress; larger ones have a lattice sum.
-    Graphs beyond the memory are made anew every time. The item at an index below 0 is the first one
-    without its labels.
+    A graph contains neighbour lists. For small structures it also contains the Coulomb matrix and
+    its derivatives, including those with respect to the strain if any structure has a stress; for
+    larger structures, the pairs of the lattice sum. Graphs beyond the memory limit are built on
+    each access. The item at a negative index is the first one without its labels.
 
     Parameters
     ----------
     structures : sequence of Structure
     model : NequIPLRPotential
-        Its ``build_graph`` makes the graphs.
+        Model whose ``build_graph`` creates the graphs.
     memory : float, bytes
-        Of graphs that are kept.
+        Memory limit of cached graphs.
 
     Attributes
     ----------
     structures : sequence of Structure
     sizes : list of int
-        Atoms of each structure.
+        Number of atoms of each structure.
 
     Raises
     ------
     InputError
-        If there are no structures, or one of them has an element that the model does not know;
-        later, if one cannot become a graph. Its file and place there are named, or its index.
+        If there are no structures, or one contains an element that the model does not know; on
+        access, if no graph can be built. The message names the file and the index of the structure.
     """
 
     def __init__(
@@ -262,11 +255,11 @@ class GraphDataset(Dataset):
             special = "electric_field", "outside_potential", "charge_groups"
             told = any(getattr(structure, each) is not None for each in special)
             if told or not known.issuperset(structure.symbols):
-                labelled_graph(structure, model, _name(structure, index))  # tells what is wrong
+                labelled_graph(structure, model, _name(structure, index))  # raises the error
             self._strain |= structure.stress is not None
             self.sizes.append(structure.num_atoms)
         self.structures, self._model = structures, model
-        #: Bytes that may still be kept.
+        #: Remaining memory, bytes.
         self.memory = memory
         self._kept: dict[int, LabelledGraph] = {}
 
@@ -297,7 +290,7 @@ class GraphDataset(Dataset):
         return replace(item, graph=self._model.with_linearized(item.graph, self._strain))
 
     def batches(self, batch_size: int) -> Batches:
-        """All items in order, in batches of at most `batch_size`, for evaluation."""
+        """Consecutive batches of at most `batch_size` items, for evaluation."""
         return Batches(self, batch_size)
 
 
@@ -306,15 +299,15 @@ def _name(structure: Structure, index: int) -> str:
 
 
 class Batches(Dataset):
-    """Consecutive batches of a data set, each joined when it is asked for.
+    """Consecutive batches of a data set, collated on access.
 
     Parameters
     ----------
     data : GraphDataset
     size : int
-        Structures in a batch, but for the last one.
+        Number of structures in a batch; the last batch may be smaller.
     chosen : sequence of int, optional
-        Which of the batches; one below 0 stands for the first without its labels.
+        Indices of batches; a negative one stands for the first batch without its labels.
     """
 
     def __init__(self, data: GraphDataset, size: int, chosen: Sequence[int] | None = None) -> None:
@@ -335,14 +328,14 @@ class Batches(Dataset):
         return batch if number >= 0 else batch.unlabelled()
 
     def share(self, rank: int, world_size: int) -> Batches:
-        """Those of one process of several; all have as many, some of them without labels."""
+        """Batches of one of several processes, padded with unlabelled ones to equal numbers."""
         own = list(self.chosen[rank::world_size])
         own += [-1] * (-(-len(self) // world_size) - len(own))
         return Batches(self.data, self.size, own)
 
 
 def stored_bytes(value: object) -> int:
-    """Bytes of all tensors in nested dataclasses and sequences."""
+    """Memory of all tensors in nested dataclasses and sequences, bytes."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if is_dataclass(value):

@@ -1,4 +1,4 @@
-"""What a structure is labelled with and what it is in: names in files, and shapes."""
+"""Names in files and shapes of the labels and conditions of a structure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 
 class Quantity(NamedTuple):
-    """How a quantity is stored.
+    """Storage of a quantity in files.
 
     Parameters
     ----------
     keys : tuple of str
-        Names tried in files, in this order, where the user names none.
+        Default names in files, in order of precedence.
     per_atom : bool
-        Whether it has a row for each atom, or one for the structure.
+        Whether there is one row for each atom, or one for the structure.
     shape : tuple of int
-        Of a row.
+        Shape of a row.
     """
 
     keys: tuple[str, ...]
@@ -23,7 +23,7 @@ class Quantity(NamedTuple):
     shape: tuple[int, ...] = ()
 
 
-#: What structures may be labelled with.
+#: Labels of structures.
 LABELS = {
     "energy": Quantity(("REF_energy", "energy")),
     "forces": Quantity(("REF_forces", "forces", "force"), True, (3,)),
@@ -40,7 +40,7 @@ LABELS = {
     ),
     "polarizability": Quantity(("REF_polarizability", "polarizability"), False, (3, 3)),
 }
-#: These, and what else files may tell of structures.
+#: Labels, conditions and weights that files may contain.
 NAMED = {
     **LABELS,
     "total_charge": Quantity(("total_charge", "charge", "REF_total_charge")),

@@ -110,13 +110,13 @@ class Stored(LazySequence):
 
 
 class _MadeMeanwhile(Exception):
-    """Another process made the store while this one read the file."""
+    """Raised when another process created the store while this one read the file."""
 
 
 class Store:
     """Directory that stores the structures of a large data file.
 
-    Of several processes one writes, and the others wait for it.
+    If several processes need the structures, one writes them and the others wait.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class Store:
         return found
 
     def _earlier(self, say: Say) -> Stored | None:
-        """What was kept; None if there is nothing, or it is damaged."""
+        """Stored structures; None if there are none, or the store is damaged."""
         try:
             index = json.loads((self.directory / INDEX).read_text(encoding="utf-8"))
             for shard in index["shards"]:
@@ -181,7 +181,7 @@ class Store:
     def _keep(self, structures: Iterable[Structure], stack: ExitStack) -> Sequence[Structure]:
         """Keep a few structures in a list; write many to the directory, shard by shard.
 
-        The directory is locked before the first shard, until the stack is closed.
+        The directory is locked before the first shard is written, until the stack is closed.
         """
         shards: list[dict[str, str]] = []
         waiting: list[Structure] = []
@@ -250,7 +250,7 @@ def _arrays(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
                 else np.asarray(value, dtype=np.float64).reshape(-1, *tail)
                 for value, count in zip(values, counts, strict=True)
             ]
-            # safetensors writes memory in its order, and arrays from ASE may be transposed
+            # safetensors writes arrays in memory order, and arrays from ASE may be transposed
             arrays[name] = np.ascontiguousarray(np.concatenate(rows))
     return arrays
 
@@ -263,7 +263,7 @@ def store_of(
     Parameters
     ----------
     path : path
-        The data file. Another content, other keys or other options have another store.
+        The data file. Each combination of content, keys and options has its own store.
     directory : path
         Parent directory of all stores.
     keys : DataKeys, optional
@@ -276,7 +276,7 @@ def store_of(
 
 
 def remove_others(directory: Path, used: Collection[Path]) -> None:
-    """Remove the stores in a directory but those in use and those that another process writes."""
+    """Remove stores from a directory, except those in use or being written by other processes."""
     for other in directory.iterdir() if directory.is_dir() else ():
         shards = [] if other in used else list(other.glob(_SHARDS.format("*") + "*"))
         if shards:

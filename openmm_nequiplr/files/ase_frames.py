@@ -1,4 +1,4 @@
-"""Frames of files that ASE reads, and crystals of which one knows what they are."""
+"""Frames of files that ASE reads, with checks of the symmetry and occupancy of CIF crystals."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _OPERATIONS = (
 )
 _NAMES = ("_space_group_name_h-m_alt", "_symmetry_space_group_name_h-m")
 _OCCUPANCY = "_atom_site_occupancy"
-# Atoms (Å) that are nearer are two forms of one site, or copies of one that symmetry did not merge.
+# Distance (Å) below which atoms are alternatives of one site, or copies that were not merged.
 _COINCIDE = 0.5
 
 
 def ase_frames(path: str | Path, kind: str | None = None) -> Iterator[Atoms]:
-    """All frames of a file, whatever characters its name has.
+    """All frames of a file; its name may contain any character.
 
     Parameters
     ----------
     path : path
     kind : str, optional
-        ASE's name of the format; by default it finds out.
+        ASE's name of the format; by default ASE detects it.
 
     Raises
     ------
     InputError
-        If a crystal is not one structure, or its symmetry is not told.
+        If a crystal is disordered or does not specify its symmetry.
     """
     from ase.io import iread
     from ase.io.formats import filetype
@@ -49,11 +49,12 @@ def ase_frames(path: str | Path, kind: str | None = None) -> Iterator[Atoms]:
 
 
 def check_cell_entry(atoms: Atoms) -> None:
-    """Refuse a cell under a name that ASE does not read, as ``lattice`` in an extended XYZ file.
+    """Refuse a cell under a name that ASE does not read, such as ``lattice`` in extended XYZ.
 
     Raises
     ------
     InputError
+        If there is such an entry and no cell.
     """
     for name, value in atoms.info.items():
         if str(name).lower() in ("lattice", "cell") and np.size(value) > 1 and not atoms.cell.any():
@@ -74,10 +75,10 @@ def _crystals(path: Path) -> Iterator[Atoms]:
 
 
 def _with_symmetry(path: Path, block: CIFBlock) -> CIFBlock:
-    """A block from which ASE takes the symmetry that the file means.
+    """CIF block from which ASE reads the intended symmetry.
 
-    ASE goes by numbers and names even where operations are listed, and takes the first setting of
-    a space group where none are.
+    ASE prefers numbers and names of space groups to listed operations. Without operations, it uses
+    the first setting of a space group.
     """
     from ase.io.cif import CIFBlock
 
@@ -108,7 +109,7 @@ def _numbers(path: Path, name: str, values: Any) -> Any:
 
 
 def _check_setting(path: Path, block: CIFBlock) -> None:
-    """Refuse a space group without operations of which the setting is not the only one."""
+    """Refuse a space group with several settings if no symmetry operations are listed."""
     from ase.spacegroup import Spacegroup
     from ase.spacegroup.spacegroup import SpacegroupNotFoundError
 
@@ -131,7 +132,7 @@ def _check_setting(path: Path, block: CIFBlock) -> None:
 
 
 def _plain(symbol: str) -> str:
-    """A Hermann-Mauguin symbol in short form without blanks."""
+    """Short Hermann-Mauguin symbol without blanks."""
     words = symbol.replace("_", "").lower().split()
     return "".join(word for word in words if word != "1" or len(words) == 2)
 

@@ -114,7 +114,7 @@ def sum_of_formal_charges(path: Path, texts: Iterable[str]) -> float | None:
     Returns
     -------
     float or None
-        ``None`` if all are 0, or one is no charge, as in columns used otherwise; that is said.
+        ``None`` if all are 0, or the column contains something else, which is reported.
     """
     charges = []
     for text in (each.strip() for each in texts):

@@ -24,15 +24,15 @@ _IONS = {
     "SOD": "Na", "CLA": "Cl", "POT": "K", "CAL": "Ca", "CES": "Cs", "LIT": "Li", "RUB": "Rb",
     "BAR": "Ba",
 }  # fmt: skip
-# Two letters that mean the two-letter element although the first is an element of organic names.
+# Pairs of letters that mean a two-letter element although the first is an organic element.
 _TWO_LETTERS = {"CL", "BR", "NA", "SI", "SE", "FE", "CU", "BE", "NI", "NE"}
-# First letters of organic names, such as CA, CD, HG, NB, OS; other pairs mean the element.
+# First letters of organic names such as CA, CD, HG, NB, OS; other pairs mean a two-letter element.
 _ORGANIC = set("CHNO")
-# Elements of one letter that stand before other letters in names.
+# One-letter elements that other letters may follow in names.
 _ONE_LETTER = _ORGANIC | set("SPFBIK")
-# Names of four letters have no column for the second letter of an element, but these are common.
+# Common four-letter names, which have no column for the second letter of an element.
 _HALOGENS = {"CL", "BR"}
-_HEAVIEST = 103  # no heavier element has a chemistry to simulate
+_HEAVIEST = 103  # heavier elements are not supported
 _SITE = re.compile(r"(EPW?|LPW?|MW|M-?SITE)\d*")
 
 
@@ -100,7 +100,7 @@ def element_from_name(name: str, residue: str, aligned: bool = False) -> str | N
 
 
 def say_guesses(path: Path, guesses: Sequence[tuple[str, str]]) -> None:
-    """Report elements that were deduced from the names of atoms; arguments as below."""
+    """Report elements that were deduced from atom names; arguments as in `told_elements`."""
     if guesses:
         notify(
             f"structure: {path} gives no usable element for {len(guesses)} atoms, which are "

@@ -1,4 +1,4 @@
-"""Alternate locations of atoms in files of crystal structures, of which one set is taken."""
+"""Alternate locations of atoms in files of crystal structures: selection of one set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Atoms (Å) that are nearer than this share a place: no bond is as short.
+# Distance (Å) below which atoms share a position; all bonds are longer.
 _SHARED = 0.6
 
 
 class Location(NamedTuple):
-    """A place of an atom: its residue, names, the mark of its set and how often it is there."""
+    """Location of an atom: residue, names, label ``mark`` of its set, occupancy, position (Å)."""
 
     residue: Hashable
     residue_name: str
@@ -24,19 +24,21 @@ class Location(NamedTuple):
 
 
 def single_locations(sites: Sequence[Location]) -> list[bool]:
-    """Which places to keep so that every residue is in one form.
+    """Whether to keep each location, so that every residue has one conformation.
 
-    Of the sets of a residue that exclude one another, as they share a residue, an atom or a place,
-    the most complete one is taken, and of several that are, the one of the highest mean occupancy.
+    Sets of locations of a residue exclude one another if they differ in the residue name or have
+    an atom name or a position in common. Of such sets, the most complete one is kept, and among
+    equally complete ones the one with the highest mean occupancy.
 
     Parameters
     ----------
     sites : sequence of Location
-        Of mark ``""`` where the atom has no other place.
+        The label ``mark`` is ``""`` for an atom without alternate locations.
 
     Returns
     -------
     list of bool
+        True for locations to keep.
     """
     repeated = {(s.residue, s.residue_name, s.name) for s in sites if s.mark}
     residues: dict[Hashable, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -70,7 +72,7 @@ def _compatible(sets: dict[str, list[Location]]) -> list[str]:
 
 
 def _apart(first: list[Location], second: list[Location]) -> bool:
-    """Whether two sets of a residue may be there together."""
+    """Whether two sets of locations of a residue are compatible."""
     if {s.residue_name for s in first} != {s.residue_name for s in second}:
         return False
     if {s.name for s in first} & {s.name for s in second}:

@@ -26,7 +26,7 @@ from .locations import Location, single_locations
 _ATOMS = ("ATOM  ", "HETATM")
 # Largest relative deviation of the cells of CRYST1 and SCALE records; else the latter are ignored.
 _SAME_CELL = 5e-3
-_HEX = re.compile("[0-9A-Fa-f]*")  # numbers of atoms beyond 99,999
+_HEX = re.compile("[0-9A-Fa-f]*")  # atom numbers beyond 99,999
 
 
 @dataclass
@@ -143,7 +143,7 @@ def _turn(cell: np.ndarray | None, scales: dict[int, list[float]]) -> np.ndarray
 
 
 def _readable(path: Path, connects: list[str]) -> str:
-    """CONECT records that OpenMM can read, as text; bonds mean little to a model."""
+    """CONECT records that OpenMM can read, as text; others are dropped and reported."""
 
     def serial(field: str) -> bool:
         return _HEX.fullmatch(field) is not None
@@ -195,7 +195,7 @@ def _residue(line: str) -> str:
 
 
 def _single_locations(path: Path, lines: list[str]) -> tuple[list[str], int]:
-    """Keep one location of each atom, see :func:`.locations.single_locations`."""
+    """Keep one set of alternate locations in each residue; see :func:`.single_locations`."""
     atoms = [line for line in lines if line[:6] in _ATOMS]
     if not any(line[16] != " " for line in atoms):
         return lines, 0

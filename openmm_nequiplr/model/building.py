@@ -176,8 +176,8 @@ class GraphBuilder:
     conditions : ChargeConditions
         Charge groups and electrodes; field and voltage are given with each geometry.
     replicas : int
-        R copies of a system, N/R atoms each one after another, that do not interact; the groups are
-        the copies.
+        Number R of non-interacting copies of a system. The N/R atoms of each copy are contiguous,
+        and each copy is a charge group.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Evaluation of one structure: the door in NumPy to :mod:`.inference`.
+"""Evaluation of one structure: the NumPy interface of :mod:`.inference`.
 
-The Coulomb part enters through e(Q+Z−w) − e(w) alone
-(:mod:`openmm_nequiplr.equilibration.adjoint`; Z are the offsets of a model with effective charges),
-so any point-charge code that returns an energy and forces can take it over.
+The Coulomb energy enters only as e(Q+Z−w) − e(w)
+(:mod:`openmm_nequiplr.equilibration.adjoint`; Z are the offsets of a model with effective charges).
+Any point-charge code that returns an energy and forces can therefore compute it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ __all__ = ["Evaluation", "Evaluator", "PointChargeCoulomb", "SmoothCoulomb"]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """M charges around a structure that keep their values, such as those of a force field.
+    """M fixed external charges around a structure, such as the charges of a force field.
 
     Parameters
     ----------
     charges : OutsideCharges
     positions : torch.Tensor, float64, shape (M, 3), Å
     cell : torch.Tensor, float64, shape (3, 3), Å, optional
-        In which they are repeated; not needed where the structure has it.
+        Cell in which they are repeated; not needed if the structure has a cell.
     """
 
     charges: OutsideCharges
@@ -57,22 +57,22 @@ class Surroundings:
 
 
 class Evaluator:
-    """Evaluates one structure at a time, without gradients through the equilibration.
+    """Evaluator of one structure at a time, without differentiation through the equilibration.
 
     Parameters
     ----------
     model : NequIPLRPotential
-        Set to evaluation with its parameters frozen, and moved and cast when ``dtype`` or
-        ``device`` is given, all in place: give a copy of a model that is still being trained.
+        Changed in place: set to evaluation mode, its parameters frozen, and moved and cast if
+        ``device`` or ``dtype`` is given. Pass a copy of a model that is still being trained.
     dtype : torch.dtype, optional
-        Of the network.
+        Precision of the network.
     device : torch.device or str, optional
     options : SolverOptions, optional
-        How charges are solved for. An iterative solver starts from the previous structure, so use
-        one evaluator for each run; its results depend on that past within the tolerance. Nothing is
-        kept of an evaluation that fails.
+        Options of the charge solver. An iterative solver starts from the charges of previous
+        structures, so use one evaluator for each run. Its results depend on them within the
+        tolerance. An evaluation that fails clears this memory.
     **fields
-        Fields of :class:`.solving.SolverOptions` instead of the object.
+        Fields of :class:`.solving.SolverOptions`, in place of ``options``.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Evaluator:
         self.memory = ChargeMemory(self.model, self.options.mesh_accuracy)
 
     def iterative(self, count: int, periodic: bool) -> bool:
-        """Whether so many atoms are solved for iteratively; their graph needs no lattice sum."""
+        """Whether the solver is iterative for this number of atoms; it needs no lattice sum."""
         if not self.model.config.equilibration:
             return False
         return self.options.iterative(self.model.config, count, periodic, self.model.device)
 
     def _prepare(self, graph: AtomicGraph) -> tuple[AtomicGraph, ChargeMemory | None]:
-        """The graph with all that its solver needs, and what an iterative one remembers."""
+        """Graph with the data that its solver needs, and the memory of an iterative solver."""
         _check_single(graph)
         if graph.replicas == 1 and self.iterative(graph.num_atoms, graph.periodic[0]):
             return graph, self.memory
@@ -105,7 +105,7 @@ class Evaluator:
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
-        """Leaves nothing of an evaluation behind that fails."""
+        """Context that clears the memory of the solver if an evaluation fails."""
         try:
             yield
         except BaseException:
@@ -115,7 +115,7 @@ class Evaluator:
     def charges(
         self, graph: AtomicGraph, surroundings: Surroundings | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e: the cheap half."""
+        """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e, without the energy."""
         _check_single(graph)
         self._check_surrounded(graph, surroundings)
         if not self.model.config.equilibration:
@@ -125,15 +125,15 @@ class Evaluator:
         return to_numpy(found.first.charges), to_numpy(found.chi)
 
     def response(self, graph: AtomicGraph) -> Response:
-        """Born effective charges, and without a cell the polarisability, of one structure.
+        """Born effective charges and, for isolated structures, the polarisability.
 
         Raises
         ------
         InputError
-            If the graph holds several structures, or the model has no charges or those of the
+            If the graph contains several structures, or the model has no charges or those of the
             published periodic code.
         ConvergenceError
-            If a solve fails.
+            If a charge solver does not converge.
         """
         self._check_response(graph)
         with self._forgetting(), torch.enable_grad():
@@ -147,20 +147,21 @@ class Evaluator:
     ) -> tuple[Observation, ...]:
         """Observables of the charges and their gradients, without the energy.
 
-        Costs the electronegativities and the solve for the charges, and for each observable one
-        more solve and one pass backwards; in an evaluation (``observables=``) only the latter.
+        This requires the electronegativities, one solution for the charges and, for each
+        observable, one more solution and one backward pass. With ``observables`` of an evaluation,
+        only the cost per observable is added.
 
         Parameters
         ----------
         graph : AtomicGraph
-            Of one structure.
+            One structure.
         observables : sequence of GroupCharge or GroupDipole
         surroundings : Surroundings, optional
 
         Raises
         ------
         InputError, ConvergenceError
-            As of :meth:`response`; also if an observable has atoms that the structure lacks.
+            As for :meth:`response`; also if an observable refers to atoms that do not exist.
         """
         self._check_response(graph)
         self._check_surrounded(graph, surroundings)
@@ -182,7 +183,7 @@ class Evaluator:
         delegated: PointChargeCoulomb | None = None,
         surroundings: Surroundings | None = None,
     ) -> Charged:
-        """The structure with its charges."""
+        """Charge equilibration of the structure."""
         sites: torch.Tensor | None = None
         if surroundings is not None:
             sites = surroundings.positions.detach().clone()
@@ -217,24 +218,25 @@ class Evaluator:
         Parameters
         ----------
         graph : AtomicGraph
-            Of one structure, which may be several replicas; their energies are summed.
+            One structure, or several replicas of a system, whose energies are summed.
         compute_forces, compute_stress : bool
         point_charge_coulomb : callable, optional
-            Takes over the point-charge sums (see :data:`PointChargeCoulomb`); without it they are
-            done here. It gives no stress.
+            Computes the point-charge sums in place of this package (see
+            :data:`PointChargeCoulomb`). The stress is not available with it.
         observables : sequence of GroupCharge or GroupDipole
-            Of the charges, see :meth:`observe`; they come with the evaluation.
+            Observables of the charges, returned with the evaluation; see :meth:`observe`.
         coulomb_scale : float
-            Factor of the electrostatic energy. Charges are those of the whole functional, so the
-            energy is a linear function of it.
+            Factor on the electrostatic energy. The charges always minimise the unscaled
+            functional, so the energy is a linear function of this factor.
         surroundings : Surroundings, optional
-            Charges outside, which the charges of the model feel and act on. They give no stress.
+            External charges, which interact with the charges of the model. The stress is not
+            available with them.
 
         Raises
         ------
         InputError
-            If the graph holds several structures, the combination is not possible, or the results
-            are not finite.
+            If the graph contains several structures, the combination of arguments is not
+            supported, or the results are not finite.
         ConvergenceError
             If the equilibration fails.
         """
@@ -305,7 +307,7 @@ class Evaluator:
         memory: ChargeMemory | None,
         surroundings: Surroundings | None = None,
     ) -> tuple[Inference, Geometry]:
-        """What evaluates one structure; tensors with gradients, so nothing of it is kept."""
+        """Inference module and geometry of one structure; not cached, as tensors have gradients."""
         model = self.model
         length, harmonics = model.edge_features(graph.edge_vectors(positions, cell))
         if memory is not None and graph.periodic[0]:
@@ -325,7 +327,7 @@ class Evaluator:
     def _solver(
         self, graph: AtomicGraph, operator: CoulombOperator, memory: ChargeMemory | None
     ) -> DenseEquilibration | IterativeEquilibration:
-        """Dense without a memory, iterative with one."""
+        """Charge solver: iterative with a memory, else dense."""
         if memory is None:
             return DenseEquilibration(operator)
         preconditioner: torch.nn.Module = memory.preconditioner
@@ -348,9 +350,10 @@ class Evaluator:
         compute_stress: bool,
         point_charge_coulomb: PointChargeCoulomb | None,
     ) -> Evaluation:
-        """The slow twin: no solve to differentiate, or an A that is not symmetric.
+        """Evaluation by automatic differentiation of the whole model.
 
-        The former are models without equilibration, the latter the published periodic code.
+        It is used where the adjoint method does not apply: for models without equilibration, and
+        for the published periodic code, whose matrix A is not symmetric.
         """
         if point_charge_coulomb is not None:
             expected = "None: this model has no Coulomb sum to hand over"
@@ -361,7 +364,7 @@ class Evaluator:
 
 
 def _delegate(inference: Inference, graph: AtomicGraph, point_charges: PointChargeCoulomb) -> None:
-    """Let others sum the point charges, but for pairs that their code can leave out."""
+    """Delegate the point-charge sum, except for pairs that the external code can omit."""
     smoothed = inference.solver.operator.smoothing_width > 0.0
     split = smoothed and isinstance(point_charges, SmoothCoulomb)
     external = ExternalPointCharges(point_charges, bool(graph.periodic[0]), split)

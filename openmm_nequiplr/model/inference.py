@@ -1,9 +1,9 @@
-"""Energy and forces of one structure by two charge sets, without differentiating the solve.
+"""Energy and forces of one structure by the adjoint method (Z-vector, charges Q and w).
 
-Electronegativities, charges, short-range energy, adjoint charges and the gradient of the Lagrangian
-(:mod:`openmm_nequiplr.equilibration.adjoint`) in code that runs eagerly and that TorchScript
-compiles. Its twin, which differentiates through a dense solve as training needs it, is
-:meth:`.potential.NequIPLRPotential.forward`.
+The steps are electronegativities, charges, short-range energy, adjoint charges and the gradient of
+the Lagrangian (:mod:`openmm_nequiplr.equilibration.adjoint`). The charge solver is not
+differentiated. The code runs eagerly and compiles with TorchScript. For training,
+:meth:`.potential.NequIPLRPotential.forward` differentiates through a dense solver instead.
 """
 
 # TorchScript compiles these modules and reads annotations: no postponed ones here
@@ -17,16 +17,16 @@ from .potential import NequIPLRPotential
 
 
 class Atoms(NamedTuple):
-    """What does not depend on the geometry.
+    """Data that do not depend on the geometry.
 
     Parameters
     ----------
     types : torch.Tensor, int64, shape (N,)
     hardness : torch.Tensor, float64, shape (N,), eV/e²
     offsets : torch.Tensor or None, float64, shape (N,), e
-        Charges Z that the Coulomb sums see on top of Q.
+        Charges Z that are added to Q in the Coulomb sums.
     total_charge : torch.Tensor, float64, scalar or shape (F,), e
-        Of the structure, or of groups of atoms whose charges are held.
+        Total charge of the structure, or of groups of atoms with constrained charges.
     groups : torch.Tensor or None, int64, shape (N,)
         Group of each atom, from 0 to F − 1.
     """
@@ -39,7 +39,7 @@ class Atoms(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Tensors that carry gradients, the cell of an isolated structure excepted.
+    """Tensors with gradients, except the cell of an isolated structure.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class Geometry(NamedTuple):
     edge_index : torch.Tensor, int64, shape (2, E)
     length : torch.Tensor, shape (E,), Å
     harmonics : torch.Tensor, shape (E, (l_max + 1)²)
-        Both of :meth:`.potential.NequIPLRPotential.edge_features`.
+        Length and harmonics are results of :meth:`.potential.NequIPLRPotential.edge_features`.
     outside : torch.Tensor or None, float64, shape (N,), eV/e
-        Potential φ of what is not equilibrated, such as a field.
+        External potential φ, such as that of a field.
     """
 
     positions: torch.Tensor
@@ -62,18 +62,18 @@ class Geometry(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Results for one structure, without gradients; energies lack the shifts of the atoms.
+    """Results for one structure, detached; energies do not include the energy shifts.
 
     Parameters
     ----------
     energy : torch.Tensor, float64, scalar, eV
     short_range, electrostatic : torch.Tensor, float64, shape (N,), eV
-        Parts of the energy by atom; the last, that of what is outside included, without the factor
-        that the energy has it with.
+        Parts of the energy by atom. The electrostatic part includes the external potential, and
+        is not multiplied by the scale factor.
     gradients : list of torch.Tensor or None
-        Of the energy by each of the roots, as far as this package sums it.
+        Derivatives of the energy with respect to each root, without the external sum.
     external_forces : torch.Tensor, float64, shape (N, 3), eV/Å
-        Of what others sum.
+        Forces of the external sum.
     charges, adjoint : torch.Tensor, float64, shape (N,), e
     chi : torch.Tensor, float64, shape (N,), eV/e
     residual : float, eV/e
@@ -93,12 +93,12 @@ class Results(NamedTuple):
 
 
 def seen_charges(charges: torch.Tensor, offsets: torch.Tensor | None) -> torch.Tensor:
-    """The charges Q + Z that the Coulomb sums see, shape (N,), e."""
+    """Charges Q + Z of the Coulomb sums, shape (N,), e."""
     return charges if offsets is None else charges + offsets
 
 
 class NoExternalSum(torch.nn.Module):
-    """Nobody else takes part in the Coulomb sum."""
+    """External Coulomb sum of zero, for evaluations without external code."""
 
     def forward(
         self,
@@ -108,30 +108,32 @@ class NoExternalSum(torch.nn.Module):
         subtracted: torch.Tensor,
         eta: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy, a scalar, eV, and forces, shape (N, 3), eV/Å, of charges less subtracted ones.
+        """Coulomb energy (scalar, eV) and forces (shape (N, 3), eV/Å) of two sets of charges.
+
+        The results for ``subtracted`` are subtracted from those for ``charges``.
 
         Parameters
         ----------
         positions, cell : torch.Tensor, float64, shapes (N, 3) and (3, 3), Å
         charges, subtracted : torch.Tensor, float64, shape (N,), e
         eta : float, Å
-            Width of the smooth part, which is what is summed here.
+            Width of the Gaussians of the smooth part, which is the part summed here.
         """
         return positions.new_zeros([]), torch.zeros_like(positions)
 
 
 class Inference(torch.nn.Module):
-    """Evaluates a model with charges at fixed parameters.
+    """Evaluation of a model with charges at fixed parameters.
 
     Parameters
     ----------
     model : NequIPLRPotential
     solver : DenseEquilibration or IterativeEquilibration, optional
-        Its Coulomb operator is at the geometry, and carries its gradients; eager code may give
-        another one before each call.
+        Charge solver. Its Coulomb operator belongs to the geometry and has its gradients; eager
+        code may assign another solver before each call.
     external : torch.nn.Module, optional
-        Takes part in the Coulomb sum. Arguments as those of :class:`NoExternalSum`; with the
-        physical Coulomb constant.
+        External Coulomb sum with the arguments of :class:`NoExternalSum` and the physical Coulomb
+        constant.
     """
 
     def __init__(
@@ -145,10 +147,10 @@ class Inference(torch.nn.Module):
         self.model = model
         self.solver: Any = solver
         self.full = config.electrostatic_energy == "qeq"
-        #: Factor s of the electrostatic energy, that of what is outside included.
+        #: Scale factor s of the electrostatic energy, including that of the external potential.
         self.scale = 1.0
         self.ratio = config.coulomb_constant / COULOMB_CONSTANT
-        # what does not depend on the geometry has no gradient to ask for
+        # gradients exist only for quantities that depend on the geometry
         self.first_sees_edges = config.num_layers > 0
         self.sees_directions = config.l_max > 0
         self.second_sees_edges = config.num_layers_charge > 0 or config.zbl
@@ -156,27 +158,29 @@ class Inference(torch.nn.Module):
         self.delegate(external)
 
     def delegate(self, external: torch.nn.Module | None, everything: bool = False) -> None:
-        """Let others sum the smooth part of the point charges, or everything; ``None`` for nobody.
+        """Delegate the smooth part of the point-charge sum, or all of it, to an external sum.
 
         Parameters
         ----------
         external : torch.nn.Module or None
+            ``None`` for no external sum.
         everything : bool
-            Whether the pairs are in its sum as well.
+            Whether the external sum also includes the pairs.
         """
         self.delegated, self.everything = external is not None, everything
         if external is not None:
             self.external = external
 
     def forward(self, atoms: Atoms, geometry: Geometry, roots: list[torch.Tensor]) -> Results:
-        """Evaluate.
+        """Evaluate one structure.
 
         Parameters
         ----------
         atoms : Atoms
         geometry : Geometry
         roots : list of torch.Tensor
-            What the geometry is a function of, and the energy is differentiated by.
+            Variables on which the geometry depends, and with respect to which the energy is
+            differentiated.
         """
         chi, features = self.electronegativities(atoms, geometry)
         first = self.equilibrate(atoms, geometry, chi)
@@ -191,7 +195,7 @@ class Inference(torch.nn.Module):
         features: torch.Tensor,
         first: Equilibration,
     ) -> Results:
-        """What is left once the charges are known; arguments as those of the parts above."""
+        """Complete the evaluation after the charges are known; arguments as above."""
         short, slopes = self.energy_stage(atoms, geometry, first.charges, features)
         second = self.adjoint(atoms, chi, first, slopes[0])
         adjoint, scale = second.charges, self.scale
@@ -215,7 +219,7 @@ class Inference(torch.nn.Module):
             coulomb = coulomb + (scale * seen - adjoint) @ outside
         gradients = self.gradient(linear, coulomb, geometry, features, slopes, roots)
         with torch.no_grad():
-            own = weights  # ½ J (s Q² − 2 w Q), of which the Coulomb part alone has no s Q²
+            own = weights  # ½ J (s Q² − 2 w Q); without s Q² if the energy is the Coulomb part only
             if self.full:
                 own = torch.add(weights, first.charges, alpha=-0.5 * scale)
             energy = short.sum() + linear + coulomb + (atoms.hardness * first.charges) @ own + more
@@ -239,7 +243,7 @@ class Inference(torch.nn.Module):
     def electrostatic(
         self, atoms: Atoms, geometry: Geometry, chi: torch.Tensor, first: Equilibration
     ) -> torch.Tensor:
-        """Electrostatic energies of atoms before they are scaled, eV, out of the first solve."""
+        """Unscaled electrostatic energies of the atoms, shape (N,), eV, from the first solution."""
         charges = first.charges
         seen = seen_charges(charges, atoms.offsets)
         # K U + φ; the energy is stationary in the charges, so the residual hardly matters
@@ -256,13 +260,13 @@ class Inference(torch.nn.Module):
     def electronegativities(
         self, atoms: Atoms, geometry: Geometry
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """χ and the features that the energy stage shares."""
+        """Electronegativities χ, and the features shared with the energy stage."""
         return self.model.first_stage(
             atoms.types, geometry.edge_index, geometry.length, geometry.harmonics
         )
 
     def equilibrate(self, atoms: Atoms, geometry: Geometry, chi: torch.Tensor) -> Equilibration:
-        """The charges Q."""
+        """Charges Q of the charge equilibration."""
         with torch.no_grad():
             positions, cell = geometry.positions * 1.0, geometry.cell * 1.0
             self.solver.begin(atoms.hardness, positions, cell, atoms.groups)
@@ -277,11 +281,11 @@ class Inference(torch.nn.Module):
     def energy_stage(
         self, atoms: Atoms, geometry: Geometry, charges: torch.Tensor, features: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        """Short-range energies of atoms, and the slopes of their sum.
+        """Short-range energies of the atoms, and the derivatives of their sum.
 
-        These are by charges, lengths, harmonics and features.
+        The derivatives are with respect to charges, lengths, harmonics and features.
         """
-        with torch.no_grad():  # OpenMM freezes graphs, which drops ``detach`` but not this
+        with torch.no_grad():  # OpenMM freezes graphs, which removes ``detach`` but not this
             own, length = charges.clone(), geometry.length.clone()
             harmonics, before = geometry.harmonics.clone(), features.clone()
         leaves = [own, length, harmonics, before]
@@ -303,11 +307,11 @@ class Inference(torch.nn.Module):
         first: Equilibration,
         slope: torch.Tensor | None,
     ) -> Equilibration:
-        """The adjoint charges w."""
+        """Adjoint charges w (Z-vector)."""
         with torch.no_grad():
             gradient = torch.zeros_like(first.charges) if slope is None else slope
             if not self.full:
-                # K (Q + Z) + φ, out of the solve
+                # K (Q + Z) + φ, from the first solution
                 known = first.gradient - chi - atoms.hardness * first.charges
                 gradient = gradient + self.scale * known
             second = self.solver.adjoint(gradient)
@@ -320,7 +324,7 @@ class Inference(torch.nn.Module):
         subtracted: torch.Tensor,
         fields: list[torch.Tensor] | None,
     ) -> torch.Tensor:
-        """e(q) − e(p), eV, as far as it is summed here; differentiable."""
+        """Part of e(q) − e(p), eV, that this package sums; differentiable."""
         operator = self.solver.operator
         if not self.delegated:
             return operator.energy_difference(charges, subtracted, fields)
@@ -335,7 +339,7 @@ class Inference(torch.nn.Module):
     def external_sum(
         self, geometry: Geometry, charges: torch.Tensor, subtracted: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy and forces of what others sum."""
+        """Energy and forces of the external Coulomb sum."""
         energy = torch.zeros_like(charges[0])
         forces = torch.zeros_like(geometry.positions)
         if self.delegated:
@@ -355,7 +359,7 @@ class Inference(torch.nn.Module):
         slopes: list[torch.Tensor | None],
         roots: list[torch.Tensor],
     ) -> list[torch.Tensor | None]:
-        """The Lagrangian's gradient at fixed Q and w, in one pass backwards."""
+        """Gradient of the Lagrangian at fixed Q and w, in one backward pass."""
         if len(roots) == 0:
             return []
         values, seeds = [coulomb], torch.jit.annotate(list[torch.Tensor | None], [None])

@@ -1,1 +1,1 @@
-"""Training and judging models. Only `run` and what it imports need Lightning."""
+"""Training and evaluation of models. Only `run` and the modules that it imports need Lightning."""

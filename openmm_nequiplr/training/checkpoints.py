@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written in one step, the one before kept, read without pickle."""
+"""Checkpoints of a training: atomic writes, reads without pickle, one previous checkpoint kept."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..errors import InputError, describe
 from ..writing import replace_file
 
 CHECKPOINT = "last.ckpt"
-#: The one before it, for the case that it is damaged.
+#: The previous checkpoint, used if the last one is damaged.
 PREVIOUS = "previous.ckpt"
-#: A last one that could not be read.
+#: New name of a last checkpoint that cannot be read.
 DAMAGED = "damaged.ckpt"
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's door to checkpoint files."""
+    """Reads and writes checkpoint files for Lightning."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; the one before it stays, the one before that goes.
+        """Write a checkpoint and keep the previous one; older ones are deleted.
 
         Raises
         ------
         OSError
-            With the file's name, for example on a full disk.
+            If the file cannot be written, for example on a full disk. The message names it.
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -40,29 +40,29 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint; tensors and plain values alone, nothing is executed."""
+        """Read a checkpoint of tensors and plain values; nothing in it is executed."""
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def has_checkpoint(output: Path) -> bool:
-    """Whether a directory holds a checkpoint, readable or not."""
+    """Whether a directory contains a checkpoint, readable or not."""
     return any((output / name).is_file() for name in (CHECKPOINT, PREVIOUS))
 
 
 def readable_checkpoint(output: Path) -> tuple[Path, dict[str, Any], list[str]]:
-    """The newest checkpoint of a directory that can be read.
+    """Newest readable checkpoint in a directory.
 
     Returns
     -------
     path : Path
     contents : dict
     damaged : list of str
-        What is wrong with newer ones.
+        Descriptions of newer checkpoints that cannot be read.
 
     Raises
     ------
     InputError
-        If there is none.
+        If there is no readable checkpoint.
     """
     damaged: list[str] = []
     for name in (CHECKPOINT, PREVIOUS):
@@ -81,7 +81,7 @@ def readable_checkpoint(output: Path) -> tuple[Path, dict[str, Any], list[str]]:
 
 
 def set_aside(output: Path) -> None:
-    """Keep a last checkpoint that cannot be read under another name."""
+    """Rename a last checkpoint that cannot be read."""
     os.replace(output / CHECKPOINT, output / DAMAGED)
 
 

@@ -1,4 +1,4 @@
-"""Committees: the same training with one seed after another."""
+"""Committees: one training for each of several seeds, one after another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .run import train
 from .spread import CommitteeMetrics, evaluate_committee, format_committee
 from .trainer import one_process
 
-#: Record in a committee's directory.
+#: Name of the record in the directory of a committee.
 RECORD = "committee.json"
 
 
@@ -33,9 +33,9 @@ class CommitteeResult:
     ----------
     directory : path
     model_paths : tuple of path
-        One for each seed.
+        One model file for each seed.
     metrics : CommitteeMetrics
-        On the test structures, or on those for validation where there are none.
+        On the test set, or on the validation set if there is no test set.
     validation_structures : sequence of Structure
     """
 
@@ -55,37 +55,38 @@ def train_committee(
 ) -> CommitteeResult:
     """Train one model for each seed, all on the same split of the data.
 
-    The output directory of the configuration becomes that of the committee: it holds a directory
-    ``seed_N`` with everything that :func:`.run.train` writes for each model, ``committee.json``
-    and, in ``spread/``, errors and spread of the committee with pictures.
+    The output directory of the configuration becomes the directory of the committee. It contains
+    a directory ``seed_N`` with the output of :func:`.run.train` for each model,
+    ``committee.json``, and ``spread/`` with the errors and the spread of the committee, as tables
+    and plots.
 
     Parameters
     ----------
     config_path : path
         See :class:`.config.TrainingConfig`; its ``seed`` is not used.
     seeds : sequence of int
-        One number N alone stands for 0 … N−1.
+        A single number N stands for the seeds 0 … N−1.
     resume : bool
-        Continue a committee: finished models are kept, one that was begun continues from its
-        checkpoint, and seeds may be new.
+        Continue a committee: finished models are kept, an unfinished training continues from its
+        checkpoint, and seeds may be added.
     overrides : dict, optional
         Values that replace those of the file, with dotted keys.
     progress : bool
         Show progress and results.
     accept_changes : bool
-        Continue although data or settings have changed.
+        Continue although the data or settings have changed.
 
     Raises
     ------
     InputError
-        If seeds or configuration are not as they should be, there is a committee already and
-        ``resume`` was not asked for, or its data were others.
+        If the seeds or the configuration are invalid, or the directory already contains a
+        committee and ``resume`` is not set, or that committee was trained on other data.
     ConvergenceError
-        If a loss stops being finite.
+        If a loss is no longer finite.
     DirectoryInUseError
         If another process trains in the output directory.
     Interrupted
-        If a training was interrupted; ``resume`` continues it.
+        If a training is interrupted; ``resume`` continues it.
     """
     seeds = check_seeds(seeds)
     config, raw = load_config(config_path, overrides)
@@ -111,12 +112,12 @@ def train_committee(
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """The seeds of a committee; one number N alone stands for 0 … N−1.
+    """Validate the seeds of a committee; a single number N stands for 0 … N−1.
 
     Raises
     ------
     InputError
-        If there are fewer than two, one is repeated, or one is not a whole number of at least 0.
+        If there are fewer than two seeds, one is repeated, or one is not a non-negative integer.
     """
     given = list(seeds)
     whole = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in given)
@@ -129,7 +130,7 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def _check_one_process(config: TrainingConfig) -> None:
-    """Processes that Lightning starts would each begin the committee anew."""
+    """Refuse several processes: each would start the whole committee again."""
     if not one_process(config.trainer):
         expected = (
             "one device for a committee (several: train each seed by itself, with --set seed=N "
@@ -139,7 +140,7 @@ def _check_one_process(config: TrainingConfig) -> None:
 
 
 def _begin(parent: Path, raw: Mapping[str, Any], resume: bool) -> list[int]:
-    """Look for an earlier part; the seeds that it finished."""
+    """Begin or continue a committee, and return the seeds that are already finished."""
     path = parent / RECORD
     there = path.is_file() or any(parent.glob("seed_*"))
     if there and not resume:
@@ -161,7 +162,7 @@ def _begin(parent: Path, raw: Mapping[str, Any], resume: bool) -> list[int]:
 
 
 def _write_record(parent: Path, finished: Sequence[int], raw: Mapping[str, Any]) -> None:
-    """Replace the record in one step."""
+    """Replace the record atomically."""
     text = json.dumps({"finished": sorted(finished), "data": _plain(raw["data"])}, indent=1)
     replace_file(parent / RECORD, text + "\n")
 

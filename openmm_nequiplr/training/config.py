@@ -1,4 +1,4 @@
-"""The training configuration: a YAML file read into frozen, validated dataclasses."""
+"""Training configuration: a YAML file read into frozen, validated dataclasses."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ from .sections import (
 
 @dataclass(frozen=True)
 class DataFile:
-    """A data file with keys or a weight of its own, in place of its path alone.
+    """A data file with its own keys or weight, in place of a plain path.
 
     Parameters
     ----------
     path : str
     keys : dict
-        Names of the labels in this file, see `DataKeys`; those of ``data.keys`` where it names
-        none.
+        Names of the labels in this file, see `DataKeys`; by default those of ``data.keys``.
     weight : float
-        Factor of the weight of its structures in the loss. How often they are met, and errors, do
-        not depend on it.
+        Factor on the weights of its structures in the loss. It affects neither how often the
+        structures are used nor the reported errors.
     """
 
     path: str
@@ -49,40 +48,40 @@ class DataFile:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the structures come from.
+    """Reference data: files, their split, keys and units.
 
     Parameters
     ----------
     train : path, dict, or list of them
-        Training files: paths relative to the configuration file. A mapping has the ``path`` of a
-        file with ``keys`` of its own, in place of those in ``keys`` here, or with a ``weight``: a
-        factor of the weight of its structures in the loss.
+        Training files. Paths are relative to the configuration file. A mapping contains the
+        ``path`` of a file and, optionally, its own ``keys``, which take precedence over ``keys``
+        below, and a ``weight``, which multiplies the weights of its structures in the loss.
     validation : path, dict, or list of them, optional
-        Validation files. Without them the validation set is drawn at random from ``train``.
+        Validation files. Without them, the validation set is drawn at random from ``train``.
     test : path, dict, or list of them, optional
         Files on which the finished model is evaluated.
     num_train : int or float, optional
         Size of the training set drawn from ``train``: a number of structures, or a fraction below
-        1. Everything that validation and test leave, when not given.
+        1. By default, all structures that are not used for validation or test.
     num_validation, num_test : int or float
         Size of the validation (test) set drawn from ``train``: a number of structures, or a
-        fraction below 1. Ignored where ``validation`` (``test``) names files.
+        fraction below 1. Ignored if ``validation`` (``test``) specifies files.
     split_seed : int
         Seed of the random split.
     format : {"extxyz", "runner"}, optional
-        Format of the files; recognised from the file when not given.
+        Format of the files; by default it is detected from the file.
     keys : dict
         Names of the labels in the files, see `DataKeys`.
     units : dict
         Units of the files, see `DataUnits`.
     energy_shifts : dict, optional, eV
-        Energy of an isolated atom of each element; a least-squares fit to the training set when
-        not given.
+        Energy of an isolated atom of each element; by default from a least-squares fit to the
+        training set.
     per_species_scales : bool
-        Scale energies by the rms force of each element instead of that of all atoms.
+        Scale energies by the rms force of each element instead of the rms force of all atoms.
     memory : float, GB
-        Of neighbour lists and Coulomb matrices that are kept from epoch to epoch, a fifth of it for
-        validation; those beyond are made anew every time.
+        Memory for neighbour lists and Coulomb matrices that are kept from epoch to epoch, a fifth
+        of it for validation. Those that do not fit are computed again in each epoch.
     """
 
     train: tuple[str | DataFile, ...]
@@ -106,67 +105,67 @@ class DataConfig:
                 at_least(f"data.{part}.weight of {file.path}", file.weight, 0.0)
 
     def files(self, part: str) -> list[DataFile]:
-        """The files of ``train``, ``validation`` or ``test``, each with all of its keys."""
+        """Files of ``train``, ``validation`` or ``test``, each with its complete keys."""
         files = [f if isinstance(f, DataFile) else DataFile(f) for f in getattr(self, part)]
         return [replace(f, keys=replace(self.keys, **f.keys.named())) for f in files]
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that `train` needs.
+    """Complete configuration of a training.
 
     Parameters
     ----------
     data : dict
         The reference data, see `DataConfig`.
     model : dict
-        Fields of `ModelConfig`. ``type_names`` may be left out and ``avg_num_neighbors``,
+        Fields of `ModelConfig`. ``type_names`` may be omitted, and ``avg_num_neighbors``,
         ``charge_min``, ``charge_max`` and ``shortest_distances`` may be ``auto``: they are then
-        taken from the data. What is not given is as in `ModelConfig`, but for the choices that
-        keep a new model from extrapolating without bounds (`SAFE_DEFAULTS`):
+        taken from the data. Defaults are those of `ModelConfig`, except for the settings that
+        prevent a new model from unbounded extrapolation (`SAFE_DEFAULTS`):
         ``electrostatic_energy: coulomb``, ``electronegativity_bound: 6``, ``zbl: true`` and
         ``shortest_distances: auto``.
     start_from : str, optional
-        Model file, relative to the configuration, or name of a shipped model: training starts from
-        its weights instead of random ones, and `model` may stay empty. Energy shifts are fitted
-        anew, so that the data may be of another method than those it has seen. Elements that the
-        model lacks are added, with random weights. Another
-        configuration (``.yaml``) stands for the model it makes, and is trained first if need be.
+        Model file, relative to the configuration, or name of a shipped model. The training starts
+        from its weights instead of random ones, and `model` may be empty. The energy shifts are
+        fitted again, so the data may come from another level of theory. Elements that the model
+        lacks are added with random weights. A configuration (``.yaml``) stands for the model that
+        it trains; this model is trained first if necessary.
     distill_from : str, optional
-        Model file, relative to the configuration, or name of a shipped model, whose energies and
-        forces are learned in place of the labels in the data, which need none then. Copies of
-        `harmonic` have its forces too, instead of those of springs.
+        Model file, relative to the configuration, or name of a shipped model. Its energies and
+        forces are learned instead of the labels of the data, which then need no labels. Copies of
+        `harmonic` are also labelled by this model instead of by springs.
     freeze : list of str
         Parts of the model that are not trained: ``electronegativity_stage``, ``energy_stage``,
-        ``hardness_parameter``, ``charge_offset``, or something in them, such as
+        ``hardness_parameter``, ``charge_offset``, or parts of these, such as
         ``energy_stage.convolutions``.
     output : str
-        Directory for everything that is written, relative to the working directory.
+        Output directory, relative to the working directory.
     loss, equilibration, harmonic, optimizer, schedule : dict
         Sections of the configuration, see `LossConfig`, `EquilibrationConfig`, `HarmonicConfig`,
         `OptimizerConfig`, `ScheduleConfig`.
     batch_size : int
         Structures per optimiser step and process.
     batch_atoms : int, optional
-        Atoms per optimiser step and process, as nearly as structures allow, in place of
-        `batch_size`: for structures of different sizes.
+        Approximate number of atoms per optimiser step and process, in place of `batch_size`. Use
+        it for structures of different sizes.
     validation_batch_size : int
-        Structures per batch in validation. It changes no result.
+        Structures per batch in validation. It does not affect the results.
     validation_interval : int
         Epochs between validations.
     max_epochs : int
-        Epochs after which training ends.
+        Number of epochs after which the training ends.
     max_time : float, optional, min
-        Time after which training ends, at the end of the running epoch.
+        Time after which the training ends, at the end of the current epoch.
     early_stopping : int, optional
-        Validations in a row without a lower validation loss after which training ends. Learning
-        rates that fall on a schedule to the end of the training are not waited for.
+        Number of consecutive validations without a lower validation loss after which the training
+        ends, even if the schedule of the learning rate is not finished.
     ema_decay : float
-        Decay of the exponential moving average of the weights, 0 for none. Validation and the
-        exported models use the average.
+        Decay of the exponential moving average of the weights; 0 for no average. Validation and
+        the exported models use the average.
     refit_energy_shifts : bool
-        Fit the energy shifts of the finished model to the training set once more (unless
-        ``data.energy_shifts`` gives them).
+        Fit the energy shifts of the finished model to the training set again, unless
+        ``data.energy_shifts`` specifies them.
     gradient_clip : float, optional
         Largest norm of the gradient.
     precision : {"single", "double"}
@@ -174,10 +173,10 @@ class TrainingConfig:
     seed : int
         Seed of the initial weights and of the order of the data.
     num_threads : int, optional
-        Threads of torch on the CPU; without it one for every 200 atoms of a batch, and no more
-        than torch takes by itself.
+        Threads of torch on the CPU; by default one for every 200 atoms of a batch, and at most
+        the default number of torch.
     trainer : dict
-        Options passed on to ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
+        Options of ``lightning.Trainer``: accelerator, devices, num_nodes, strategy, …
     """
 
     data: DataConfig
@@ -225,7 +224,7 @@ class TrainingConfig:
             )
 
 
-#: Options of the Lightning trainer that this configuration sets itself.
+#: Options of the Lightning trainer that other entries of this configuration determine.
 _RESERVED = frozenset(
     {
         "callbacks",
@@ -250,9 +249,9 @@ _SECTIONS: dict[str, type] = {
     "keys": DataKeys,
     "units": DataUnits,
 }
-#: Entries of ``data`` that may hold mappings.
+#: Entries of ``data`` that may contain mappings.
 _FILES: dict[str, type] = dict.fromkeys(("train", "validation", "test"), DataFile)
-#: Where keys belong that stand in one section alone: a message on a misplaced one says it.
+#: Places of the keys that occur in only one section, for messages about misplaced keys.
 _PLACES = places_of(
     {
         "": TrainingConfig,
@@ -272,22 +271,22 @@ def load_config(
     Parameters
     ----------
     path : path
-        Data files that it names are relative to its directory.
+        Paths of data files in it are relative to its directory.
     overrides : dict, optional
-        Values that replace those of the file; nested, or with dotted keys such as
+        Values that replace those of the file: nested, or with dotted keys such as
         ``{"optimizer.lr": 0.01}``.
 
     Returns
     -------
     config : TrainingConfig
     raw : dict
-        The entries as read, overrides included, for the record.
+        Entries as read, including the overrides.
 
     Raises
     ------
     InputError
-        If the file is not YAML, a key is unknown (the closest valid one is named), or a value is
-        of the wrong kind.
+        If the file is not YAML, a key is unknown (the message suggests the closest valid one), or
+        a value has the wrong type.
     """
     raw = read_yaml(path, "config_path")
     if not isinstance(raw, dict):
@@ -298,7 +297,7 @@ def load_config(
 
 
 def parse_config(raw: Mapping[str, Any]) -> TrainingConfig:
-    """The configuration in the entries of a training file.
+    """Configuration from the entries of a training file.
 
     Parameters
     ----------
@@ -308,7 +307,8 @@ def parse_config(raw: Mapping[str, Any]) -> TrainingConfig:
     Raises
     ------
     InputError
-        If a key is unknown (the closest valid one is named), or a value is of the wrong kind.
+        If a key is unknown (the message suggests the closest valid one), or a value has the wrong
+        type.
     """
     config = build(TrainingConfig, raw, _SECTIONS | _FILES, places=_PLACES)
     check_ranges(config)
@@ -316,11 +316,11 @@ def parse_config(raw: Mapping[str, Any]) -> TrainingConfig:
 
 
 def resolve(path: str, config_path: str | Path) -> Path:
-    """A data path of the configuration, relative to the file that names it."""
+    """Path of a data file, relative to the configuration file that specifies it."""
     return (Path(config_path).parent / Path(path).expanduser()).resolve()
 
 
 def model_file(given: str, config_path: str | Path, entry: str) -> Path:
-    """The model file of an entry: relative to the configuration, or that of a model's name."""
+    """Model file of an entry: a path relative to the configuration, or the name of a model."""
     path = resolve(given, config_path)
     return model_path(path if path.exists() else given, entry)

@@ -16,8 +16,8 @@ from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from .config import TrainingConfig
 
-#: Entries that a resumed training may change: they do not enter what was learned so far. Data files
-#: are compared by what is in them.
+#: Entries that a resumed training may change, because they do not affect what was learned so far.
+#: Data files are compared by content.
 _FREE = frozenset(
     {
         "data",
@@ -35,12 +35,12 @@ _DATA = ("energy_shifts", "per_species_scales")
 
 
 def digest(structure: Structure, left_out: Collection[str] = ()) -> str:
-    """A fingerprint of atoms and labels of one structure, without those that are left out."""
+    """Fingerprint of the atoms and labels of one structure, without the labels in ``left_out``."""
     found = hashlib.sha256(" ".join(structure.symbols).encode())
     for each in dataclasses.fields(Structure):
         value = getattr(structure, each.name)
         if value is not None and each.name not in ("symbols", "origin", *left_out):
-            if each.name == "pbc" and value != SLAB:  # as it was written before there were slabs
+            if each.name == "pbc" and value != SLAB:  # as written by versions without slabs
                 value = bool(value)
             numbers = np.ascontiguousarray(np.asarray(value, dtype=np.float64))
             found.update(each.name.encode())
@@ -49,13 +49,13 @@ def digest(structure: Structure, left_out: Collection[str] = ()) -> str:
 
 
 def digest_all(structures: Sequence[Structure], left_out: Collection[str] = ()) -> str:
-    """A fingerprint of structures in their order, without labels that are left out."""
+    """Fingerprint of a sequence of structures, without the labels in ``left_out``."""
     found = (digest(structure, left_out) for structure in structures)
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def digest_model(model: NequIPLRPotential) -> str:
-    """A fingerprint of configuration and weights of a model."""
+    """Fingerprint of the configuration and weights of a model."""
     found = hashlib.sha256(json.dumps(model.config.to_dict()).encode())
     for name, value in model.state_dict().items():
         found.update(name.encode())
@@ -69,19 +69,19 @@ def record_of(
     validation: Sequence[Structure],
     teacher: NequIPLRPotential | None = None,
 ) -> dict[str, Any]:
-    """What a resumed training is compared with: plain values, nested.
+    """Record of data and settings with which a resumed training is compared: nested plain values.
 
     Parameters
     ----------
     config : TrainingConfig
-        As the user gave it.
+        As specified by the user.
     train, validation : sequence of Structure
     teacher : NequIPLRPotential, optional
-        Of ``distill_from``.
+        The model of ``distill_from``.
     """
     settings = dataclasses.asdict(config)
     data = {name: settings["data"][name] for name in _DATA}
-    made = () if config.distill_from is None else ("energy", "forces")  # anew, up to rounding
+    made = () if config.distill_from is None else ("energy", "forces")  # recomputed, with rounding
     data |= {"train": digest_all(train, made), "validation": digest_all(validation, made)}
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     if teacher is not None:
@@ -90,14 +90,14 @@ def record_of(
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is different, one text for each entry.
+    """Descriptions of the differences between two records, one for each entry.
 
-    Settings that the version of ``before`` did not have are passed over.
+    Settings that the version of ``before`` did not have are ignored.
 
     Parameters
     ----------
     before, now : mapping
-        From `record_of`.
+        Results of `record_of`.
     """
     old, new = _flat(before), _flat(now)
     found = []
@@ -118,7 +118,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Dotted keys and values of nested mappings; an empty one is nothing."""
+    """Dotted keys and values of nested mappings; empty mappings are omitted."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -129,7 +129,7 @@ def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any], accept: bool) -> str:
-    """Compare the record of a checkpoint with the present one.
+    """Compare the record of a checkpoint with the current one.
 
     Parameters
     ----------
@@ -142,12 +142,12 @@ def check_unchanged(before: Mapping[str, Any] | None, now: Mapping[str, Any], ac
     Returns
     -------
     str
-        What to say; may be empty.
+        Message to print; may be empty.
 
     Raises
     ------
     InputError
-        If something is different and that is not accepted, or if the model is.
+        If the records differ and ``accept`` is false, or if the models differ.
     """
     if before is None:
         return "resume: the checkpoint does not tell its data and settings: not compared"

@@ -12,14 +12,14 @@ from ..model.potential import NequIPLRPotential
 def charge_ranges(
     model: NequIPLRPotential, data: GraphDataset, batch_size: int
 ) -> dict[str, tuple[float, float]]:
-    """Smallest and largest charge that a model gives the atoms of each element, e.
+    """Smallest and largest charge predicted for the atoms of each element, e.
 
     Parameters
     ----------
     model : NequIPLRPotential
-        Without equilibration there are no charges, and nothing is returned.
+        For a model without charges, the result is empty.
     data : GraphDataset
-        The structures of the training; copies with made-up labels count as well.
+        Training structures, including harmonic copies.
     batch_size : int
     """
     if not model.config.equilibration:

@@ -1,7 +1,7 @@
-"""Distillation: labels that come from a trained model.
+"""Knowledge distillation: energies and forces of a trained model as labels for another network.
 
-A small network learns from a large one what it can represent (Hinton, Vinyals and Dean,
-arXiv:1503.02531). It takes any structures, with or without labels of their own.
+A small network learns from a large one (Hinton, Vinyals and Dean, arXiv:1503.02531). Any
+structures can be used, with or without labels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .harmonic import HarmonicConfig, copied_indices
 
 
 def relabelled(structures: Sequence[Structure], teacher: NequIPLRPotential) -> list[Structure]:
-    """Structures with energy and forces of a model in place of all labels.
+    """Structures whose labels are replaced by the energy and forces of a model.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def relabelled(structures: Sequence[Structure], teacher: NequIPLRPotential) -> l
     Raises
     ------
     InputError
-        If it cannot evaluate one of them; its file and place there are named.
+        If the model cannot evaluate a structure. The message names its file and index.
     ConvergenceError
-        If its charges cannot be solved for.
+        If the charge equilibration fails.
     """
     evaluator = Evaluator(teacher)
     found = []
@@ -47,7 +47,7 @@ def relabelled(structures: Sequence[Structure], teacher: NequIPLRPotential) -> l
 def displaced(
     structures: Sequence[Structure], config: HarmonicConfig, seed: int
 ) -> list[Structure]:
-    """Copies with random displacements, weight and number as configured, without labels."""
+    """Randomly displaced copies without labels; their number and weight are as configured."""
     rng = np.random.default_rng(seed)
     copies = []
     for index in copied_indices(len(structures), config.copies, rng):

@@ -1,4 +1,4 @@
-"""A training that is read, checked and timed, and not made."""
+"""Dry run: a training is read, checked and timed, but not carried out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def dry_run(
     seconds: float = SECONDS,
     progress: bool = True,
 ) -> Estimate:
-    """Check a training as :func:`.run.train` would begin it, and time a few of its steps.
+    """Check a training as :func:`.run.train` would, and time a few optimiser steps.
 
     Nothing is written.
 
@@ -35,18 +35,18 @@ def dry_run(
     ----------
     config_path : path
     resume : bool
-        Whether the output directory may hold the training already.
+        Whether the output directory may already contain the training.
     overrides : dict, optional
         Values that replace those of the file, with dotted keys.
     seconds : float
-        After these no further step begins.
+        Time after which no further step is started.
     progress : bool
         Print what would be trained.
 
     Raises
     ------
     InputError
-        If configuration or data are not as they should be.
+        If the configuration or the data are invalid.
     """
     config, _ = load_config(config_path, overrides)
     say: Say = print if progress else unsaid
@@ -63,9 +63,10 @@ def dry_run(
 
 
 def _with_start(config: TrainingConfig, config_path: str | Path, say: Say) -> TrainingConfig:
-    """The configuration with the model that it starts from, which may not be trained yet.
+    """Configuration with a ``start_from`` that can be loaded.
 
-    In its place comes a new one of the same kind: it takes the same time.
+    If that model is not trained yet, a new one with the same configuration replaces it: its steps
+    take the same time.
     """
     earlier = earlier_configs(config, config_path)
     if not earlier:
@@ -81,7 +82,7 @@ def _with_start(config: TrainingConfig, config_path: str | Path, say: Say) -> Tr
 
 
 def _labels(config: TrainingConfig, parts: Parts) -> list[str]:
-    """How many training structures have what the loss asks for."""
+    """Lines with the number of training structures that have each label used in the loss."""
     found = []
     for name, weight in config.loss.weights().items():
         attribute = label_of(name)

@@ -1,4 +1,4 @@
-"""Time and memory that a training will take, from optimiser steps that are really made."""
+"""Estimates of the time and memory of a training, from timed optimiser steps."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from .start import learn_charges_first
 SECONDS = 20.0
 _MOST_STEPS, _BATCHES = 20, 4
 _MOST_SAMPLED, _TIMED_GRAPHS = 64, 3
-#: Fewer optimiser steps hardly make a model.
+#: Number of optimiser steps below which a training is reported as short.
 _FEW_STEPS = 5000
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a training will take on this machine.
+    """Estimated time and memory of a training on this machine.
 
     Parameters
     ----------
     weights : int
-        Of the model.
+        Number of weights of the model.
     elements : tuple of str
     receptive_field : float, Å
     neighbors : float
         Mean number of neighbours of an atom.
     num_train, num_validation, num_test : int
-        Structures; harmonic copies count as such in `num_train`.
+        Number of structures; `num_train` includes harmonic copies.
     batches : int
         Optimiser steps in an epoch.
     steps_timed : int
     step, epoch : float, s
         Time of an optimiser step, and of an epoch with its validation.
     preparation : float, s
-        Of what is done once: statistics, graphs, lattice sums, Coulomb matrices, epochs of charges
-        alone.
+        Time of statistics, graphs, lattice sums, Coulomb matrices and epochs of charges only,
+        which are computed once.
     memory : float, GB
-        Of the process, on a GPU of the device.
+        Memory of the process, or of the device on a GPU.
     """
 
     weights: int
@@ -69,12 +69,11 @@ class Estimate:
     memory: float
 
     def lines(self, config: TrainingConfig) -> list[str]:
-        """The figures in words.
+        """Lines of text that report the estimate.
 
         Parameters
         ----------
         config : TrainingConfig
-            Of the training.
         """
         return [
             f"structures: {self.num_train} for training, {self.num_validation} for validation, "
@@ -85,7 +84,7 @@ class Estimate:
         ]
 
     def durations(self, config: TrainingConfig) -> list[str]:
-        """The lines on time and memory alone."""
+        """Lines of text that report time and memory only."""
         total = config.max_epochs * self.epoch
         done, line = config.max_epochs, f"{config.max_epochs} epochs take {duration(total)}"
         limit, longer = None if config.max_time is None else 60.0 * config.max_time, "max_epochs"
@@ -118,19 +117,19 @@ def estimate(
     parts : Parts
     config_path : path
     seconds : float
-        After these no further step begins; one is always timed.
+        Time after which no further step is started; at least one step is timed.
 
     Raises
     ------
     InputError
-        If the training could not begin.
+        If the training could not start.
     """
     in_batch = batch_structures(config, parts.train)
     sample = min(max(_BATCHES * in_batch, config.validation_batch_size), _MOST_SAMPLED)
     sample = max(sample - sample % in_batch, in_batch)
     begin = time.perf_counter()
     model, train, validation = prepare(config, parts, config_path, sample)
-    sampled = len([*train, *validation])  # makes their graphs, which no step is to be charged with
+    sampled = len([*train, *validation])  # builds the graphs before the steps are timed
     prepared = time.perf_counter() - begin
     for_charges = _time_charges(model, config, train)
     module = TrainingModule(model, config, train, validation).to(_device(config))
@@ -165,7 +164,7 @@ def _num_copies(config: TrainingConfig, structures: int) -> int:
 
 
 def _time_charges(model: NequIPLRPotential, config: TrainingConfig, data: GraphDataset) -> float:
-    """Seconds for a structure in the epochs of charges alone."""
+    """Time per structure in the epochs of charges only, s."""
     epochs = config.equilibration.charge_epochs
     if not epochs:
         return 0.0
@@ -176,17 +175,17 @@ def _time_charges(model: NequIPLRPotential, config: TrainingConfig, data: GraphD
 
 
 def _device(config: TrainingConfig) -> str:
-    """Where Lightning puts the model."""
+    """Device on which Lightning places the model."""
     gpu = config.trainer.get("accelerator", "cpu") in ("gpu", "cuda", "auto")
     return "cuda" if gpu and torch.cuda.is_available() else "cpu"
 
 
 def _time_steps(module: TrainingModule, seconds: float) -> tuple[float, int]:
-    """Seconds of an optimiser step, and how many were timed after a first one."""
+    """Time of an optimiser step, s, and the number of timed steps, without the first one."""
     module.on_train_start()
     optimizer = module.configure_optimizers()
     for group in optimizer.param_groups:
-        group["lr"] = 0.0  # the same work, and no step into the unknown
+        group["lr"] = 0.0  # the weights stay the same
 
     def make(batch: LabelledGraph) -> None:
         loss = module.training_step(batch, 0)
@@ -203,7 +202,7 @@ def _time_steps(module: TrainingModule, seconds: float) -> tuple[float, int]:
 
 
 def _time_validation(module: TrainingModule, seconds: float) -> float:
-    """Seconds of a batch of the validation."""
+    """Time per batch of the validation, s."""
     module.on_validation_epoch_start()
     batch = module.validation_data.batches(module.config.validation_batch_size)[0]
     batch = batch.to(module.device)
@@ -211,7 +210,7 @@ def _time_validation(module: TrainingModule, seconds: float) -> float:
 
 
 def _mean_time(work: Callable[[], object], seconds: float, most: int) -> tuple[float, int]:
-    """Mean seconds of repeated work, without the first time, which may compile."""
+    """Mean time of repeated work, s, without the first repetition, which may compile kernels."""
     begin = time.perf_counter()
     work()
     _synchronize()
@@ -229,7 +228,7 @@ def _synchronize() -> None:
 
 
 def _batches(data: GraphDataset, config: TrainingConfig) -> Iterator[LabelledGraph]:
-    """Batches of the training without end."""
+    """Infinite sequence of training batches."""
     batches = EpochBatches(data.sizes, config.seed, config.batch_size, config.batch_atoms)
     for epoch in itertools.count():
         batches.set_epoch(epoch)
@@ -238,7 +237,7 @@ def _batches(data: GraphDataset, config: TrainingConfig) -> Iterator[LabelledGra
 
 
 def _memory(module: TrainingModule, missing: int) -> float:
-    """GB of the training: of this process now, and of the graphs that it has not made."""
+    """Memory of the training, GB: that of this process, plus the graphs not built yet."""
     graphs = [*module.train_data, *module.validation_data]
     more = missing * sum(map(stored_bytes, graphs)) / len(graphs)
     more = min(more, module.train_data.memory + module.validation_data.memory)
@@ -248,7 +247,7 @@ def _memory(module: TrainingModule, missing: int) -> float:
 
 
 def _peak() -> float:
-    """Bytes that this process had at most; 0 on systems that do not tell."""
+    """Peak memory of this process, bytes; 0 if the system does not report it."""
     if sys.platform == "win32":
         return 0.0
     import resource
@@ -258,7 +257,7 @@ def _peak() -> float:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it, as in ``3.2 min``."""
+    """Time as text in a suitable unit, such as ``3.2 min``."""
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
         if seconds >= (1.5 if unit != "s" else 1.0) * size:
             return f"{seconds / size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Errors of a model on reference data, as figures, a table and parity plots."""
+"""Errors of a model on reference data, as numbers, a table and parity plots."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .splits import recorded_part
 
 @dataclass(frozen=True)
 class Metrics:
-    """Errors of a model on a data set; a quantity without labels is None.
+    """Errors of a model on a data set; None for quantities without labels.
 
     Parameters
     ----------
@@ -62,14 +62,15 @@ class Metrics:
 
     @classmethod
     def of(cls, sums: ErrorSums, data: Sequence[Structure], model: NequIPLRPotential) -> Metrics:
-        """The errors of structures out of their sums, beside the spread of the reference values.
+        """Errors and the standard deviation of the reference values, from sums over structures.
 
-        That of the energies is about the model's atomic reference energies.
+        The standard deviation of the energies is taken after the energy shifts of the model are
+        subtracted.
 
         Raises
         ------
         InputError
-            If there are none.
+            If there are no labels.
         """
         errors = sums.errors()
         if not errors:
@@ -81,12 +82,12 @@ class Metrics:
         return cls(len(data), sum(s.num_atoms for s in data), **figures)
 
     def quantities(self) -> dict[str, Errors]:
-        """The quantities that had labels."""
+        """Errors of the quantities that have labels."""
         found = {name: getattr(self, name) for name in QUANTITIES}
         return {name: errors for name, errors in found.items() if errors is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Nested plain values, for JSON."""
         result: dict[str, Any] = {
             "num_structures": self.num_structures,
             "num_atoms": self.num_atoms,
@@ -113,17 +114,17 @@ def evaluate_model(
     ----------
     model : NequIPLRPotential, path, or name of a shipped or downloaded model
     data : path, sequence of Structure, or GraphDataset, optional
-        May be left out with ``split``, see `data_of`.
+        May be omitted with ``split``, see `data_of`.
     output : path, optional
-        Directory that receives ``parity_*.png``, ``metrics.json`` and ``metrics.csv``.
+        Directory to which ``parity_*.png``, ``metrics.json`` and ``metrics.csv`` are written.
     batch_size : int
         Structures evaluated at a time.
     device : str or torch.device, optional
-        Where the network runs; where the model is when not given.
+        Device of the network; by default the current device of the model.
     precision : {"single", "double"}, optional
-        Of the network; as it is when not given.
+        Precision of the network; unchanged by default.
     verbose : bool
-        Print the table, and remarks on the data file.
+        Print the table, and notes on the data file.
     **reading
         Options of `data_of`.
 
@@ -134,7 +135,7 @@ def evaluate_model(
     Raises
     ------
     InputError
-        If nothing in the data can be compared.
+        If the data contain no labels that the model predicts.
     """
     graphs = data if isinstance(data, GraphDataset) else None
     known = data.structures if isinstance(data, GraphDataset) else data
@@ -162,7 +163,7 @@ def evaluate_model(
 
 
 def format_table(metrics: Metrics) -> str:
-    """The errors as a table in plain text."""
+    """Table of the errors in plain text."""
     lines = [f"{'':18}{'RMSE':>10}{'MAE':>10}{'data std':>11}  {'unit':<10}{'values':>8}"]
     for name, errors in metrics.quantities().items():
         title, unit, _ = REPORTED[name]
@@ -185,33 +186,33 @@ def data_of(
     energy_unit: str | None = None,
     **key_names: str | None,
 ) -> Sequence[Structure]:
-    """The structures to evaluate.
+    """Structures to evaluate.
 
     Parameters
     ----------
     data : path or sequence of Structure, optional
     batch_size : int
-        Checked here.
+        Only validated here.
     verbose : bool
-        Print remarks on a data file.
+        Print notes on a data file.
     model : path, optional
-        Model file in the output directory of its training; for `split`.
+        Model file in the output directory of its training, required by `split`.
     split : {"train", "validation", "test"}, optional
-        Only the structures that the training of `model` used for this. Its data file, and how it
-        was read, are those of the training unless they are given.
+        Read only this part of the split of the training of `model`. By default, the data file, its
+        keys, format and units are those of the training.
     keys : DataKeys, optional
         Key names of the data file.
     format : str, optional
         Format of the data file.
     length_unit, energy_unit : str, optional
-        Of the data file, see `DataUnits`.
+        Units of the data file, see `DataUnits`.
     **key_names : str
         ``energy_key``, ``forces_key``, … instead of `keys`.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or an option makes no sense.
+        If the file cannot be read, or the options are invalid.
     """
     if batch_size < 1:
         raise InputError(describe("batch_size", batch_size, "at least 1"))
@@ -245,7 +246,7 @@ def prepared(
     device: str | torch.device | None,
     precision: str | None,
 ) -> NequIPLRPotential:
-    """A model for evaluation, loaded, moved and cast as asked for."""
+    """Model for evaluation: loaded if necessary, moved to the device and cast to the precision."""
     if precision not in (None, "single", "double"):
         raise InputError(describe("precision", precision, "'single' or 'double'"))
     if not isinstance(model, NequIPLRPotential):
@@ -259,7 +260,7 @@ def prepared(
 
 
 def _reference_values(name: str, data: Sequence[Structure], model: NequIPLRPotential) -> np.ndarray:
-    """The labels of a quantity in one row, eV and Å units; NaN where one is missing."""
+    """Labels of a quantity as a flat array, in units of eV, Å and e; NaN where unknown."""
     if name == "energy_per_atom":
         shifts = dict(model.named_buffers())["energy_shifts"].tolist()
         own = dict(zip(model.config.type_names, shifts, strict=True))
@@ -274,10 +275,10 @@ def _collect(
     labels: Labels,
     shifts: torch.Tensor,
 ) -> None:
-    """Keep reference and predicted values, shape (2, values).
+    """Append reference and predicted values, shape (2, values), to ``pairs``.
 
-    Energies are counted from the model's `shifts` (eV, shape (B,)): the differences between
-    elements, and even between compositions, would hide everything else.
+    Energies are relative to the `shifts` of the model (eV, shape (B,)). Otherwise the differences
+    between elements and compositions would dominate the plots.
     """
     for name in QUANTITIES:
         label = label_of(name)

@@ -1,10 +1,11 @@
-"""Data augmentation by harmonic copies, beyond the small displacements of the data.
+"""Data augmentation by harmonic copies: structures displaced further than those of the data.
 
 Reference data near one minimum do not cover the displacements that molecular dynamics reaches in
-every period, where a network may have spurious soft modes. Springs between neighbours, fitted to
-the change of the forces with the displacements in the data, are a crude but safe model. A copy is
-a structure displaced at random by δ, with the forces F(R) − Φ δ; copies take part in training with
-a small weight, and nowhere else.
+every period of a vibration, and there a network may have spurious soft modes. Springs between
+neighbours are a crude but safe model for these displacements. They are fitted to the change of the
+forces with the displacements in the data. A copy is a structure displaced at random by δ, with the
+forces F(R) − Φ δ, where Φ is the Hessian of the springs. Copies are used only in training, with a
+small weight.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..neighbors import pairs_within
 
-_SHELL = 0.5  # Å, width of the shells of neighbours that share their springs
-_SAME = 0.3  # Å, rms distance of structures that oscillate about the same minimum
+_SHELL = 0.5  # Å, width of neighbour shells; pairs of a shell share spring constants
+_SAME = 0.3  # Å, largest rms distance of structures about the same minimum
 
 
 @dataclass(frozen=True)
 class HarmonicConfig:
-    """Copies of the training structures with forces of springs.
+    """Displaced copies of the training structures with the forces of fitted springs.
 
     Parameters
     ----------
     copies : float
-        Mean number of copies of each structure; 0 for none. Below 1, a random subset of the
-        structures has one copy each.
+        Mean number of copies of each structure; 0 for no copies. Below 1, a random subset of the
+        structures is copied once.
     displacement : float, Å
         Standard deviation of each component of the displacements.
     weight : float
-        Weight of a copy in the loss, relative to that of its structure.
+        Weight of a copy in the loss, relative to the weight of its structure.
     cutoff : float, Å
-        Length of the longest spring.
+        Largest length of a spring.
     """
 
     copies: float = 0.0
@@ -53,14 +54,14 @@ class HarmonicConfig:
 
 @dataclass(frozen=True)
 class HarmonicCopies:
-    """The copies, and how well springs describe the data they come from.
+    """Harmonic copies, and the quality of the fit of the springs.
 
     Parameters
     ----------
     structures : list of Structure
-        With forces and a weight, without other labels.
+        Copies with forces and a weight, without other labels.
     spread, residual : float, eV/Å
-        Rms of the changes of the forces in the data, and of what the springs leave of them.
+        Rms change of the forces in the data, and rms residual of the fit.
     """
 
     structures: list[Structure]
@@ -71,15 +72,19 @@ class HarmonicCopies:
 def harmonic_copies(
     structures: Sequence[Structure], config: HarmonicConfig, seed: int
 ) -> HarmonicCopies:
-    """Fit springs to the structures, all together, and make the copies.
+    """Fit springs to all structures together, and create the copies.
 
-    The spring constants, longitudinal and transverse for every pair of elements and shell of
-    neighbours, are not negative, so that Φ has no negative eigenvalue.
+    Each pair of elements has a longitudinal and a transverse spring constant for each neighbour
+    shell. They are fitted by non-negative least squares, so Φ has no negative eigenvalue.
 
     Raises
     ------
     InputError
         If no two structures with forces oscillate about the same minimum.
+
+    References
+    ----------
+    Lawson and Hanson, Solving Least Squares Problems, Prentice-Hall (1974), chapter 23.
     """
     from scipy.optimize import nnls
 
@@ -120,7 +125,7 @@ def _groups(structures: Sequence[Structure]) -> list[list[Structure]]:
 
 
 def _surroundings(structure: Structure) -> tuple[object, ...]:
-    """What two structures about the same minimum share, but for the cell."""
+    """Properties that structures about the same minimum have in common, except the cell."""
     field = np.zeros(3) if structure.electric_field is None else structure.electric_field
     groups = [
         () if g is None else tuple(g) for g in (structure.charge_groups, structure.group_charges)
@@ -129,7 +134,7 @@ def _surroundings(structure: Structure) -> tuple[object, ...]:
 
 
 class _Oscillator:
-    """Structures about one minimum: their mean, and the pairs of neighbours in it."""
+    """Structures about one minimum: their mean, and its pairs of neighbours."""
 
     def __init__(self, members: Sequence[Structure], cutoff: float) -> None:
         self.members = members
@@ -146,7 +151,7 @@ class _Oscillator:
         self.kinds = set(self.pair_kinds)
 
     def matrix(self, displacements: np.ndarray, kinds: list) -> np.ndarray:
-        """−Φ δ for unit spring constants, shape [3 N, 2 kinds]; δ of shape [N, 3], Å."""
+        """−Φ δ for unit spring constants, shape (3 N, 2 kinds); δ has shape (N, 3), Å."""
         place = {kind: 2 * k for k, kind in enumerate(kinds)}
         column = np.array([place[kind] for kind in self.pair_kinds])
         relative = displacements[self.second] - displacements[self.first]
@@ -157,7 +162,7 @@ class _Oscillator:
         return result.reshape(2 * len(kinds), -1).T
 
     def equations(self, kinds: list) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each member, the matrix of its displacement and the change of its forces."""
+        """Linear equations for the spring constants: matrix and change of forces of each member."""
         return [
             (self.matrix(m.positions - self.mean, kinds), (m.forces - self.force).ravel())
             for m in self.members
@@ -186,7 +191,7 @@ class _Oscillator:
 
 
 def copied_indices(count: int, copies: float, rng: np.random.Generator) -> list[int]:
-    """Which of `count` structures to copy, `copies` times each on the average."""
+    """Indices of the structures to copy, out of `count`, each `copies` times on average."""
     whole, rest = divmod(copies, 1.0)
     places, number = rng.permutation(count), round(rest * count)
     return [*int(whole) * list(range(count)), *(i for i in range(count) if places[i] < number)]

@@ -1,4 +1,4 @@
-"""The initial model: a new one, or one that was trained before."""
+"""Initial model of a training: a new one, or one that was trained before."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .statistics import (
     shortest_distances,
 )
 
-#: What a new model has unless its configuration says otherwise. The paper's choices, which the
-#: defaults of `ModelConfig` are, leave the energy without bounds where the network extrapolates.
+#: Defaults of new models. With the choices of the paper, which are the defaults of `ModelConfig`,
+#: the energy is unbounded where the network extrapolates.
 SAFE_DEFAULTS: dict[str, Any] = {
     "electrostatic_energy": "coulomb",
     "electronegativity_bound": 6.0,
@@ -40,15 +40,15 @@ def new_model(
     others: Sequence[Structure],
     copies: Sequence[Structure] = (),
 ) -> NequIPLRPotential:
-    """A model with random weights.
+    """Model with random weights.
 
     Parameters
     ----------
     config : TrainingConfig
     train, others : sequence of Structure
-        Elements are taken from all of them, everything else from those of the training.
+        Elements are taken from both, all other properties from the training structures.
     copies : sequence of Structure
-        What else the model is trained on: it counts for the shortest distances.
+        Harmonic copies, which count for the shortest distances.
 
     Raises
     ------
@@ -76,12 +76,12 @@ def new_model(
 
 
 def earlier_configs(config: TrainingConfig, config_path: str | Path) -> list[Path]:
-    """Configurations that ``start_from`` names, the last to be trained first.
+    """Chain of configurations specified by ``start_from``; the last one is trained first.
 
     Raises
     ------
     InputError
-        If one of them is not a configuration, or comes back to one before it.
+        If one of them is not a configuration, or the chain is circular.
     """
     found: list[Path] = []
     own = Path(config_path).resolve()
@@ -97,21 +97,21 @@ def earlier_configs(config: TrainingConfig, config_path: str | Path) -> list[Pat
 def earlier_model(
     config: TrainingConfig, config_path: str | Path, structures: Sequence[Structure]
 ) -> NequIPLRPotential:
-    """The model of ``start_from``, with the elements that it lacks.
+    """Model of ``start_from``, extended by the elements that it lacks.
 
     Parameters
     ----------
     config : TrainingConfig
     config_path : path
     structures : sequence of Structure
-        All of the training.
+        All structures of the training.
 
     Raises
     ------
     ModelFileError
         If there is no such model.
     InputError
-        If ``model`` has entries other than those of the model, or ``equilibration`` any.
+        If entries of ``model`` contradict the model, or ``equilibration`` has entries.
     """
     assert config.start_from is not None
     model = load_model(model_file(config.start_from, config_path, "start_from"))
@@ -130,7 +130,7 @@ def earlier_model(
 def _with_elements(
     model: NequIPLRPotential, symbols: Sequence[str], structures: Sequence[Structure]
 ) -> NequIPLRPotential:
-    """The model with new elements: their shortest distances are those of the data."""
+    """Model with new elements, whose shortest distances are taken from the data."""
     config, table = model.config, None
     if config.shortest_distances is not None:
         names, known = (*config.type_names, *symbols), len(config.type_names)
@@ -149,12 +149,12 @@ def freeze(model: NequIPLRPotential, names: Sequence[str]) -> None:
     ----------
     model : NequIPLRPotential
     names : sequence of str
-        Parts of the model, as their parameters are named, such as ``electronegativity_stage``.
+        Names of modules or parameters of the model, such as ``electronegativity_stage``.
 
     Raises
     ------
     InputError
-        If there is no such part, or nothing is left to train.
+        If there is no such part, or no parameter remains to be trained.
     """
     parameters = dict(model.named_parameters())
     parts = {n.rsplit(".", k)[0] for n in parameters for k in range(n.count(".") + 1)}
@@ -171,7 +171,7 @@ def freeze(model: NequIPLRPotential, names: Sequence[str]) -> None:
 def fit_energies(
     model: NequIPLRPotential, config: TrainingConfig, train: Sequence[Structure]
 ) -> None:
-    """Set the energy shifts, and the scales of a new model, to those of the training set."""
+    """Fit the energy shifts, and the scales of a new model, to the training set."""
     types, settings = model.config.type_names, config.data
     values = {"shifts": fit_energy_shifts(train, types, settings.energy_shifts)}
     if config.start_from is None:

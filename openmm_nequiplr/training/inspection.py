@@ -1,4 +1,4 @@
-"""What is in the data of a training: elements, cells, labels, charges, distances, sizes."""
+"""Summary of the data of a training: elements, cells, labels, charges, distances, sizes."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from .statistics import (
     shortest_distances,
 )
 
-#: Structures on which distances are counted, spread evenly over the data.
+#: Number of structures used for distances, evenly spaced over the data.
 _SAMPLE = 200
-#: Pairs farther apart are not looked for, Å.
+#: Cutoff of the search for pairs, Å.
 _FAR = 5.0
-#: A gap (Å) between atoms along a cell vector that is vacuum.
+#: Smallest gap between atoms along a cell vector that counts as vacuum, Å.
 _VACUUM = 6.0
 _SHOWN = 12
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What is in a data set.
+    """Summary of a data set.
 
     Parameters
     ----------
     structures : tuple of Structure
         One or more.
     keys : FoundKeys
-        Of extended XYZ files.
+        Keys found in extended XYZ files.
     """
 
     structures: tuple[Structure, ...]
@@ -48,7 +48,7 @@ class DataSummary:
 
     @cached_property
     def sample(self) -> tuple[Structure, ...]:
-        """Structures spread evenly over the data."""
+        """Structures evenly spaced over the data."""
         return self.structures[:: -(-len(self.structures) // _SAMPLE)]
 
     @cached_property
@@ -58,7 +58,7 @@ class DataSummary:
 
     @cached_property
     def num_atoms(self) -> int:
-        """Atoms of all structures."""
+        """Total number of atoms."""
         return sum(structure.num_atoms for structure in self.structures)
 
     @cached_property
@@ -68,16 +68,16 @@ class DataSummary:
 
     @cached_property
     def labels(self) -> dict[str, int]:
-        """Each label and the number of structures in which a training can use it.
+        """Number of structures with each label that a training can use.
 
-        Dipoles of periodic structures and stresses of others are of no use.
+        Dipoles of periodic structures and stresses of isolated ones cannot be used.
         """
         counts = Counter(name for s in self.structures for name in LABELS if s.has_label(name))
         return {name: counts[name] for name in LABELS if counts[name]}
 
     @cached_property
     def unlabelled(self) -> list[int]:
-        """Indices of structures without any label that a training can use."""
+        """Indices of the structures without usable labels."""
         return [
             index
             for index, structure in enumerate(self.structures)
@@ -86,12 +86,12 @@ class DataSummary:
 
     @cached_property
     def total_charges(self) -> dict[float, int]:
-        """Each total charge (e) and the number of structures that have it, ascending."""
+        """Number of structures with each total charge (e), in ascending order."""
         return dict(sorted(Counter(s.total_charge for s in self.structures).items()))
 
     @cached_property
     def charges(self) -> dict[str, np.ndarray]:
-        """Reference charges of each element that has any, e."""
+        """Reference charges by element, e; elements without such charges are omitted."""
         labelled = [s for s in self.structures if s.charges is not None]
         if not labelled:
             return {}
@@ -102,29 +102,29 @@ class DataSummary:
 
     @cached_property
     def rms_force(self) -> float:
-        """Root mean square force component, eV/Å; 1 without forces."""
+        """Root mean square of the force components, eV/Å; 1 without forces."""
         return float(fit_energy_scales(self.structures, self.elements)[0])
 
     @cached_property
     def copies(self) -> int:
-        """Number of structures that have atoms, positions, cell and charge of an earlier one."""
+        """Number of structures whose atoms, positions, cell and charge repeat an earlier one."""
         return len(self.structures) - len(set(map(place_of, self.structures)))
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """Shortest distance of each two elements in the sample, Å; infinite beyond 5 Å."""
+        """Shortest distance of each pair of elements in the sample, Å; infinite beyond 5 Å."""
         table = shortest_distances(self.sample, self.elements, _FAR)
         return np.where(table < _FAR, table, np.inf)
 
     @cached_property
     def vacuum(self) -> tuple[float, ...]:
-        """Width of the vacuum along each cell vector, Å: the least of all periodic structures."""
+        """Smallest width of the vacuum along each cell vector in all periodic structures, Å."""
         gaps = [_gaps(s) for s in self.sample if s.pbc]
         return tuple(np.min(gaps, axis=0).tolist()) if gaps else (0.0, 0.0, 0.0)
 
     @property
     def open_axes(self) -> tuple[int, ...]:
-        """The cell vectors along which there is vacuum."""
+        """Indices of the cell vectors along which there is vacuum."""
         return tuple(axis for axis, width in enumerate(self.vacuum) if width > _VACUUM)
 
     def num_neighbors(self, cutoff: float) -> float:
@@ -132,7 +132,7 @@ class DataSummary:
         return mean_num_neighbors(self.sample, cutoff)
 
     def lines(self) -> list[str]:
-        """The summary in words."""
+        """Lines of text that report the summary."""
         rows = {
             "structures": self._contents(),
             "cells": self._cells(),
@@ -236,7 +236,7 @@ class DataSummary:
 
 
 def _gaps(structure: Structure) -> np.ndarray:
-    """Longest stretch along each cell vector without an atom, shape (3,), Å."""
+    """Largest gap between atoms along each cell vector, shape (3,), Å."""
     assert structure.cell is not None
     fractions = np.sort((structure.positions @ np.linalg.inv(structure.cell)) % 1.0, axis=0)
     around = np.concatenate([fractions, fractions[:1] + 1.0])
@@ -249,7 +249,7 @@ def _range(low: float, high: float, form: str) -> str:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    """Values with their numbers; alone if there is one."""
+    """Values with their counts as text; a single value has no count."""
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{name} in {count}" for name, count in counts.items())

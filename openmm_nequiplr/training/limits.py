@@ -1,4 +1,4 @@
-"""Ranges of settings: values beyond them are mistakes that would exhaust memory or time."""
+"""Allowed ranges of settings; values beyond them would exhaust memory or time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import InputError, describe
 from ..model import ModelConfig
 from .parsing import check_keys
 
-#: Smallest and largest value of entries, by their dotted names.
+#: Smallest and largest values of entries, by dotted name.
 _RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, 1e6),
     "batch_atoms": (1, 1e9),
@@ -28,7 +28,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "harmonic.cutoff": (0, 100),
 }
 
-# Entries of the model that depend on its elements, or are completed by the data.
+# Entries of the model that depend on its elements or are taken from the data.
 _OF_DATA = (
     "type_names", "gaussian_widths", "shortest_distances", "avg_num_neighbors", "charge_min",
     "charge_max",
@@ -41,7 +41,7 @@ def check_ranges(config: Any) -> None:
     Raises
     ------
     InputError
-        Naming the entry.
+        If a number is out of range; the message names the entry.
     """
     for name, (least, most) in _RANGES.items():
         value: Any = config
@@ -56,7 +56,7 @@ def _check_model(entries: Mapping[str, Any]) -> None:
     """Refuse entries that `ModelConfig` refuses, except those that depend on the data."""
     check_keys(entries, [each.name for each in dataclasses.fields(ModelConfig)], "model.")
     known = {name: value for name, value in entries.items() if name not in _OF_DATA}
-    if "r_max" not in known:  # it comes with start_from
+    if "r_max" not in known:  # ``start_from`` provides it
         known.pop("r_max_charge", None)
     if entries:
         try:

@@ -1,4 +1,4 @@
-"""Losses and error figures, from the same sums over labelled values."""
+"""Losses and errors, from sums over labelled values."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .report import REPORTED
 if TYPE_CHECKING:
     from ..model.potential import PotentialOutput
 
-#: The quantities, in the order in which they are reported.
+#: Quantities in the loss, in the order in which they are reported.
 QUANTITIES = tuple(REPORTED)
 
 
 def label_of(quantity: str) -> str:
-    """The label, and the part of an output, that a quantity is computed from."""
+    """Name of the label, and of the output field, from which a quantity is computed."""
     return "energy" if quantity == "energy_per_atom" else quantity
 
 
 def residuals(output: PotentialOutput, labels: Labels) -> dict[str, torch.Tensor]:
-    """Predicted minus reference values, for all that has a reference.
+    """Predicted minus reference values of all labelled quantities.
 
     Parameters
     ----------
     output : PotentialOutput
-        Of a batch of B structures with N atoms.
+        Results for a batch of B structures with N atoms in total.
     labels : Labels
 
     Returns
@@ -38,8 +38,8 @@ def residuals(output: PotentialOutput, labels: Labels) -> dict[str, torch.Tensor
     dict of str to tensor
         Quantity to a one-dimensional float64 tensor: energy per atom (eV/atom, one value per
         structure), force components (eV/Å), charges (e), components of dipole (e Å), stress
-        (eV/Å³), Born charges (e) and polarisability (e Å²/V). Values without a reference are left
-        out.
+        (eV/Å³), Born charges (e) and polarisability (e Å²/V). Values without a reference are
+        omitted.
     """
     result = {}
     for name in QUANTITIES:
@@ -67,9 +67,9 @@ def balance_species(
     Parameters
     ----------
     errors : dict of str to tensor
-        From `residuals` with `labels`.
+        Result of `residuals` with `labels`.
     labels : Labels
-    types : tensor, int64, shape [N]
+    types : tensor, int64, shape (N,)
         Element of each atom.
     names : sequence of {"forces", "charges"}
         The quantities to balance.
@@ -77,7 +77,8 @@ def balance_species(
     Returns
     -------
     dict of str to tensor
-        Those scaled by sqrt(n / (elements × atoms of the element)), the rest as is.
+        Residuals in which those of `names` are scaled by sqrt(n / (elements × atoms of the
+        element)), where n is the number of values.
     """
     result = dict(errors)
     for name, reference in (("forces", labels.forces), ("charges", labels.charges)):
@@ -97,7 +98,7 @@ def weigh_structures(errors: dict[str, torch.Tensor], labels: Labels) -> dict[st
     Parameters
     ----------
     errors : dict of str to tensor
-        From `residuals` with `labels`, or from `balance_species`.
+        Result of `residuals` with `labels`, or of `balance_species`.
     labels : Labels
     """
     if labels.weight is None or bool((labels.weight == 1.0).all()):
@@ -118,19 +119,19 @@ def weighted_loss(
     weights: LossConfig,
     counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Σ weight × mean squared error.
+    """Weighted sum of the mean squared errors.
 
     Parameters
     ----------
     errors : dict of str to tensor
-        From `residuals`.
+        Result of `residuals`.
     weights : LossConfig
-    counts : tensor, float64, shape [quantities], optional
-        What sums of squares are divided by; the numbers of values when not given.
+    counts : tensor, float64, shape (quantities,), optional
+        Divisors of the sums of squares; by default the numbers of values.
 
     Returns
     -------
-    tensor, float64, shape []
+    tensor, float64, scalar
     """
     if counts is None:
         counts = _value_counts(errors)
@@ -146,21 +147,21 @@ def weighted_loss(
 
 
 def label_counts(labels: Labels) -> torch.Tensor:
-    """Number of known labels of each quantity, float64, shape [quantities], on the CPU."""
+    """Number of known labels of each quantity, float64, shape (quantities,), on the CPU."""
     known = [getattr(labels, label_of(name)) for name in QUANTITIES]
     counts = [0 if value is None else int(torch.isfinite(value).sum()) for value in known]
     return torch.tensor(counts, dtype=torch.float64)
 
 
 def _value_counts(errors: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Number of values of each quantity, float64, shape [quantities]."""
+    """Number of values of each quantity, float64, shape (quantities,)."""
     counts = [errors[name].numel() if name in errors else 0 for name in QUANTITIES]
     return torch.tensor(counts, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Error figures of one quantity, in the units of `residuals`.
+    """Errors of one quantity, in the units of `residuals`.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ class Errors:
     count : int
         Number of values.
     data_std : float, optional
-        Standard deviation of the reference values: the error of a constant.
+        Standard deviation of the reference values, which is the rmse of a constant prediction.
     """
 
     rmse: float
@@ -179,14 +180,14 @@ class Errors:
 
 
 class ErrorSums:
-    """Sums over batches from which errors of a whole data set follow."""
+    """Sums over batches, from which the errors of a whole data set are computed."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        #: float64 [quantities, 3]: number of values, sum of squares, sum of absolute values.
+        #: float64, shape (quantities, 3): number of values, sum of squares, sum of absolute values.
         self.sums = torch.zeros(len(QUANTITIES), 3, dtype=torch.float64, device=device)
 
     def add(self, errors: dict[str, torch.Tensor]) -> None:
-        """Take in the residuals of one batch."""
+        """Add the residuals of one batch."""
         for row, name in enumerate(QUANTITIES):
             if name in errors:
                 values = errors[name].detach()
@@ -196,7 +197,7 @@ class ErrorSums:
                 )
 
     def errors(self) -> dict[str, Errors]:
-        """Error figures of every quantity that had labels."""
+        """Errors of every quantity with labels."""
         result = {}
         for name, (count, squares, absolute) in zip(QUANTITIES, self.sums.tolist(), strict=True):
             if count > 0:
@@ -204,7 +205,7 @@ class ErrorSums:
         return result
 
     def loss(self, weights: LossConfig) -> float:
-        """The weighted loss over everything that was added."""
+        """Weighted loss over all batches that were added."""
         errors = self.errors()
         return sum(
             weight * errors[name].rmse ** 2

@@ -1,4 +1,4 @@
-"""The Lightning module: one training step, validation with averaged weights, data order."""
+"""Lightning module: training step, validation with averaged weights, order of the data."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from .loss import (
 from .sampling import EpochBatches
 from .schedule import LearningRate
 
-#: Name of the validation loss among the metrics of Lightning.
+#: Name of the validation loss in the metrics of Lightning.
 VALIDATION_LOSS = "validation_loss"
 _NO_DECAY = ("hardness", "charge_offset", "bessel")
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains a potential.
+    """Lightning module that trains a potential.
 
     Parameters
     ----------
     model : NequIPLRPotential
-        With energy shifts and scales already set.
+        Model whose energy shifts and scales are already set.
     config : TrainingConfig
     train_data, validation_data : GraphDataset, optional
-        Graphs and labels.
+        Graphs with labels.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class TrainingModule(pl.LightningModule):
         self.config = config
         self.train_data = train_data
         self.validation_data = validation_data
-        #: The model with averaged weights; None without an average.
+        #: Model with averaged weights; None without averaging.
         self.average = averaged(model, config.ema_decay) if config.ema_decay > 0 else None
         self.learning_rate: LearningRate | None = None
-        #: That take part in the training, each with its share of the batches.
+        #: Number of processes in the training, each with a share of the batches.
         self.processes = 1
         self._saved: dict[str, Any] = {}
         self.train_errors: dict[str, Errors] = {}
@@ -76,7 +76,7 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def best_model(self) -> NequIPLRPotential:
-        """The model to validate and export: with averaged weights where there is an average."""
+        """Model to validate and export: with averaged weights, if they are averaged."""
         if self.average is None:
             return self.model
         return cast(NequIPLRPotential, self.average.module)
@@ -84,7 +84,7 @@ class TrainingModule(pl.LightningModule):
     # ------------------------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
-        """Prepare the schedule, once the number of steps is known."""
+        """Prepare the schedule once the number of steps is known."""
         self.processes = self.trainer.world_size
         steps = self.trainer.estimated_stepping_batches / self.config.max_epochs
         self.learning_rate = LearningRate(
@@ -94,7 +94,7 @@ class TrainingModule(pl.LightningModule):
             self.learning_rate.load_state_dict(self._saved["learning_rate"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam or AdamW, with and without weight decay; frozen parameters take no part."""
+        """Adam or AdamW, with groups with and without weight decay, without frozen parameters."""
         decayed: list[torch.nn.Parameter] = []
         free: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
@@ -113,18 +113,18 @@ class TrainingModule(pl.LightningModule):
             lr=settings.lr,
             betas=(settings.betas[0], settings.betas[1]),
             amsgrad=settings.amsgrad,
-            fused=True,  # one loop over all weights instead of ten operations for each of them
+            fused=True,  # one loop over all weights instead of ten operations per weight tensor
         )
 
     def on_train_start(self) -> None:
-        """Start the clock, unless the time was up before."""
+        """Start the clock, and stop the training if its time has already elapsed."""
         if self.config.max_time is not None and self.minutes_before >= self.config.max_time:
             self.trainer.should_stop = True
         self._started = time.monotonic()
         self._sums = ErrorSums(self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Weights of the loss for this epoch."""
+        """Set the weights of the loss for this epoch."""
         assert self.learning_rate is not None
         progress = self.learning_rate.progress(self.trainer.global_step)
         self._loss = self.config.loss.at(progress)
@@ -133,7 +133,7 @@ class TrainingModule(pl.LightningModule):
         """Weighted loss of one batch."""
         counts, pending = None, None
         if self.processes > 1:
-            # the mean over the processes, which is what they descend, is that over all their values
+            # the mean over processes, which is minimised, is then the mean over all their values
             counts = label_counts(batch.labels).to(self.device) / self.processes
             pending = torch.distributed.all_reduce(counts, async_op=True)
         output = self._output(self.model, batch)
@@ -152,17 +152,17 @@ class TrainingModule(pl.LightningModule):
         return nothing + weighted_loss(errors, self._loss, counts) if known else nothing
 
     def _output(self, model: NequIPLRPotential, batch: LabelledGraph) -> PotentialOutput:
-        """What the loss has a weight for; stresses and the response only where they are known."""
+        """Quantities with a weight in the loss; stress and response only if there are labels."""
         stress = self._stress and batch.labels.stress is not None
         response = self._response and batch.labels.has_response
         return cast(PotentialOutput, model(batch.graph, self._forces, stress, response))
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
-        """Gradients of the weights alone; those of the positions, behind the forces, cost more."""
+        """Compute gradients of the weights only; those of the positions would cost more."""
         loss.backward(inputs=[p for p in self.model.parameters() if p.requires_grad])
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None):  # type: ignore[override]
-        """Take one step at the scheduled learning rate, then update the average."""
+        """Take one step at the scheduled learning rate, then update the averaged weights."""
         assert self.learning_rate is not None
         lr = self.config.optimizer.lr * self.learning_rate.factor(self.trainer.global_step)
         for group in optimizer.param_groups:
@@ -172,7 +172,7 @@ class TrainingModule(pl.LightningModule):
             self.average.update_parameters(self.model)
 
     def _elapsed(self) -> float:
-        """Minutes of training in this process, those before a resumption included."""
+        """Training time in minutes, including the time before a resumption."""
         return self.minutes_before + (time.monotonic() - self._started) / 60.0
 
     def end_epoch(self) -> None:
@@ -182,14 +182,14 @@ class TrainingModule(pl.LightningModule):
         self._sums = ErrorSums(self.device)
         assert self.learning_rate is not None
         self.minutes = self._elapsed()
-        if self.trainer.world_size > 1:  # the clock of the first process counts
+        if self.trainer.world_size > 1:  # use the clock of the first process
             self.minutes = float(self.trainer.strategy.broadcast(self.minutes))
         self.learning_rate.end_epoch(self.validation_loss, self.minutes)
         if self.config.max_time is not None and self.minutes >= self.config.max_time:
             self.trainer.should_stop = True
 
     def _reduced(self, sums: ErrorSums) -> ErrorSums:
-        """The sums over all processes."""
+        """Total of the sums of all processes."""
         if self.trainer.world_size > 1:
             sums.sums = self.trainer.strategy.reduce(sums.sums, reduce_op="sum")
         return sums
@@ -197,17 +197,17 @@ class TrainingModule(pl.LightningModule):
     # ----------------------------------------------------------------------------- validation
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the sums of the validation errors."""
+        """Reset the sums of the validation errors."""
         self._validation_sums = ErrorSums(self.device)
 
     def validation_step(self, batch: LabelledGraph, batch_index: int) -> None:
-        """Errors of one batch; forces need gradients, which Lightning switches off."""
+        """Add the errors of one batch, with gradients enabled, which the forces require."""
         with torch.enable_grad():
             output = self._output(self.best_model, batch)
             self._validation_sums.add(residuals(output, batch.labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the errors."""
+        """Compute the validation errors."""
         sums = self._reduced(self._validation_sums)
         self.validation_errors = sums.errors()
         self.validation_loss = sums.loss(self._final_loss)
@@ -216,7 +216,7 @@ class TrainingModule(pl.LightningModule):
     # ----------------------------------------------------------------------------------- data
 
     def train_dataloader(self) -> DataLoader:
-        """Batches in an order that depends on seed and epoch only."""
+        """Training batches, in an order that depends only on seed and epoch."""
         batches = EpochBatches(
             self.train_data.sizes,
             self.config.seed,
@@ -228,7 +228,7 @@ class TrainingModule(pl.LightningModule):
         return DataLoader(self.train_data, batch_sampler=batches, collate_fn=LabelledGraph.collate)
 
     def val_dataloader(self) -> DataLoader:
-        """Each process has its share, filled up with unlabelled batches."""
+        """Validation batches of this process, padded with unlabelled batches."""
         batches = self.validation_data.batches(self.config.validation_batch_size)
         share = batches.share(self.global_rank, self.trainer.world_size)
         return DataLoader(share, batch_size=None, collate_fn=_itself)  # type: ignore[arg-type]
@@ -236,13 +236,13 @@ class TrainingModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: LabelledGraph, device: torch.device, dataloader_idx: int
     ) -> LabelledGraph:
-        """Move graph and labels."""
+        """Move graph and labels to the device."""
         return batch if device.type == "cpu" else batch.to(device)
 
     # ---------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the state that Lightning does not save."""
+        """Add the state that Lightning does not save to a checkpoint."""
         assert self.learning_rate is not None
         checkpoint["nequiplr"] = {
             "learning_rate": self.learning_rate.state_dict(),
@@ -250,7 +250,7 @@ class TrainingModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the state that :meth:`on_save_checkpoint` added."""
         self._saved = checkpoint["nequiplr"]
         self.minutes_before = self._saved["minutes"]
         if self.learning_rate is not None:
@@ -258,16 +258,16 @@ class TrainingModule(pl.LightningModule):
 
 
 def averaged(model: NequIPLRPotential, decay: float) -> AveragedModel:
-    """A copy of a model for the exponential moving average of its weights.
+    """Copy of a model that holds the exponential moving average of its weights.
 
-    In update n the decay is min(decay, (1 + n) / (10 + n)), so that the random initial weights are
-    soon forgotten.
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the influence of the random
+    initial weights vanishes quickly.
 
     Parameters
     ----------
     model : NequIPLRPotential
     decay : float
-        In (0, 1).
+        Between 0 and 1, exclusive.
     """
 
     def update(averages: Any, weights: Any, number: Any) -> None:
@@ -275,7 +275,7 @@ def averaged(model: NequIPLRPotential, decay: float) -> AveragedModel:
         torch._foreach_lerp_(averages, weights, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
     average = AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
-    average.n_averaged.fill_(1)  # the initial weights count as the first ones
+    average.n_averaged.fill_(1)  # the initial weights count as the first update
     return average.requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""From a data file to a training file: ``nequiplr init``."""
+"""Training files from data files: ``nequiplr init``."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from .inspection import DataSummary
 from .preparation import Parts, divide
 from .proposal import propose
 
-#: Minutes of training that are proposed.
+#: Default length of the proposed training, min.
 MINUTES = 60.0
-#: Words that the names of labels have in common.
+#: Words that occur in the names of labels.
 _WORDS = {"energy": "energy", "forces": "force", "charges": "charge", "dipole": "dipole"}
 
 
@@ -45,28 +45,28 @@ def new_config(
     say: Say = print,
     **key_names: str | None,
 ) -> Path:
-    """Look at data and write a training file for them.
+    """Inspect data and write a training file for them.
 
     Parameters
     ----------
     data : sequence of path
         Data files.
     output : path, optional
-        The file to write; that of the first data file, ending in ``.yaml``, in the working
-        directory when not given.
+        The file to write; by default a file in the working directory with the name of the first
+        data file and the suffix ``.yaml``.
     force : bool
-        Replace a file that is there.
+        Replace an existing file.
     max_time : float, min
-        How long the training may take.
+        Time limit of the training.
     timing : float, s
-        Optimiser steps of the training are timed for as long as this; not at all with 0.
+        Time for which optimiser steps of the training are timed; 0 for no timing.
     distill : path, optional
-        A model, or the name of one: the training file is for a cheap inner potential that learns
-        its forces, for multiple time steps. The data need no labels then.
+        Model file, or name of a model. The training file is then for a cheap inner potential for
+        multiple time steps, which learns the forces of this model. The data need no labels.
     format, length_unit, energy_unit : str, optional
-        Of the data files, see :class:`.config.DataConfig`.
+        Format and units of the data files, see :class:`.config.DataConfig`.
     say : callable
-        Takes lines on what was found.
+        Called with each line of text about the data.
     **key_names : str
         ``energy_key``, ``forces_key``, …: names of the labels.
 
@@ -78,7 +78,7 @@ def new_config(
     Raises
     ------
     FileNotFoundError, InputError
-        If data or options are not as they should be, or the file exists.
+        If the data or options are invalid, or the training file exists.
     """
     files = [Path(each) for each in data]
     if not files:
@@ -106,7 +106,7 @@ def new_config(
     validation = structures if config.data.validation else ()
     parts = divide(config, structures, validation)
     if "forces" not in summary.labels and distill is not None:
-        timing = 0.0  # there is nothing to learn yet
+        timing = 0.0  # steps cannot be timed without labels
     durations = _timed(config, parts, target, timing, say)
     if durations:
         heading += ["", "Timed when this was written:", *durations]
@@ -117,16 +117,17 @@ def new_config(
 
 
 def _stem(path: Path) -> str:
-    """The name of a file without endings, for a directory."""
+    """Name of a file without suffixes, for a directory."""
     return path.name.partition(".")[0] or "training"
 
 
 def _read(
     files: Sequence[Path], keys: DataKeys, format: str | None, units: DataUnits, say: Say
 ) -> tuple[Sequence[Structure], DataKeys, FoundKeys]:
-    """Structures, the keys to read them with, and the keys that were found.
+    """Structures, the keys with which they are read, and the keys that were found.
 
-    A label without a key of its usual names is read from the one key that looks like it.
+    If none of the usual names of a label occurs, and exactly one key resembles it, that key is
+    used.
     """
     found = FoundKeys()
     said: list[str] = []
@@ -137,7 +138,7 @@ def _read(
         saying: list[str] = []
         try:
             structures = read_structures(files, guessed, format, units, saying.append, again)
-        except InputError:  # it looks like a label and is none
+        except InputError:  # the key resembles a label, but contains something else
             guessed = keys
         else:
             found, said = again, saying
@@ -150,7 +151,7 @@ def _read(
 
 
 def _guess(keys: DataKeys, found: FoundKeys) -> DataKeys:
-    """Keys, with those added that are alone in looking like a label that is missing."""
+    """Keys, completed for each missing label by the only key that resembles it."""
     named = {each.name: getattr(keys, each.name) for each in fields(keys)}
     known = {name for names in DEFAULT_KEYS.values() for name in names}
     for quantity, word in _WORDS.items():
@@ -161,7 +162,7 @@ def _guess(keys: DataKeys, found: FoundKeys) -> DataKeys:
 
 
 def _check_labelled(summary: DataSummary) -> None:
-    """Refuse data, or single structures, from which nothing can be learned."""
+    """Refuse data without labels, or with structures without labels."""
     if summary.labels:
         bare = summary.unlabelled
         if bare:
@@ -178,7 +179,7 @@ def _check_labelled(summary: DataSummary) -> None:
 def _data_entries(
     files: Sequence[Path], target: Path, keys: DataKeys, format: str | None, units: DataUnits
 ) -> dict[str, Any]:
-    """The entries of ``data`` that say what is read, and how."""
+    """Entries of ``data`` that specify the files, keys, format and units."""
     paths = [_relative(each, target.parent) for each in files]
     entries: dict[str, Any] = {"train": paths[0] if len(paths) == 1 else paths}
     if format is not None:
@@ -193,13 +194,13 @@ def _data_entries(
 
 
 def _named(model: str | Path, directory: Path) -> str:
-    """A model file as seen from a directory, or the name of a model, which is looked up."""
+    """Path of a model file relative to a directory, or the validated name of a model."""
     path = model_path(model)
     return str(model) if str(model) in named_models() else _relative(path, directory)
 
 
 def _relative(path: Path, directory: Path) -> str:
-    """A path as seen from a directory; absolute if it is farther away than in a neighbour."""
+    """Path relative to a directory; absolute if it is further away than a sibling directory."""
     try:
         near = Path(os.path.relpath(path.resolve(), directory.resolve()))
     except ValueError:  # another drive of Windows
@@ -210,7 +211,7 @@ def _relative(path: Path, directory: Path) -> str:
 def _timed(
     config: TrainingConfig, parts: Parts, target: Path, seconds: float, say: Say
 ) -> list[str]:
-    """Lines on time and memory, from steps that are really made; none without timing."""
+    """Lines of text on time and memory from timed steps; none without timing."""
     if seconds <= 0:
         return []
     try:

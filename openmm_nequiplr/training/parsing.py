@@ -19,20 +19,21 @@ def check_keys(
     where: str,
     places: Mapping[str, str] | None = None,
 ) -> None:
-    """Refuse unknown keys, naming the closest valid one, or the place where the key belongs.
+    """Refuse unknown keys. The message suggests the closest valid key, or the right section.
 
     Parameters
     ----------
     given : mapping
     valid : list of str
     where : str
-        Name of the section with a dot at its end; empty at the top level.
+        Name of the section, followed by a dot; empty at the top level.
     places : mapping of str to str, optional
         Keys and their dotted names in other sections.
 
     Raises
     ------
     InputError
+        If a key is unknown.
     """
     for key in given:
         if key not in valid:
@@ -41,12 +42,12 @@ def check_keys(
 
 
 def places_of(sections: Mapping[str, type]) -> dict[str, str]:
-    """Dotted names of the keys that are in one section alone.
+    """Dotted names of the keys that occur in only one section.
 
     Parameters
     ----------
     sections : mapping of str to type
-        Dotted names of sections and their dataclasses; the top level is an empty name.
+        Dotted names of sections and their dataclasses; the name of the top level is empty.
     """
     found = [(f.name, f"{name}.{f.name}".lstrip(".")) for name, kind in sections.items()
              for f in fields(kind)]  # fmt: skip
@@ -55,7 +56,7 @@ def places_of(sections: Mapping[str, type]) -> dict[str, str]:
 
 
 def override(raw: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Replace one entry of nested mappings in place; a mapping replaces entries of its own."""
+    """Replace one entry of nested mappings in place; a mapping is merged key by key."""
     for key in keys[:-1]:
         if raw.get(key) is None:
             raw[key] = {}
@@ -76,16 +77,16 @@ def build(
     where: str = "",
     places: Mapping[str, str] | None = None,
 ) -> _T:
-    """Make a dataclass out of a mapping.
+    """Create a dataclass from a mapping.
 
     Parameters
     ----------
     kind : type
-        The dataclass; its annotations say what the values should be.
+        The dataclass; its annotations are the types of the values.
     given : mapping
         As read from YAML.
     sections : mapping of str to type
-        Fields that are dataclasses themselves, at any level, or tuples of text and of such.
+        Fields at any level that are dataclasses, or tuples of strings and dataclasses.
     where : str
         Prefix of names in error messages.
     places : mapping of str to str, optional
@@ -94,7 +95,7 @@ def build(
     Raises
     ------
     InputError
-        If a key is unknown or missing, or a value of the wrong kind.
+        If a key is unknown or missing, or a value has the wrong type.
     """
     if not isinstance(given, Mapping):
         raise InputError(describe(where.rstrip(".") or "configuration", given, "a mapping"))
@@ -123,7 +124,7 @@ def build(
 
 
 def _convert(where: str, annotation: str, value: Any) -> Any:
-    """Bring a YAML value to its annotated type; YAML reads 1e-3 as text."""
+    """Convert a YAML value to its annotated type; YAML reads 1e-3 as a string."""
     if annotation.startswith("tuple"):
         items = [] if value is None else value if isinstance(value, (list, tuple)) else [value]
         numbers = "float" in annotation

@@ -1,4 +1,4 @@
-"""Preparation of a training: structures and their split, the model, graphs and labels."""
+"""Preparation of a training: structures and their split, model, graphs and labels."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from .initial import earlier_model, fit_energies, freeze, new_model
 from .loss import label_of
 from .start import set_start
 
-# Atoms of a batch that keep a thread busy, and structures that tell how many a batch has.
+# Atoms of a batch per thread, and number of structures used to estimate the atoms of a batch.
 _BUSY, _SAMPLED = 200, 200
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The structures of a training, divided.
+    """Structures of a training, divided into training, validation and test sets.
 
     Parameters
     ----------
     train, validation, test : sequence of Structure
     split : Split or None
-        Which structures of the files they are.
+        Indices of these structures in the files.
     teacher : NequIPLRPotential or None
-        The model that their labels come from.
+        Model that provides the labels.
     stores : frozenset of path
-        Directories of those that are on disk.
+        Directories of the structures stored on disk.
     """
 
     train: Sequence[Structure]
@@ -68,13 +68,14 @@ def read_parts(
     config : TrainingConfig
     config_path : path
     say : callable
-        Takes a remark on the data.
+        Called with each note on the data.
     store : path, optional
-        Directory for structures that are too many for the memory.
+        Directory in which large sets of structures are stored.
 
     Raises
     ------
     FileNotFoundError, InputError
+        If a data file is missing or cannot be read, or the structures cannot be divided.
     """
     data, isolated = config.data, config.model.get("isolated") is True
     stores: set[Path] = set()
@@ -123,12 +124,12 @@ def divide(
     ----------
     config : TrainingConfig
     structures, validation, test : sequence of Structure
-        Those of the files in ``data.train``, ``data.validation`` and ``data.test``.
+        Structures in the files of ``data.train``, ``data.validation`` and ``data.test``.
 
     Raises
     ------
     InputError
-        If there are too few, or labels are missing that the loss needs.
+        If there are too few structures, or labels that the loss needs are missing.
     """
     data = config.data
     try:
@@ -153,7 +154,7 @@ def divide(
 
 
 def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
-    """Remarks before the training: labels that are not learned, structures that recur."""
+    """Notes before the training: labels that are not learned, repeated structures."""
     lines = []
     labelled, known = Counter[str](), set[str]()
     for structure in parts.train:
@@ -178,12 +179,12 @@ def _remarks(config: TrainingConfig, parts: Parts) -> list[str]:
 
 
 def place_of(structure: Structure) -> str:
-    """What makes two structures the same: atoms, positions, cell and charge."""
+    """Fingerprint of the atoms, positions, cell and charge, equal for repeated structures."""
     return digest(structure, (*LABELS, "weight", "synthetic"))
 
 
 def _check_labels(config: TrainingConfig, parts: Parts) -> None:
-    """Every weighted quantity has labels somewhere, and every structure has one of them."""
+    """Refuse weighted quantities without labels, and structures without weighted labels."""
     attributes = {
         name: label_of(name) for name, weight in config.loss.weights().items() if weight > 0
     }
@@ -217,7 +218,7 @@ def _check_labels(config: TrainingConfig, parts: Parts) -> None:
 
 
 def threads_of(config: TrainingConfig, structures: Sequence[Structure]) -> int:
-    """Threads of torch: as configured, or what batches of these structures keep busy."""
+    """Number of threads of torch: as configured, or as many as batches of structures keep busy."""
     if config.num_threads is not None:
         return config.num_threads
     atoms = batch_structures(config, structures) * _mean_atoms(structures)
@@ -225,7 +226,7 @@ def threads_of(config: TrainingConfig, structures: Sequence[Structure]) -> int:
 
 
 def batch_structures(config: TrainingConfig, structures: Sequence[Structure]) -> int:
-    """Structures of a batch of the training, on the average where it is made by atoms."""
+    """Structures per training batch; the mean number if batches are limited by atoms."""
     if config.batch_atoms is None:
         return config.batch_size
     return max(1, round(config.batch_atoms / _mean_atoms(structures)))
@@ -239,7 +240,7 @@ def _mean_atoms(structures: Sequence[Structure]) -> float:
 def prepare(
     config: TrainingConfig, parts: Parts, config_path: str | Path, sample: int | None = None
 ) -> tuple[NequIPLRPotential, GraphDataset, GraphDataset]:
-    """Model with statistics of the data set, and the graphs.
+    """Initial model with the statistics of the data, and the graphs.
 
     Parameters
     ----------
@@ -247,8 +248,8 @@ def prepare(
     parts : Parts
     config_path : path
     sample : int, optional
-        Structures of each part, drawn at random, that become graphs; all of them when not given.
-        The statistics are those of all.
+        Number of structures of each part, drawn at random, that become graphs; by default all.
+        The statistics always include all structures.
 
     Returns
     -------
@@ -283,7 +284,7 @@ def prepare(
 
 
 def _sampled(structures: Sequence[Structure], count: int) -> Sequence[Structure]:
-    """A few structures, one with charges among them where there are any: a start may need them."""
+    """Random sample with at least one structure with charges, if any; the start may need it."""
     drawn = random.Random(0).sample(range(len(structures)), min(count, len(structures)))
     known = [each.charges is not None and each.weight > 0 for each in structures]
     labelled = [index for index, own in enumerate(known) if own]
@@ -293,7 +294,7 @@ def _sampled(structures: Sequence[Structure], count: int) -> Sequence[Structure]
 
 
 def _check_no_charges(config: TrainingConfig) -> None:
-    """A model without equilibration has no charges to train and nothing to start."""
+    """Refuse settings and labels of charges for a model without charge equilibration."""
     expected = "0 with model.equilibration: false"
     for name in OF_CHARGES:
         if config.loss.weights()[name] > 0:

@@ -1,4 +1,4 @@
-"""A training file for a data set: choices that suit it, each with its reason in a comment."""
+"""Proposal of a training file for a data set, with a comment on the reason of each choice."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..data.quantities import OF_CHARGES
 from ..describe import counted
 from .inspection import DataSummary
 
-#: Cutoffs (Å), the largest first, and the neighbours that an atom may have within one.
+#: Possible cutoffs (Å), the largest first, and the largest mean number of neighbours of an atom.
 _CUTOFFS, _MOST_NEIGHBORS = (5.0, 4.5, 4.0, 3.5), 30.0
-#: Atoms in a batch, and optimiser steps of a training.
+#: Number of atoms in a batch, and of optimiser steps in a training.
 _BATCH_ATOMS, _STEPS = 200, 30_000
-#: Above this ratio of the largest to the smallest structure, batches are made by atoms.
+#: Ratio of the largest to the smallest structure above which ``batch_atoms`` is used.
 _MIXED = 2.0
-#: Weights of the loss: errors of 2 meV/atom, 50 meV/Å, 10 me, 50 me Å, 1 meV/Å³, 50 me and
-#: 20 me Å²/V count about the same.
+#: Weights of the loss. Errors of 2 meV/atom, 50 meV/Å, 10 me, 50 me Å, 1 meV/Å³, 50 me and
+#: 20 me Å²/V then contribute about equally.
 _WEIGHTS = {"energy": 100.0, "forces": 1.0, "charges": 30.0, "dipole": 1.0, "stress": 1000.0,
             "born_charges": 1.0, "polarizability": 5.0}  # fmt: skip
-#: Below this root mean square force, eV/Å, structures are near minima: at 300 K it is about 1.
+#: Root mean square force (eV/Å) below which structures are near minima; at 300 K it is about 1.
 _SMALL_FORCES = 0.3
 #: Hardness (eV/e²) of atoms that exchange charge, and of ions in a crystal or liquid that keep it.
 _SOFT, _HARD = 20.0, 500.0
-#: Charges of ions, e, to start from where data have none.
+#: Initial charges of ions, e, for data without charges.
 _FORMAL = {
     **dict.fromkeys(("Li", "Na", "K", "Rb", "Cs"), 1.0),
     **dict.fromkeys(("Mg", "Ca", "Sr", "Ba", "Zn"), 2.0),
@@ -39,7 +39,7 @@ _FORMAL = {
 
 Entries = dict[str, tuple[Any, str]]
 
-#: A network for the inner steps of multiple time steps: the stiff forces of near neighbours.
+#: Network for the inner steps of multiple time steps: stiff forces of the nearest neighbours.
 _INNER_MODEL: Entries = {
     "equilibration": (False, "no charges: what is slow is left to the whole model"),
     "r_max": (3.0, "Å"),
@@ -65,20 +65,20 @@ def propose(
     heading: str,
     teacher: str | None = None,
 ) -> str:
-    """A training file with comments.
+    """Text of a training file with comments.
 
     Parameters
     ----------
     summary : DataSummary
     data : mapping
-        Entries of ``data`` that say where the structures are and how they are read.
+        Entries of ``data`` that specify the files, keys, format and units.
     output : str
-        Directory for the results.
+        Output directory of the training.
     max_time : float, min
     heading : str
-        Lines for the top, without ``#``.
+        Lines at the top of the file, without ``#``.
     teacher : str, optional
-        Model whose forces a cheap inner potential is to learn.
+        Model whose forces are learned by a cheap inner potential.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def propose(
 
 
 def _comments(text: str) -> list[str]:
-    """Lines of comments, long ones broken."""
+    """Comment lines; long lines are wrapped."""
     wrapped: list[str] = []
     for line in text.splitlines():
         name = re.match(r"[a-z ]+: +", line)
@@ -121,7 +121,7 @@ def _comments(text: str) -> list[str]:
 
 
 def _split(summary: DataSummary, data: Mapping[str, Any]) -> Entries:
-    """Sizes of the validation and the test set."""
+    """Entries for the sizes of the validation and test sets."""
     count = len(summary.structures)
     if count == 1:
         note = "one structure only: errors are those of the training itself"
@@ -159,10 +159,10 @@ def _model(summary: DataSummary) -> Entries:
 
 
 def _hardness(summary: DataSummary) -> dict[str, float]:
-    """Hardness of each element, eV/e², where charges or dipoles are learned.
+    """Hardness of each element, eV/e²; empty if neither charges nor dipoles are learned.
 
-    Ions of periodic structures whose charges hardly vary keep them in a field; with hardnesses of a
-    few eV/e² they would screen like a metal.
+    Ions of periodic structures whose charges hardly vary are hard, because they keep their charges
+    in a field. With hardnesses of a few eV/e² they would screen like a metal.
     """
     if not set(OF_CHARGES) & set(summary.labels):
         return {}
@@ -189,7 +189,7 @@ def _equilibration(summary: DataSummary, num_train: int) -> Entries:
 
 
 def _stand_ins(summary: DataSummary) -> str:
-    """The section ``equilibration`` for data without charges, as a comment."""
+    """Section ``equilibration`` for data without charges, as a comment."""
     charges = {name: _FORMAL.get(name, 0.0) for name in summary.elements}
     if len(summary.elements) < 2 or not any(charges.values()):
         return ""
@@ -206,7 +206,7 @@ def _stand_ins(summary: DataSummary) -> str:
 
 
 def _copies(summary: DataSummary) -> str:
-    """The section ``harmonic`` for structures near minima, as a comment."""
+    """Section ``harmonic`` for structures near minima, as a comment."""
     if "forces" not in summary.labels or summary.rms_force > _SMALL_FORCES:
         return ""
     return "\n".join(
@@ -219,7 +219,7 @@ def _copies(summary: DataSummary) -> str:
 
 
 def _large(summary: DataSummary) -> str:
-    """A word on structures whose charges take most of the time."""
+    """Comment on structures for which the charge equilibration takes most of the time."""
     most = max(structure.num_atoms for structure in summary.structures)
     if most <= LINEARIZED_ATOMS:
         return ""
@@ -269,7 +269,7 @@ def _run(summary: DataSummary, num_train: int, max_time: float) -> Entries:
 
 
 def _block(entries: Entries, indent: int = 0) -> str:
-    """Lines ``key: value  # comment``, the comments one below the other."""
+    """Lines ``key: value  # comment`` with aligned comments."""
     rows = [
         (f"{' ' * indent}{key}: {_text(value)}", note) for key, (value, note) in entries.items()
     ]
@@ -278,7 +278,7 @@ def _block(entries: Entries, indent: int = 0) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value in one line of YAML."""
+    """Value as one line of YAML."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_text(k)}: {_text(v)}" for k, v in value.items()) + "}"
     if isinstance(value, str):

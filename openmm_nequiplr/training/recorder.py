@@ -1,4 +1,4 @@
-"""Outputs of a training: log, picture, models, checkpoint, progress line."""
+"""Output of a training: log, learning curve, models, checkpoint, progress line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .report import REPORTED, scaled
 BEST_MODEL = "model.safetensors"
 LAST_MODEL = "model_last.safetensors"
 LOG = "metrics.csv"
-#: What a damaged log is kept as.
+#: File to which a damaged log is copied.
 DAMAGED_LOG = "metrics_damaged.csv"
 PICTURE = "learning_curve.png"
 
@@ -38,20 +38,20 @@ _LINE_SECONDS = 10.0
 
 
 class Recorder(Checkpoint):
-    """Writes everything at the end of each epoch, the checkpoint last.
+    """Callback that writes all output at the end of each epoch, the checkpoint last.
 
-    Being a Lightning ``Checkpoint``, it is called after all other callbacks.
+    It is a Lightning ``Checkpoint``, so it is called after all other callbacks.
 
     Parameters
     ----------
     output : path
-        Directory.
+        Output directory.
     metadata : dict of str to str
-        For the model files.
+        Metadata of the model files.
     progress : bool
         Show a progress line.
     record : mapping, optional
-        Data and settings, which go into the checkpoint; see `continuation.record_of`.
+        Record of data and settings for the checkpoint, see `continuation.record_of`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Recorder(Checkpoint):
     # ------------------------------------------------------------------------ Lightning hooks
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Continue the log of the checkpoint, and start the progress line."""
+        """Continue the log of a resumed training, and start the progress line."""
         if not trainer.is_global_zero:
             return
         self._began, self._first_epoch = time.monotonic(), trainer.current_epoch
@@ -91,7 +91,13 @@ class Recorder(Checkpoint):
             )  # fmt: skip
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record the epoch."""
+        """Write the output of the epoch.
+
+        Raises
+        ------
+        ConvergenceError
+            If the loss is not finite.
+        """
         assert isinstance(pl_module, TrainingModule)
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         pl_module.end_epoch()
@@ -111,10 +117,10 @@ class Recorder(Checkpoint):
         trainer.save_checkpoint(self.output / CHECKPOINT)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Last model, last picture, end of the progress line."""
+        """Write the last model and the last learning curve, and close the progress line."""
         assert isinstance(pl_module, TrainingModule)
         if trainer.is_global_zero:
-            # no epoch was left to train in a resumed training that had ended
+            # a resumed training that had already ended trains no epoch
             if pl_module.train_errors or not (self.output / LAST_MODEL).is_file():
                 self._export(pl_module, LAST_MODEL, trainer.current_epoch - 1)
             self._draw()
@@ -123,7 +129,7 @@ class Recorder(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """End of the progress line."""
+        """Close the progress line."""
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,14 +143,14 @@ class Recorder(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Forget the best validation loss, everywhere, if losses mean something else now."""
+        """Reset the best validation losses of all callbacks if losses are no longer comparable."""
         states = checkpoint["callbacks"]
         before = states.get("Recorder", {}).get("record", self.record)
         if _judged_by(before) == _judged_by(self.record):
             return
         anew: dict[str, Any] = {"best_loss": math.inf, "best_epoch": -1}
-        anew |= {"best": math.inf, "bad_validations": 0}  # of the learning rate
-        anew |= {"best_score": torch.tensor(math.inf), "wait_count": 0}  # of early stopping
+        anew |= {"best": math.inf, "bad_validations": 0}  # state of the learning rate
+        anew |= {"best_score": torch.tensor(math.inf), "wait_count": 0}  # state of early stopping
         for state in (*states.values(), checkpoint["nequiplr"]["learning_rate"]):
             state.update({name: anew[name] for name in state.keys() & anew.keys()})
         pl_module.on_load_checkpoint(checkpoint)
@@ -227,7 +233,7 @@ class Recorder(Checkpoint):
     # ------------------------------------------------------------------------------------ log
 
     def _read_log(self, epochs: int) -> list[dict[str, Any]]:
-        """The rows of the epochs in the checkpoint; a damaged log is kept under another name."""
+        """Rows of the epochs before the checkpoint; a damaged log is copied to another file."""
         path = self.output / LOG
         text = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
         rows = [row for row in complete_rows(text) if int(row["epoch"]) < epochs]
@@ -240,7 +246,7 @@ class Recorder(Checkpoint):
         return rows
 
     def _write_log(self, append: bool = False) -> None:
-        """Write the last row, or all of them when the columns are not settled."""
+        """Append the last row, or write all rows if the columns have changed."""
         columns = _columns(self._rows)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns)
@@ -255,12 +261,12 @@ class Recorder(Checkpoint):
 
 
 def complete_rows(text: str) -> list[dict[str, str]]:
-    """The rows of a log that were written to their end, each epoch once, in order.
+    """Complete rows of a log in order, one for each epoch.
 
     Parameters
     ----------
     text : str
-        May be cut off or damaged anywhere.
+        Content of the log, which may be truncated or damaged.
     """
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
@@ -277,7 +283,7 @@ def complete_rows(text: str) -> list[dict[str, str]]:
 
 
 def _judged_by(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What validation losses depend on, apart from the model."""
+    """Settings and data, apart from the model, on which the validation loss depends."""
     loss = {name: value for name, value in record.get("loss", {}).items() if value}
     return loss, record.get("data", {}).get("validation")
 
@@ -287,7 +293,7 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _figures(errors: dict[str, Errors]) -> dict[str, dict[str, float]]:
-    """Errors in the units of the report."""
+    """Errors in the units in which they are reported."""
     return {
         name: {"rmse": scaled(e.rmse), "mae": scaled(e.mae), "unit": REPORTED[name].unit}  # type: ignore[dict-item]
         for name, e in errors.items()
@@ -295,7 +301,7 @@ def _figures(errors: dict[str, Errors]) -> dict[str, dict[str, float]]:
 
 
 def summary(errors: dict[str, Errors]) -> str:
-    """Rms errors in one line."""
+    """One line of text with the rms errors."""
     return "  ".join(
         f"{REPORTED[name].symbol} {scaled(errors[name].rmse):.3g} {REPORTED[name].unit}"
         for name in QUANTITIES

@@ -1,4 +1,4 @@
-"""Refit of the energy shifts of a trained model."""
+"""Refit of the energy shifts of a model after training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..data.structure import Structure
 from ..model import NequIPLRPotential
 from .statistics import fit_energy_shifts, spread_over_compositions
 
-#: Structures whose energies a refit takes in.
+#: Largest number of structures in a refit.
 MOST = 1000
 
 
@@ -23,28 +23,27 @@ def refit_energy_shifts(
     batch_size: int = 8,
     most: int = MOST,
 ) -> np.ndarray:
-    """Correct the energy shifts so that no composition is too high or too low on the average.
+    """Correct the energy shifts by a fit to the mean energy errors of the compositions.
 
-    While weights move, the mean energies of different compositions wander more than energies
-    among structures of one composition. Shifts per element take that out without touching
-    forces, stresses or charges.
+    During training, the mean energies of compositions fluctuate more than the energy differences
+    between structures of one composition. A least-squares fit of one shift per element corrects
+    this. Forces, stresses and charges do not change.
 
     Parameters
     ----------
     model : NequIPLRPotential
         Its ``energy_shifts`` are changed in place.
     data : GraphDataset
-        That of the training; structures without an energy or weight, and synthetic ones, are passed
-        over.
+        Training data. Structures without energy or weight, and synthetic ones, are ignored.
     batch_size : int
         Structures evaluated at a time.
     most : int
-        Structures evaluated, see :func:`.statistics.spread_over_compositions`.
+        Number of structures to evaluate, see :func:`.statistics.spread_over_compositions`.
 
     Returns
     -------
-    array, float64, shape [T]
-        What was added to the shifts, eV; zeros if no structure has an energy.
+    array, float64, shape (T,), eV
+        Change of the shifts; zeros if no structure has an energy.
     """
 
     def usable(structure: Structure) -> bool:

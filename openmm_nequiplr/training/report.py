@@ -1,4 +1,4 @@
-"""Units and names of reported errors."""
+"""Names and units of reported errors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Reported(NamedTuple):
-    """How the errors of a quantity are shown, in thousandths of eV, Å and e units."""
+    """Name and unit of a reported error, in thousandths of eV, Å and e units."""
 
     title: str
     unit: str
     symbol: str
 
 
-#: The quantities, in the order in which they are reported.
+#: Quantities in the order in which they are reported.
 REPORTED = {
     "energy_per_atom": Reported("energy per atom", "meV/atom", "E"),
     "forces": Reported("forces", "meV/Å", "F"),
@@ -26,5 +26,5 @@ REPORTED = {
 
 
 def scaled(value: float) -> float:
-    """From eV, e units to the units of errors."""
+    """Convert an error from units of eV, Å and e to the reported unit."""
     return 1000.0 * value

@@ -1,4 +1,4 @@
-"""Training from a configuration file to a model file."""
+"""Training of a model from a configuration file."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from .trainer import make_trainer
 from .trainer import writes as _writes
 
 METRICS = "metrics.json"
-#: Directory in the output for structures that are too many for the memory.
+#: Subdirectory of the output in which large sets of structures are stored.
 STORE = "structures"
-# Structures for the first energy shifts, which need the level of the electrostatics alone.
+# Number of structures for the first refit of the energy shifts to the electrostatic energy.
 _REFITTED_AT_FIRST = 8
 
 
@@ -56,12 +56,12 @@ class TrainingResult:
     Parameters
     ----------
     model_path : path
-        The model with the lowest validation loss.
+        Model file with the lowest validation loss.
     last_model_path : path
-        The model at the end.
+        Model file of the last epoch.
     validation, test : Metrics
-        Errors of the former on the validation and the test structures, None without test
-        structures.
+        Errors of the model with the lowest validation loss on the validation and test sets; None
+        without a test set.
     validation_structures : sequence of Structure
     """
 
@@ -73,7 +73,7 @@ class TrainingResult:
 
     @property
     def model_paths(self) -> tuple[Path, ...]:
-        """The model alone, by the name that it has in the result of a committee."""
+        """Tuple of the model file, as in the result of a committee."""
         return (self.model_path,)
 
 
@@ -84,26 +84,26 @@ def train(
     progress: bool = True,
     accept_changes: bool = False,
 ) -> TrainingResult | None:
-    """Train a model as a YAML file says.
+    """Train a model as specified by a YAML file.
 
-    Writes into the output directory: ``model.safetensors`` (lowest validation loss, averaged
-    weights), ``model_last.safetensors``, ``last.ckpt`` (after every epoch; ``previous.ckpt`` is the
-    one before), ``metrics.csv``, ``learning_curve.png``, ``config.yaml`` (as used), ``split.json``,
-    ``metrics.json``.
+    The output directory contains ``model.safetensors`` (lowest validation loss, averaged
+    weights), ``model_last.safetensors``, ``last.ckpt`` (of the last epoch) and ``previous.ckpt``
+    (of the epoch before), ``metrics.csv``, ``learning_curve.png``, ``config.yaml`` (as used),
+    ``split.json`` and ``metrics.json``.
 
     Parameters
     ----------
     config_path : path
         See `TrainingConfig`.
     resume : bool
-        Continue from ``last.ckpt`` of the output directory; the result is the same as without
-        the interruption. What ``start_from`` trains first continues without being asked.
+        Continue from ``last.ckpt`` of the output directory. The result is the same as without
+        the interruption. A training of ``start_from`` always continues automatically.
     overrides : dict, optional
         Values that replace those of the file, with dotted keys.
     progress : bool
         Show progress and results.
     accept_changes : bool
-        Resume although data or settings are not those of the beginning.
+        Resume although the data or settings have changed.
 
     Returns
     -------
@@ -112,15 +112,15 @@ def train(
     Raises
     ------
     InputError
-        If configuration or data are not as they should be, if there is nothing to resume or it was
-        begun with other data or settings, or if ``resume`` was not asked for and the output
-        directory holds a training.
+        If the configuration or the data are invalid; with ``resume``, if there is no training to
+        resume or it was started with other data or settings; without ``resume``, if the output
+        directory already contains a training.
     DirectoryInUseError
         If another process trains in the output directory.
     Interrupted
-        After SIGINT and SIGTERM; the message says how to continue.
+        After SIGINT or SIGTERM; the message explains how to continue.
     ConvergenceError
-        If the loss stops being finite.
+        If the loss is no longer finite.
     """
     config, raw = load_config(config_path, overrides)
     output, progress = Path(config.output), progress and _writes(config)
@@ -142,7 +142,7 @@ def train(
         with lock:
             check_output(asked, config_path, resume)
             if _writes(config):
-                for part in output.glob(f"*{PART}"):  # what a killed process left
+                for part in output.glob(f"*{PART}"):  # left by a killed process
                     part.unlink()
             resume = resume and has_checkpoint(output)
             say = print if progress else unsaid
@@ -152,11 +152,12 @@ def train(
 
 
 def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) -> None:
-    """Refuse to resume nothing, and to begin where something is.
+    """Check whether the output directory permits a new or a resumed training.
 
     Raises
     ------
     InputError
+        If there is no training to resume, or a new one would overwrite another training.
     """
     output = Path(config.output)
     there = has_checkpoint(output)
@@ -179,7 +180,7 @@ def _train(
     accept_changes: bool,
     progress: bool,
 ) -> TrainingResult | None:
-    """Train in a locked directory."""
+    """Train in the locked output directory."""
     output, say = Path(config.output), print if progress else unsaid
     named = dataclasses.replace(config, start_from=raw.get("start_from"))
     record = record_of(named, parts.train, parts.validation, parts.teacher)
@@ -213,7 +214,7 @@ def _train(
 def _continue(
     config: TrainingConfig, record: Mapping[str, Any], accept_changes: bool, say: Say
 ) -> Path:
-    """The checkpoint to continue from, if the training is still the same."""
+    """Path of the checkpoint to continue from, after comparison of data and settings."""
     path, contents, damaged = readable_checkpoint(Path(config.output))
     for line in damaged:
         say(f"resume: {line}; going on from {path}")
@@ -225,13 +226,13 @@ def _continue(
     if done > config.max_epochs:
         expected = f"at least {done}, the epochs that are done"
         raise InputError(describe("max_epochs", config.max_epochs, expected))
-    if damaged:  # it must not take the place of the readable one at the next checkpoint
+    if damaged:  # it must not replace the readable one at the next checkpoint
         set_aside(Path(config.output))
     return path
 
 
 def _train_first(config_path: str | Path, progress: bool) -> Path | None:
-    """The model that ``start_from`` asks for, trained if it was not before; None if interrupted."""
+    """Model file of ``start_from``, trained first if necessary; None if interrupted."""
     config, raw = load_config(config_path)
     output = Path(config.output)
     record = output / CONFIG_COPY
@@ -255,7 +256,7 @@ def _warm_up(
     train_data: GraphDataset,
     progress: bool,
 ) -> None:
-    """Charges first, if so wanted; then energy shifts that fit the electrostatics."""
+    """Train the charges first if configured, then fit the energy shifts to the electrostatics."""
     if config.equilibration.charge_epochs > 0:
         learn_charges_first(model, config, train_data, progress)
     if config.refit_energy_shifts and config.data.energy_shifts is None:
@@ -266,7 +267,7 @@ def _warm_up(
 def _metadata(
     config: TrainingConfig, raw: Mapping[str, Any], parts: Parts, model: ModelConfig
 ) -> dict[str, str]:
-    """Where the model came from, for its file."""
+    """Provenance of the model, for the metadata of its file."""
     files = (*config.data.files("train"), *config.data.files("validation"))
     names = [Path(each.path).name for each in files]
     kinds = {model.sees_images(bool(structure.pbc)) for structure in parts.train}
@@ -315,7 +316,7 @@ def _finish(
     validation_data: GraphDataset,
     progress: bool,
 ) -> TrainingResult:
-    """Evaluate the best model and complete its file."""
+    """Evaluate the best model, and complete the metadata of its file."""
     path = output / BEST_MODEL
     model = load_model(path)
     if config.refit_energy_shifts and config.data.energy_shifts is None:

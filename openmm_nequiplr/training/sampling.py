@@ -1,4 +1,4 @@
-"""Batches of an epoch: shuffled, by number or by atoms, shared out over processes."""
+"""Shuffled batches of an epoch, by number of structures or atoms, distributed over processes."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from torch.utils.data import Sampler
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
-    """Shuffled indices below ``length`` that depend on nothing but seed and epoch.
+    """Shuffled indices below ``length`` that depend only on seed and epoch.
 
-    Because no generator state is carried along, a resumed run sees the same batches as one that
-    was never interrupted.
+    There is no state of a random generator, so a resumed training uses the same batches as an
+    uninterrupted one.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(length, generator=generator).tolist()
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of the order of :func:`epoch_order`.
+    """Batches in the order of :func:`epoch_order`.
 
-    Several processes make the same batches, ``world_size`` times as large, and share out the
-    structures of each so that all have about as many atoms: they train as one process would, and
-    hardly wait for one another.
+    Several processes use common batches, which are ``world_size`` times as large, and distribute
+    the structures of each so that all processes have about the same number of atoms. They train
+    as one process with these batches would, and hardly wait for one another.
 
     Parameters
     ----------
     sizes : sequence of int
-        Atoms of each structure.
+        Number of atoms of each structure.
     seed : int
     batch_size : int
-        Structures of a batch and process.
+        Structures per batch and process.
     batch_atoms : int, optional
-        Atoms of a batch and process, in place of ``batch_size``: the order is cut where the atoms
-        so far are nearest to equal parts, as many in every epoch.
+        Atoms per batch and process, in place of ``batch_size``. The order is divided into parts
+        with nearly equal numbers of atoms; the number of batches is the same in every epoch.
     rank, world_size : int
-        This process and the number of processes. One for which a batch has no structure gets the
-        index −1, which stands for an item without labels.
+        Rank of this process, and number of processes. A process without a structure in a batch
+        receives the index −1, which stands for an item without labels.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class EpochBatches(Sampler[list[int]]):
 
     @property
     def sampler(self) -> EpochBatches:
-        """Itself: Lightning looks there for whom to tell the epoch."""
+        """This object: Lightning calls ``set_epoch`` of this attribute."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
+        """Select the epoch; Lightning calls this method before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -79,18 +79,18 @@ class EpochBatches(Sampler[list[int]]):
             yield self._share(order[begin:end])
 
     def _starts(self, order: list[int]) -> list[int]:
-        """Places in the order where batches begin, and its end."""
+        """Positions in the order at which batches start, followed by its length."""
         count, number = len(order), self._number
         if not self._by_atoms:
             return [*range(0, count, self.batch_size), count]
         sizes = self.sizes[order]
         middles, batches = np.cumsum(sizes) - 0.5 * sizes, np.arange(number)
         starts = np.searchsorted(middles, batches * (sizes.sum() / number))
-        starts = np.maximum.accumulate(starts - batches) + batches  # none is empty
+        starts = np.maximum.accumulate(starts - batches) + batches  # no batch is empty
         return [*np.minimum(starts, count - number + batches).tolist(), count]
 
     def _share(self, together: list[int]) -> list[int]:
-        """The part of this process: from the largest on, each structure to whom has least."""
+        """Structures of this process; each, largest first, goes to the one with fewest atoms."""
         if self.world_size == 1:
             return together
         shares: list[list[int]] = [[] for _ in range(self.world_size)]

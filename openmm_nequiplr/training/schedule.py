@@ -1,4 +1,4 @@
-"""Schedule of the learning rate: a function of progress and a little saved state."""
+"""Learning-rate schedule: a function of the progress and of a small saved state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .config import ScheduleConfig
 
 
 class LearningRate:
-    """Factor on the largest learning rate.
+    """Learning rate of each optimiser step, relative to the largest learning rate.
 
-    Kept apart from torch's schedulers so that its state is saved and restored at one place, at
-    the end of an epoch, and a resumed run continues exactly.
+    It does not use the schedulers of torch: its state is saved and restored in one place, at the
+    end of an epoch, so that a resumed training continues exactly.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class LearningRate:
         Optimiser steps in an epoch.
     max_epochs : int
     max_time : float, optional
-        Minutes; where given, progress is that of the time if it is ahead of the epochs.
+        Minutes. If given, the progress is the larger of the progress in time and in epochs.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LearningRate:
         self.plateau_factor = 1.0
 
     def progress(self, step: int) -> float:
-        """Share of the training that lies behind optimiser step `step`, counted from 0."""
+        """Fraction of the training before optimiser step `step`, counted from 0."""
         return min(1.0, max(step / self.total_steps, self.time_progress))
 
     def factor(self, step: int) -> float:
@@ -67,7 +67,7 @@ class LearningRate:
         Parameters
         ----------
         validation_loss : float, optional
-            None if this epoch was not followed by a validation.
+            None if there was no validation after this epoch.
         minutes : float
             Training time so far.
         """
@@ -90,7 +90,7 @@ class LearningRate:
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state of `state_dict`."""
+        """Restore a result of `state_dict`."""
         for name in _STATE:
             setattr(self, name, state[name])
 

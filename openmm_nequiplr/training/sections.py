@@ -35,11 +35,12 @@ class LossConfig:
     polarizability : float
         Weight of the mean squared error of the components of the polarisability, (e Å²/V)².
     per_species : list of {"forces", "charges"}
-        Quantities for which every element of a batch counts the same, however few atoms it has:
-        two gold atoms on a slab as much as the hundred atoms of the slab. Training only.
+        Quantities for which all elements of a batch have equal weight, regardless of their number
+        of atoms. For example, two gold atoms count as much as the hundred atoms of a slab below
+        them. Only the training loss is affected.
     final : dict
-        Weights at the end of the training, for those weights that change. They change
-        exponentially from the first to the final value. Validation uses the final ones.
+        Weights at the end of the training, for weights that change. A weight changes exponentially
+        from its initial to its final value. The validation loss uses the final weights.
     """
 
     energy_per_atom: float = 1.0
@@ -65,12 +66,12 @@ class LossConfig:
             raise InputError(describe("loss", "all weights zero", "one weight above zero"))
 
     def weights(self) -> dict[str, float]:
-        """Name and weight of every quantity."""
+        """Weight of each quantity, by name."""
         names = (each.name for each in fields(self) if each.type == "float")
         return {name: getattr(self, name) for name in names}
 
     def at(self, progress: float) -> LossConfig:
-        """The weights at a share of the training between 0 and 1."""
+        """Weights at a progress of the training between 0 and 1."""
         now = {
             name: getattr(self, name) ** (1.0 - progress) * float(end) ** progress
             for name, end in self.final.items()
@@ -80,32 +81,30 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class EquilibrationConfig:
-    """Where the charge equilibration of a new model starts.
+    """Initial parameters of the charge equilibration of a new model.
 
-    In the linear response of a charge equilibration an insulator with hardnesses of a few eV/e²
-    screens like a metal. Ions that keep their charges in a field want hundreds or thousands.
+    In the linear response of a charge equilibration, an insulator with hardnesses of a few eV/e²
+    screens like a metal. Ions that keep their charges in a field need hundreds or thousands.
 
     Parameters
     ----------
     hardness : dict, eV/e²
-        Initial hardness J of each element. Elements that are not named start 1 eV/e² above
-        ``model.hardness_min``.
+        Initial hardness J of each element. The default is 1 eV/e² above ``model.hardness_min``.
     charge_offset : dict, e
-        Initial charge offset Z of each element, with ``model.effective_charges``; 0 for elements
-        that are not named.
+        Initial charge offset Z of each element, with ``model.effective_charges``; 0 by default.
     charges : dict, e
-        Charge of each element (0 for those that are not named) that ``fit_electronegativity``
-        uses for structures without reference charges. Without either, charges start near zero,
-        where forces hardly depend on them.
+        Charge of each element (0 by default) that ``fit_electronegativity`` uses for structures
+        without reference charges. Without both, charges start near zero, where the forces hardly
+        depend on them.
     fit_electronegativity : bool
-        Shift and scale χ of each element to the mean and the standard deviation of the values
-        that give the reference charges of the training set.
+        Set shift and scale of χ of each element to the mean and the standard deviation of the
+        values that reproduce the reference charges of the training set.
     charge_epochs : int
-        Epochs before the training in which only the electronegativities are trained, on the
-        reference charges (and on dipoles, if the loss has weights for both). They are much
-        cheaper than epochs of the training.
+        Number of epochs before the training in which only the electronegativities are trained, on
+        the reference charges (and on dipoles, if the loss has weights for both). They are much
+        cheaper than training epochs.
     charge_lr : float
-        Learning rate of those epochs (Adam, cosine schedule).
+        Learning rate of these epochs (Adam, cosine schedule).
     """
 
     hardness: Mapping[str, float] | None = None
@@ -140,6 +139,11 @@ class OptimizerConfig:
         Use the AMSGrad variant.
     betas : pair of float
         Decay rates of the running means of the gradient and of its square.
+
+    References
+    ----------
+    Kingma and Ba, arXiv:1412.6980 (Adam); Loshchilov and Hutter, arXiv:1711.05101 (AdamW); Reddi,
+    Kale and Kumar, arXiv:1904.09237 (AMSGrad).
     """
 
     name: str = "adam"
@@ -158,20 +162,20 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Course of the learning rate.
+    """Learning-rate schedule.
 
     Parameters
     ----------
     name : {"constant", "cosine", "exponential", "plateau"}
-        Kind of schedule. ``cosine`` decays over ``max_epochs``, or over ``max_time`` where that
-        ends first. ``exponential`` decays by the same factor in every epoch. ``plateau``
-        multiplies by ``factor`` when the validation loss has not improved for ``patience``
+        Kind of schedule. ``cosine`` decays over ``max_epochs``, or over ``max_time`` if that ends
+        first. ``exponential`` decays by the same factor in every epoch. ``plateau`` multiplies
+        the learning rate by ``factor`` when the validation loss has not improved for ``patience``
         validations.
     warmup_epochs : float
         Epochs of linear increase from zero at the beginning.
     final_factor : float
-        Ratio of the smallest to the largest learning rate; ``cosine`` and ``exponential`` end
-        there.
+        Ratio of the smallest to the largest learning rate; the final value of ``cosine`` and
+        ``exponential``.
     patience : int
         Validations without improvement before ``plateau`` lowers the learning rate.
     factor : float
@@ -194,12 +198,12 @@ class ScheduleConfig:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a value below the least."""
+    """Refuse a value below a minimum."""
     if not value >= least:
         raise InputError(describe(name, value, f"at least {least:g}"))
 
 
 def above(name: str, value: float, least: float) -> None:
-    """Refuse a value that is not above the least."""
+    """Refuse a value that is not above a lower limit."""
     if not value > least:
         raise InputError(describe(name, value, f"above {least:g}"))

@@ -1,4 +1,4 @@
-"""Signals that end a training by an exception, before Lightning handles them."""
+"""Signals that end a training with an exception, before Lightning handles them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..signals import handled
 
 
 class _Stop(BaseException):
-    """Passes through Lightning, which takes a KeyboardInterrupt for the end of the process."""
+    """Exception that Lightning does not catch; at a KeyboardInterrupt it would end the process."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -20,19 +20,20 @@ class _Stop(BaseException):
 
 @contextmanager
 def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
-    """Within this context, SIGINT and SIGTERM end what runs.
+    """Context in which SIGINT and SIGTERM end the training.
 
-    Only the main thread of a process can do that; in another one the context does nothing.
+    Only the main thread of a process can handle signals. In other threads, the context has no
+    effect.
 
     Parameters
     ----------
     advice : callable
-        Returns how to continue, for the message.
+        Returns the part of the message that explains how to continue.
 
     Raises
     ------
     Interrupted
-        After one of them.
+        After one of these signals.
     """
 
     def stop(number: int, frame: object) -> None:

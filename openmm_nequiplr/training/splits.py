@@ -1,4 +1,4 @@
-"""Which structures a training used for what, on file: written by trainings, read by evaluations."""
+"""Files that record the split of the data: written by trainings, read by evaluations."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..errors import InputError, describe
 from ..writing import replace_file
 from .config import DataConfig, load_config, resolve
 
-#: Files in the output directory of a training: its split, and its configuration as used.
+#: Files in the output directory of a training: its split, and the configuration as used.
 SPLIT, CONFIG_COPY = "split.json", "config.yaml"
-#: The parts of a split.
+#: Parts of a split.
 PARTS = tuple(each.name for each in dataclasses.fields(Split))
 
 
@@ -30,7 +30,7 @@ class RecordedPart:
     files : tuple of path
         Data files.
     indices : tuple of int or None
-        Structures of these files; all of them with None.
+        Indices of structures in these files; None for all structures.
     data : DataConfig
         Format and units with which the training read the files.
     keys : tuple of DataKeys
@@ -52,9 +52,9 @@ def write_split(output: Path, split: Split, data: DataConfig, config_path: str |
     Parameters
     ----------
     output : path
-        Directory.
+        Output directory of the training.
     split : Split
-        Of the files in ``data.train``.
+        Split of the files in ``data.train``.
     data : DataConfig
     config_path : path
         Paths in `data` are relative to its directory.
@@ -68,7 +68,7 @@ def write_split(output: Path, split: Split, data: DataConfig, config_path: str |
 
 
 def recorded_part(model: Any, name: str, data: str | Path | None = None) -> RecordedPart:
-    """A part of the split of the training that made a model.
+    """One part of the split that was used in the training of a model.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ def recorded_part(model: Any, name: str, data: str | Path | None = None) -> Reco
         Model file in the output directory of its training.
     name : {"train", "validation", "test"}
     data : path, optional
-        Where the only data file of the training is now; where it was, when not given.
+        Current path of the only data file of the training; by default the recorded path.
 
     Raises
     ------
     InputError
-        If nothing is recorded beside the model, the part is empty, or a data file is missing or no
-        longer what it was.
+        If there is no record in the directory of the model, the part is empty, or a data file is
+        missing or has changed.
     """
     check_choice("split", name, PARTS)
     directory = Path(model).parent if isinstance(model, str | Path) else Path()

@@ -1,4 +1,4 @@
-"""Evaluation of a committee: errors of the mean and of each model, spread, calibration."""
+"""Evaluation of a committee: errors of the mean and of each model, spread and calibration."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from .evaluate import Metrics, data_of, format_table, prepared
 from .loss import ErrorSums, residuals
 from .report import REPORTED, scaled
 
-#: The quantities whose spread is reported.
+#: Quantities whose spread is reported.
 SPREAD_QUANTITIES = ("energy_per_atom", "forces", "charges")
 
 
 @dataclass(frozen=True)
 class SpreadFigures:
-    """Spread of a committee, and whether it correlates with the errors of its mean.
+    """Spread of a committee, and its correlation with the errors of the mean prediction.
 
-    Both are counted for each structure (energy per atom) or each atom (charges; forces, as lengths
-    of vectors).
+    Spread and error have one value for each structure (energy per atom) or for each atom (charges,
+    and lengths of force vectors).
 
     Parameters
     ----------
     rms, largest : float
-        Of the spread, in thousandths of eV, Å and e units.
+        Root mean square and maximum of the spread, in thousandths of eV, Å and e units.
     error : float or None
-        Root mean square error of the mean, counted likewise; None without labels.
+        Root mean square error of the mean prediction, in the same units; None without labels.
     calibration : float or None
-        ``error / rms``: by this factor the spread is too small (too large if below 1).
+        ``error / rms``, the factor by which the spread underestimates the error (overestimates it
+        if below 1).
     correlation : float or None
-        Spearman's rank correlation of spread and error; None with fewer than three values.
+        Spearman rank correlation of spread and error; None with fewer than three values.
     count : int
         Number of values.
     """
@@ -56,15 +57,16 @@ class SpreadFigures:
 
 @dataclass(frozen=True)
 class CommitteeMetrics:
-    """A committee on a data set.
+    """Errors and spread of a committee on a data set.
 
     Parameters
     ----------
     mean : Metrics
-        Of the mean of the predictions.
+        Errors of the mean prediction.
     members : tuple of Metrics
+        Errors of each model.
     spread : dict of str to SpreadFigures
-        Of ``energy_per_atom``, ``forces`` and, where the models have them, ``charges``.
+        Spread of ``energy_per_atom``, ``forces`` and, for models with charges, ``charges``.
     """
 
     mean: Metrics
@@ -72,7 +74,7 @@ class CommitteeMetrics:
     spread: dict[str, SpreadFigures]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Nested plain values, for JSON."""
         return {
             "mean": self.mean.to_dict(),
             "members": [member.to_dict() for member in self.members],
@@ -94,7 +96,7 @@ def evaluate_committee(
     verbose: bool = True,
     **reading: Any,
 ) -> CommitteeMetrics:
-    """Compare the mean of several models with reference data, and its errors with their spread.
+    """Compare the mean of several models with reference data, and its error with their spread.
 
     Parameters
     ----------
@@ -103,15 +105,15 @@ def evaluate_committee(
     data, batch_size, device, precision, **reading
         As in :func:`.evaluate.evaluate_model`.
     output : path, optional
-        Directory that receives ``committee.json`` and ``spread_*.png``.
+        Directory to which ``committee.json`` and ``spread_*.png`` are written.
     verbose : bool
         Print the tables.
 
     Raises
     ------
     InputError
-        If there are fewer than two models, they are not of the same kind, or nothing in the data
-        can be compared.
+        If there are fewer than two models, the models differ in kind, or the data contain no
+        labels that they predict.
     ModelFileError
         If a model cannot be read.
     """
@@ -143,7 +145,7 @@ def evaluate_committee(
 
 
 def format_committee(metrics: CommitteeMetrics) -> str:
-    """Errors of the mean and of each model, and the spread, as tables in plain text."""
+    """Plain-text tables of the errors of the mean and of each model, and of the spread."""
     count = len(metrics.members)
     names = list(metrics.mean.quantities())
     lines = [f"mean of {count} models", format_table(metrics.mean), "", "RMSE of each model"]
@@ -171,7 +173,7 @@ def _optional(value: float | None) -> str:
 def _shared_batches(
     members: Sequence[NequIPLRPotential], data: Sequence[Structure], batch_size: int
 ) -> list[list[LabelledGraph]]:
-    """Batch by batch what each model sees; models whose graphs are the same share them."""
+    """For each batch, the graph for each model; models with equal graphs share them."""
     made: dict[Hashable, list[LabelledGraph]] = {}
     own = []
     for model in members:
@@ -197,7 +199,7 @@ def _mean(outputs: Sequence[PotentialOutput]) -> PotentialOutput:
 
 
 class _Values:
-    """Spread and error of every structure (energy) or atom, batch by batch."""
+    """Spread and error of every structure (energy) or atom, collected batch by batch."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[np.ndarray]] = {name: [] for name in SPREAD_QUANTITIES}
@@ -205,7 +207,7 @@ class _Values:
     def add(
         self, outputs: Sequence[PotentialOutput], mean: PotentialOutput, labels: Labels
     ) -> None:
-        """Take in one batch; errors without a label are NaN."""
+        """Add one batch; errors without a label are NaN."""
         atoms = labels.atoms_per_graph.cpu().numpy()
         fields = {"energy_per_atom": "energy", "forces": "forces", "charges": "charges"}
         for name, field in fields.items():
@@ -222,7 +224,7 @@ class _Values:
             self.parts[name].append(np.stack([spread, error]))
 
     def joined(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Spread and error of every quantity, in eV, Å, e."""
+        """Spread and error of every quantity, in units of eV, Å and e."""
         return {
             name: (both[0], both[1])
             for name, both in ((n, np.concatenate(p, axis=1)) for n, p in self.parts.items())

@@ -1,4 +1,4 @@
-"""Initial charge equilibration of a new model: hardness, scale of χ, pretrained charges."""
+"""Initial charge equilibration of a new model: hardness, shift and scale of χ, first charges."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .config import EquilibrationConfig, TrainingConfig
 from .sampling import epoch_order
 from .statistics import spread_over_compositions
 
-#: An element whose charges hardly vary in the training set gets this much spread, e.
+#: Smallest spread of the charges of an element in the fit of the electronegativities, e.
 _LEAST_SPREAD = 0.01
-#: Structures that the fit of the electronegativities, and epochs of charges alone, take in.
+#: Number of structures in the fit of the electronegativities, and in epochs of charges only.
 _MOST_FITTED, _MOST_LEARNED = 200, 1000
-#: And this much where charges of elements stand in for unknown ones.
+#: Smallest spread if charges of elements replace unknown reference charges, e.
 _STAND_IN_SPREAD = 0.1
 
 
@@ -34,8 +34,8 @@ def set_start(
     Raises
     ------
     InputError
-        If an element is unknown, a hardness not above ``model.hardness_min``, there are offsets
-        without effective charges, or no charges to fit to.
+        If an element is unknown, a hardness is not above ``model.hardness_min``, offsets are
+        given without effective charges, or there are no charges for the fit.
     """
     config = model.config
     with torch.no_grad():
@@ -70,7 +70,7 @@ def _by_type(
 def _stand_in_charges(
     model: NequIPLRPotential, charges: Mapping[str, float] | None, graph: AtomicGraph
 ) -> torch.Tensor | None:
-    """A charge for each atom by its element, shifted alike to the charges held, shape (N,), e."""
+    """Charges by element, shifted uniformly to the constrained charges, shape (N,), e."""
     given = _by_type(model, "charges", charges)
     if not given:
         return None
@@ -93,7 +93,7 @@ def _has_charges(structure: Structure) -> bool:
 def _fit_electronegativity(
     model: NequIPLRPotential, stand_in: Mapping[str, float] | None, data: GraphDataset
 ) -> None:
-    """Mean and spread of χ = −(J q + K (q + Z) + φ) of the reference charges q, by element."""
+    """Set shift and scale of χ = −(J q + K (q + Z) + φ) at the reference charges q, by element."""
     targets: list[list[torch.Tensor]] = [[] for _ in model.config.type_names]
     charge_spread = _LEAST_SPREAD
     known = _weighted if stand_in else _has_charges
@@ -107,7 +107,7 @@ def _fit_electronegativity(
         chi = -(kernel @ (charges + model.offsets(graph)) + model.hardness(graph.types) * charges)
         outside = graph.outside(graph.positions)
         if outside is not None:
-            # where the origin is does not matter
+            # remove the dependence on the origin
             chi = chi - (outside - group_means(outside, graph.holders, group_sizes(graph.holders)))
         for index, own in enumerate(targets):
             own.append(chi[graph.types == index])
@@ -125,9 +125,9 @@ def _fit_electronegativity(
 def learn_charges_first(
     model: NequIPLRPotential, config: TrainingConfig, train_data: GraphDataset, progress: bool
 ) -> None:
-    """Train the electronegativity stage on reference charges alone, hardnesses held, in place.
+    """Train the electronegativity stage on reference charges, in place; hardnesses are fixed.
 
-    Where the loss has a weight for dipoles they take part, in the ratio that it gives them.
+    Dipoles are included with the ratio of their weight in the loss to that of the charges.
     """
     settings, weights = config.equilibration, config.loss
     ratio = weights.dipole / weights.charges if weights.charges > 0 else 0.0
@@ -159,7 +159,7 @@ def learn_charges_first(
 
 
 class _Fixed:
-    """What does not change for one structure while only χ is trained."""
+    """Quantities of one structure that are constant while only χ is trained."""
 
     def __init__(self, model: NequIPLRPotential, item: LabelledGraph) -> None:
         self.item = item
@@ -174,9 +174,9 @@ class _Fixed:
     def loss(
         self, model: NequIPLRPotential, dipole_weight: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What to minimise, and the errors of the charges, e.
+        """Loss, and errors of the charges, e.
 
-        ``dipole_weight`` is that of dipoles (e Å) relative to charges (e).
+        ``dipole_weight`` is the weight of dipoles (e Å) relative to charges (e).
         """
         graph, labels = self.item.graph, self.item.labels
         chi = model.first_stage(graph.types, *self.edges)[0]

@@ -1,4 +1,4 @@
-"""Statistics of a data set that initialise a model."""
+"""Statistics of a data set from which a model is initialised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..neighbors import search_pairs
 
 
 def elements_of(structures: Sequence[Structure]) -> tuple[str, ...]:
-    """Element symbols that occur, in order of atomic number."""
+    """Symbols of the elements that occur, in order of atomic number."""
     from ase.data import atomic_numbers
 
     symbols = {symbol for structure in structures for symbol in structure.symbols}
@@ -27,25 +27,25 @@ def fit_energy_shifts(
     type_names: Sequence[str],
     given: Mapping[str, float] | None = None,
 ) -> np.ndarray:
-    """Energy per atom of each element, by least squares over composition.
+    """Energy per atom of each element from a least-squares fit to the compositions.
 
-    Where compositions do not determine all of them (two elements in a fixed proportion), the
-    solution of least norm, counted from the mean energy per atom, is taken. Everything is
-    float64: all-electron energies are 10⁷ times larger than the differences that matter.
+    If the compositions do not determine all energies, as for two elements in a fixed ratio, the
+    solution closest to the mean energy per atom (minimum norm) is used. The fit uses float64,
+    because all-electron energies are 10⁷ times larger than the relevant differences.
 
     Parameters
     ----------
     structures : sequence of Structure
-        Those without an energy or weight are passed over, others count by their weight.
+        Structures are weighted by their weights; those without an energy are ignored.
     type_names : sequence of str
-        Elements (T).
+        T elements.
     given : mapping of str to float, optional
-        Energies known beforehand, eV; only the others are fitted.
+        Known energies, eV; only the others are fitted.
 
     Returns
     -------
-    array, float64, shape [T]
-        eV; zeros if no structure has an energy.
+    array, float64, shape (T,), eV
+        Zeros if no structure has an energy.
     """
     given = dict(given or {})
     unknown = sorted(set(given) - set(type_names))
@@ -65,7 +65,7 @@ def fit_energy_shifts(
     own, energies, counts = np.split(np.array(labelled, dtype=np.float64), [1, 2], axis=1)
     own, energies = own[:, 0], energies[:, 0] - counts @ shifts
     counts = counts[:, free]
-    # The same composition occurs many times: fit the means, weighted by their number.
+    # Compositions occur many times: fit their mean energies, weighted by the number of structures.
     rows, inverse = np.unique(counts, axis=0, return_inverse=True)
     numbers = np.bincount(inverse.ravel(), weights=own)
     means = np.bincount(inverse.ravel(), weights=own * energies) / numbers
@@ -81,20 +81,20 @@ def fit_energy_shifts(
 def fit_energy_scales(
     structures: Sequence[Structure], type_names: Sequence[str], per_species: bool = False
 ) -> np.ndarray:
-    """Scale of atomic energies: the rms force component in eV/Å, taken as eV.
+    """Scale of the atomic energies in eV: the number of the rms force component in eV/Å.
 
     Parameters
     ----------
     structures : sequence of Structure
     type_names : sequence of str
-        Elements (T).
+        T elements.
     per_species : bool
-        Separately for each element instead of over all atoms.
+        Use the rms of each element instead of all atoms.
 
     Returns
     -------
-    array, float64, shape [T]
-        1 where there are no forces, or only zeros.
+    array, float64, shape (T,), eV
+        1 if there are no forces, or all are zero.
     """
     squares = np.zeros(len(type_names))
     numbers = np.zeros(len(type_names))
@@ -113,12 +113,12 @@ def fit_energy_scales(
     return np.where(scales > 0, scales, 1.0)
 
 
-#: The mean number of neighbours, and shortest distances, are taken from so many structures at most.
+#: Largest numbers of structures for the mean number of neighbours and for shortest distances.
 _SAMPLED, _MEASURED = 100, 400
 
 
 def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
-    """Mean number of neighbours of an atom within `r_max` (Å), in evenly chosen structures."""
+    """Mean number of neighbours of an atom within `r_max` (Å), in evenly spaced structures."""
     structures = structures[:: -(-len(structures) // _SAMPLED)]
     edges = sum(2 * len(_pairs(structure, r_max)[0]) for structure in structures)
     atoms = sum(structure.num_atoms for structure in structures)
@@ -128,21 +128,21 @@ def mean_num_neighbors(structures: Sequence[Structure], r_max: float) -> float:
 def shortest_distances(
     structures: Sequence[Structure], type_names: Sequence[str], cutoff: float
 ) -> np.ndarray:
-    """Shortest distance of each two elements in the structures.
+    """Shortest distance of each pair of elements in the structures.
 
     Parameters
     ----------
     structures : sequence of Structure
-        Of more than 400 that many, evenly chosen.
+        Of more than 400 structures, 400 evenly spaced ones are used.
     type_names : sequence of str
-        Elements (T); others are passed over.
+        T elements; other elements are ignored.
     cutoff : float, Å
-        Stands where two elements do not come nearer.
+        Value for pairs of elements without shorter distances.
 
     Returns
     -------
-    array, float64, shape [T, T]
-        Å, symmetric.
+    array, float64, shape (T, T), Å
+        Symmetric matrix.
     """
     index = {name: i for i, name in enumerate(type_names)}
     count = len(type_names)
@@ -155,7 +155,7 @@ def shortest_distances(
 
 
 def _pairs(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms, shape (P, 2), and distances, Å, of all pairs of a structure, in any order."""
+    """Atoms, shape (P, 2), and distances, shape (P,), Å, of the P pairs within a cutoff."""
     box, periodic = structure.cell, structure.cell is not None
     cell = np.zeros((3, 3)) if box is None else box
     pairs, _, distances, _ = search_pairs(structure.positions, cell, periodic, cutoff, full=False)
@@ -165,13 +165,13 @@ def _pairs(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]
 def spread_over_compositions(
     structures: Sequence[Structure], most: int, usable: Callable[[Structure], bool]
 ) -> list[int]:
-    """Places of some of the structures, of each composition as many, in their order.
+    """Sorted indices of a subset of structures, with equal numbers of each composition.
 
     Parameters
     ----------
     structures : sequence of Structure
     most : int
-        How many; a few more where elements would be missing.
+        Largest size of the subset; slightly exceeded if elements would be missing.
     usable : callable
         Whether a structure may be chosen.
     """
@@ -193,7 +193,7 @@ def spread_over_compositions(
 
 
 def charge_range(structures: Sequence[Structure], margin: float = 0.1) -> tuple[float, float]:
-    """Smallest and largest reference charge in e, widened by `margin` of their distance.
+    """Range of the reference charges, e, widened at both ends by `margin` times its width.
 
     (-1, 1) if there are no reference charges.
     """

@@ -1,4 +1,4 @@
-"""The Lightning trainer of a configuration."""
+"""Lightning trainer for a training configuration."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .recorder import Recorder
 
 
 def one_process(options: Mapping[str, Any]) -> bool:
-    """Whether a training with these options of the trainer is a single process.
+    """Whether a training with these trainer options runs in a single process.
 
     Parameters
     ----------
     options : mapping
-        The entries of ``trainer``.
+        Entries of ``trainer``.
     """
     devices, nodes = options.get("devices", 1), options.get("num_nodes", 1)
     several = isinstance(devices, Sequence) and not isinstance(devices, str)
@@ -36,12 +36,12 @@ def one_process(options: Mapping[str, Any]) -> bool:
 
 
 def writes(config: TrainingConfig) -> bool:
-    """Whether this process writes the results: the only one, or the first of several."""
+    """Whether this process writes the results; only the first of several does."""
     return one_process(config.trainer) or getattr(rank_zero_only, "rank", 0) in (0, None)
 
 
 class _Alone(LightningEnvironment):
-    """A single process, whatever launcher's variables (SLURM, MPI, LSF, torchrun) it finds."""
+    """Single-process environment that ignores variables of SLURM, MPI, LSF and torchrun."""
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -61,19 +61,19 @@ class _Alone(LightningEnvironment):
 
 
 class _Patience(EarlyStopping):
-    """Early stopping as it is configured now, whatever it was before a resumption."""
+    """Early stopping with the current patience, also in a resumed training."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop at once where the training had ended."""
+        """Stop a resumed training at once if early stopping had already ended it."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 
 
 def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
-    """A trainer without Lightning's own output.
+    """Lightning trainer without Lightning's own output.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def make_trainer(config: TrainingConfig, recorder: Recorder) -> pl.Trainer:
     if one_process(config.trainer):
         plugins.append(_Alone())
     if options.get("strategy") == "ddp":
-        # buffers are constants; to send them in every step is to wait for one another once more
+        # buffers are constant; broadcasting them in every step would add a synchronisation
         options["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     callbacks: list[pl.Callback] = [recorder]
     if config.early_stopping is not None:
