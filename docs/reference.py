@@ -74,7 +74,7 @@ MODULES = {
 }
 ERRORS = "openmm_nequiplr.errors"
 
-_UNITS = re.compile(r"^(1/)?(Å|e|eV|K|fs|ps|bar|min|MB)([ /·].*)?$")
+_UNITS = re.compile(r"^(1/)?(Å|e|eV|K|fs|ps|bar|min|MB|GB)([ /·].*)?$")
 
 
 @dataclass(frozen=True)
