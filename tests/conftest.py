@@ -42,11 +42,12 @@ def _seeded() -> None:
 def _plain_graphs(request: pytest.FixtureRequest) -> Any:
     """TorchScript runs graphs as they are, which spares seconds, except where a test is marked.
 
-    OpenMM-Torch runs optimised graphs alone.
+    OpenMM-Torch, where simulations may use it, runs optimised graphs alone.
     """
     import torch
 
-    optimized = "optimized" in request.keywords or find_spec("openmmtorch") is not None
+    with_torch_force = "simulation" in request.path.parts and find_spec("openmmtorch") is not None
+    optimized = "optimized" in request.keywords or with_torch_force
     with torch.jit.optimized_execution(optimized):
         yield
 
