@@ -203,7 +203,7 @@ class NequIPLRCalculator(Calculator):
         held = read_groups(len(atoms), groups, charges, told_charge(atoms))
         groups, charges = held or (None, None)
         voltage = atoms.info.get(VOLTAGE, self.electrode_voltage)
-        field = field if np.any(field) else None
+        field = np.array(field) if np.any(field) else None  # info may change in place
         return ChargeConditions(field, groups, charges, electrodes, voltage)
 
     def _charge_of(self, atoms: Atoms) -> float:

@@ -97,6 +97,15 @@ def test_a_new_total_charge_makes_the_results_stale(model, molecule):
     assert atoms.get_potential_energy() == neutral
 
 
+def test_a_field_changed_in_place_makes_the_results_stale(model, molecule):
+    atoms = attached(molecule, model, electric_field=np.array([0.0, 0.0, 0.05]))
+    before = atoms.get_potential_energy()
+    atoms.info["electric_field"][2] = 0.2
+    after = atoms.get_potential_energy()
+    assert after != before
+    assert after == attached(molecule, model, electric_field=[0.0, 0.0, 0.2]).get_potential_energy()
+
+
 def test_unchanged_structures_are_not_computed_again(model, molecule, monkeypatch):
     atoms = attached(molecule, model, charge=1)
     atoms.get_forces()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def replica_charges(value: Any, replicas: int) -> list[Any]:
     """
     expected = f"a charge, or one for each of {replicas} replicas (e)"
     values = without_unit("total_charge", value, unit.elementary_charge, expected)
-    if values is None or isinstance(values, str) or not isinstance(values, Iterable):
+    if values is None or isinstance(values, str | set) or not np.iterable(values):
         return [None if values is None else plain_charge(values)] * replicas
     charges = [plain_charge(each, f"total_charge[{k}]") for k, each in enumerate(values)]
     if len(charges) != replicas:

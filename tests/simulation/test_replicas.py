@@ -132,6 +132,8 @@ def test_instability_is_looked_for_in_each(tiny_model, cluster):
         ({"replicas": 8}, r"as atom \d of replica 1 \(atom \d\)"),
         ({"total_charge": [0.0, 1.0]}, "one for each of 3 replicas .*, got '2 charges'"),
         ({"total_charge": [0.0, 0.0, "a"]}, r"total_charge\[2\]: expected a number"),
+        ({"total_charge": {0.0, 1.0, 2.0}}, "total_charge: expected a number"),
+        ({"total_charge": np.array(1.0)}, "total_charge: expected a number"),
         ({"long_range": "openmm"}, "long_range: expected 'graph' with replicas: .* couple"),
         ({"solver": "iterative"}, "solver: expected 'dense' with replicas"),
         ({"backend": "python_torch"}, "backend: "),
