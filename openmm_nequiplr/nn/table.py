@@ -22,7 +22,7 @@ SHORTEST = 0.05
 # Largest error of values and of derivatives, relative to the largest one, for each precision.
 _TOLERANCE = {torch.float32: (2e-8, 1e-7), torch.float64: (1e-14, 1e-13)}
 _MAX_BYTES, _MAX_INTERVALS = 2**28, 8192
-_CACHE_BYTES = 2**26
+_CACHE_BYTES = 2**28
 _DEGREE = 5
 # Modules that are determined by their numbers, functions and tensors.
 _PLAIN: set[type] = {
