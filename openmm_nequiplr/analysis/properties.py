@@ -38,7 +38,7 @@ class TrajectoryProperties:
         Cell of the last frame; zeros without a cell.
     total_charge : float, e
     model_digest : str
-        See :func:`.recomputation.model_digest`.
+        See :func:`openmm_nequiplr.model.io.model_digest`.
     forces : numpy.ndarray or None, float64, shape (F, N, 3), eV/Å
     born_dipoles : numpy.ndarray or None, float64, shape (F, 3), e Å
         Change of the dipole since the first frame, from Born charges. It does not depend on the

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from ..lattice import continued
 from ..model import NequIPLRPotential, load_model
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator
+from ..model.io import model_digest
 from ..model.options import EvaluationOptions
 from ..model.response import Response
 from ..total_charge import assume_neutral, check_trained
@@ -121,15 +120,6 @@ def recompute(
     evaluator = Evaluator(model, chosen.dtype, chosen.device, chosen)
     _evaluate(evaluator, results, None if output is None else Path(output), on_frame)
     return results.finished()
-
-
-def model_digest(model: NequIPLRPotential) -> str:
-    """SHA-256 of the configuration and weights of a model; equal models have equal results."""
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _earlier(output: str | Path | None) -> TrajectoryProperties | None:

@@ -21,7 +21,7 @@ from ..pretrained import named_models
 from .building import build_graph
 from .config import ModelConfig
 from .evaluation import Evaluation, Evaluator
-from .io import load_model
+from .io import load_model, model_digest
 from .potential import NequIPLRPotential
 
 #: Model files in the directory of a committee.
@@ -271,6 +271,7 @@ def check_alike(models: Sequence[NequIPLRPotential]) -> None:
         If their elements differ, or only some of them have charges.
     """
     first = models[0].config
+    digests = [model_digest(model) for model in models] if len(models) > 1 else []
     for number, model in enumerate(models[1:], start=2):
         config = model.config
         if set(config.type_names) != set(first.type_names):
@@ -281,17 +282,9 @@ def check_alike(models: Sequence[NequIPLRPotential]) -> None:
             expected = "charge equilibration in all models or in none"
             got = f"{'with' if config.equilibration else 'without'}"
             raise InputError(describe(f"committee, model {number}", got, expected))
-        twin = next((k for k in range(number - 1) if _same(models[k], model)), None)
-        if twin is not None:
-            notify(f"committee: models {twin + 1} and {number} are the same and never disagree")
-
-
-def _same(first: NequIPLRPotential, second: NequIPLRPotential) -> bool:
-    """Whether two models have equal weights."""
-    one, other = first.state_dict(), second.state_dict()
-    return one.keys() == other.keys() and all(
-        torch.equal(one[k].cpu(), other[k].cpu()) for k in one
-    )
+        twin = digests.index(digests[number - 1]) + 1
+        if twin < number:
+            notify(f"committee: models {twin} and {number} are the same and never disagree")
 
 
 def _forces(member: Evaluation) -> np.ndarray:

@@ -31,6 +31,15 @@ _LARGEST_FILE = 4 * 2**30
 _MOST_EXTRA, _SMALL = 100.0, 10_000
 
 
+def model_digest(model: NequIPLRPotential) -> str:
+    """SHA-256 of the configuration and weights of a model; equal models have equal results."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def serialize_model(model: NequIPLRPotential, metadata: dict[str, str] | None = None) -> bytes:
     """Content of a model file; see :func:`save_model`."""
     header = {

@@ -14,6 +14,7 @@ from ..boundaries import SLAB
 from ..data.structure import Structure
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
+from ..model.io import model_digest
 from .config import TrainingConfig
 
 #: Entries that a resumed training may change, because they do not affect what was learned so far.
@@ -54,15 +55,6 @@ def digest_all(structures: Sequence[Structure], left_out: Collection[str] = ()) 
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
-def digest_model(model: NequIPLRPotential) -> str:
-    """Fingerprint of the configuration and weights of a model."""
-    found = hashlib.sha256(json.dumps(model.config.to_dict()).encode())
-    for name, value in model.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().numpy().tobytes())
-    return found.hexdigest()
-
-
 def record_of(
     config: TrainingConfig,
     train: Sequence[Structure],
@@ -85,7 +77,7 @@ def record_of(
     data |= {"train": digest_all(train, made), "validation": digest_all(validation, made)}
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     if teacher is not None:
-        kept["teacher"] = digest_model(teacher)
+        kept["teacher"] = model_digest(teacher)
     return json.loads(json.dumps({"data": data, **kept}, default=str))
 
 
