@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import openmm
@@ -22,11 +22,25 @@ def platform_names() -> list[str]:
     return [openmm.Platform.getPlatform(index).getName() for index in range(count)]
 
 
-def device_properties(name: str, device: str | None) -> dict[str, str]:
-    """Platform properties that select the GPU of a torch device such as ``"cuda:1"``."""
+def _available(argument: str, name: str | None, preferred: Sequence[str]) -> str:
+    """The requested platform, by default the first available one of several."""
+    there = platform_names()
+    if name is None:
+        return next((p for p in preferred if p in there), there[0])
+    if name not in there:
+        raise BackendError(describe(argument, name, f"one of {', '.join(there)}"))
+    return name
+
+
+def _properties(name: str, device: str | None, precision: str | None) -> dict[str, str]:
+    """Properties that select the GPU of a torch device such as ``"cuda:1"``, and the precision."""
+    known, properties = openmm.Platform.getPlatform(name).getPropertyNames(), {}
     kind, _, index = (device or "").partition(":")
-    there = "DeviceIndex" in openmm.Platform.getPlatform(name).getPropertyNames()
-    return {"DeviceIndex": index} if kind == "cuda" and index and there else {}
+    if kind == "cuda" and index and "DeviceIndex" in known:
+        properties["DeviceIndex"] = index
+    if "Precision" in known:
+        properties["Precision"] = "double" if precision == "double" else "mixed"
+    return properties
 
 
 def coulomb_platform(
@@ -51,16 +65,9 @@ def coulomb_platform(
     BackendError
         If the platform is not available.
     """
-    there = platform_names()
-    if name is None:
-        wanted = (*(_ON_GPU if (device or "").startswith("cuda") else ()), *_PLATFORMS[precision])
-        name = next((p for p in wanted if p in there), there[0])
-    if name not in there:
-        raise BackendError(describe("coulomb_platform", name, f"one of {', '.join(there)}"))
-    properties = device_properties(name, device)
-    if "Precision" in openmm.Platform.getPlatform(name).getPropertyNames():
-        properties["Precision"] = "mixed" if precision == "single" else "double"
-    return name, properties
+    on_gpu = _ON_GPU if (device or "").startswith("cuda") else ()
+    name = _available("coulomb_platform", name, (*on_gpu, *_PLATFORMS[precision]))
+    return name, _properties(name, device, precision)
 
 
 def choose_platform(
@@ -75,18 +82,9 @@ def choose_platform(
     BackendError
         If the platform is not available.
     """
-    there = platform_names()
-    if name is None:
-        preferred = (["CUDA"] if torch.cuda.is_available() else []) + ["CPU", "Reference"]
-        name = next(p for p in preferred if p in there)
-    elif name not in there:
-        raise BackendError(describe("platform", name, f"one of {', '.join(there)}"))
-    platform = openmm.Platform.getPlatform(name)
-    known = platform.getPropertyNames()
-    properties = device_properties(name, device)
-    if "Precision" in known:
-        properties["Precision"] = "double" if precision == "double" else "mixed"
-    return platform, properties
+    on_gpu = ("CUDA",) if torch.cuda.is_available() else ()
+    name = _available("platform", name, (*on_gpu, "CPU", "Reference"))
+    return openmm.Platform.getPlatform(name), _properties(name, device, precision)
 
 
 @contextmanager
