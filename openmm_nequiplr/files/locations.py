@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from ..errors import notify
 
 # Distance (Å) below which atoms share a position; all bonds are longer.
 _SHARED = 0.6
@@ -21,6 +24,15 @@ class Location(NamedTuple):
     mark: str
     occupancy: float
     position: Sequence[float]
+
+
+def say_locations(path: Path, dropped: int) -> None:
+    """Report that a file has alternate locations, if some of them are dropped."""
+    if dropped:
+        notify(
+            f"structure: {path} has alternate locations: the most complete ones of the highest "
+            f"occupancy are used, {dropped} others are left out"
+        )
 
 
 def single_locations(sites: Sequence[Location]) -> list[bool]:

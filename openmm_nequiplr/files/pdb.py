@@ -21,7 +21,7 @@ from .content import (
     sum_of_formal_charges,
 )
 from .elements import element_from_name, fits, is_site, known_element, say_guesses
-from .locations import Location, single_locations
+from .locations import Location, say_locations, single_locations
 
 _ATOMS = ("ATOM  ", "HETATM")
 # Largest relative deviation of the cells of CRYST1 and SCALE records; else the latter are ignored.
@@ -166,11 +166,7 @@ def _content(
     path: Path, frame: _Frame, connects: list[str], scales: dict[int, list[float]]
 ) -> FileContent:
     lines, dropped = _single_locations(path, frame.lines)
-    if dropped:
-        notify(
-            f"structure: {path} has alternate locations: the most complete ones of the highest "
-            f"occupancy are used, {dropped} others are left out"
-        )
+    say_locations(path, dropped)
     lines = _unique_names(_with_elements(path, lines))
     cell = _cell(path, frame.crystal)
     if cell is not None and frame.crystal is not None:

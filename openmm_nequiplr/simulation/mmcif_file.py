@@ -21,7 +21,7 @@ from ..files.content import (
     sum_of_formal_charges,
 )
 from ..files.elements import element_from_name, is_site, say_guesses
-from ..files.locations import Location, single_locations
+from ..files.locations import Location, say_locations, single_locations
 
 _UNKNOWN = ("?", ".")
 _MODEL = "pdbx_PDB_model_num"
@@ -52,7 +52,7 @@ def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
     table = [dict(zip(sites.getAttributeList(), row, strict=True)) for row in sites.getRowList()]
     models = list(dict.fromkeys(row.get(_MODEL, "1") for row in table))
     chosen = models[choose_frame(path, frame, len(models))]
-    rows = _single(path, [row for row in table if row.get(_MODEL, "1") == chosen])
+    rows, positions = _single(path, [row for row in table if row.get(_MODEL, "1") == chosen])
     topology = _openmm_topology(rows, blocks[0].getObj("struct_conn"))
     if topology.getNumAtoms() != len(rows):
         got = f"{topology.getNumAtoms()} of the {len(rows)} in {path}"
@@ -68,7 +68,7 @@ def read_mmcif(path: Path, frame: int | None = None) -> FileContent:
         tuple(None if atom.element is None else atom.element.symbol for atom in atoms),
         tuple(atom.name for atom in atoms),
         tuple((atom.residue.name, str(atom.residue.id)) for atom in atoms),
-        np.array([_position(path, row) for row in rows]),
+        positions,
         cell,
         sum_of_formal_charges(path, (f"+{x}" if x.isdigit() else x.strip("?.") for x in formal)),
         len(models),
@@ -87,8 +87,8 @@ def _position(path: Path, row: dict[str, str]) -> list[float]:
     return place
 
 
-def _single(path: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows of atoms with a single location of each atom."""
+def _single(path: Path, rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], np.ndarray]:
+    """Rows of atoms with a single location of each atom, and their positions, (N, 3), Å."""
 
     def first(row: dict[str, str], *names: str) -> str:
         return next((row[name] for name in names if row.get(name, "?") not in _UNKNOWN), "")
@@ -114,21 +114,15 @@ def _single(path: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
         )
         for row in rows
     ]
-    kept = [row for row, keep in zip(rows, single_locations(places), strict=True) if keep]
-    if len(kept) < len(rows):
-        notify(
-            f"structure: {path} has alternate locations: the most complete ones of the highest "
-            f"occupancy are taken, {len(rows) - len(kept)} others left out"
-        )
-    return kept
+    kept = [index for index, keep in enumerate(single_locations(places)) if keep]
+    say_locations(path, len(rows) - len(kept))
+    return [rows[k] for k in kept], np.array([places[k].position for k in kept])
 
 
 def _openmm_topology(rows: list[dict[str, str]], bonds: Any) -> app.Topology:
     """OpenMM topology of rows, as for a file without alternate locations, models and cell."""
-    usual = {_MODEL: "1", "label_alt_id": ".", "label_seq_id": "."}
-    plain = [usual | row | {_MODEL: "1", "label_alt_id": "."} for row in rows]
-    for row in plain:
-        row.update(dict.fromkeys(_PLACE, "0"))
+    fixed = {_MODEL: "1", "label_alt_id": ".", **dict.fromkeys(_PLACE, "0")}
+    plain = [{"label_seq_id": "."} | row | fixed for row in rows]
     names = list(plain[0])
     container = DataContainer("frame")
     container.append(DataCategory("atom_site", names, [[row[n] for n in names] for row in plain]))

@@ -197,17 +197,17 @@ def _kind_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".cif":
         return "cif"
-    if suffix in _LAMMPS_SUFFIXES and _LAMMPS_HEAD.search(_text(path)[:10_000]):
+    if suffix in _LAMMPS_SUFFIXES and _LAMMPS_HEAD.search(_text(path, 10_000)):
         return "lammps-data"
     return str(filetype(str(path)))
 
 
-def _text(path: Path) -> str:
-    """The text of a file, which may be compressed."""
+def _text(path: Path, most: int = -1) -> str:
+    """The text of a file, which may be compressed, or that of its first bytes."""
     from ase.io.formats import open_with_compression
 
     with open_with_compression(str(path), "rb") as handle:
-        return handle.read().decode(errors="replace")
+        return handle.read(most).decode(errors="replace")
 
 
 def _from_runner(path: Path, frame: int | None) -> Any:
