@@ -111,7 +111,7 @@ def describe(argument: str, got: object, expected: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, empty if it says nothing."""
-    return next(iter(str(error).splitlines()), "")
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def closest(got: object, known: Iterable[str]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from openmm import unit
 
+from ..checks import is_whole
 from ..errors import InputError, describe
 from ..model import NequIPLRPotential
 from .quantities import plain_charge, without_unit
@@ -27,8 +28,7 @@ def check_replicas(replicas: Any, symbols: Sequence[str]) -> int:
     InputError
         If the atoms are not this number of copies of one system.
     """
-    whole = isinstance(replicas, int | np.integer) and not isinstance(replicas, bool)
-    if not whole or replicas < 1:
+    if not is_whole(replicas) or replicas < 1:
         raise InputError(describe("replicas", replicas, "a whole number of at least 1"))
     count, rest = divmod(len(symbols), int(replicas))
     if rest or not count:

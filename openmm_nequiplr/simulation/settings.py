@@ -256,7 +256,7 @@ def as_model(model: NequIPLRPotential | str | Path, name: str = "model") -> Nequ
         path = model_path(model, name)
         return shared_models.get(read_model_file(path), source=str(path))
     raise InputError(
-        describe("model", type(model).__name__, "a NequIPLRPotential, a path or a shipped name")
+        describe(name, type(model).__name__, "a NequIPLRPotential, a path or a shipped name")
     )
 
 

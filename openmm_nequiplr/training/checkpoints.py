@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from ..errors import InputError, describe
+from ..errors import InputError, describe, first_line
 from ..writing import replace_file
 
 CHECKPOINT = "last.ckpt"
@@ -73,7 +73,8 @@ def readable_checkpoint(output: Path) -> tuple[Path, dict[str, Any], list[str]]:
             contents = torch.load(path, map_location="cpu", weights_only=True)
             _check(contents)
         except Exception as error:  # torch raises many types on damaged files
-            damaged.append(f"{path} is damaged or no checkpoint ({_first_line(error)})")
+            why = f"{type(error).__name__}: {first_line(error)[:120]}"
+            damaged.append(f"{path} is damaged or no checkpoint ({why})")
         else:
             return path, contents, damaged
     expected = f"a checkpoint ({CHECKPOINT} or {PREVIOUS}) that a training wrote"
@@ -89,8 +90,3 @@ def _check(contents: Any) -> None:
     for name in ("state_dict", "optimizer_states", "callbacks", "loops", "epoch", "nequiplr"):
         if not isinstance(contents, dict) or name not in contents:
             raise ValueError(f"no {name}")
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text[:120]}"
