@@ -3,13 +3,15 @@
 Inside ``pretended_cuda()`` the device ``"cuda"`` exists. What a GPU refuses is refused: NumPy, and
 operations between devices. Kernels, copies and synchronisations are counted. Operators of this
 package run their CUDA functions with launches that do no more than count, and take their values
-from the kernels for the CPU, so that control flow is real.
+from the kernels for the CPU, so that control flow is real. A recording repeats the operations on
+the tensors that it was made with, and refuses to wait for the device or to copy from the host.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 import openmm_nequiplr.electrostatics  # noqa: F401  (operators are registered where they are used)
 from openmm_nequiplr import device_neighbors
+from openmm_nequiplr.model import replay
 from openmm_nequiplr.ops import choice
 
 PACKAGE = "openmm_nequiplr"
@@ -134,6 +137,26 @@ class Pretender(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts, self.backward, self.silent = Counts(), 0, 0
+        self.recorded: list[Callable[[], object]] | None = None
+
+    def refuse(self, what: str) -> None:
+        """Raise an error while kernels are being recorded."""
+        if self.recorded is not None:
+            raise RuntimeError(f"not permitted while kernels are recorded: {what}, at {_place()}")
+
+    def record(self, step: Callable[[], object], results: Any) -> None:
+        """Keep an operation, if kernels are being recorded, with the tensors it wrote to."""
+        if self.recorded is None:
+            return
+        before = [each for each in tree_flatten(results)[0] if isinstance(each, torch.Tensor)]
+
+        def again() -> None:
+            after = [each for each in tree_flatten(step())[0] if isinstance(each, torch.Tensor)]
+            for old, new in zip(before, after, strict=True):
+                if old is not new:
+                    old.copy_(new)
+
+        self.recorded.append(again)
 
     def wrap(self, value: Any) -> Any:
         """Put tensors on the device."""
@@ -165,6 +188,8 @@ class Pretender(TorchFunctionMode):
             plain[1]["device"] = torch.device("cpu")
         result = func(*plain[0], **plain[1])
         self._count(name, args)
+        if name not in VIEWS:
+            self.record(lambda: func(*plain[0], **plain[1]), result)
         if func._schema.is_mutable and isinstance(result, torch.Tensor):
             for each in (*args, *kwargs.values()):
                 if isinstance(each, Pretended) and each.elem is result:
@@ -177,6 +202,7 @@ class Pretender(TorchFunctionMode):
         if not strange or self.backward:
             return
         if name == "copy_" or (name.startswith("index") and isinstance(args[0], Pretended)):
+            self.refuse(name)
             self.counts.copies[f"{name} {_place()}"] += 1
             return
         shapes = [tuple(x.shape) for x in tensors]
@@ -187,6 +213,7 @@ class Pretender(TorchFunctionMode):
             isinstance(each, torch.Tensor) and each.dtype == torch.bool for each in args[1]
         )
         if name in WAITS or masks:
+            self.refuse(name)
             self.counts.waits[f"{name} {_place()}"] += 1
         elif name not in VIEWS:
             self.counts.kernels[f"{name} {_place()}"] += 1
@@ -212,9 +239,11 @@ class Pretender(TorchFunctionMode):
                 raise TypeError(f"a tensor on the GPU is no array, at {_place()}")
             self.counts.numpy[f"numpy {_place()}"] += 1
         if func is torch.Tensor.tolist and isinstance(first, Pretended):
+            self.refuse("tolist")
             self.counts.waits[f"tolist {_place()}"] += 1
             return first.elem.tolist()
         if func is torch.Tensor.new_tensor and isinstance(first, Pretended):
+            self.refuse("new_tensor")
             self.counts.copies[f"new_tensor {_place()}"] += 1
             return self.wrap(first.elem.new_tensor(_data(args[1]), **kwargs))
         if func is torch.nn.functional.one_hot and isinstance(first, Pretended):
@@ -229,16 +258,27 @@ class Pretender(TorchFunctionMode):
         family, function, _ = choice.OPERATORS[name]
         with self:
             result = getattr(choice.kernels(family, "cuda"), function)(*args)
-        self.silent += 1
-        try:
-            known = [_state(each) for each in args]
-            values = getattr(choice.kernels(family, "cpu"), function)(*tree_map(_data, known))
-        finally:
-            self.silent -= 1
+        known = tree_map(_data, [_state(each) for each in args])
+
+        def run() -> Any:
+            self.silent += 1
+            try:
+                return getattr(choice.kernels(family, "cpu"), function)(*known)
+            finally:
+                self.silent -= 1
+
+        values = run()
         flat, real = tree_flatten(result)[0], tree_flatten(values)[0]
-        for one, other in zip(flat, real, strict=False):
-            if one.shape == other.shape and one.dtype == other.dtype:
-                one.elem.copy_(other)
+        pairs = [
+            (one.elem, other)
+            for one, other in zip(flat, real, strict=False)
+            if one.shape == other.shape and one.dtype == other.dtype
+        ]
+        for one, other in pairs:
+            one.copy_(other)
+        self.record(run, values)
+        for one, other in pairs:
+            self.record(lambda other=other: other, one)
         flat[0].state = values
         return result
 
@@ -247,9 +287,14 @@ class Pretender(TorchFunctionMode):
         known = func in COPIES
         if known and isinstance(args[0], Pretended):
             return args[0].to(dtype=kwargs.get("dtype", args[0].dtype))
+        if known:
+            self.refuse(func.__name__)
         (self.counts.copies if known else self.counts.kernels)[f"{func.__name__} {_place()}"] += 1
         kwargs["device"] = torch.device("cpu")
-        return self.wrap(func(*tree_map(_data, args), **kwargs))
+        plain = tree_map(_data, args)
+        made = func(*plain, **kwargs)
+        self.record(lambda: func(*plain, **kwargs), made)
+        return self.wrap(made)
 
     def _moved(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``to``, ``cpu`` and ``cuda``."""
@@ -268,8 +313,30 @@ class Pretender(TorchFunctionMode):
             tensor = torch.Tensor.to(tensor, dtype)
         if device is None or _is_cuda(device) == isinstance(tensor, Pretended):
             return tensor.clone() if kwargs.get("copy") else tensor
+        self.refuse(f"to {device}")
         self.counts.copies[f"to {device} {_place()}"] += 1
         return _Across.apply(tensor, self)
+
+
+class PretendedRecording:
+    """In place of :class:`openmm_nequiplr.recording.Recording`."""
+
+    def __init__(self, mode: Pretender, function: Callable[[], Any], device: Any) -> None:
+        self.mode, self.steps = mode, []
+        before, mode.counts.kernels = mode.counts.kernels, collections.Counter()
+        mode.recorded = self.steps
+        try:
+            self.result = function()
+        finally:
+            mode.recorded = None
+            self.kernels, mode.counts.kernels = mode.counts.kernels, before
+
+    def replay(self) -> None:
+        """Run the operations again."""
+        self.mode.counts.kernels.update(self.kernels)
+        with torch.no_grad():
+            for step in self.steps:
+                step()
 
 
 class _Across(torch.autograd.Function):
@@ -336,6 +403,7 @@ def pretended_cuda() -> Iterator[Counts]:
             (torch.autograd, "_engine_run_backward", run_backward),
             (torch, "from_numpy", counted),
             (device_neighbors, "search", mode.searched),
+            (replay, "Recording", functools.partial(PretendedRecording, mode)),
         ):
             stack.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, value)

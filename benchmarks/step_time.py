@@ -20,8 +20,9 @@ SLAB = HERE.parent / "openmm_nequiplr" / "pretrained" / "au2-mgo.extxyz"
 
 #: Parts that a short-range network does not have.
 CHARGES = ("Coulomb operator", "equilibration", "adjoint", "Coulomb")
-#: Steps before the clock starts: they compile and allocate, and fill the history of charges.
-WARM_UP = {"ours": 6, "peer": 2}
+#: Steps before the clock starts: they compile and allocate, fill the history of charges, and are
+#: recorded on a GPU.
+WARM_UP = {"ours": 20, "peer": 2}
 
 
 def salt(count: int) -> Atoms:

@@ -1,8 +1,9 @@
 """Crossovers: numbers of atoms from which one method is faster than another on this machine.
 
-The defaults were measured on CPU cores. ``nequiplr doctor --calibrate`` measures the crossovers of
-this machine and stores them in a file in the user's cache, which a process reads once. Deleting the
-file restores the defaults. The methods agree within the tolerance of the charge solver.
+The defaults were measured on CPU cores and on an H100. ``nequiplr doctor --calibrate`` measures the
+crossovers of this machine and stores them in a file in the user's cache, which a process reads
+once. Deleting the file restores the defaults. The methods agree within the tolerance of the charge
+solver.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Crossings:
     periodic: int = 200
     free: int = 2000
     gpu: int = 0
+
+
+#: On a GPU, where the kernels of an iterative solver are recorded and launched as a whole.
+ON_GPU = Crossings(periodic=1, free=1)
 
 
 def costs_file() -> Path:
@@ -71,8 +76,8 @@ def measured(path: Path) -> dict[str, Crossings]:
 
 def crossings(device: Any = None) -> Crossings:
     """Crossovers of a torch device, by default the CPU."""
-    known = measured(costs_file())
-    return known.get(device_name(device), Crossings()) if known else Crossings()
+    known, name = measured(costs_file()), device_name(device)
+    return known.get(name, Crossings() if name == "cpu" else ON_GPU)
 
 
 def keep(found: dict[str, Crossings]) -> Path:

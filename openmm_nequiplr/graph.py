@@ -11,6 +11,7 @@ from .boundaries import Pbc
 from .electrostatics.ewald import EwaldGeometry
 from .electrostatics.external import field_potential
 from .electrostatics.linearized import LinearizedCoulomb
+from .verlet import Reach
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class AtomicGraph:
         total charge of each copy is constrained. Only an Evaluator accepts more than one.
     host : AtomicGraph, optional
         For a graph on a GPU, a copy of positions, cell and charge on the CPU.
+    reach : Reach, optional
+        Other positions for which the edges are complete.
     """
 
     positions: torch.Tensor
@@ -78,6 +81,7 @@ class AtomicGraph:
     applied_potential: torch.Tensor | None = None
     replicas: int = 1
     host: AtomicGraph | None = None
+    reach: Reach | None = None
 
     def __post_init__(self) -> None:
         if not self.linearized:
@@ -119,6 +123,10 @@ class AtomicGraph:
         if self.positions.device.type == "cpu":
             return self
         return self.to("cpu") if self.host is None else self.host
+
+    def placed(self, positions: torch.Tensor) -> AtomicGraph:
+        """The same structure with its positions in another tensor."""
+        return replace(self, positions=positions, host=self.on_cpu)
 
     def apart(self) -> AtomicGraph:
         """Replicas as R structures of a batch, without lattice sums."""

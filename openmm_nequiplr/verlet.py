@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +44,20 @@ class Candidates:
     points: np.ndarray
     images: np.ndarray
     search: int
+
+
+class Reach(NamedTuple):
+    """Displacements for which a list of pairs is complete.
+
+    Parameters
+    ----------
+    points : numpy.ndarray, float64, shape (N, 3), Å
+    allowed : float, Å
+        Largest displacement of an atom from there, apart from a common translation.
+    """
+
+    points: np.ndarray
+    allowed: float
 
 
 class VerletList:
@@ -144,6 +159,13 @@ class VerletList:
             images = np.zeros_like(points)
         unwrapped = points - images @ box if images.any() else points
         return Candidates(held.index, held.shift, unwrapped, images, self.searches)
+
+    def reach(self, cell: np.ndarray, cutoff: float) -> Reach | None:
+        """Displacements for which the list is complete, None for another cell, (3, 3), Å."""
+        held = self._held
+        if held is None or not np.array_equal(cell, held.box):
+            return None
+        return Reach(held.points, 0.5 * (held.reach - cutoff) - _ROUNDING)
 
 
 def neighbors_within(

@@ -19,7 +19,7 @@ from openmm_nequiplr.model.building import GraphBuilder
 from openmm_nequiplr.model.evaluation import Evaluator
 from openmm_nequiplr.ops.image_sums import image_sums
 
-#: In a step of up to five iterations, which is what 13,824 atoms need, and for each of them.
+#: In a step of up to four iterations, which is what 13,824 atoms need, and for each of them.
 KERNELS, AN_ITERATION, WAITS_AND_COPIES = 450, 28, 4
 #: Of replicas, whatever their number; a dense solve looks at its matrix, factors and residuals.
 MORE_OF_REPLICAS, WAITS_OF_REPLICAS = 15, 8
@@ -84,7 +84,7 @@ def copy_of(model):
 
 
 def test_a_step_within_budgets(model, device):
-    found, counts = steps_of(copy_of(model), "cuda", device)
+    found, counts = steps_of(copy_of(model), "cuda", device, 12)
     settled = {key: statistics.median(c[key] for c in counts[4:]) for key in counts[0]}
     assert statistics.median(sum(each.iterations) for each in found[4:]) <= 2
     # the second step does as many iterations as the first needed
@@ -92,9 +92,10 @@ def test_a_step_within_budgets(model, device):
     iterations = sum(sharp[0].iterations) - sum(found[0].iterations)
     assert iterations >= 4
     assert more[1]["kernels"] - counts[1]["kernels"] <= AN_ITERATION * iterations
-    assert settled["kernels"] + 3 * AN_ITERATION <= KERNELS
+    assert settled["kernels"] + 2 * AN_ITERATION <= KERNELS
     assert settled["waits"] + settled["copies"] <= WAITS_AND_COPIES
-    assert max(c["waits"] + c["copies"] for c in counts[4:]) <= WAITS_AND_COPIES + 2
+    # one step is recorded, and compared with the same step without a recording
+    assert max(c["waits"] + c["copies"] for c in counts[7:]) <= WAITS_AND_COPIES
     from_the_device = {key for key in device.numpy if "evaluation.py" in key}
     assert sum(device.numpy[key] for key in from_the_device) == 1
 

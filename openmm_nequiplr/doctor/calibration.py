@@ -15,7 +15,7 @@ CLUSTERS = ((5, 5, 5), (5, 6, 6), (6, 6, 6), (6, 7, 7), (7, 7, 7), (7, 8, 8))
 #: Systems for the comparison of a GPU with the CPU.
 SYSTEMS = ((1, 1, 1), (1, 2, 2), *CELLS, (6, 6, 6), (8, 8, 8), (12, 12, 12))
 # Steps that fill the history of charges, and timed steps, of which the fastest counts.
-_WARM_UP, _STEPS = 4, 6
+_WARM_UP, _STEPS = 8, 6
 
 
 def calibrate(say: Callable[[str], None] = lambda line: None, sizes: int | None = None) -> str:

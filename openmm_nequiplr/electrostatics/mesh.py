@@ -89,6 +89,7 @@ class MeshCoulomb(CoulombOperator):
         """Set the list of pairs; see :class:`.mesh_geometry.MeshGeometry`."""
         self.rows = pair_ops.pair_rows(first, second, self.widths.shape[0])
         self.images, self.image, self.kind, self.gammas = images, image, kind, gammas
+        self.renewed = True  # the translations are to be computed
 
     def setup(self, positions: torch.Tensor, cell: torch.Tensor, same_cell: bool = False) -> None:
         """Set the positions, shape (N, 3), Å, and a cell for which the lists are valid.
@@ -107,7 +108,9 @@ class MeshCoulomb(CoulombOperator):
                 self.smooth_diagonal = (smooth * half_weights(smooth, self.shape)).sum()
                 self.influence = (smooth * factors).to(dtype)
                 self.made_for, self.scale = box.clone(), self._scale(box)
-            self.translations = self.images @ box
+                self.renewed = True
+            if self.renewed:
+                self.translations, self.renewed = self.images @ box, False
             self.state = ops.stencil(points @ self.scale, self.shape, self.order, dtype)
             self.terms = pair_ops.pair_terms(
                 self.rows, points, self.translations, self.image, self.gammas, self.kind,
@@ -218,7 +221,7 @@ class MeshCoulomb(CoulombOperator):
         The latter is empty if the fields are given.
         """
         with torch.no_grad():
-            squares = torch.zeros_like(self.influence[:0])
+            squares = self.made_for[:0]
             if fields is None or fields[0].numel() == 0:
                 waves = [self._waves(each) for each in both]
                 fields = [self._field(each) for each in waves]

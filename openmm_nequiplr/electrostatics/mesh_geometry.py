@@ -11,7 +11,14 @@ import torch
 from ..device_neighbors import neighbor_list_on
 from ..errors import InputError, describe
 from ..neighbors import cell_heights, search_pairs
-from .splitting import DEFAULT_ACCURACY, DEFAULT_SKIN, MeshParameters, choose_parameters
+from .splitting import (
+    DEFAULT_ACCURACY,
+    DEFAULT_SKIN,
+    ON_GPU,
+    SPLINES,
+    MeshParameters,
+    choose_parameters,
+)
 
 # Largest table of images that is built; larger ones would be nearly empty.
 _MOST_IMAGES = 1e7
@@ -118,7 +125,10 @@ def mesh_geometry(
     widths = np.asarray(widths, dtype=np.float64)
     box, widest = np.array(cell, dtype=np.float64), float(widths.max())
     if parameters is None:
-        parameters = choose_parameters(torch.from_numpy(box), widest, len(points), accuracy)
+        order, error = SPLINES if torch.device(device).type == "cpu" else ON_GPU
+        parameters = choose_parameters(
+            torch.from_numpy(box), widest, len(points), accuracy, order=order, error=error
+        )
     if parameters.eta < (1.0 - 1e-12) * math.sqrt(2.0) * widest:
         expected = f"an eta of at least √2 times the largest width ({widest:g} Å)"
         raise InputError(describe("parameters", parameters, expected))

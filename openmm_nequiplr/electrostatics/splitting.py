@@ -20,6 +20,10 @@ DEFAULT_SKIN = 0.8
 ORDER = 8
 #: Spline order p and smallest η give relative errors ERROR (h/η)^p of the mesh forces.
 _ERROR = 0.005
+#: Both, on a CPU.
+SPLINES = ORDER, _ERROR
+#: Both on a GPU, where Fourier transforms cost little and atomic additions much.
+ON_GPU = 6, 0.012
 #: First neglected real-space term, relative to the requested accuracy of forces.
 _CUTOFF_SAFETY = 0.03
 #: Ewald width, in units of the cube root of the volume per atom, that balances pairs and mesh.

@@ -12,7 +12,19 @@ import torch
 
 def group_sizes(groups: torch.Tensor) -> torch.Tensor:
     """Number of atoms in each group, float64, shape (F,); groups int64, shape (N,)."""
+    if not torch.jit.is_scripting():
+        return _known_sizes(groups)
     return torch.bincount(groups).to(torch.float64)
+
+
+@torch.jit.unused
+def _known_sizes(groups: torch.Tensor) -> torch.Tensor:
+    """Sizes of groups, cached on that tensor, as counting synchronises a GPU."""
+    known = getattr(groups, "_sizes", None)
+    if known is None or known[0] != groups._version:
+        sizes = torch.bincount(groups).to(torch.float64)
+        groups._sizes = known = groups._version, sizes  # type: ignore[attr-defined]
+    return known[1]
 
 
 def group_sums(values: torch.Tensor, groups: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,8 @@ class Equilibration(NamedTuple):
     field : torch.Tensor
         The ``field`` of the charges on the mesh of the operator, see
         :class:`openmm_nequiplr.electrostatics.CoulombOperator`; empty without a mesh.
+    record : torch.Tensor, float64, shape (K,)
+        Numbers of an iterative solve that :func:`.iterative.judged` has yet to check; else empty.
     """
 
     charges: torch.Tensor
@@ -50,6 +52,7 @@ class Equilibration(NamedTuple):
     failure: str
     gradient: torch.Tensor
     field: torch.Tensor
+    record: torch.Tensor
 
 
 def failed(reason: str) -> str:
@@ -169,7 +172,8 @@ class DenseSolver(torch.nn.Module):
                 multiplier = multiplier.reshape(-1)
         if not residual < float("inf"):
             raise ConvergenceError(failed("the charges are not finite"))
-        return Equilibration(charges, multiplier, 0, residual, "", gradient, gradient[:0])
+        none = gradient[:0]
+        return Equilibration(charges, multiplier, 0, residual, "", gradient, none, none)
 
     def _with_groups(self, chi: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
         """Equilibrated charges for constrained charges of groups."""
@@ -248,7 +252,7 @@ def solve_batch(
     if residual != residual:
         raise ConvergenceError(failed("the charges are not finite"))
     nothing = multiplier.detach()[:0]
-    return Equilibration(charges[atoms], multiplier, 0, residual, "", nothing, nothing)
+    return Equilibration(charges[atoms], multiplier, 0, residual, "", nothing, nothing, nothing)
 
 
 def _solve_batch_of_groups(
@@ -286,4 +290,4 @@ def _solve_batch_of_groups(
     if residual != residual:
         raise ConvergenceError(failed("the charges are not finite"))
     nothing = multiplier[:0]
-    return Equilibration(charges, multiplier, 0, residual, "", nothing, nothing)
+    return Equilibration(charges, multiplier, 0, residual, "", nothing, nothing, nothing)

@@ -71,6 +71,8 @@ class IterativeSolver(torch.nn.Module):
         self.preconditioner = preconditioner
         #: Iterations on a GPU before the first convergence check, which synchronises the device.
         self.unwatched = 0
+        #: Whether to do just these iterations and leave the check to the caller: :func:`judged`.
+        self.deferred = False
         nothing = torch.zeros(0, dtype=torch.float64)
         self.register_buffer("groups", nothing.to(torch.int64), persistent=False)
         self.register_buffer("sizes", nothing, persistent=False)
@@ -143,7 +145,8 @@ class IterativeSolver(torch.nn.Module):
         with torch.no_grad():
             chi = electronegativity
             # on a GPU the guess is used unchecked, as the check would synchronise the device
-            trusted, held = guess is not None and chi.is_cuda, bool((total_charge != 0.0).any())
+            trusted = guess is not None and chi.is_cuda
+            held = total_charge.is_cuda or bool((total_charge != 0.0).any())
             charges, gradient = chi, chi
             field: torch.Tensor | None = None
             if held or not trusted:
@@ -181,7 +184,7 @@ class IterativeSolver(torch.nn.Module):
 
         ``field`` is the field of these charges, None if they are zero. ``start`` is ‖P r‖ of
         uniform charges, to which the tolerance is relative. Scalars stay on the device until
-        :func:`_read` copies them; iterations after convergence do no harm.
+        :func:`judged` reads them; iterations after convergence do no harm.
         """
         multiplier = self._mean(gradient)  # minus the Lagrange multiplier of the charges
         residual = multiplier - gradient
@@ -189,11 +192,16 @@ class IterativeSolver(torch.nn.Module):
         # since the last check: r·z and d·A d of each iteration, and ‖P r‖ after it
         signs: list[torch.Tensor] = []
         sizes: list[torch.Tensor] = [torch.linalg.vector_norm(residual)]
-        iteration, seen = 0, _Seen(0, True, 0.0, 0.0, 0.0)
+        iteration, seen = 0, Seen(0, True, 0.0, 0.0, 0.0)
+        record = residual[:0]
         tiny = 1e-300  # smallest divisor
         while True:
             if iteration >= min(self.unwatched, self.max_iterations):
-                seen = _read(iteration, self.tolerance, start, residual, signs, sizes)
+                latest = _recorded(start, residual, signs, sizes)
+                if self.deferred:
+                    record, seen = latest, Seen(iteration, True, 0.0, 0.0, 0.0)
+                    break
+                seen = judged(iteration, self.tolerance, len(sizes), _numbers(latest))
                 good = seen.positive and math.isfinite(seen.size)
                 if not good or seen.size <= seen.goal or iteration >= self.max_iterations:
                     break
@@ -233,6 +241,7 @@ class IterativeSolver(torch.nn.Module):
             failure,
             gradient,
             field,
+            record,
         )
 
     def _failure(self, positive: bool, size: float, goal: float, iterations: int) -> str:
@@ -249,7 +258,7 @@ class IterativeSolver(torch.nn.Module):
         return failed(reason)
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """State of a solve at a convergence check.
 
     Parameters
@@ -269,25 +278,43 @@ class _Seen(NamedTuple):
     largest: float
 
 
-def _read(
-    iteration: int,
-    tolerance: float,
+def _recorded(
     start: torch.Tensor,
     residual: torch.Tensor,
     signs: list[torch.Tensor],
     sizes: list[torch.Tensor],
-) -> _Seen:
-    """Convergence check of the iterations since the last one, up to ``iteration``."""
+) -> torch.Tensor:
+    """Numbers that decide on the convergence of the iterations since the last check."""
     both = [start, torch.linalg.vector_norm(residual, math.inf)] + signs + sizes  # noqa: RUF005 (TorchScript)
-    numbers: list[float] = torch.stack(both).tolist()
-    wanted, largest, count = tolerance * numbers[0], numbers[1], len(sizes)
-    ends, begin = numbers[len(numbers) - count :], len(numbers) - count - len(signs)
-    positive, first = True, count - len(signs) // 2  # 1 with the initial residual
+    return torch.stack(both)
+
+
+def _numbers(record: torch.Tensor) -> list[float]:
+    numbers: list[float] = record.tolist()
+    return numbers
+
+
+def judged(iteration: int, tolerance: float, count: int, numbers: list[float]) -> Seen:
+    """Convergence check of the iterations since the last one, up to ``iteration``.
+
+    Parameters
+    ----------
+    iteration : int
+    tolerance : float
+    count : int
+        Number of residuals ‖P r‖ among the numbers.
+    numbers : list of float
+        ‖P r‖ of uniform charges, the largest residual of an atom, r·z and d·A d of each iteration,
+        and ‖P r‖ after each, with the initial one if this is the first check.
+    """
+    wanted, largest, signs = tolerance * numbers[0], numbers[1], len(numbers) - 2 - count
+    ends, begin = numbers[len(numbers) - count :], 2
+    positive, first = True, count - signs // 2  # 1 with the initial residual
     for k in range(count):
         number = iteration + 1 - count + k
         if k >= first:
             at = begin + 2 * (k - first)
             positive = positive and numbers[at] > 0.0 and numbers[at + 1] > 0.0
         if not positive or ends[k] <= wanted:
-            return _Seen(number, positive, ends[k], wanted, largest)
-    return _Seen(iteration, positive, ends[count - 1], wanted, largest)
+            return Seen(number, positive, ends[k], wanted, largest)
+    return Seen(iteration, positive, ends[count - 1], wanted, largest)

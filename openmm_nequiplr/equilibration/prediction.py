@@ -13,6 +13,24 @@ DEFAULT_DEGREE = 3
 _PRIOR = 1e-6
 
 
+def solved(equations: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+    """Solution x, shape (d,), of A x = b with A symmetric and positive definite.
+
+    Libraries for GPUs do not promise that their solvers can be recorded.
+
+    Parameters
+    ----------
+    equations : torch.Tensor, shape (d, d + 1)
+        A and b.
+    one : torch.Tensor, shape (d, d)
+        Unit matrix.
+    """
+    for k in range(one.shape[0]):  # Gauss-Jordan elimination
+        row, column = equations[k] / equations[k, k], equations[:, k] - one[k]
+        equations = torch.addr(equations, column, row, alpha=-1.0)
+    return equations[:, -1]
+
+
 class ChargePredictor(torch.nn.Module):
     """Extrapolation of charges over equal time steps from the last solutions.
 
@@ -34,6 +52,7 @@ class ChargePredictor(torch.nn.Module):
 
     past: torch.Tensor
     table: torch.Tensor
+    one: torch.Tensor
 
     def __init__(self, degree: int = DEFAULT_DEGREE) -> None:
         super().__init__()
@@ -53,6 +72,12 @@ class ChargePredictor(torch.nn.Module):
         table[-1, 0], table[-1, 1] = 1.0, -1.0
         table[-1] -= table[degree:-1].sum(dim=0)
         self.register_buffer("table", table, persistent=False)
+        self.register_buffer("one", torch.eye(degree, dtype=torch.float64), persistent=False)
+
+    @property
+    def full(self) -> bool:
+        """Whether the history has all the solutions that it holds at most."""
+        return self.solutions == self.degree + 2
 
     def predict(self, count: int | None = None) -> torch.Tensor | None:
         """Guess for the next step, shape (N,), e, or None without a stored solution.
@@ -75,7 +100,7 @@ class ChargePredictor(torch.nn.Module):
         before = found[degree : 2 * degree]
         products = before @ found[degree:].t()
         products.diagonal().mul_(1.0 + self.prior).add_(1e-300)
-        fitted = 1.0 + torch.linalg.solve_ex(products[:, :degree], products[:, degree])[0]
+        fitted = 1.0 + solved(products, self.one)
         weights = torch.nan_to_num(fitted, nan=0.0, posinf=0.0, neginf=0.0)
         return torch.addmv(last, found[:degree].t(), weights)
 
@@ -90,9 +115,10 @@ class ChargePredictor(torch.nn.Module):
             self.reset()
             if not finite:
                 return
-            self.table = self.table.to(solution)
+            self.table, self.one = self.table.to(solution), self.one.to(solution)
             self.past = solution.new_zeros([self.degree + 2, solution.shape[0]])
-        self.past = torch.cat((solution.unsqueeze(0), self.past[:-1]))
+        # in place: kernels that a GPU recorded read the history where it is
+        self.past.copy_(torch.cat((solution.unsqueeze(0), self.past[:-1])))
         self.solutions = min(self.solutions + 1, self.degree + 2)
 
     def report(self, iterations: int) -> None:

@@ -211,6 +211,7 @@ class GraphBuilder:
         self.device = device
         self._whole = WholeMolecules() if config.isolated and given else None
         self._thin = False
+        self._inside: tuple[torch.Tensor, ...] | None = None
         #: Verlet lists of the edges and of the pairs of a lattice sum.
         self.neighbors = VerletList(skin, device=device, replicas=replicas)
         self.pairs = VerletList(skin, full=False, device=device, replicas=replicas)
@@ -277,8 +278,7 @@ class GraphBuilder:
         searches = self.neighbors.searches
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
         if slab:
-            inside = edge_shift[:, 2] == 0.0
-            edge_index, edge_shift = edge_index[:, inside], edge_shift[inside]
+            edge_index, edge_shift = self._within_slab(edge_index, edge_shift)
         if self.neighbors.searches != searches:
             check_distances(points, box, edge_index, edge_shift)
         graph = AtomicGraph(
@@ -303,7 +303,18 @@ class GraphBuilder:
         constants: dict[str, Any] = {
             name: self._on_device(name, getattr(graph, name)) for name in _CONSTANTS
         }
-        return replace(graph, host=graph, **constants).to(self.device)
+        reach = self.neighbors.reach(box, self._cutoff)
+        return replace(graph, host=graph, reach=reach, **constants).to(self.device)
+
+    def _within_slab(
+        self, index: torch.Tensor, shift: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Edges that do not cross the vacuum; the same tensors as before for the same list."""
+        known = self._inside
+        if known is None or known[0] is not index or known[1] is not shift:
+            inside = shift[:, 2] == 0.0
+            self._inside = known = index, shift, index[:, inside], shift[inside]
+        return known[2], known[3]
 
     def _on_device(self, name: str, value: torch.Tensor | None) -> torch.Tensor | None:
         """Cached copy on the device of a tensor that rarely changes."""

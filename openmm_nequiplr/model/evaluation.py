@@ -25,13 +25,21 @@ from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from .building import with_lattice_sum
 from .geometry_checks import check_surrounded
-from .inference import Atoms, Geometry, Inference
+from .inference import Atoms, Geometry, Inference, Results
 from .memory import ChargeMemory
-from .numpy_evaluation import check_finite, evaluation_of, evaluation_of_output, to_numpy
+from .numpy_evaluation import (
+    Collected,
+    check_finite,
+    collected,
+    evaluation_of,
+    evaluation_of_output,
+    to_numpy,
+)
 from .observables import Observable, Observation
 from .output import Evaluation
 from .point_charges import ExternalPointCharges, PointChargeCoulomb, SmoothCoulomb
 from .potential import NequIPLRPotential
+from .replay import Replays
 from .response import Charged, Response, charge_response, observations
 from .solving import DenseEquilibration, IterativeEquilibration, SolverOptions
 from .strain import strained
@@ -89,6 +97,8 @@ class Evaluator:
             parameter.requires_grad_(False)
         self.options = options or SolverOptions(**fields)
         self.memory = ChargeMemory(self.model, self.options.mesh_accuracy)
+        #: Recorded evaluations; only on a GPU.
+        self.replays = Replays(self.memory, self.options)
 
     def iterative(self, count: int, periodic: bool) -> bool:
         """Whether the solver is iterative for this number of atoms; it needs no lattice sum."""
@@ -110,6 +120,7 @@ class Evaluator:
             yield
         except BaseException:
             self.memory.reset()
+            self.replays.reset()
             raise
 
     def charges(
@@ -182,8 +193,9 @@ class Evaluator:
         strain: torch.Tensor | None = None,
         delegated: PointChargeCoulomb | None = None,
         surroundings: Surroundings | None = None,
+        deferred: bool = False,
     ) -> Charged:
-        """Charge equilibration of the structure."""
+        """Charge equilibration of the structure, with its check ``deferred`` to the caller."""
         sites: torch.Tensor | None = None
         if surroundings is not None:
             sites = surroundings.positions.detach().clone()
@@ -197,6 +209,8 @@ class Evaluator:
         inference, geometry = self._inference(graph, moved, cell, memory, surroundings)
         if delegated is not None:
             _delegate(inference, graph, delegated)
+        if deferred:
+            inference.solver.deferred = True
         atoms = self._atoms(graph)
         chi, features = inference.electronegativities(atoms, geometry)
         first = inference.equilibrate(atoms, geometry, chi)
@@ -253,6 +267,26 @@ class Evaluator:
             check_finite(evaluation)
         return evaluation
 
+    def again(self, positions: np.ndarray, coulomb_scale: float = 1.0) -> Evaluation | None:
+        """Evaluate the last structure at other positions, shape (N, 3), Å, if it was recorded.
+
+        Returns
+        -------
+        Evaluation or None
+            None if the structure has to be evaluated from its graph: always on a CPU, after a
+            change of anything but the positions, and when atoms have moved too far.
+
+        Raises
+        ------
+        InputError
+            If the results are not finite.
+        """
+        with self._forgetting():
+            evaluation = self.replays.again(positions, coulomb_scale)
+            if evaluation is not None:
+                check_finite(evaluation)
+        return evaluation
+
     def _evaluate(
         self,
         graph: AtomicGraph,
@@ -276,6 +310,12 @@ class Evaluator:
             raise InputError(
                 describe("compute_stress", True, "False when point_charge_coulomb is given")
             )
+        special = compute_stress or point_charge_coulomb or surroundings or observables
+        repeats, found = not special and compute_forces and self._repeats(graph), None
+        if repeats:
+            found = self.replays(graph, scale, lambda copy, more: self._recorded(copy, more, scale))
+            if found is not None and self.replays.trusted:
+                return found
         strain = torch.zeros_like(graph.cell).requires_grad_() if compute_stress else None
         with torch.enable_grad():
             charged = self._charged(graph, strain, point_charge_coulomb, surroundings)
@@ -295,9 +335,38 @@ class Evaluator:
                 charged.features,
                 charged.first,
             )
-        return evaluation_of(
+        evaluation = evaluation_of(
             self.model, graph, charged, results, compute_forces, compute_stress, observed
         )
+        if repeats and found is not None:
+            self.replays.compare(found, evaluation)
+        elif repeats:
+            self.replays.learn(evaluation)
+        return evaluation
+
+    def _repeats(self, graph: AtomicGraph) -> bool:
+        """Whether evaluations of a structure can be recorded."""
+        cuda = graph.positions.is_cuda and graph.replicas == 1
+        return cuda and self.iterative(graph.num_atoms, graph.periodic[0])
+
+    def _recorded(
+        self, graph: AtomicGraph, more: torch.Tensor, scale: float
+    ) -> tuple[Collected, Results]:
+        """Energy and forces of a structure, without waiting for the device; see :mod:`.replay`."""
+        with torch.enable_grad():
+            charged = self._charged(graph, deferred=True)
+            inference = charged.inference
+            inference.scale = scale
+            results = inference.complete(
+                charged.atoms,
+                charged.geometry,
+                [charged.positions],
+                charged.chi,
+                charged.features,
+                charged.first,
+            )
+        behind = (more, *results.records)
+        return collected(self.model, graph, charged, results, more=behind), results
 
     def _inference(
         self,
@@ -334,7 +403,9 @@ class Evaluator:
         if not graph.periodic[0]:
             preconditioner = JacobiPreconditioner()
         history = memory.guesses(graph)
-        return IterativeEquilibration(operator, preconditioner, history, self.options)
+        tolerance = self.options.tolerance(graph.num_atoms, graph.periodic[0])
+        options = replace(self.options, charge_tolerance=tolerance)
+        return IterativeEquilibration(operator, preconditioner, history, options)
 
     def _atoms(self, graph: AtomicGraph) -> Atoms:
         model = self.model

@@ -73,11 +73,13 @@ class Results(NamedTuple):
     gradients : list of torch.Tensor or None
         Derivatives of the energy with respect to each root, without the external sum.
     external_forces : torch.Tensor, float64, shape (N, 3), eV/Å
-        Forces of the external sum.
+        Forces of the external sum; shape (0, 3) without one.
     charges, adjoint : torch.Tensor, float64, shape (N,), e
     chi : torch.Tensor, float64, shape (N,), eV/e
     residual : float, eV/e
     iterations : tuple of 2 int
+    records : list of 2 torch.Tensor
+        Of the two solves, see :class:`openmm_nequiplr.equilibration.Equilibration`.
     """
 
     energy: torch.Tensor
@@ -90,11 +92,19 @@ class Results(NamedTuple):
     chi: torch.Tensor
     residual: float
     iterations: tuple[int, int]
+    records: list[torch.Tensor]
 
 
 def seen_charges(charges: torch.Tensor, offsets: torch.Tensor | None) -> torch.Tensor:
     """Charges Q + Z of the Coulomb sums, shape (N,), e."""
     return charges if offsets is None else charges + offsets
+
+
+def without_history(tensor: torch.Tensor) -> torch.Tensor:
+    """Tensor that is not differentiable; call it without gradients."""
+    if torch.jit.is_scripting():
+        return tensor.clone()  # OpenMM freezes graphs, which removes ``detach`` but not this
+    return tensor.detach()
 
 
 class NoExternalSum(torch.nn.Module):
@@ -222,9 +232,11 @@ class Inference(torch.nn.Module):
             own = weights  # ½ J (s Q² − 2 w Q); without s Q² if the energy is the Coulomb part only
             if self.full:
                 own = torch.add(weights, first.charges, alpha=-0.5 * scale)
-            energy = short.sum() + linear + coulomb + (atoms.hardness * first.charges) @ own + more
+            energy = short.sum() + linear + coulomb + (atoms.hardness * first.charges) @ own
+            if self.delegated:
+                energy = energy + more
             electrostatic = self.electrostatic(atoms, geometry, chi, first)
-            chi = chi * 1.0
+            chi = without_history(chi)
         residual = max(first.residual, second.residual)
         iterations = first.iterations, second.iterations
         return Results(
@@ -238,6 +250,7 @@ class Inference(torch.nn.Module):
             chi,
             residual,
             iterations,
+            [first.record, second.record],
         )
 
     def electrostatic(
@@ -268,13 +281,13 @@ class Inference(torch.nn.Module):
     def equilibrate(self, atoms: Atoms, geometry: Geometry, chi: torch.Tensor) -> Equilibration:
         """Charges Q of the charge equilibration."""
         with torch.no_grad():
-            positions, cell = geometry.positions * 1.0, geometry.cell * 1.0
+            positions, cell = without_history(geometry.positions), without_history(geometry.cell)
             self.solver.begin(atoms.hardness, positions, cell, atoms.groups)
             offsets = atoms.offsets
             known: torch.Tensor | None = None
             if offsets is not None:
                 known = self.solver.potential(offsets)
-            pushed = effective_chi(chi, known, geometry.outside) * 1.0
+            pushed = without_history(effective_chi(chi, known, geometry.outside))
             result = self.solver.equilibrate(pushed, atoms.total_charge)
         return result
 
@@ -285,9 +298,9 @@ class Inference(torch.nn.Module):
 
         The derivatives are with respect to charges, lengths, harmonics and features.
         """
-        with torch.no_grad():  # OpenMM freezes graphs, which removes ``detach`` but not this
-            own, length = charges.clone(), geometry.length.clone()
-            harmonics, before = geometry.harmonics.clone(), features.clone()
+        with torch.no_grad():
+            own, length = without_history(charges), without_history(geometry.length)
+            harmonics, before = without_history(geometry.harmonics), without_history(features)
         leaves = [own, length, harmonics, before]
         for leaf in leaves:
             leaf.requires_grad_(True)
@@ -297,7 +310,7 @@ class Inference(torch.nn.Module):
             torch.autograd.grad([short.sum()], leaves, allow_unused=True)
         )
         with torch.no_grad():
-            short = short * 1.0
+            short = without_history(short)
         return short, slopes
 
     def adjoint(
@@ -339,13 +352,12 @@ class Inference(torch.nn.Module):
     def external_sum(
         self, geometry: Geometry, charges: torch.Tensor, subtracted: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy and forces of the external Coulomb sum."""
-        energy = torch.zeros_like(charges[0])
-        forces = torch.zeros_like(geometry.positions)
+        """Energy and forces of the external Coulomb sum; without one they mean nothing."""
+        energy, forces = charges[0], geometry.positions[:0]
         if self.delegated:
             with torch.no_grad():
-                positions, cell = geometry.positions * 1.0, geometry.cell * 1.0
-                width = self.solver.operator.smoothing_width
+                positions = without_history(geometry.positions)
+                cell, width = without_history(geometry.cell), self.solver.operator.smoothing_width
                 energy, forces = self.external(positions, cell, charges, subtracted, width)
                 energy, forces = self.ratio * energy, self.ratio * forces
         return energy, forces

@@ -16,8 +16,8 @@ from ..lattice import displacements, matched
 from .potential import NequIPLRPotential
 from .solving import MESH_ACCURACY
 
-# Largest displacement (Å) of an atom within a time step.
-_LONGEST_STEP = 0.3
+#: Largest displacement (Å) of an atom within a time step.
+LONGEST_STEP = 0.3
 # The splitting is chosen again when the strain of the cell exceeds this.
 _SAME_SPLITTING = 0.05
 
@@ -69,13 +69,10 @@ class ChargeMemory:
         positions : torch.Tensor, float64, shape (N, 3), Å
         cell : torch.Tensor, float64, shape (3, 3), Å
         """
-        points, box = _host_geometry(graph)
-        geometry, images = self.geometry, None
+        geometry, (points, box) = self.geometry, _host_geometry(graph)
         fits = geometry is not None and _same(self._types, graph.types)
-        if geometry is not None and fits:
-            before = _strained(geometry.positions, geometry.cell, box)
-            images = _displacements(points, before, box)[1]
-            points = points if images is None else points - images @ box
+        images = self._wrapped(points, box) if fits else None
+        points = points if images is None else points - images @ box
         if geometry is None or not fits or not geometry.serves(points, box):
             parameters = geometry.parameters if geometry is not None and fits else None
             if self._chosen is None or _strain(self._chosen, box) > _SAME_SPLITTING:
@@ -87,6 +84,20 @@ class ChargeMemory:
         self.operator.setup(positions, cell, np.array_equal(box, self._box))
         self._box = box
         return self.operator
+
+    def _wrapped(self, points: np.ndarray, box: np.ndarray) -> np.ndarray | None:
+        """Lattice vectors by which atoms were wrapped since the pair list was built, if any."""
+        assert self.geometry is not None
+        before = _strained(self.geometry.positions, self.geometry.cell, box)
+        return _displacements(points, before, box)[1]
+
+    def unchanged(self, graph: AtomicGraph) -> bool:
+        """Whether the last mesh operator serves a structure once it has its positions."""
+        geometry, (points, box) = self.geometry, _host_geometry(graph)
+        if not (graph.pbc[0] and geometry is not None and np.array_equal(box, self._box)):
+            return not graph.pbc[0]
+        fits = _same(self._types, graph.types) and self._wrapped(points, box) is None
+        return fits and geometry.serves(points, box)
 
     def _renewed(
         self,
@@ -110,6 +121,11 @@ class ChargeMemory:
         self.geometry, self._types = geometry, graph.types
         self.geometries += 1
         return self.operator
+
+    @property
+    def track(self) -> Track | None:
+        """Sequence of the last structure."""
+        return self._trial or self._track
 
     def guesses(self, graph: AtomicGraph) -> Track:
         """Sequence that provides the guesses for a structure and receives its charges."""
@@ -156,6 +172,11 @@ class Track:
         same = torch.equal(self.held, graph.on_cpu.held_charges) and graph.pbc[0] == self.periodic
         return same and _same(self.types, graph.types) and _same(self.groups, graph.holders)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the guesses are extrapolated from as many structures as ever."""
+        return self.positions is not None and self.charges.full and self.adjoint.full
+
     def same_cell(self, graph: AtomicGraph) -> bool:
         return not self.periodic or np.array_equal(self.cell, _host_geometry(graph)[1])
 
@@ -178,12 +199,12 @@ class Track:
 
     def continues(self, graph: AtomicGraph) -> bool:
         """Whether a structure can be the next one of this sequence."""
-        return self.same_cell(graph) and self._moved(graph) <= _LONGEST_STEP
+        return self.same_cell(graph) and self._moved(graph) <= LONGEST_STEP
 
     def branched(self, graph: AtomicGraph) -> Track:
         """New sequence for another cell, with the last charges if the displacements are small."""
         other = Track(graph)
-        if self._moved(graph) <= _LONGEST_STEP:
+        if self._moved(graph) <= LONGEST_STEP:
             for known, new in ((self.charges, other.charges), (self.adjoint, other.adjoint)):
                 if known.solutions:
                     new.accept(known.past[0])
@@ -204,10 +225,13 @@ class Track:
             self.adjoint.reset()
         elif self._moved(graph) == 0.0:
             return
+        self.proceed(_host_geometry(graph)[0].copy(), charges, adjoint)
+
+    def proceed(self, positions: np.ndarray, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
+        """Store the results of the next structure, with its positions, shape (N, 3), Å."""
         self.charges.accept(charges)
         self.adjoint.accept(adjoint)
-        self.positions = _host_geometry(graph)[0].copy()
-        self._asked = None
+        self.positions, self._asked = positions, None
 
 
 def _strained(points: np.ndarray, cell: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -222,7 +246,7 @@ def _displacements(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Displacements modulo lattice vectors, and the lattice vectors removed, if any."""
     moved = points - before
-    if np.abs(moved).max(initial=0.0) <= _LONGEST_STEP:
+    if np.abs(moved).max(initial=0.0) <= LONGEST_STEP:
         return moved, None
     moved, images = displacements(points, before, box)
     return moved, images if images.any() else None

@@ -131,7 +131,7 @@ class Networks(ExactBuffers):
             In the network's dtype; dim is 0 if none are shared.
         """
         shifts = self.electronegativity_shifts.index_select(0, types)
-        none = harmonics.new_zeros([types.shape[0], 0])
+        none = harmonics.new_empty([types.shape[0], 0])
         if self.electronegativity_stage is None:
             return torch.zeros_like(shifts), none
         edges, length, harmonics = self._edges_within(

@@ -90,6 +90,8 @@ class NequIPLRPotential(Networks):
         errors of 1e-10 eV. As they depend only on the composition, they are added last.
         """
         shifts = self.energy_shifts[graph.types]
+        if graph.num_graphs == 1:
+            return shifts.sum().reshape(1)
         return shifts.new_zeros(graph.num_graphs).index_add(0, graph.batch, shifts)
 
     def coulomb_operator(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..checks import is_whole
-from ..costs import crossings
+from ..costs import Crossings, crossings
 from ..electrostatics.operator import block_product
 from ..equilibration import DenseSolver, Equilibration, IterativeSolver, positive_diagonal
 from ..equilibration.iterative import DEFAULT_MAX_ITERATIONS
@@ -22,6 +22,8 @@ from .config import ModelConfig
 SOLVERS = ("auto", "dense", "iterative")
 #: Convergence criterion: residual relative to that of uniform charges.
 DEFAULT_CHARGE_TOLERANCE = 1e-4
+#: The same for structures so small that a CPU solves for their charges exactly.
+SHARP_TOLERANCE = 1e-6
 #: Relative error of the Coulomb forces of the mesh.
 MESH_ACCURACY = 1e-4
 _FINEST_MESH = 1e-9
@@ -37,7 +39,8 @@ class SolverOptions:
         ``"auto"`` selects by the number of atoms, see :class:`openmm_nequiplr.costs.Crossings`.
     charge_tolerance : float
         Relative tolerance of the iterative solver: residual divided by that of uniform charges. The
-        relative error of the mesh is the same, but at most :data:`MESH_ACCURACY`.
+        relative error of the mesh is the same, but at most :data:`MESH_ACCURACY`. The default
+        stands for :data:`SHARP_TOLERANCE` in structures that a CPU solves by the dense solver.
     max_iterations : int
         Largest number of iterations; if they do not suffice, an error is raised.
 
@@ -67,6 +70,12 @@ class SolverOptions:
     def mesh_accuracy(self) -> float:
         """Relative error of the Coulomb forces of the mesh."""
         return max(min(MESH_ACCURACY, self.charge_tolerance), _FINEST_MESH)
+
+    def tolerance(self, count: int, periodic: bool) -> float:
+        """Tolerance of the iterative solver for ``count`` atoms."""
+        least = Crossings.periodic if periodic else Crossings.free
+        usual = self.charge_tolerance == DEFAULT_CHARGE_TOLERANCE and self.solver == "auto"
+        return SHARP_TOLERANCE if usual and count < least else self.charge_tolerance
 
     def iterative(
         self, config: ModelConfig, count: int, periodic: bool, device: Any = None
@@ -236,8 +245,11 @@ class IterativeEquilibration(IterativeSolver):
         return result
 
     def finish(self, charges: torch.Tensor, adjoint: torch.Tensor) -> None:
-        """Store the results, shape (N,), e, for the guesses of the next structure."""
-        if len(self.failure) == 0:
+        """Store the results, shape (N,), e, for the guesses of the next structure.
+
+        Results that are still to be checked are not stored.
+        """
+        if len(self.failure) == 0 and not self.deferred:
             self.preconditioner.report(self.iterations)
             self.history.advance(charges, adjoint)
 

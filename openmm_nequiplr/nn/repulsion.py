@@ -40,7 +40,14 @@ class _PairTable(ExactBuffers):
         second: torch.Tensor,
         length: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices of the pairs closer than the distance of their types, and this distance, Å."""
+        """Indices of the pairs closer than the distance of their types, and this distance, Å.
+
+        On a GPU selecting pairs would synchronise the device, so all pairs are returned.
+        """
+        if length.is_cuda:
+            kinds = types.index_select(0, first), types.index_select(0, second)
+            every = torch.arange(length.shape[0], device=length.device)
+            return every, self.distances[kinds[0], kinds[1]]
         index = torch.nonzero(length < self.longest).squeeze(-1)
         a = types.index_select(0, first.index_select(0, index))
         b = types.index_select(0, second.index_select(0, index))
@@ -99,7 +106,9 @@ class ZBLRepulsion(_PairTable):
         b = numbers.index_select(0, second.index_select(0, index))
         reduced = distance * (a**0.23 + b**0.23) / self.radius
         screening = torch.exp(-reduced.unsqueeze(-1) * self.rates) @ self.amplitudes
-        envelope = polynomial_envelope(distance / cutoff, 6.0)
+        # 1 beyond the cutoff, which may be 0; on a GPU all pairs are here
+        inside = torch.minimum(distance, cutoff) / cutoff.clamp(min=1e-6)
+        envelope = polynomial_envelope(torch.where(distance < cutoff, inside, 1.0), 6.0)
         return index, self.constant * a * b / distance * screening * envelope
 
 
@@ -131,5 +140,5 @@ class DistanceFloor(_PairTable):
         index, shortest = self.nearer(types, first, second, length)
         if index.numel() == 0:
             return length
-        missing = shortest.to(length.dtype) - length.index_select(0, index)
+        missing = (shortest.to(length.dtype) - length.index_select(0, index)).clamp(min=0.0)
         return length.index_add(0, index, missing - self.width * torch.tanh(missing / self.width))

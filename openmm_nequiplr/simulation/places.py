@@ -32,11 +32,13 @@ class Place:
 
     def same(self, other: Place) -> bool:
         """Whether positions, cell and conditions are identical."""
-        return self._like(other) and np.array_equal(self.positions, other.positions)
+        here, there = self.positions, other.positions
+        first = np.array_equal(here[:1], there[:1])  # nearly always enough
+        return first and self.like(other) and np.array_equal(here, there)
 
     def same_frame(self, other: Place) -> bool:
         """Whether both are the same frame, up to lattice translations of atoms and rounding."""
-        if not self._like(other):
+        if not self.like(other):
             return False
         moved = self.positions - other.positions
         if self.cell is not None:
@@ -48,7 +50,8 @@ class Place:
         cell = None if self.cell is None else np.array(self.cell, dtype=np.float64)
         return Place(np.array(self.positions, dtype=np.float64), cell, self.conditions)
 
-    def _like(self, other: Place) -> bool:
+    def like(self, other: Place) -> bool:
+        """Whether cell and conditions are identical."""
         if self.conditions != other.conditions:
             return False
         if self.cell is None or other.cell is None:

@@ -53,8 +53,8 @@ class ForceOptions(EvaluationOptions):
         Where the Coulomb energy is computed: in an OpenMM NonbondedForce (particle mesh Ewald in a
         box), or by an equivalent sum in torch, which has no minimum box size. OpenMM computes only
         the reciprocal part; the pair sum of point charges and their Gaussian correction is computed
-        here. ``"auto"`` is ``"openmm"``, except for iterative charge solvers in a periodic box,
-        whose own mesh provides the energy at a fraction of the cost.
+        here. ``"auto"`` is ``"openmm"``, except for iterative charge solvers in a periodic box or
+        on a GPU, whose own sum provides the energy at a fraction of the cost.
     backend : {"auto", "python", "torch", "python_torch"}
         How OpenMM calls the model. ``"python"`` is a ``PythonForce``. ``"torch"`` is a
         ``TorchForce`` of openmm-torch, with network, charges and energy in one TorchScript graph
@@ -245,7 +245,8 @@ def _summed_by(options: ForceOptions, model: NequIPLRPotential, count: int, peri
         return "graph"
     if options.long_range != "auto":
         return options.long_range
-    return "graph" if iterative and periodic else "openmm"
+    # on a GPU OpenMM's sum would not be among the recorded kernels
+    return "graph" if iterative and (periodic or device != "cpu") else "openmm"
 
 
 def as_model(model: NequIPLRPotential | str | Path, name: str = "model") -> NequIPLRPotential:

@@ -172,6 +172,8 @@ class EvaluationGraph(torch.nn.Module):
         """Check for errors, and form the forces from gradients by positions and pair vectors."""
         with torch.no_grad():
             forces = results.external_forces
+            if forces.shape[0] == 0:
+                forces = results.charges.new_zeros([results.charges.shape[0], 3])
             by_position, along = results.gradients[0], results.gradients[1]
             if by_position is not None:
                 forces = forces - by_position

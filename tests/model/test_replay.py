@@ -1,0 +1,237 @@
+"""Recorded evaluations on a pretended GPU, against those of the CPU."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+pytest.importorskip("triton")
+pytest.importorskip("numba")
+
+from benchmarks.pretended_cuda import PretendedRecording, pretended_cuda
+from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.model import ModelConfig, NequIPLRPotential, replay
+from openmm_nequiplr.model.building import GraphBuilder
+from openmm_nequiplr.model.evaluation import Evaluator
+
+#: Evaluations until one is replayed: they fill the history, show a key, and compare.
+SETTLED = 8
+STEP = 0.002 * np.random.default_rng(0).normal(size=(64, 3))
+
+
+@pytest.fixture
+def device():
+    with pretended_cuda() as counts:
+        yield counts
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return NequIPLRPotential(ModelConfig(
+        ("Cl", "Na"), r_max=4.0, num_layers=1, num_layers_charge=1, l_max=1, num_features=4,
+        avg_num_neighbors=12.0, hardness_min=3.0,
+    ))  # fmt: skip
+
+
+class Run:
+    """Evaluations of one structure by one evaluator."""
+
+    def __init__(self, model, device: str, periodic: bool = True, **options) -> None:
+        self.atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True) * 2
+        self.atoms.rattle(0.05, seed=1)
+        self.cell = self.atoms.cell.array if periodic else None
+        options = {"solver": "iterative", "charge_tolerance": 1e-7, **options}
+        self.evaluator = Evaluator(copy.deepcopy(model), device=device, **options)
+        self.build = GraphBuilder(
+            model.config, list(self.atoms.symbols), periodic, skin=1.0, device=device,
+            lattice_sum=False,
+        )  # fmt: skip
+        self.last = 0.0
+
+    @property
+    def count(self) -> int:
+        return self.evaluator.replays.count
+
+    def __call__(self, steps: float, move=0.0, strain: float = 1.0, **options):
+        """The structure after so many steps, evaluated from its graph."""
+        positions = (self.atoms.positions + steps * STEP) * strain + move
+        cell = None if self.cell is None else self.cell * strain
+        self.last = positions
+        return self.evaluator(self.build(positions, cell), **options)
+
+    def settle(self) -> Run:
+        for step in range(SETTLED):
+            self(step)
+        assert self.count == 2
+        return self
+
+
+def assert_same(found, expected, tolerance: float = 2e-5):
+    assert found.energy == pytest.approx(expected.energy, abs=1e-4)
+    for name in ("forces", "charges", "adjoint", "electronegativity", "dipole"):
+        values = [getattr(each, name) for each in (found, expected)]
+        np.testing.assert_allclose(*values, atol=tolerance * max(1.0, np.abs(values[1]).max()))
+    assert found.parts.keys() == expected.parts.keys()
+    for name, part in expected.parts.items():
+        assert found.parts[name] == pytest.approx(part, abs=2e-3)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_replays_agree_with_the_cpu(model, device, periodic):
+    here, there = (Run(model, where, periodic) for where in ("cpu", "cuda"))
+    for step in range(SETTLED + 3):
+        found, expected = there(step), here(step)
+        assert_same(found, expected)
+    assert max(found.iterations) <= max(expected.iterations) + 2
+    assert (here.count, there.count) == (0, 5)
+    device.clear()
+    again = there.evaluator.again(there.atoms.positions + (SETTLED + 3) * STEP)
+    assert_same(again, here(SETTLED + 3))
+    counts = device.totals()
+    assert (counts["waits"], counts["copies"]) == (0, 2)
+    assert there.count == 6
+
+
+def test_a_repeated_evaluation_changes_nothing(model, device):
+    run = Run(model, "cuda", charge_tolerance=1e-3).settle()
+    first = run(SETTLED)
+    past = run.evaluator.memory.track.charges.past.elem.clone()
+    second = run.evaluator.again(run.last)
+    assert run.count == 4
+    np.testing.assert_allclose(first.forces, second.forces, atol=1e-3)
+    assert torch.equal(run.evaluator.memory.track.charges.past.elem, past)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"move": 0.7 * np.eye(64)[:, :3]},  # a few atoms far: new lists
+        {"move": 5.64 * 2 * np.eye(64)[:, :3]},  # wrapped by a lattice vector
+        {"strain": 1.01},
+        {"coulomb_scale": 0.5},
+        {"compute_stress": True},
+    ],
+)
+def test_changes_are_noticed(model, device, change):
+    """A change, and the way back: every evaluation is right, replayed or not."""
+    here, there = (Run(model, where) for where in ("cpu", "cuda"))
+    there.settle()
+    scale = change.get("coulomb_scale", 1.0)
+    if not {"move", "strain"}.isdisjoint(change) or scale != 1.0:
+        positions = here.atoms.positions * change.get("strain", 1.0) + change.get("move", 0.0)
+        if "strain" not in change:  # its cell is not among the arguments: callers compare it
+            assert there.evaluator.again(positions, scale) is None
+    for step, options in ((SETTLED, change), (SETTLED + 1, {}), (SETTLED + 2, {})):
+        assert_same(there(step, **options), here(step, **options))
+
+
+def test_lists_are_renewed_in_time(model, device):
+    """Atoms that drift apart leave the recording when the skin of a list is used up."""
+    here, there = (Run(model, where) for where in ("cpu", "cuda"))
+    searches = []
+    for step in range(22):
+        found = there.evaluator.again(there.atoms.positions + 8 * step * STEP)
+        assert_same(there(8 * step) if found is None else found, here(8 * step))
+        searches.append(there.build.neighbors.searches)
+    assert searches[-1] >= 2
+    assert there.count > 5
+
+
+def test_iterations_that_do_not_suffice(model, device):
+    here, there = (Run(model, where) for where in ("cpu", "cuda"))
+    there.settle()
+    kicked = here.atoms.positions + SETTLED * STEP
+    kicked[3] += [0.1, -0.1, 0.1]
+    assert there.evaluator.again(kicked) is None  # too few, and the recording is dropped
+    assert there.evaluator.replays._recording is None
+    graphs = [run.build(kicked, run.cell) for run in (there, here)]
+    assert_same(*(run.evaluator(g) for run, g in zip((there, here), graphs, strict=True)))
+
+
+def test_other_uses_of_the_evaluator_in_between(model, device):
+    here, there = (Run(model, where) for where in ("cpu", "cuda"))
+    there.settle()
+    far = here.build(here.atoms.positions[::-1].copy(), here.cell)
+    for run in (here, there):
+        run.evaluator.charges(run.build(far.positions.numpy(), run.cell))
+    for step in range(SETTLED, SETTLED + 4):
+        found = there.evaluator.again(there.atoms.positions + step * STEP)
+        assert_same(there(step) if found is None else found, here(step))
+
+
+def test_changed_weights_are_noticed(model, device):
+    run = Run(model, "cuda").settle()
+    with torch.no_grad():
+        run.evaluator.model.energy_shifts.add_(1.0)
+    assert run.evaluator.again(run.last + STEP) is None
+    before = run.count
+    shifted = run(SETTLED)
+    assert run.count == before
+    assert shifted.energy == pytest.approx(Run(model, "cpu")(SETTLED).energy + 64.0, abs=1e-3)
+
+
+def test_positions_that_are_not_finite(model, device):
+    run = Run(model, "cuda").settle()
+    bad = run.last.copy()
+    bad[5] = np.nan
+    assert run.evaluator.again(bad) is None
+    with pytest.raises(InputError):
+        run.build(bad, run.cell)
+    assert_same(run(SETTLED), Run(model, "cpu")(SETTLED))
+
+
+def test_what_cannot_be_recorded_is_launched_one_by_one(model, device, monkeypatch):
+    def refused(*arguments):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(replay, "Recording", refused)
+    run, here = Run(model, "cuda"), Run(model, "cpu")
+    with pytest.warns(UserWarning, match="one by one.*operation not permitted") as caught:
+        found = [run(step) for step in range(SETTLED + 1)]
+    assert len(caught) == 1
+    for step, each in enumerate(found):
+        assert_same(each, here(step))
+    assert run.count == 0
+
+
+def test_a_wrong_replay_is_not_used(model, device, monkeypatch):
+    class Broken(PretendedRecording):
+        def replay(self):
+            super().replay()
+            self.result.collected.values.elem[8:20] += 1.0
+
+    make = replay.Recording.func, replay.Recording.args[0]
+    assert make[0] is PretendedRecording
+    monkeypatch.setattr(replay, "Recording", lambda *given: Broken(make[1], *given))
+    run, here = Run(model, "cuda"), Run(model, "cpu")
+    with pytest.warns(UserWarning, match="one by one.*of recorded charges"):
+        found = [run(step) for step in range(SETTLED + 1)]
+    for step, each in enumerate(found):
+        assert_same(each, here(step))
+    assert run.evaluator.replays._recording is None
+
+
+def test_copies_record_anew(model, device):
+    run = Run(model, "cuda").settle()
+    other = copy.deepcopy(run.evaluator)
+    assert other.replays._recording is None
+    assert other.again(run.last) is None
+
+
+def test_spare_iterations_are_dropped(model, device):
+    """A recording made while solves were hard is made again with fewer iterations."""
+    run = Run(model, "cuda")
+    for step in range(SETTLED - 2):
+        run(step)
+    run.evaluator.replays._iterations.append((9, 9))
+    run(SETTLED - 2)
+    many = run.evaluator.replays._recording.kernels.total()
+    for step in range(SETTLED - 1, SETTLED + 12):
+        run(step)
+    assert run.evaluator.replays._recording.kernels.total() < many - 100
+    assert run.count == 14
