@@ -224,7 +224,7 @@ class Computation:
                     coulomb_scale=place.conditions.coulomb_scale,
                     surroundings=self._surroundings(place),
                 )
-                if self._ready().replays.count:
+                if self.replays:
                     own = graph.on_cpu.positions.numpy()
                     self._unmoved = np.array_equal(own, place.positions)
             self._check(result)
@@ -297,6 +297,11 @@ class Computation:
         if trouble is not None and not self._warned:
             self._warned = True
             warnings.warn(trouble, RuntimeWarning, stacklevel=2)
+
+    @property
+    def replays(self) -> int:
+        """Number of evaluations that repeated recorded kernels of a GPU."""
+        return self._ready().replays.count
 
     @property
     def has_response(self) -> bool:
