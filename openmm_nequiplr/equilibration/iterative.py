@@ -215,13 +215,14 @@ class IterativeSolver(torch.nn.Module):
             before = product
             image = self._product(direction)
             curvature = direction @ image
-            length, shift = product / curvature.clamp(min=tiny), self._mean(image)
+            length = product / curvature.clamp(min=tiny)
             charges = torch.addcmul(charges, direction, length)
             more = self.operator.field
             if more.numel() > 0:
                 field = length * more if field is None else torch.addcmul(field, more, length)
-            residual = torch.addcmul(residual, image - shift, length, value=-1.0)
-            multiplier = torch.addcmul(multiplier, length, shift)
+            gradient = torch.addcmul(gradient, image, length)
+            multiplier = self._mean(gradient)
+            residual = multiplier - gradient
             signs.extend([product, curvature])
             sizes.append(torch.linalg.vector_norm(residual))
             iteration += 1
@@ -230,7 +231,6 @@ class IterativeSolver(torch.nn.Module):
             failure = self._failure(seen.positive, seen.size, seen.goal, iteration)
         if field is None:
             field = torch.zeros_like(self.operator.field)
-        gradient = multiplier - residual
         if self._grouped():
             multiplier = group_sums(multiplier, self.groups, self.sizes) / self.sizes
         return Equilibration(

@@ -202,7 +202,7 @@ class Evaluator:
             sites.requires_grad_(torch.is_grad_enabled())
             surroundings = replace(surroundings, positions=sites)
         graph, memory = self._prepare(graph)
-        positions = graph.positions.detach().clone().requires_grad_(torch.is_grad_enabled())
+        positions = graph.positions.detach().requires_grad_(torch.is_grad_enabled())
         moved, cell = positions, graph.cell
         if strain is not None:
             moved, cell = strained(positions, graph.cell, strain, graph.batch)

@@ -139,7 +139,7 @@ class Networks(ExactBuffers):
         )
         raw, features = self.electronegativity_stage(types, edges, length, harmonics)
         raw = saturate(raw.to(torch.float64), self.bound)
-        chi = self.electronegativity_scales.index_select(0, types) * raw + shifts
+        chi = torch.addcmul(shifts, self.electronegativity_scales.index_select(0, types), raw)
         return chi, features if self.shared_features else none
 
     def atomic_energies(
