@@ -46,7 +46,8 @@ def our_step(options: dict) -> Callable[[], float]:
     config = parse_config(raw)
     structures = read_structures(options["data"], say=unsaid)[: options["batch"] + 1]
     model, data, _ = prepare(config, divide(config, structures), "training.yaml")
-    batch = LabelledGraph.collate(list(data))
+    batch = LabelledGraph.collate(list(data)).to(options["device"])
+    model.to(options["device"])
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
 
@@ -75,10 +76,11 @@ def peer_step(options: dict) -> Callable[[], float]:
         graph = compute_neighborlist_(from_ase(frame), options["cutoff"])
         graph[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor([names.index(s) for s in frame.symbols])
         graphs.append(graph)
-    batch = AtomicDataDict.batched_from_list(graphs)
-    energy = torch.zeros(len(frames), 1, dtype=torch.float64)
-    forces = torch.cat([torch.from_numpy(frame.arrays["REF_forces"]) for frame in frames])
-    model.train()
+    place = options["device"]
+    batch = AtomicDataDict.to_(AtomicDataDict.batched_from_list(graphs), place)
+    energy = torch.zeros(len(frames), 1, dtype=torch.float64, device=place)
+    forces = torch.cat([torch.from_numpy(frame.arrays["REF_forces"]) for frame in frames]).to(place)
+    model.to(place).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> float:
@@ -107,7 +109,7 @@ def serve_side(side: str) -> None:
 
 def measure(arguments: argparse.Namespace) -> dict:
     """Seconds of interleaved steps of every side, their ratios, and the losses."""
-    names = ("threads", "cutoff", "l_max", "features", "layers", "batch")
+    names = ("threads", "device", "cutoff", "l_max", "features", "layers", "batch")
     options = {name: getattr(arguments, name) for name in names}
     options |= {"data": str(arguments.data.resolve())}
     scripts = {side: ("train_time.py", "--side", side) for side in ("ours", "peer")}
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="frames of a step")
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="of both sides")
     parser.add_argument("--cutoff", type=float, default=4.5, help="Å")
     parser.add_argument("--l-max", type=int, default=1)
     parser.add_argument("--features", type=int, default=16)
