@@ -74,7 +74,7 @@ def pretended_steps(options: dict, steps: int) -> list[dict[str, int]]:
     from pretended_cuda import pretended_cuda  # needs more than older versions have
 
     positions, cell = np.array(options["positions"]), np.array(options["cell"])
-    velocities = 0.005 * np.random.default_rng(0).normal(size=positions.shape)
+    velocities = 0.002 * np.random.default_rng(0).normal(size=positions.shape)
     found = []
     with pretended_cuda() as counts:
         computation = get_computation(make_system({**options, "device": "cuda"})[1])

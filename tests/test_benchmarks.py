@@ -108,7 +108,7 @@ def test_the_check_of_a_gpu_runs_on_a_cpu(tmp_path, monkeypatch, capsys):
 def test_counts_of_a_step(monkeypatch, capsys):
     pytest.importorskip("triton")
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    command = ["step_time.py", "--pretend-cuda", "--salt", "216", "--slab", "--steps", "2"]
+    command = ["step_time.py", "--pretend-cuda", "--salt", "216", "--slab", "--steps", "3"]
     monkeypatch.setattr(sys, "argv", [*command, "--features", "2"])
     importlib.import_module("step_time").main()
     shown = capsys.readouterr().out

@@ -13,7 +13,17 @@ ROOT = PACKAGE.name
 
 # From the bottom to the top: a module may import its own layer and those before it.
 LAYERS = [
-    {"buffers", "derivatives", "devices", "errors", "jit", "lattice", "lazy", "locking"}
+    {
+        "buffers",
+        "derivatives",
+        "devices",
+        "errors",
+        "jit",
+        "lattice",
+        "lazy",
+        "locking",
+        "recording",
+    }
     | {"boundaries", "operators", "pickling", "signals", "threads", "units", "writing"}
     | {"yaml_files"},
     {"checks", "console", "costs", "paths", "pretrained", "total_charge", "whole"},

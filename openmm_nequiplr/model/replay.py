@@ -272,7 +272,8 @@ class Replays:
             track.proceed(np.array(points), charges, adjoint)
             self._moved.origins[2].copy_(self._positions)
         self.count += 1
-        spare = sum(lengths) // 3 - 2 - sum(map(max, zip(*self._iterations, strict=True)))
+        most = [max(1, *counts) for counts in zip(*self._iterations, strict=True)]
+        spare = sum(lengths) // 3 - 2 - sum(most)
         if len(self._iterations) == _REMEMBERED and spare >= _SPARE:
             self._graph = self._recording = None
         residual = max(seen.largest for seen in solves)

@@ -233,5 +233,12 @@ def test_spare_iterations_are_dropped(model, device):
     many = run.evaluator.replays._recording.kernels.total()
     for step in range(SETTLED - 1, SETTLED + 12):
         run(step)
-    assert run.evaluator.replays._recording.kernels.total() < many - 100
+    few = run.evaluator.replays._recording
+    assert few.kernels.total() < many - 100
     assert run.count == 14
+    run.evaluator.replays._iterations.extend([(0, 0)] * 10)  # a recording has at least one each
+    for step in range(SETTLED + 12, SETTLED + 15):
+        run(step)
+    last = run.evaluator.replays._recording
+    run(SETTLED + 15)
+    assert run.evaluator.replays._recording is last
