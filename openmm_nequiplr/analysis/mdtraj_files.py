@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..console import silent_libraries
-from ..errors import InputError, describe
+from ..errors import InputError, describe, notify
 from ..files.ase_frames import ase_frames
-from ..files.content import FileContent, is_mmcif, say_sites
-from ..files.gro import gro_frames, read_gro
-from ..files.pdb import pdb_frames, read_pdb
+from ..files.content import say_sites
+from ..files.records import record_readers
 from ..paths import AsciiPath
+from ..total_charge import told_charge
 from ..units import ANGSTROM_PER_NM
 from .stored import Frame, StoredTrajectory
 
@@ -23,12 +24,8 @@ if TYPE_CHECKING:
 
 # Formats with times; for others mdtraj returns frame numbers instead.
 _WITH_TIMES = {".h5", ".hdf5", ".nc", ".ncdf", ".netcdf", ".trr", ".xtc"}
-# Own readers of one frame and of all frames, as mdtraj may drop atoms.
-RECORDS: dict[str, tuple[Callable[..., FileContent], Callable[[Path], Iterable[Any]]]] = {
-    ".pdb": (read_pdb, pdb_frames),
-    ".ent": (read_pdb, pdb_frames),
-    ".gro": (read_gro, gro_frames),
-}
+# Topologies in which mdtraj may deduce elements, from masses, names or types.
+_DEDUCED = {".psf", ".prmtop", ".parm7", ".prm7", ".arc", ".hoomdxml", ".gsd"}
 _COORDINATES_AT_ONCE = 3_000_000
 
 
@@ -44,8 +41,7 @@ def is_for_mdtraj(path: Path, topology: Any) -> bool:
     suffix = _suffix(path)
     if suffix == ".xyz":
         return topology is not None
-    crystal = suffix == ".cif" and not is_mmcif(path)
-    return suffix in FormatRegistry.loaders and not crystal
+    return suffix in FormatRegistry.loaders and suffix != ".cif"
 
 
 def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
@@ -55,7 +51,7 @@ def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
         shown = ", ".join(f"{atom} (index {atom.index})" for atom in nameless[:5]) or "no atoms"
         expected = "an element for every atom; leave virtual sites out with mdtraj's atom_slice"
         raise InputError(describe("topology", shown, expected))
-    return tuple(atom.element.symbol for atom in atoms)
+    return tuple("H" if atom.element.symbol == "D" else atom.element.symbol for atom in atoms)
 
 
 def in_memory(trajectory: mdtraj.Trajectory, stride: int) -> StoredTrajectory:
@@ -75,7 +71,9 @@ def from_mdtraj(
     """Open a file with mdtraj; ``times`` (ps, shape (F,)) replace those of the file."""
     import mdtraj
 
-    options = {} if topology is None else {"top": _readable_topology(topology)}
+    options, charge = {}, None
+    if topology is not None:
+        options["top"], charge = _readable_topology(topology)
     alias = AsciiPath(path)
     with_times = _suffix(path) in _WITH_TIMES
 
@@ -97,29 +95,35 @@ def from_mdtraj(
             part = next(parts, None)
 
     symbols = _elements(_topology_of(path, alias, options))
-    return StoredTrajectory(str(path), symbols, None, stride, None, read)
+    source = topology if isinstance(topology, str | Path) else path
+    if _suffix(Path(source)) in _DEDUCED:
+        counts = ", ".join(f"{symbol} {count}" for symbol, count in Counter(symbols).items())
+        notify(f"topology: the elements of {source} are those that mdtraj deduces: {counts}")
+    return StoredTrajectory(str(path), symbols, charge, stride, None, read)
 
 
-def _readable_topology(topology: Any) -> Any:
-    """Convert a topology, trajectory or file to an ``mdtraj.Topology``."""
+def _readable_topology(topology: Any) -> tuple[Any, float | None]:
+    """Convert a topology, trajectory or file to an ``mdtraj.Topology``, with its total charge."""
     import mdtraj
 
     if isinstance(topology, mdtraj.Trajectory):
-        return topology.topology
+        return topology.topology, None
     if not isinstance(topology, str | Path):
-        return topology
+        return topology, None
     if not Path(topology).is_file():
         raise FileNotFoundError(f"topology: expected an existing file, got {topology}")
     path = Path(topology)
     try:
-        if path.suffix.lower() in RECORDS:
-            content = RECORDS[path.suffix.lower()][0](path, 0)
+        readers = record_readers(path)
+        if readers is not None:
+            content = readers.one(path, 0)
             say_sites(path, content)
-            return _bare_topology(symbol for symbol in content.symbols if symbol is not None)
-        if not is_for_mdtraj(path, topology) or path.suffix.lower() == ".xyz":
-            kind = "cif" if path.suffix.lower() == ".cif" else None
-            return _bare_topology(next(ase_frames(path, kind)).symbols)
-        return mdtraj.load_topology(AsciiPath(path).path)
+            return _bare_topology(filter(None, content.symbols)), content.charge
+        known = path.suffix.lower() in _DEDUCED or is_for_mdtraj(path, topology)
+        if not known or path.suffix.lower() == ".xyz":
+            first = next(ase_frames(path))
+            return _bare_topology(first.symbols), told_charge(first)
+        return mdtraj.load_topology(AsciiPath(path).path), None
     except InputError:
         raise
     except Exception as error:  # readers raise errors of any type

@@ -16,9 +16,10 @@ from ..conditions import FIELD, ChargeConditions
 from ..errors import InputError, describe
 from ..files.ase_frames import ase_frames
 from ..files.content import say_sites
+from ..files.records import record_readers
 from ..total_charge import told_charge, total_charge_of
 from ..units import ANGSTROM_PER_NM
-from .mdtraj_files import RECORDS, from_mdtraj, in_memory, is_for_mdtraj
+from .mdtraj_files import from_mdtraj, in_memory, is_for_mdtraj
 from .stored import Frame, StoredTrajectory, TrajectoryLike
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def open_trajectory(
     trajectory : path, mdtraj.Trajectory or sequence of ase.Atoms
         A file in a format of mdtraj or ASE (extended XYZ …), or the output directory of
         ``nequiplr md``. XYZ files are read by mdtraj if a topology is given, else by ASE.
-        A PDB file has one cell for all its frames.
+        PDB and mmCIF files have one cell for all their frames.
     topology : path, mdtraj.Topology or mdtraj.Trajectory, optional
         Required for formats that contain only coordinates (DCD, XTC, …).
     stride : int
@@ -80,22 +81,20 @@ def open_trajectory(
         return own
     if is_for_mdtraj(path, topology):
         return from_mdtraj(path, topology, stride)
-    kind = "cif" if path.suffix.lower() == ".cif" else None
-    return _from_ase(str(path), lambda: ase_frames(path, kind), stride)
+    return _from_ase(str(path), lambda: ase_frames(path), stride)
 
 
 def _from_records(path: Path, stride: int) -> StoredTrajectory | None:
-    """Open a PDB or GRO file; ``None`` for other formats."""
-    readers = RECORDS.get(path.suffix.lower())
+    """Open a PDB, GRO or mmCIF file; ``None`` for other formats."""
+    readers = record_readers(path)
     if readers is None:
         return None
-    read_one, read_all = readers
-    first = read_one(path, 0)
+    first = readers.one(path, 0)
     say_sites(path, first)
     symbols = tuple("H" if s == "D" else str(s) for s in first.symbols if s is not None)
 
     def read() -> Iterator[Frame]:
-        for index, (positions, cell) in enumerate(read_all(path)):
+        for index, (positions, cell) in enumerate(readers.all(path)):
             if len(positions) != len(symbols):
                 expected = f"the {len(symbols)} atoms of the first frame"
                 raise InputError(describe(f"{path}, frame {index}", len(positions), expected))

@@ -1,14 +1,15 @@
-"""Frames of files that ASE reads, with checks of the symmetry and occupancy of CIF crystals."""
+"""Frames of files that ASE reads, with checks of crystals and of elements."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, describe
+from ..errors import InputError, describe, notify
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -21,6 +22,8 @@ _OPERATIONS = (
 )
 _NAMES = ("_space_group_name_h-m_alt", "_symmetry_space_group_name_h-m")
 _OCCUPANCY = "_atom_site_occupancy"
+_LAMMPS_SUFFIXES = {".data", ".lmp", ".lammps"}
+_LAMMPS_HEAD = re.compile(r"^\s*\d+\s+atoms\b", re.MULTILINE)
 # Distance (Å) below which atoms are alternatives of one site, or copies that were not merged.
 _COINCIDE = 0.5
 
@@ -37,12 +40,13 @@ def ase_frames(path: str | Path, kind: str | None = None) -> Iterator[Atoms]:
     Raises
     ------
     InputError
-        If a crystal is disordered or does not specify its symmetry.
+        If a crystal is disordered or does not specify its symmetry, or a LAMMPS or VASP file does
+        not contain the elements.
     """
     from ase.io import iread
-    from ase.io.formats import filetype
 
-    kind = kind or filetype(str(path))
+    kind = kind or kind_of(Path(path))
+    check_types(Path(path), kind)
     if kind == "cif":
         return _crystals(Path(path))
     return iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True)
@@ -59,6 +63,70 @@ def check_cell_entry(atoms: Atoms) -> None:
     for name, value in atoms.info.items():
         if str(name).lower() in ("lattice", "cell") and np.size(value) > 1 and not atoms.cell.any():
             raise InputError(describe(str(name), value, "no entry of this name: it is Lattice"))
+
+
+def kind_of(path: Path) -> str:
+    """ASE's name of the format of a file."""
+    from ase.io.formats import filetype
+
+    suffix = path.suffix.lower()
+    if suffix == ".cif":
+        return "cif"
+    if suffix in _LAMMPS_SUFFIXES and _LAMMPS_HEAD.search(text_of(path, 10_000)):
+        return "lammps-data"
+    return str(filetype(str(path)))
+
+
+def text_of(path: Path, most: int = -1) -> str:
+    """The text of a file, which may be compressed, or that of its first bytes."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as handle:
+        return handle.read(most).decode(errors="replace")
+
+
+def check_types(path: Path, kind: str) -> None:
+    """Reject files in which ASE would misidentify the elements.
+
+    LAMMPS atom types are not atomic numbers, and VASP's atom counts need element names.
+    """
+    if kind not in ("lammps-data", "lammps-dump-text", "vasp"):
+        return
+    text = text_of(path)
+    if kind == "vasp":
+        return _check_counts(path, text.splitlines())
+    if kind == "lammps-data":
+        notify(f"structure: elements of {path} are told by the masses of its types")
+        told = any(line.strip().startswith("Masses") for line in text.splitlines())
+    else:
+        heads = [line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")]
+        told = all({"element", "mass"} & set(words) for words in heads)
+    if not told:
+        expected = "elements (dump_modify element, or a section Masses) in a LAMMPS file"
+        raise InputError(describe("structure", f"numbers of types in {path}", expected))
+
+
+def _check_counts(path: Path, lines: list[str]) -> None:
+    """Reject a POSCAR whose atom counts do not match its element names or positions."""
+    lines = lines + [""] * 9
+    names = lines[5].split()
+    if not names or names[0].isdigit():
+        notify(f"structure: {path} names no elements but, in its first line, {lines[0].strip()!r}")
+        return
+    counts = lines[6].partition("!")[0].split()
+    if len(names) != len(counts) or not all(word.isdigit() for word in counts):
+        got = f"{lines[6].strip()!r} below {lines[5].strip()!r} in {path}"
+        raise InputError(describe("structure", got, "a number of atoms for every element"))
+    head = 9 if lines[7].strip()[:1].lower() == "s" else 8
+    total = sum(map(int, counts))
+    there = 0
+    for line in lines[head:]:
+        if not line.strip() or line.strip()[0].isalpha():
+            break  # velocities and other blocks follow
+        there += 1
+    if there != total:
+        got = f"{total} atoms declared, {there} positions in {path}"
+        raise InputError(describe("structure", got, "a position for every atom"))
 
 
 def _crystals(path: Path) -> Iterator[Atoms]:

@@ -109,7 +109,7 @@ def cell_of_parameters(path: Path, parameters: list[float]) -> np.ndarray | None
 
 
 def sum_of_formal_charges(path: Path, texts: Iterable[str]) -> float | None:
-    """Total charge in e of atoms with formal charges such as ``2-``, ``+1``, ``-``, empty for 0.
+    """Total charge in e of formal charges such as ``2-``, ``+1``, ``-``, empty for 0, reported.
 
     Returns
     -------
@@ -125,7 +125,10 @@ def sum_of_formal_charges(path: Path, texts: Iterable[str]) -> float | None:
                 return None
             continue
         charges.append(int(f"{sign}{number or 1}"))
-    return float(sum(charges)) if any(charges) else None
+    if not any(charges):
+        return None
+    notify(f"total charge: {sum(charges):+d} e, the sum of the formal charges in {path}")
+    return float(sum(charges))
 
 
 def say_space_group(path: Path, name: str) -> None:

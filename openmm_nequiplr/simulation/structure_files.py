@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from openmm import app, unit
+from openmm.app.internal.pdbx.reader.PdbxContainers import DataCategory, DataContainer
+from openmm.app.internal.pdbx.writer.PdbxWriter import PdbxWriter
 
 from ..conditions import ELECTRODE
 from ..data import read_runner
 from ..errors import InputError, NequIPLRError, NequIPLRWarning, describe, notify
-from ..files.ase_frames import ase_frames, check_cell_entry
-from ..files.content import FileContent, choose_frame, is_mmcif, say_sites
-from ..files.gro import read_gro
-from ..files.pdb import read_pdb
+from ..files.ase_frames import ase_frames, check_cell_entry, check_types, kind_of, text_of
+from ..files.content import FileContent, choose_frame, say_sites
+from ..files.mmcif import MODEL, PLACE
+from ..files.records import record_readers
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
-from .mmcif_file import read_mmcif
 from .topology import SimulationStructure, from_atoms, say_turned
 
-_READERS: dict[str, Callable[[Path, int | None], FileContent]] = {
-    ".pdb": read_pdb,
-    ".ent": read_pdb,
-    ".gro": read_gro,
-    ".pdbx": read_mmcif,
-    ".mmcif": read_mmcif,
-}
-_LAMMPS_SUFFIXES = {".data", ".lmp", ".lammps"}
-_LAMMPS_HEAD = re.compile(r"^\s*\d+\s+atoms\b", re.MULTILINE)
 # Formats with a topology that mdtraj reads.
 _MDTRAJ_SUFFIXES = {".h5", ".hdf5", ".mol2"}
 
@@ -66,10 +56,10 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
     try:
         if suffix in _MDTRAJ_SUFFIXES:
             return _from_mdtraj(path, frame)
-        reader = _reader(path)
-        if reader is None:
+        readers = record_readers(path)
+        if readers is None:
             return from_atoms(_from_ase(path, frame))
-        return _structure(path, reader(path, frame))
+        return _structure(path, readers.one(path, frame))
     except (NequIPLRError, NequIPLRWarning, PermissionError):
         raise
     except ImportError as error:
@@ -77,11 +67,6 @@ def read_structure(path: str | Path, frame: int | None = None) -> SimulationStru
         raise InputError(f"structure: expected a readable file, got {got}") from error
     except Exception as error:  # readers raise errors of any type
         raise _unreadable(path, error) from error
-
-
-def _reader(path: Path) -> Callable[[Path, int | None], FileContent] | None:
-    suffix = path.suffix.lower()
-    return read_mmcif if suffix == ".cif" and is_mmcif(path) else _READERS.get(suffix)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -101,8 +86,6 @@ def _structure(path: Path, content: FileContent) -> SimulationStructure:
         rotation, box = reduced.rotation, reduced.vectors / ANGSTROM_PER_NM
         topology.setPeriodicBoxVectors(unit.Quantity(box, unit.nanometer))
         say_turned(content.cell, rotation)
-    if content.charge is not None:
-        notify(f"total charge: {content.charge:+g} e, the sum of the formal charges in {path}")
     return SimulationStructure(
         topology,
         content.positions[content.atoms] @ rotation.T / ANGSTROM_PER_NM,
@@ -119,6 +102,8 @@ def _topology(path: Path, content: FileContent) -> app.Topology:
     topology = content.source
     if isinstance(topology, str):
         topology = _of_records(path, content)
+    elif isinstance(topology, tuple):
+        topology = _of_rows(path, *topology)
     elif topology is None:
         topology = _of_names(content)
     sites = [atom for atom in topology.atoms() if atom.element is None]
@@ -137,6 +122,25 @@ def _of_records(path: Path, content: FileContent) -> app.Topology:
         got = f"{len(symbols)} of the {len(content.symbols)} in {path}"
         raise InputError(describe("structure", got, "all atoms in their order"))
     return pdb.topology
+
+
+def _of_rows(path: Path, rows: list[dict[str, str]], bonds: Any) -> app.Topology:
+    """OpenMM topology of rows of mmCIF, as for a file of one model without cell."""
+    fixed = {MODEL: "1", "label_alt_id": ".", **dict.fromkeys(PLACE, "0")}
+    plain = [{"label_seq_id": "."} | row | fixed for row in rows]
+    names = list(plain[0])
+    container = DataContainer("frame")
+    container.append(DataCategory("atom_site", names, [[row[n] for n in names] for row in plain]))
+    if bonds is not None:
+        container.append(bonds)
+    text = io.StringIO()
+    PdbxWriter(text).write([container])
+    text.seek(0)
+    topology = app.PDBxFile(text).topology
+    if topology.getNumAtoms() != len(rows):
+        got = f"{topology.getNumAtoms()} of the {len(rows)} in {path}"
+        raise InputError(describe("structure", got, "all atoms"))
+    return topology
 
 
 def _of_names(content: FileContent) -> app.Topology:
@@ -162,11 +166,11 @@ def _from_mdtraj(path: Path, frame: int | None) -> SimulationStructure:
 
 def _from_ase(path: Path, frame: int | None) -> Any:
     """One frame of a file, read by ASE as ``ase.Atoms``."""
-    kind = _kind_of(path)
+    kind = kind_of(path)
     if kind in ("proteindatabank", "gromacs"):
         expected = "the suffix .pdb or .gro for files of these formats, not compressed"
         raise InputError(describe("structure", str(path), expected))
-    _check_types(path, kind)
+    check_types(path, kind)
     if kind == "cif":
         crystals = list(ase_frames(path, kind))
         atoms: Any = crystals[choose_frame(path, frame, len(crystals))]
@@ -190,26 +194,6 @@ def _from_ase(path: Path, frame: int | None) -> Any:
     return atoms
 
 
-def _kind_of(path: Path) -> str:
-    """ASE's name of the format of a file."""
-    from ase.io.formats import filetype
-
-    suffix = path.suffix.lower()
-    if suffix == ".cif":
-        return "cif"
-    if suffix in _LAMMPS_SUFFIXES and _LAMMPS_HEAD.search(_text(path, 10_000)):
-        return "lammps-data"
-    return str(filetype(str(path)))
-
-
-def _text(path: Path, most: int = -1) -> str:
-    """The text of a file, which may be compressed, or that of its first bytes."""
-    from ase.io.formats import open_with_compression
-
-    with open_with_compression(str(path), "rb") as handle:
-        return handle.read(most).decode(errors="replace")
-
-
 def _from_runner(path: Path, frame: int | None) -> Any:
     from ase import Atoms
 
@@ -223,7 +207,7 @@ def _from_runner(path: Path, frame: int | None) -> Any:
 
 def _charge_of_molfile(path: Path) -> float | None:
     """Sum of the formal charges of a molecule, e; ``None`` if all are 0."""
-    lines = _text(path).partition("M  END")[0].splitlines()
+    lines = text_of(path).partition("M  END")[0].splitlines()
     told = [line[9:].split()[1::2] for line in lines if line.startswith("M  CHG")]
     charges = [int(charge) for words in told for charge in words]
     if not told:  # codes in the atom block: 1 to 3 for +3 to +1, 5 to 7 for -1 to -3
@@ -250,47 +234,3 @@ def _one_of(path: Path, frame: int | None, kind: str) -> Any:
             f"structure: of several frames in {path}, the last one is taken, as no frame was named"
         )
     return atoms
-
-
-def _check_types(path: Path, kind: str) -> None:
-    """Reject files in which ASE would misidentify the elements.
-
-    LAMMPS atom types are not atomic numbers, and VASP's atom counts need element names.
-    """
-    if kind not in ("lammps-data", "lammps-dump-text", "vasp"):
-        return
-    text = _text(path)
-    if kind == "vasp":
-        return _check_counts(path, text.splitlines())
-    if kind == "lammps-data":
-        notify(f"structure: elements of {path} are told by the masses of its types")
-        told = any(line.strip().startswith("Masses") for line in text.splitlines())
-    else:
-        heads = [line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")]
-        told = all({"element", "mass"} & set(words) for words in heads)
-    if not told:
-        expected = "elements (dump_modify element, or a section Masses) in a LAMMPS file"
-        raise InputError(describe("structure", f"numbers of types in {path}", expected))
-
-
-def _check_counts(path: Path, lines: list[str]) -> None:
-    """Reject a POSCAR whose atom counts do not match its element names or positions."""
-    lines = lines + [""] * 9
-    names = lines[5].split()
-    if not names or names[0].isdigit():
-        notify(f"structure: {path} names no elements but, in its first line, {lines[0].strip()!r}")
-        return
-    counts = lines[6].partition("!")[0].split()
-    if len(names) != len(counts) or not all(word.isdigit() for word in counts):
-        got = f"{lines[6].strip()!r} below {lines[5].strip()!r} in {path}"
-        raise InputError(describe("structure", got, "a number of atoms for every element"))
-    head = 9 if lines[7].strip()[:1].lower() == "s" else 8
-    total = sum(map(int, counts))
-    there = 0
-    for line in lines[head:]:
-        if not line.strip() or line.strip()[0].isalpha():
-            break  # velocities and other blocks follow
-        there += 1
-    if there != total:
-        got = f"{total} atoms declared, {there} positions in {path}"
-        raise InputError(describe("structure", got, "a position for every atom"))

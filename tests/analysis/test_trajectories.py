@@ -9,7 +9,9 @@ from ase import Atoms
 from ase.io import write
 
 from openmm_nequiplr.analysis import open_trajectory
-from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.errors import InputError, NequIPLRWarning
+from openmm_nequiplr.simulation import read_structure
+from openmm_nequiplr.simulation.topology import element_symbols
 
 
 @pytest.fixture
@@ -140,6 +142,65 @@ def test_every_atom_of_a_pdb_file_counts(structures, tmp_path):
     assert found.symbols == tuple(crystals[0].symbols)
     for frame, atoms in zip(found.frames(), crystals, strict=True):
         np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-5)
+
+
+#: Two models of an ion and heavy water, whose oxygen has two locations, and a virtual site.
+TAGS = "id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_seq_id"
+TAGS += " auth_seq_id occupancy Cartn_x Cartn_y Cartn_z pdbx_formal_charge pdbx_PDB_model_num"
+MMCIF = "data_x\nloop_\n" + "".join(f"_atom_site.{tag}\n" for tag in TAGS.split())
+ROWS = (
+    "? CA . CA A . 1 1 {x} 0 0 2 {n}|O O A HOH A . 2 .4 5 0 0 ? {n}|O O B HOH A . 2 .6 6 0 0 ? {n}|"
+    "D D1 . HOH A . 2 1 7 0 0 ? {n}|H H2 . HOH A . 2 1 6 1 0 ? {n}|? M . HOH A . 2 1 6 .1 0 ? {n}"
+)
+
+
+@pytest.fixture
+def mmcif(tmp_path):
+    path = tmp_path / "ion.cif"
+    rows = "|".join(ROWS.format(x=model - 1, n=model) for model in (1, 2)).split("|")
+    path.write_text(MMCIF + "".join(f"{k} {row}\n" for k, row in enumerate(rows)))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")
+def test_mmcif_is_read_by_the_rules_of_structures(mmcif, tmp_path):
+    read = read_structure(mmcif, frame=0)
+    found = open_trajectory(mmcif)
+    assert found.symbols == tuple(element_symbols(read.topology)) == ("Ca", "O", "H", "H")
+    assert found.total_charge == read.total_charge == 2.0
+    frames = [frame.positions[:, 0] for frame in found.frames()]
+    np.testing.assert_allclose(frames, [[0, 6, 7, 6], [1, 6, 7, 6]])
+    np.testing.assert_allclose(10 * read.positions[:, 0], frames[0])
+    with mdtraj.formats.DCDTrajectoryFile(str(tmp_path / "a.dcd"), "w") as file:
+        file.write(np.zeros((2, 4, 3), dtype=np.float32))
+    with pytest.warns(NequIPLRWarning) as said:
+        moving = open_trajectory(tmp_path / "a.dcd", mmcif)
+    assert (moving.symbols, moving.total_charge) == (found.symbols, 2.0)
+    for message in ("locations", "deduced from", "sites", "charges"):
+        assert any(message in str(each.message) for each in said), message
+    assert len(list(moving.frames())) == 2
+
+
+def test_elements_that_mdtraj_deduces_are_told(tmp_path):
+    line = "{0} A 1 ION {1} {1} 0.0 {2} 0\n"
+    atoms = line.format(1, "SOD", 22.99) + line.format(2, "X", 35.45)
+    path = tmp_path / "a.psf"
+    path.write_text(f"PSF\n\n 1 !NTITLE\n x\n\n 2 !NATOM\n{atoms}\n 0 !NBOND\n\n")
+    with mdtraj.formats.DCDTrajectoryFile(str(tmp_path / "a.dcd"), "w") as file:
+        file.write(np.zeros((1, 2, 3), dtype=np.float32))
+    with pytest.warns(NequIPLRWarning, match="a.psf are those that mdtraj deduces: Na 1, Cl 1"):
+        assert open_trajectory(tmp_path / "a.dcd", path).symbols == ("Na", "Cl")
+
+
+def test_types_are_no_elements_and_compressed_records_are_refused(tmp_path):
+    data = tmp_path / "a.data"
+    data.write_text("x\n\n1 atoms\n1 atom types\n0 9 xlo xhi\n\nAtoms # atomic\n\n1 1 0 0 0\n")
+    for topology in (None, data):
+        with pytest.raises(InputError, match="elements .dump_modify element, or a section Masses"):
+            open_trajectory(data, topology)
+    (tmp_path / "a.pdb.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="mmCIF files not compressed"):
+        open_trajectory(tmp_path / "a.pdb.gz")
 
 
 def test_charges_that_nothing_tells(molecule):
