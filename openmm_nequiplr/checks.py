@@ -10,6 +10,9 @@ import numpy as np
 
 from .errors import InputError, describe, suggestion, unknown
 
+#: Longest time step that is accepted, fs: about the shortest period of a vibration of heavy atoms.
+LONGEST_STEP = 20.0
+
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite real number, and not a bool."""
@@ -30,6 +33,13 @@ def check_positive(name: str, value: object, unit: str = "") -> None:
     """Raise :class:`InputError` unless a value is a positive number."""
     if not is_number(value) or not value > 0:  # type: ignore[operator]
         raise InputError(describe(name, value, f"a positive number{unit}"))
+
+
+def check_timestep(name: str, value: object) -> None:
+    """Raise :class:`InputError` unless a value is a time step in fs."""
+    if not is_number(value) or not 0 < value <= LONGEST_STEP:  # type: ignore[operator]
+        expected = f"a time step in fs, above 0 and at most {LONGEST_STEP:g}"
+        raise InputError(describe(name, value, expected))
 
 
 def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:

@@ -9,9 +9,13 @@ import math
 
 import numpy as np
 
+from .errors import BoxError, describe
+
 #: A cell is reduced only if a vector becomes shorter by more than this relative amount.
 SLACK = 0.02
 
+#: Shortest vector of a cell that is accepted, Å; shorter than in any crystal.
+SHORTEST = 0.5
 
 _ONE = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
@@ -169,3 +173,25 @@ def continued(
     """
     strained = before @ np.linalg.solve(matched(cell_before, cell), cell)
     return positions - displacements(positions, strained, cell)[1] @ cell
+
+
+def check_cell(cell: object) -> np.ndarray:
+    """Return a cell as a float64 array of shape (3, 3).
+
+    Raises
+    ------
+    BoxError
+        If the shape is wrong, a number is not finite, or the vectors are linearly dependent or
+        shorter than those of any crystal.
+    """
+    found = np.asarray(cell, dtype=np.float64)
+    if found.shape != (3, 3):
+        raise BoxError(describe("cell", f"shape {found.shape}", "shape (3, 3), rows are vectors"))
+    if not np.isfinite(found).all():
+        raise BoxError(describe("cell", found.tolist(), "finite numbers"))
+    lengths = np.linalg.norm(found, axis=1)
+    flat = abs(float(np.linalg.det(found))) <= 1e-8 * float(np.prod(lengths))
+    if flat or lengths.min() < SHORTEST:
+        expected = f"three independent vectors of at least {SHORTEST:g} Å"
+        raise BoxError(describe("cell", found.tolist(), expected))
+    return found

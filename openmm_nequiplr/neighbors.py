@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from vesin import NeighborList
 
-from .errors import BoxError, InputError, describe
-from .lattice import reduced_basis
+from .errors import InputError
+from .lattice import check_cell, reduced_basis
 
 #: Returns pairs and integer images for ``(positions, cell, periodic, cutoff)``.
 PairSearch = Callable[[np.ndarray, np.ndarray, bool, float], tuple[torch.Tensor, torch.Tensor]]
@@ -41,11 +41,9 @@ def cell_heights(cell: np.ndarray) -> np.ndarray:
     Raises
     ------
     BoxError
-        If the cell has no volume.
+        If the cell has no volume or is shorter than any crystal's.
     """
-    volume = abs(float(np.linalg.det(cell)))
-    if not np.isfinite(volume) or volume < 1e-6:
-        raise BoxError(describe("cell", np.asarray(cell).tolist(), "three independent vectors"))
+    volume = abs(float(np.linalg.det(check_cell(cell))))
     normals = np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
     return volume / np.linalg.norm(normals, axis=1)
 

@@ -7,7 +7,17 @@ import pytest
 import torch
 from ase.geometry.minkowski_reduction import minkowski_reduce
 
-from openmm_nequiplr.lattice import continued, matched, reduced, reduced_basis, reduction
+from openmm_nequiplr.data import Structure
+from openmm_nequiplr.errors import BoxError
+from openmm_nequiplr.lattice import (
+    check_cell,
+    continued,
+    matched,
+    reduced,
+    reduced_basis,
+    reduction,
+)
+from openmm_nequiplr.neighbors import cell_heights
 
 
 def unimodular(rng, steps=9):
@@ -70,3 +80,22 @@ def test_atoms_are_followed_through_wraps_flips_and_strain(rng):
     expected = before @ strain + rng.uniform(-0.3, 0.3, (20, 3))
     wrapped = expected - np.floor(expected @ np.linalg.inv(flipped)) @ flipped
     np.testing.assert_allclose(continued(wrapped, flipped, before, cell), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *(np.zeros((3, 3)), np.ones((3, 3)), np.eye(2)),
+        *(np.diag([1.0, 2.0, np.nan]), np.diag([0.05, 5.0, 5.0])),
+    ],
+    ids=["zero", "flat", "shape", "nan", "tiny"],
+)
+def test_what_is_no_cell_is_refused(cell):
+    with pytest.raises(BoxError, match="cell: expected"):
+        check_cell(cell)
+
+
+def test_lengths_in_another_unit_are_refused_wherever_they_come_from():
+    for read in (cell_heights, lambda cell: Structure(("H",), np.zeros((1, 3)), cell, True)):
+        with pytest.raises(BoxError, match=r"at least 0\.5 Å, got .*0\.05"):
+            read(np.diag([0.05, 5.0, 5.0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import check_positive
+from ..checks import check_positive, check_timestep
 from ..errors import InputError, describe
 
 #: Options of the quick check.
@@ -67,8 +67,10 @@ class CheckOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(describe(name, value, f"a whole number of at least {least}"))
-        for name in ("ps", "fs"):
-            check_positive(name, getattr(self, name))
+        check_timestep("fs", self.fs)
+        check_positive("ps", self.ps)
+        if 1000.0 * self.ps < self.fs:
+            raise InputError(describe("ps", self.ps, f"at least one time step of {self.fs:g} fs"))
         for name in ("displacements", "temperatures"):
             values = getattr(self, name)
             if values is None:

@@ -11,6 +11,7 @@ from ..boundaries import FREE, SLAB, Pbc, as_pbc, check_slab
 from ..conditions import ChargeConditions
 from ..errors import InputError, describe
 from ..fragments import read_groups
+from ..lattice import check_cell
 from ..whole import WholeMolecules
 from .quantities import NAMED
 
@@ -69,7 +70,7 @@ class Structure:
     Raises
     ------
     InputError
-        If a shape is wrong, a number is not finite, or a periodic cell is missing or flat.
+        If a shape is wrong, a number is not finite, or a periodic cell is missing, flat or tiny.
     BoxError
         If the cell is not suitable for a slab.
     """
@@ -190,8 +191,4 @@ def _number(name: str, value: object) -> float:
 def _cell(cell: object) -> np.ndarray:
     if cell is None:
         raise InputError(describe("cell", None, "three cell vectors for a periodic structure"))
-    array = _array("cell", cell, (3, 3))
-    lengths = np.linalg.norm(array, axis=1)
-    if abs(np.linalg.det(array)) <= 1e-8 * np.prod(np.maximum(lengths, 1e-12)):
-        raise InputError(describe("cell", array.tolist(), "three independent cell vectors"))
-    return array
+    return check_cell(_array("cell", cell, (3, 3)))

@@ -7,8 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from ..errors import BoxError, describe
-from ..lattice import reduced
+from ..lattice import check_cell, reduced
 
 # Relative margin of off-diagonal elements to OpenMM's bounds, which allow no rounding.
 _MARGIN = 1e-12
@@ -34,25 +33,6 @@ class ReducedBox:
     def smallest_width(self) -> float:
         """Smallest diagonal element, Å; OpenMM's cutoffs must not exceed half of it."""
         return float(np.diag(self.vectors).min())
-
-
-def check_cell(cell: np.ndarray) -> np.ndarray:
-    """Return ``cell`` as a float64 array of shape (3, 3).
-
-    Raises
-    ------
-    BoxError
-        If the shape is wrong, a number is not finite or the vectors are linearly dependent.
-    """
-    cell = np.asarray(cell, dtype=np.float64)
-    if cell.shape != (3, 3):
-        raise BoxError(describe("cell", f"shape {cell.shape}", "shape (3, 3), rows are vectors"))
-    if not np.isfinite(cell).all():
-        raise BoxError(describe("cell", cell.tolist(), "finite numbers"))
-    scale = float(np.prod(np.linalg.norm(cell, axis=1)))
-    if abs(float(np.linalg.det(cell))) <= 1e-8 * scale or scale == 0.0:
-        raise BoxError(describe("cell", cell.tolist(), "three vectors that span a volume"))
-    return cell
 
 
 def reduce_box(cell: np.ndarray) -> ReducedBox:

@@ -77,6 +77,7 @@ def run_md(options: MDOptions) -> MDResult:
             structure = heavier_structure(structure, options.hydrogen_mass)
         options, assumed = _settle_charge(options, model, structure, earlier)
         options = _settle(_settle_groups(options, structure), structure, earlier)
+        options.say_idle()
         checkpoint, notes = None, []
         if options.restart:
             notes = compare_settings(options, earlier)

@@ -9,7 +9,8 @@ import numpy as np
 from openmm import app, unit
 
 from ..errors import InputError, describe
-from .box import check_cell, reduce_box
+from ..lattice import check_cell
+from .box import reduce_box
 from .topology import SimulationStructure
 
 if TYPE_CHECKING:

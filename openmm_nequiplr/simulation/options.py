@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checks import check_choice, is_number, is_whole
-from ..errors import InputError, describe
+from ..checks import check_choice, check_timestep, is_number, is_whole
+from ..errors import InputError, describe, notify
 from .committee import ON_SPREAD
 from .limits import ON_UNSTABLE
 from .settings import ForceOptions
@@ -156,7 +156,8 @@ class MDOptions(ForceOptions):
         for name, least, most in _WHOLE:
             if name == "steps" or getattr(self, name) is not None:
                 self._check_number(name, whole=True, least=least, most=most)
-        for name, highest in (("timestep", 1e3), ("temperature", 1e5), ("friction", 1e6)):
+        check_timestep("timestep", self.timestep)
+        for name, highest in (("temperature", 1e5), ("friction", 1e6)):
             self._check_number(name, above=0.0, most=highest)
         self._check_number("pressure", most=1e8)
         if self.hydrogen_mass is not None:
@@ -176,6 +177,30 @@ class MDOptions(ForceOptions):
         if not axes or set(axes) - set("xyz") or len(set(axes)) < len(axes):
             expected = "some of 'xyz', each once"
             raise InputError(describe("barostat_axes", self.barostat_axes, expected))
+
+    def say_idle(self) -> None:
+        """Report options that have no effect on this run, and a pressure without equilibrium."""
+        bath = () if self.ensemble == "npt" else ("pressure", "barostat", "barostat_interval")
+        axes = self.ensemble == "npt" and self.barostat == "anisotropic"
+        idle = bath if axes else (*bath, "barostat_axes")
+        if self.ensemble == "nve":
+            idle = (*idle, "friction")
+        for name in idle:
+            if getattr(self, name) != getattr(type(self), name):
+                ensemble = f"{self.ensemble} with barostat {self.barostat}"
+                notify(f"{name}: {getattr(self, name)} has no effect in {ensemble}")
+        if self.ensemble == "npt" and self.pressure < 0.0:
+            notify(
+                f"pressure: {self.pressure:g} bar is tension, under which a liquid has no volume"
+            )
+        events = [("report_interval", "frame")]
+        events += [("barostat_interval", "change of the box")] if self.ensemble == "npt" else []
+        for name, event in events:
+            interval = getattr(self, name)
+            if not self.restart and interval is not None and 0 < self.steps < interval:
+                notify(
+                    f"{name}: {interval} is more than the {self.steps} steps: there is no {event}"
+                )
 
     def _check_number(
         self,

@@ -9,7 +9,8 @@ from openmm import app, unit
 
 from ..checks import is_whole
 from ..errors import BoxError, InputError, UnknownElementError, describe
-from .box import ReducedBox, check_cell, reduce_box
+from ..lattice import check_cell
+from .box import ReducedBox, reduce_box
 
 
 def check_atoms(atoms: Iterable[int], count: int) -> tuple[int, ...]:

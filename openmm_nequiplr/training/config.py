@@ -211,6 +211,10 @@ class TrainingConfig:
         if self.validation_interval > self.max_epochs >= 1:  # there would be no best model
             expected = f"at most max_epochs = {self.max_epochs}"
             raise InputError(describe("validation_interval", self.validation_interval, expected))
+        if self.schedule.warmup_epochs > self.max_epochs >= 1:  # the rate would not be reached
+            expected = f"at most max_epochs = {self.max_epochs}"
+            got = self.schedule.warmup_epochs
+            raise InputError(describe("schedule.warmup_epochs", got, expected))
         check_choice("precision", self.precision, ("single", "double"))
         if not 0 <= self.ema_decay < 1:
             raise InputError(describe("ema_decay", self.ema_decay, "a number in [0, 1)"))

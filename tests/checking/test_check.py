@@ -101,7 +101,13 @@ def test_wrong_arguments_are_named(harmless, structures):
         check_model(harmless, [*structures, stranger])
     with pytest.raises(InputError, match="at least one structure"):
         check_model(harmless, [])
-    for name, value in {"frames": 0, "runs": -1, "ps": 0.0, "temperatures": (-3.0,)}.items():
+    for name, value in {
+        "frames": 0,
+        "runs": -1,
+        "ps": 1e-4,
+        "fs": 21.0,
+        "temperatures": (-3.0,),
+    }.items():
         with pytest.raises(InputError, match=name):
             CheckOptions(**{name: value})
 

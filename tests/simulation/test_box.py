@@ -6,8 +6,7 @@ import numpy as np
 import openmm
 import pytest
 
-from openmm_nequiplr.errors import BoxError
-from openmm_nequiplr.simulation.box import check_cell, compact_box, reduce_box
+from openmm_nequiplr.simulation.box import compact_box, reduce_box
 
 HEXAGONAL = np.array([[4.0, 0.0, 0.0], [-2.0, 2.0 * np.sqrt(3.0), 0.0], [0.0, 0.0, 6.0]])
 
@@ -43,13 +42,3 @@ def test_a_reduced_box_is_left_alone():
 def test_a_skewed_description_of_a_cube_becomes_a_cube():
     cell = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [3.0, 4.0, 1.0]]) * 8.0
     assert compact_box(cell).smallest_width == pytest.approx(8.0)
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [np.zeros((3, 3)), np.ones((3, 3)), np.eye(2), np.diag([1.0, 2.0, np.nan])],
-    ids=["zero", "flat", "shape", "nan"],
-)
-def test_what_is_no_cell_is_refused(cell):
-    with pytest.raises(BoxError, match="cell: expected"):
-        check_cell(cell)

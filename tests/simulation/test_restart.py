@@ -277,7 +277,7 @@ def test_what_stays_the_same_at_constant_pressure_is_said(options, inputs, tmp_p
 
 
 def test_an_unstable_run_stops_with_its_last_good_checkpoint(options, tmp_path):
-    options = dataclasses.replace(options, output=tmp_path / "run", timestep=60.0, steps=400)
+    options = dataclasses.replace(options, output=tmp_path / "run", timestep=20.0, steps=800)
     with pytest.raises(NequIPLRError, match=r"unstable .*--restart continues from the last good"):
         run_md(options)
     files = RunFiles(options.output)

@@ -226,7 +226,7 @@ def test_a_box_that_is_too_small(ionic_model):
 
 def test_a_degenerate_box(ionic_model):
     flat = np.array([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 1.0, 0.0]])
-    with pytest.raises(BoxError, match="span a volume"):
+    with pytest.raises(BoxError, match="three independent vectors"):
         create_system(topology_of(["Na"], flat), ionic_model)
     turned = np.array([[0.0, 2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
     with pytest.raises(BoxError, match=r"orientation.*from_atoms"):
