@@ -14,6 +14,7 @@ import pytest
 
 from openmm_nequiplr import __version__, cli, shipped_structure
 from openmm_nequiplr.cli.arguments import given
+from openmm_nequiplr.cli.environment import check_ranks, settle_environment
 from openmm_nequiplr.cli.models import info_arguments
 from openmm_nequiplr.cli.training import parse_overrides
 from openmm_nequiplr.errors import InputError, NequIPLRError
@@ -48,6 +49,19 @@ def test_every_command_has_help(command, capsys):
         cli.main([command, "--help"])
     assert stop.value.code == 0
     assert f"usage: nequiplr {command}" in capsys.readouterr().out
+
+
+def test_variables_of_schedulers_and_of_matplotlib(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_NAME", "SLURM_PROCID"):
+        monkeypatch.setenv(name, " ")
+    settle_environment()
+    check_ranks()
+    assert os.environ["MPLBACKEND"] == "agg"
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_NAME"} & os.environ.keys()
+    monkeypatch.setenv("SLURM_PROCID", "first")
+    with pytest.raises(InputError, match="SLURM_PROCID: expected a whole number, or no"):
+        check_ranks()
 
 
 def test_version(capsys):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..errors import notify
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +67,7 @@ def new_figure(
     axes : list of matplotlib.axes.Axes
         Axes, row by row.
     """
-    import matplotlib
+    matplotlib = _matplotlib()
     from cycler import cycler
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -74,6 +78,20 @@ def new_figure(
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(axes.ravel())
+
+
+def _matplotlib() -> Any:
+    """The module matplotlib, whose import would fail if ``MPLBACKEND`` names an unknown backend."""
+    told = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+
+    if told is not None:
+        os.environ["MPLBACKEND"] = told
+        try:
+            matplotlib.rcParams["backend"] = told
+        except ValueError:
+            notify(f"MPLBACKEND: {told!r} is no backend of matplotlib; figures are drawn by agg")
+    return matplotlib
 
 
 def save_figure(figure: Figure, output: str | Path) -> None:

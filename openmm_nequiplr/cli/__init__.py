@@ -19,6 +19,7 @@ from ..console import spell_on_streams
 from ..errors import Interrupted, NequIPLRError, NequIPLRWarning
 from . import models, simulation, training
 from .arguments import CommandParser
+from .environment import settle_environment
 
 EXIT_FAILURE = 2
 EXIT_INTERRUPTED = 130
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         after an error (one line on standard error); 130 after Ctrl-C; 143 after SIGTERM.
     """
     spell_on_streams()
+    settle_environment()
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:

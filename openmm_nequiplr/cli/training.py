@@ -21,6 +21,7 @@ from .arguments import (
     model_argument,
     option,
 )
+from .environment import check_ranks
 
 _TRAIN_CONFIG = (
     "training file (YAML); its data are in Å and eV (extended XYZ) or Bohr and Hartree (RuNNer) "
@@ -51,6 +52,7 @@ def init_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def init(arguments: argparse.Namespace) -> None:
+    check_ranks()
     from ..training.new import new_config
 
     new_config(**given(arguments))
@@ -152,6 +154,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 
 def _needs_lightning(module: str, name: str) -> Any:
     """Import a training function; the error states which package to install."""
+    check_ranks()
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +17,25 @@ from openmm_nequiplr.analysis.figures import (
     new_figure,
     save_figure,
 )
+
+
+def test_an_unknown_backend_costs_no_figure(tmp_path):
+    """Also in a process that has not imported matplotlib, as its import fails with such a name."""
+    code = "import sys; from openmm_nequiplr.analysis import figures as f\n"
+    code += (
+        "assert 'matplotlib' not in sys.modules; f.save_figure(f.new_figure(1, 1, 1)[0], 'a.png')"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": "nonsense", "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "MPLBACKEND: 'nonsense' is no backend" in found.stderr
+    assert (tmp_path / "a.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize("place", [legend_above, legend_beside])
