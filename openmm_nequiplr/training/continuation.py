@@ -32,6 +32,8 @@ _FREE = frozenset(
         "validation_interval",
     }
 )
+#: Entries of the models whose fingerprints are recorded.
+_MODELS = {"teacher": "distill_from", "start": "start_from"}
 _DATA = ("energy_shifts", "per_species_scales")
 
 
@@ -60,6 +62,7 @@ def record_of(
     train: Sequence[Structure],
     validation: Sequence[Structure],
     teacher: NequIPLRPotential | None = None,
+    start: NequIPLRPotential | None = None,
 ) -> dict[str, Any]:
     """Record of data and settings with which a resumed training is compared: nested plain values.
 
@@ -70,14 +73,17 @@ def record_of(
     train, validation : sequence of Structure
     teacher : NequIPLRPotential, optional
         The model of ``distill_from``.
+    start : NequIPLRPotential, optional
+        The model of ``start_from``.
     """
     settings = dataclasses.asdict(config)
     data = {name: settings["data"][name] for name in _DATA}
     made = () if config.distill_from is None else ("energy", "forces")  # recomputed, with rounding
     data |= {"train": digest_all(train, made), "validation": digest_all(validation, made)}
     kept = {name: value for name, value in settings.items() if name not in _FREE}
-    if teacher is not None:
-        kept["teacher"] = model_digest(teacher)
+    for name, model in (("teacher", teacher), ("start", start)):
+        if model is not None:
+            kept[name] = model_digest(model)
     return json.loads(json.dumps({"data": data, **kept}, default=str))
 
 
@@ -102,8 +108,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             continue
         if key in ("data.train", "data.validation"):
             found.append(f"{key} (other structures, labels or split)")
-        elif key == "teacher":
-            found.append("distill_from (a model with other weights)")
+        elif key in _MODELS:
+            found.append(f"{_MODELS[key]} (a model with other weights or settings)")
         else:
             found.append(f"{key} {new.get(key)!r} (was {old.get(key)!r})")
     return found

@@ -50,9 +50,10 @@ def dry_run(
     """
     config, _ = load_config(config_path, overrides)
     say: Say = print if progress else unsaid
-    check_output(config, config_path, resume)
+    earlier = earlier_configs(config, config_path)
+    check_output(config, earlier.values(), resume)
     make_trainer(config, Recorder(Path(config.output), {}))
-    config = _with_start(config, config_path, say)
+    config = _with_start(config, earlier, say)
     parts = read_parts(config, config_path, say)
     with limited_threads(threads_of(config, parts.train)):
         found = estimate(config, parts, config_path, seconds)
@@ -62,20 +63,22 @@ def dry_run(
     return found
 
 
-def _with_start(config: TrainingConfig, config_path: str | Path, say: Say) -> TrainingConfig:
+def _with_start(
+    config: TrainingConfig, earlier: Mapping[Path, TrainingConfig], say: Say
+) -> TrainingConfig:
     """Configuration with a ``start_from`` that can be loaded.
 
     If that model is not trained yet, a new one with the same configuration replaces it: its steps
     take the same time.
     """
-    earlier = earlier_configs(config, config_path)
     if not earlier:
         return config
-    trained = Path(load_config(earlier[0])[0].output) / BEST_MODEL
+    path, *_ = earlier
+    trained = Path(earlier[path].output) / BEST_MODEL
     if trained.is_file():
         return dataclasses.replace(config, start_from=str(trained.resolve()))
-    say(f"start_from: {earlier[0]} would be trained first; try it alone for its time")
-    first = load_config(earlier[-1])[0]
+    say(f"start_from: {path} would be trained first; try it alone for its time")
+    *_, first = earlier.values()
     return dataclasses.replace(
         config, start_from=None, model=first.model, equilibration=EquilibrationConfig()
     )

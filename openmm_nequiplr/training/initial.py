@@ -75,22 +75,22 @@ def new_model(
     return NequIPLRPotential(ModelConfig.from_dict(options))
 
 
-def earlier_configs(config: TrainingConfig, config_path: str | Path) -> list[Path]:
-    """Chain of configurations specified by ``start_from``; the last one is trained first.
+def earlier_configs(config: TrainingConfig, config_path: str | Path) -> dict[Path, TrainingConfig]:
+    """Chain of configurations specified by ``start_from``, by file; the last one is trained first.
 
     Raises
     ------
     InputError
         If one of them is not a configuration, or the chain is circular.
     """
-    found: list[Path] = []
+    found: dict[Path, TrainingConfig] = {}
     own = Path(config_path).resolve()
     while config.start_from is not None and Path(config.start_from).suffix in (".yaml", ".yml"):
         path = resolve(config.start_from, config_path)
         if path in (own, *found):
             raise InputError(describe("start_from", str(path), "a training that comes before"))
-        found.append(path)
         config, config_path = load_config(path)[0], path
+        found[path] = config
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..threads import limited_threads
 from ..total_charge import charges_entry
 from ..writing import PART, replace_file
 from .checkpoints import CHECKPOINT, has_checkpoint, readable_checkpoint, set_aside
-from .config import TrainingConfig, load_config
+from .config import TrainingConfig, load_config, model_file
 from .continuation import check_unchanged, record_of
 from .coverage import charge_ranges
 from .evaluate import Metrics, evaluate_model, format_table
@@ -124,8 +124,8 @@ def train(
     """
     config, raw = load_config(config_path, overrides)
     output, progress = Path(config.output), progress and _writes(config)
-    check_output(config, config_path, resume)
-    asked, earlier = config, earlier_configs(config, config_path)
+    earlier = earlier_configs(config, config_path)
+    check_output(config, earlier.values(), resume)
 
     def advice() -> str:
         if not has_checkpoint(output):
@@ -134,13 +134,13 @@ def train(
 
     with ended_by_signals(advice):
         if earlier:
-            start = _train_first(earlier[0], progress)
+            start = _train_first(next(iter(earlier)), progress)
             if start is None:
                 return None
             config = dataclasses.replace(config, start_from=str(start.resolve()))
         lock = directory_lock(output) if _writes(config) else nullcontext()
         with lock:
-            check_output(asked, config_path, resume)
+            check_output(config, earlier.values(), resume)
             if _writes(config):
                 for part in output.glob(f"*{PART}"):  # left by a killed process
                     part.unlink()
@@ -151,8 +151,15 @@ def train(
                 return _train(config, raw, config_path, parts, resume, accept_changes, progress)
 
 
-def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) -> None:
+def check_output(config: TrainingConfig, earlier: Iterable[TrainingConfig], resume: bool) -> None:
     """Check whether the output directory permits a new or a resumed training.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    earlier : iterable of TrainingConfig
+        Configurations that are trained first, of which one may be resumed.
+    resume : bool
 
     Raises
     ------
@@ -161,8 +168,8 @@ def check_output(config: TrainingConfig, config_path: str | Path, resume: bool) 
     """
     output = Path(config.output)
     there = has_checkpoint(output)
-    before = [load_config(path)[0].output for path in earlier_configs(config, config_path)]
-    if resume and not there and not any(has_checkpoint(Path(each)) for each in before):
+    begun = any(has_checkpoint(Path(each.output)) for each in earlier)
+    if resume and not there and not begun:
         expected = "a checkpoint of an earlier run"
         raise InputError(describe("resume", f"no {output / CHECKPOINT}", expected))
     if there and not resume:
@@ -183,7 +190,10 @@ def _train(
     """Train in the locked output directory."""
     output, say = Path(config.output), print if progress else unsaid
     named = dataclasses.replace(config, start_from=raw.get("start_from"))
-    record = record_of(named, parts.train, parts.validation, parts.teacher)
+    start = None
+    if config.start_from is not None:
+        start = load_model(model_file(config.start_from, config_path, "start_from"))
+    record = record_of(named, parts.train, parts.validation, parts.teacher, start)
     checkpoint = _continue(config, record, accept_changes, say) if resume else None
     if _writes(config):
         remove_others(output / STORE, parts.stores)

@@ -92,7 +92,9 @@ def test_a_training_continues(distilling, tmp_path, capsys):
     teacher = load_model(tmp_path / "teacher.safetensors")
     next(teacher.parameters()).data.mul_(1.1)
     save_model(teacher, tmp_path / "teacher.safetensors")
-    with pytest.raises(InputError, match=r"got 'distill_from \(a model with other weights\)'"):
+    with pytest.raises(
+        InputError, match=r"got 'distill_from \(a model with other weights or settings\)'"
+    ):
         train(distilling, resume=True, overrides={"output": output}, progress=False)
 
 

@@ -256,6 +256,13 @@ def test_training_starts_from_a_model(config_file, data_file, tmp_path):
         change = other.energy - one.energy
         assert change.item() == pytest.approx(500.0 * structure.num_atoms, abs=1e-3)
     assert load_model(second).metadata["start_from"] == str(first)
+    overrides["max_epochs"] = 2
+    train(config_file, resume=True, overrides=overrides, progress=False)
+    replaced = load_model(first)
+    next(replaced.parameters()).data.mul_(1.1)
+    save_model(replaced, first)
+    with pytest.raises(InputError, match=r"start_from \(a model with other weights or settings"):
+        train(config_file, resume=True, overrides=overrides, progress=False)
 
 
 @pytest.mark.usefixtures("no_pictures")
