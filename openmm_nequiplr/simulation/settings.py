@@ -205,7 +205,7 @@ def computation_settings(
         outside_charges=tuple(charges.values()) or None,
         outside_width=width,
         slab=options.slab,
-        parameters=_check_parameters(parameters, model, box is not None, several),
+        parameters=_check_parameters(parameters, model, box is not None, several, copies),
         electrodes=electrodes,
         electrode_voltage=options.electrode_voltage,
         replicas=copies,
@@ -307,7 +307,7 @@ def _held_by_replicas(
 
 
 def _check_parameters(
-    names: Sequence[str], model: NequIPLRPotential, periodic: bool, groups: bool
+    names: Sequence[str], model: NequIPLRPotential, periodic: bool, several: bool, copies: int
 ) -> tuple[str, ...]:
     """Names of optional Context parameters, checked to have an effect on the model."""
     if isinstance(names, str) or not isinstance(names, Iterable):
@@ -318,8 +318,9 @@ def _check_parameters(
         if name != "model_scale" and not model.config.has_coulomb_sum(periodic):
             expected = "no more than 'model_scale' for a model without Coulomb sum"
             raise InputError(describe("parameters", name, expected))
-        if name == "total_charge" and groups:
-            expected = "none of that name where the charges of groups are held"
+        if name == "total_charge" and several:
+            given = "replicas" if copies > 1 else "groups of atoms"
+            expected = f"none of that name with {given}, whose charges are constrained"
             raise InputError(describe("parameters", name, expected))
     return tuple(name for name in CONTEXT_PARAMETERS if name in chosen)
 

@@ -139,7 +139,7 @@ def test_instability_is_looked_for_in_each(tiny_model, cluster):
         ({"backend": "python_torch"}, "backend: "),
         ({"charge_groups": "molecules"}, "charge_groups: expected None with replicas"),
         ({"electrodes": [[0], [1]]}, "electrodes: expected None with replicas"),
-        ({"parameters": ["total_charge"]}, "parameters: expected none of that name"),
+        ({"parameters": ["total_charge"]}, "parameters: expected none of that name with replicas"),
         ({"atoms": range(24)}, "atoms: expected None with replicas"),
         ({"box": 3.0, "slab": True}, "slab: expected False with replicas"),
         ({"box": 3.0, "electric_field": (0, 0, 1)}, "electric_field: expected None for a periodic"),
