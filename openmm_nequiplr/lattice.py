@@ -175,8 +175,8 @@ def continued(
     return positions - displacements(positions, strained, cell)[1] @ cell
 
 
-def check_cell(cell: object) -> np.ndarray:
-    """Return a cell as a float64 array of shape (3, 3).
+def check_cell(cell: object, shortest: float = SHORTEST) -> np.ndarray:
+    """Return a cell as a float64 array of shape (3, 3), with vectors of at least ``shortest`` Å.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def check_cell(cell: object) -> np.ndarray:
         raise BoxError(describe("cell", found.tolist(), "finite numbers"))
     lengths = np.linalg.norm(found, axis=1)
     flat = abs(float(np.linalg.det(found))) <= 1e-8 * float(np.prod(lengths))
-    if flat or lengths.min() < SHORTEST:
-        expected = f"three independent vectors of at least {SHORTEST:g} Å"
+    if flat or lengths.min() < shortest:
+        expected = "three independent vectors" + f" of at least {shortest:g} Å" * (shortest > 0.0)
         raise BoxError(describe("cell", found.tolist(), expected))
     return found

@@ -7,7 +7,6 @@ import pytest
 import torch
 from ase.geometry.minkowski_reduction import minkowski_reduce
 
-from openmm_nequiplr.data import Structure
 from openmm_nequiplr.errors import BoxError
 from openmm_nequiplr.lattice import (
     check_cell,
@@ -17,7 +16,6 @@ from openmm_nequiplr.lattice import (
     reduced_basis,
     reduction,
 )
-from openmm_nequiplr.neighbors import cell_heights
 
 
 def unimodular(rng, steps=9):
@@ -93,9 +91,3 @@ def test_atoms_are_followed_through_wraps_flips_and_strain(rng):
 def test_what_is_no_cell_is_refused(cell):
     with pytest.raises(BoxError, match="cell: expected"):
         check_cell(cell)
-
-
-def test_lengths_in_another_unit_are_refused_wherever_they_come_from():
-    for read in (cell_heights, lambda cell: Structure(("H",), np.zeros((1, 3)), cell, True)):
-        with pytest.raises(BoxError, match=r"at least 0\.5 Å, got .*0\.05"):
-            read(np.diag([0.05, 5.0, 5.0]))

@@ -116,7 +116,7 @@ def test_atoms_far_outside_and_cells_in_another_basis(rng):
 
 
 @pytest.mark.parametrize(
-    ("count", "edge", "cutoff"), [(1, 0.5, 5.0), (50, 1.0, 4.0), (1, 0.6, 6.0)]
+    ("count", "edge", "cutoff"), [(1, 0.5, 5.0), (50, 1.0, 4.0), (1, 0.02, 6.0)]
 )
 def test_more_neighbours_than_a_material_has_are_refused(rng, count, edge, cutoff):
     positions = rng.uniform(0.0, edge, (count, 3))

@@ -70,7 +70,7 @@ class Structure:
     Raises
     ------
     InputError
-        If a shape is wrong, a number is not finite, or a periodic cell is missing, flat or tiny.
+        If a shape is wrong, a number is not finite, or a periodic cell is missing or flat.
     BoxError
         If the cell is not suitable for a slab.
     """
@@ -191,4 +191,5 @@ def _number(name: str, value: object) -> float:
 def _cell(cell: object) -> np.ndarray:
     if cell is None:
         raise InputError(describe("cell", None, "three cell vectors for a periodic structure"))
-    return check_cell(_array("cell", cell, (3, 3)))
+    # readers compare lengths with those of other units before a tiny cell is refused
+    return check_cell(_array("cell", cell, (3, 3)), shortest=0.0)

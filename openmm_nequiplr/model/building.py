@@ -20,10 +20,9 @@ from ..electrostatics import (
     published_splitting,
 )
 from ..electrostatics.external import applied_potential
-from ..errors import BoxError, InputError, UnknownElementError, describe, notify
+from ..errors import InputError, UnknownElementError, describe, notify
 from ..graph import AtomicGraph
-from ..lattice import reduced
-from ..neighbors import cell_heights
+from ..lattice import check_cell, reduced
 from ..verlet import VerletList
 from ..whole import WholeGroups, WholeMolecules
 from .config import ModelConfig
@@ -329,14 +328,9 @@ class GraphBuilder:
         """Reduced cell, cached for the last given cell."""
         box = as_numbers("cell", cell)
         if self._given is None or not np.array_equal(box, self._given):
-            if box.shape != (3, 3):
-                got = None if cell is None else box.shape
-                raise InputError(describe("cell", got, "shape (3, 3) for a periodic structure"))
-            if not np.isfinite(box).all():
-                raise BoxError(describe("cell", box.tolist(), "finite numbers"))
             if self.pbc == SLAB:
                 check_slab(box)
-            cell_heights(box)  # raises an error for a cell without volume
+            check_cell(box)
             self._given, self._box = box.copy(), reduced(box)
         return self._box
 
