@@ -12,10 +12,11 @@ from ..errors import InputError, describe
 from ..model.observables import GroupCharge, GroupDipole, Observable, check_observable
 from ..pickling import reduction
 from ..units import ANGSTROM_PER_NM
-from .computation import Computation, restored, state_geometry
+from .computation import Computation, restored
 from .computation_settings import ComputationSettings
 from .lookup import force_computation, get_computation
 from .serialization import pack, unpack
+from .states import state_geometry
 
 #: Name of the forces.
 VARIABLE_NAME = "NequIPLRVariable"

@@ -18,7 +18,6 @@ import numpy as np
 import openmm
 import torch
 
-from ..boundaries import whole_slab
 from ..costs import default_device
 from ..devices import resolve_device
 from ..electrostatics import OutsideCharges
@@ -32,12 +31,12 @@ from ..model.options import DTYPES
 from ..pickling import reduction
 from ..total_charge import check_trained
 from ..units import ANGSTROM_PER_NM, COULOMB_CONSTANT, EV_TO_KJ_PER_MOL
-from ..whole import WholeMolecules
 from .computation_settings import ComputationSettings, Conditions
 from .limits import ChargeLimits
 from .places import Place, Watched
 from .pme import PointChargeCoulomb
 from .serialization import pack, shared_embedded
+from .states import StateReader, state_geometry
 
 #: Name of the force in the System.
 FORCE_NAME = "NequIPLR"
@@ -52,7 +51,7 @@ _live: weakref.WeakValueDictionary[str, Computation] = weakref.WeakValueDictiona
 _warm: OrderedDict[str, None] = OrderedDict()
 
 
-class Computation:
+class Computation(StateReader):
     """Maps an OpenMM State to energy and forces; the callable of a ``PythonForce``.
 
     The result depends only on positions, box and :class:`.Conditions`; iterative charge solvers
@@ -69,19 +68,16 @@ class Computation:
     settings : ComputationSettings
     """
 
-    def __init__(self, settings: ComputationSettings) -> None:
-        self.settings = settings
-        self._setup(uuid.uuid4().hex)
-
-    def _setup(self, token: str, unpickled: bool = False) -> None:
-        self.token, self._unpickled = token, unpickled
-        self._lock = threading.RLock()
+    def __init__(
+        self, settings: ComputationSettings, token: str | None = None, unpickled: bool = False
+    ) -> None:
+        super().__init__(settings)
+        self.token, self._unpickled = token or uuid.uuid4().hex, unpickled
         self._evaluator: Evaluator | None = None
         self._graphs: GraphBuilder | None = None
         self._limits: ChargeLimits | None = None
         self._coulomb: PointChargeCoulomb | None = None
         self._outside: OutsideCharges | None = None
-        self._whole = WholeMolecules()
         self._recent: deque[tuple[Place, Evaluation]] = deque(maxlen=_REMEMBERED)
         self._watched, self._uncalled = Watched(_REMEMBERED), _REMEMBERED
         self.evaluations = 0
@@ -95,7 +91,7 @@ class Computation:
         self.failure: NequIPLRError | None = None
         #: Iterations for charges and adjoint charges, and residual (eV/e), of the last evaluations.
         self.solves: deque[tuple[int, int, float]] = deque(maxlen=_SOLVES_KEPT)
-        _live[token] = self
+        _live[self.token] = self
 
     def _in_forked_child(self) -> None:
         """Discard objects that a thread of the parent may have been using."""
@@ -105,11 +101,6 @@ class Computation:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduction(pack(self.token, self.settings))
-
-    @property
-    def num_atoms(self) -> int:
-        """Number N of atoms."""
-        return len(self.settings.symbols)
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
         """Energy (kJ/mol) and forces (kJ/mol/nm, shape (N, 3)) at a State's positions and box.
@@ -142,46 +133,6 @@ class Computation:
         except Exception as error:
             self.failure = NequIPLRError(f"{type(error).__name__}: {error}")
             raise self.failure from error
-
-    def geometry(self, state: openmm.State) -> tuple[np.ndarray, np.ndarray | None]:
-        """Positions and box vectors, Å, from a State of the whole System.
-
-        The positions of the model's N atoms precede those of the external charges.
-        """
-        positions, cell = state_geometry(state, self.settings.boxed)
-        if self.settings.particles is not None:
-            positions = positions[list(self.settings.particles)]
-        return self.joined(positions, state), cell
-
-    def parameters(self, state: openmm.State) -> dict[str, float]:
-        """The model's Context parameters in a State; empty if there are none."""
-        names = self.settings.context_parameters
-        if not names:
-            return {}
-        try:
-            values = state.getParameters()
-            return {name: values[name] for name in names}
-        except (openmm.OpenMMException, LookupError):
-            return {}
-
-    def conditions(self, state: openmm.State) -> Conditions:
-        """The conditions of a State; the initial ones if the State has no parameters."""
-        return self.settings.conditions(self.parameters(state))
-
-    def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:
-        """Positions, Å, with molecules or slabs made whole where the model needs it."""
-        settings = self.settings
-        if not (settings.slab or settings.whole) or not np.isfinite(positions).all():
-            return positions
-        try:
-            box = state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
-        except openmm.OpenMMException:  # the force is not periodic
-            box = np.array(settings.whole)
-        if settings.slab:
-            return whole_slab(torch.from_numpy(positions), torch.from_numpy(box))[0].numpy()
-        with self._lock:
-            own = self._whole(positions[: self.num_atoms], box)
-        return np.concatenate((own, positions[self.num_atoms :]))
 
     def evaluate(
         self,
@@ -467,22 +418,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_forked_child)
 
 
-def state_geometry(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions, shape (N, 3), and box vectors, shape (3, 3) or ``None``, of a State in Å."""
-    positions = state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM
-    if not periodic:
-        return positions, None
-    return positions, state.getPeriodicBoxVectors(asNumpy=True)._value * ANGSTROM_PER_NM
-
-
 def restored(token: str, settings: ComputationSettings) -> Computation:
     """The computation of a token if it exists in this process, otherwise a new one."""
-    computation = _live.get(token)
-    if computation is None:
-        computation = Computation.__new__(Computation)
-        computation.settings = settings
-        computation._setup(token, unpickled=True)
-    return computation
+    return _live.get(token) or Computation(settings, token, unpickled=True)
 
 
 #: Name of the function in pickles of version 0.1.0.

@@ -154,12 +154,7 @@ def train(
 def check_output(config: TrainingConfig, earlier: Iterable[TrainingConfig], resume: bool) -> None:
     """Check whether the output directory permits a new or a resumed training.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-    earlier : iterable of TrainingConfig
-        Configurations that are trained first, of which one may be resumed.
-    resume : bool
+    One of the configurations ``earlier``, which are trained first, may be resumed instead.
 
     Raises
     ------
