@@ -34,7 +34,7 @@ class CheckOptions:
     ps : float, ps
         Length of a run.
     fs : float, fs
-        Time step.
+        Time step, at most 20.
     temperatures : tuple of float, optional, K
         Temperatures. By default 300 K, and 600 K as well for structures without a cell.
     seed : int

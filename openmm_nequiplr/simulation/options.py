@@ -47,6 +47,7 @@ class MDOptions(ForceOptions):
     steps : int
         Steps of this run; a restart adds them to the earlier ones.
     timestep : float, fs
+        At most 20.
     temperature : float, K
         Of the initial velocities, the thermostat and the barostat.
     friction : float, 1/ps
