@@ -4,7 +4,8 @@ Inside ``pretended_cuda()`` the device ``"cuda"`` exists. What a GPU refuses is 
 operations between devices. Kernels, copies and synchronisations are counted. Operators of this
 package run their CUDA functions with launches that do no more than count, and take their values
 from the kernels for the CPU, so that control flow is real. A recording repeats the operations on
-the tensors that it was made with, and refuses to wait for the device or to copy from the host.
+the tensors that it was made with. It refuses to wait for the device and to copy from the host, its
+results are not numbers before it is repeated, and it keeps none of its inputs alive.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -40,6 +42,12 @@ VIEWS = {
 WAITS = {
     "_linalg_check_errors", "_local_scalar_dense", "_unique2", "bincount", "equal", "is_nonzero",
     "masked_select", "nonzero", "unique_consecutive", "unique_dim",
+}  # fmt: skip
+#: Operations that libraries may do in ways that cannot be recorded.
+SOLVERS = {
+    "_linalg_det", "_linalg_eigh", "_linalg_slogdet", "_linalg_solve_ex", "_linalg_svd",
+    "linalg_cholesky_ex", "linalg_inv_ex", "linalg_ldl_factor_ex", "linalg_lu_factor_ex",
+    "linalg_lu_solve", "linalg_qr",
 }  # fmt: skip
 #: Functions that make tensors out of nothing, for which they launch a kernel, and out of data.
 FILLS = {
@@ -131,6 +139,22 @@ class Pretended(torch.Tensor):
         return mode.dispatch(func, args, kwargs or {}, flat)
 
 
+class Outside:
+    """Memory that a recording reads and that is not its own."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.memory = StorageWeakRef(tensor.untyped_storage())
+        self.dtype, self.line = tensor.dtype, _place()
+        self.where = tensor.storage_offset(), tensor.size(), tensor.stride()
+
+    def read(self) -> torch.Tensor:
+        """The tensor."""
+        memory = torch.UntypedStorage._new_with_weak_ptr(self.memory.cdata)
+        if memory is None:
+            raise RuntimeError(f"a recording reads freed memory at {self.line}")
+        return torch.empty(0, dtype=self.dtype).set_(memory, *self.where)
+
+
 class Pretender(TorchFunctionMode):
     """The device itself."""
 
@@ -138,6 +162,7 @@ class Pretender(TorchFunctionMode):
         super().__init__()
         self.counts, self.backward, self.silent = Counts(), 0, 0
         self.recorded: list[Callable[[], object]] | None = None
+        self.own: dict[int, torch.Tensor] = {}  # what a recording made, by its storage
 
     def refuse(self, what: str) -> None:
         """Raise an error while kernels are being recorded."""
@@ -148,7 +173,7 @@ class Pretender(TorchFunctionMode):
         """Keep an operation, if kernels are being recorded, with the tensors it wrote to."""
         if self.recorded is None:
             return
-        before = [each for each in tree_flatten(results)[0] if isinstance(each, torch.Tensor)]
+        before = self.keep(results)
 
         def again() -> None:
             after = [each for each in tree_flatten(step())[0] if isinstance(each, torch.Tensor)]
@@ -157,6 +182,29 @@ class Pretender(TorchFunctionMode):
                     old.copy_(new)
 
         self.recorded.append(again)
+
+    def keep(self, results: Any) -> list[torch.Tensor]:
+        """Tensors of results; while kernels are being recorded they belong to the recording."""
+        tensors = [each for each in tree_flatten(results)[0] if isinstance(each, torch.Tensor)]
+        if self.recorded is not None:
+            self.own.update((_memory(each), each) for each in tensors)
+        return tensors
+
+    def held(self, values: Any) -> Callable[[], Any]:
+        """Values with the data of tensors, to be read now, or whenever a recording is repeated."""
+        if self.recorded is None:
+            plain = tree_map(_data, values)
+            return lambda: plain
+
+        def hold(x: Any) -> Any:
+            if not isinstance(x, torch.Tensor):
+                return x
+            if not isinstance(x, Pretended) and x.dim() == 0:
+                return x.clone()
+            return _data(x) if _memory(_data(x)) in self.own else Outside(_data(x))
+
+        known = tree_map(hold, values)
+        return lambda: tree_map(lambda x: x.read() if isinstance(x, Outside) else x, known)
 
     def wrap(self, value: Any) -> Any:
         """Put tensors on the device."""
@@ -174,6 +222,7 @@ class Pretender(TorchFunctionMode):
 
     def searched(self, points: Any, cell: Any, *arguments: Any) -> Any:
         """In place of :func:`openmm_nequiplr.device_neighbors.search`."""
+        self.refuse("search")
         self.counts.kernels[f"search {_place()}"] += 1
         self.counts.waits[f"search {_place()}"] += 1
         return self.wrap(_search(points.elem, cell.elem, *arguments))
@@ -183,13 +232,22 @@ class Pretender(TorchFunctionMode):
         """Run one operation of torch on the data, and count it."""
         name = func._schema.name.split("::")[1]
         self._check_devices(name, args, flat)
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+        self._check_writes(func, args)
+        known = self.held((args, kwargs))
         plain = tree_map(_data, (args, kwargs))
-        if plain[1].get("device") is not None:
-            plain[1]["device"] = torch.device("cpu")
         result = func(*plain[0], **plain[1])
         self._count(name, args)
+
+        def again() -> Any:
+            given, named = known()
+            return func(*given, **named)
+
         if name not in VIEWS:
-            self.record(lambda: func(*plain[0], **plain[1]), result)
+            self.record(again, result)
+        elif "empty" in name:
+            self.keep(result)
         if func._schema.is_mutable and isinstance(result, torch.Tensor):
             for each in (*args, *kwargs.values()):
                 if isinstance(each, Pretended) and each.elem is result:
@@ -208,10 +266,21 @@ class Pretender(TorchFunctionMode):
         shapes = [tuple(x.shape) for x in tensors]
         raise RuntimeError(f"tensors on two devices in {name}, shapes {shapes}, at {_place()}")
 
+    def _check_writes(self, func: Any, args: Any) -> None:
+        """A recorded operation may run at any time: it changes nothing but what it made."""
+        if self.recorded is None or not func._schema.is_mutable:
+            return
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and isinstance(value, Pretended) and _memory(value.elem) not in self.own:
+                self.refuse(f"{func} in place")
+
     def _count(self, name: str, args: Any) -> None:
         masks = name == "index" and any(
             isinstance(each, torch.Tensor) and each.dtype == torch.bool for each in args[1]
         )
+        if name in SOLVERS:
+            self.refuse(name)
         if name in WAITS or masks:
             self.refuse(name)
             self.counts.waits[f"{name} {_place()}"] += 1
@@ -248,7 +317,10 @@ class Pretender(TorchFunctionMode):
             return self.wrap(first.elem.new_tensor(_data(args[1]), **kwargs))
         if func is torch.nn.functional.one_hot and isinstance(first, Pretended):
             self.counts.kernels.update({f"zeros {_place()}": 1, f"scatter_ {_place()}": 1})
-            return self.wrap(func(first.elem, *args[1:], **kwargs))
+            known = self.held(args)
+            made = func(*known(), **kwargs)
+            self.record(lambda: func(*known(), **kwargs), made)
+            return self.wrap(made)
         if func in FILLS | COPIES and _is_cuda(kwargs.get("device")):
             return self._made(func, args, kwargs)
         return func(*args, **kwargs)
@@ -258,12 +330,12 @@ class Pretender(TorchFunctionMode):
         family, function, _ = choice.OPERATORS[name]
         with self:
             result = getattr(choice.kernels(family, "cuda"), function)(*args)
-        known = tree_map(_data, [_state(each) for each in args])
+        known = self.held([_state(each) for each in args])
 
         def run() -> Any:
             self.silent += 1
             try:
-                return getattr(choice.kernels(family, "cpu"), function)(*known)
+                return getattr(choice.kernels(family, "cpu"), function)(*known())
             finally:
                 self.silent -= 1
 
@@ -291,7 +363,7 @@ class Pretender(TorchFunctionMode):
             self.refuse(func.__name__)
         (self.counts.copies if known else self.counts.kernels)[f"{func.__name__} {_place()}"] += 1
         kwargs["device"] = torch.device("cpu")
-        plain = tree_map(_data, args)
+        plain = tree_map(_data, args)  # numbers, except for copies, which are not recorded
         made = func(*plain, **kwargs)
         self.record(lambda: func(*plain, **kwargs), made)
         return self.wrap(made)
@@ -324,11 +396,13 @@ class PretendedRecording:
     def __init__(self, mode: Pretender, function: Callable[[], Any], device: Any) -> None:
         self.mode, self.steps = mode, []
         before, mode.counts.kernels = mode.counts.kernels, collections.Counter()
-        mode.recorded = self.steps
+        mode.recorded, mode.own = self.steps, {}
         try:
             self.result = function()
+            for each in mode.own.values():
+                each.detach().fill_(float("nan") if each.dtype.is_floating_point else 0)
         finally:
-            mode.recorded = None
+            mode.recorded, mode.own = None, {}
             self.kernels, mode.counts.kernels = mode.counts.kernels, before
 
     def replay(self) -> None:
@@ -352,6 +426,11 @@ class _Across(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         return _Across.apply(gradient, ctx.mode), None
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """Number of the memory of a tensor."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _data(x: Any) -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
+
+_lock = threading.Lock()  # a stream records one function at a time
 
 
 @functools.cache
@@ -43,7 +46,7 @@ class Recording(Generic[Result]):
 
     def __init__(self, function: Callable[[], Result], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device):
+        with _lock, torch.cuda.device(device):
             if torch.cuda.memory_reserved() > torch.cuda.mem_get_info()[0]:
                 torch.cuda.empty_cache()  # a recording has memory of its own
             current, aside = torch.cuda.current_stream(), _stream(device)

@@ -161,11 +161,8 @@ class VerletList:
         return Candidates(held.index, held.shift, unwrapped, images, self.searches)
 
     def reach(self, cell: np.ndarray, cutoff: float) -> Reach | None:
-        """Displacements for which the list is complete, None for another cell, (3, 3), Å."""
-        held = self._held
-        if held is None or not np.array_equal(cell, held.box):
-            return None
-        return Reach(held.points, 0.5 * (held.reach - cutoff) - _ROUNDING)
+        """Displacements for which the list is complete in a cell, (3, 3), Å."""
+        return None if self._held is None else self._held.completeness(cell, cutoff)
 
 
 def neighbors_within(
@@ -194,6 +191,15 @@ class _Held:
     periodic: bool
     reach: float
 
+    def completeness(self, box: np.ndarray, cutoff: float) -> Reach:
+        """Displacements for which no pair is missing in a cell, shape (3, 3), Å."""
+        shrunk, expected = 1.0, self.points
+        if self.periodic and not np.array_equal(box, self.box):
+            strain = np.linalg.solve(self.box, box)
+            shrunk = float(np.linalg.svd(strain, compute_uv=False)[-1])
+            expected = self.points @ strain
+        return Reach(expected, 0.5 * (shrunk * self.reach - cutoff) - _ROUNDING)
+
     def images_if_complete(
         self, points: np.ndarray, box: np.ndarray, periodic: bool, cutoff: float
     ) -> np.ndarray | None:
@@ -206,13 +212,7 @@ class _Held:
         """
         if periodic != self.periodic or points.shape != self.points.shape:
             return None
-        shrunk = 1.0
-        expected = self.points
-        if periodic and not np.array_equal(box, self.box):
-            strain = np.linalg.solve(self.box, box)
-            shrunk = float(np.linalg.svd(strain, compute_uv=False)[-1])
-            expected = self.points @ strain
-        allowed = 0.5 * (shrunk * self.reach - cutoff) - _ROUNDING
+        expected, allowed = self.completeness(box, cutoff)
         if not allowed > 0.0:
             return None
         if periodic:

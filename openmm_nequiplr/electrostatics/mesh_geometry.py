@@ -11,6 +11,7 @@ import torch
 from ..device_neighbors import neighbor_list_on
 from ..errors import InputError, describe
 from ..neighbors import cell_heights, search_pairs
+from ..verlet import Reach
 from .splitting import (
     DEFAULT_ACCURACY,
     DEFAULT_SKIN,
@@ -69,19 +70,25 @@ class MeshGeometry:
         """
         if positions.shape != self.positions.shape:
             return False
+        sites, allowed = self.reach(cell)
+        if math.isinf(allowed):
+            return allowed > 0.0
+        moved = positions - sites
+        largest = math.sqrt(float(np.max(np.einsum("ij,ij->i", moved, moved), initial=0.0)))
+        return largest <= allowed
+
+    def reach(self, cell: np.ndarray) -> Reach:
+        """Displacements in a cell, shape (3, 3), Å, that it serves; negative if it serves none."""
         sites, least = self.positions, 1.0
         if not np.array_equal(cell, self.cell):
             strain = np.linalg.solve(self.cell, cell)
             stretch = np.linalg.svd(strain, compute_uv=False)
             if not (stretch.min() > 0.97 and stretch.max() < 1.03):
-                return False
+                return Reach(sites, -math.inf)
             sites, least = self.positions @ strain, float(stretch.min())
-        if not len(self.first):
-            return True
-        moved = positions - sites
-        largest = math.sqrt(float(np.max(np.einsum("ij,ij->i", moved, moved), initial=0.0)))
         cutoff = self.parameters.cutoff
-        return (cutoff + 2.0 * largest) / least <= cutoff + self.skin
+        spare = 0.5 * (least * (cutoff + self.skin) - cutoff)
+        return Reach(sites, spare if len(self.first) else math.inf)
 
 
 def mesh_geometry(

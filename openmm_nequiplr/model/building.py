@@ -242,6 +242,7 @@ class GraphBuilder:
         cell: np.ndarray | None = None,
         electric_field: Sequence[float] | np.ndarray | None = None,
         electrode_voltage: float = 0.0,
+        total_charge: float | None = None,
     ) -> AtomicGraph:
         """Build the graph of one geometry.
 
@@ -252,6 +253,8 @@ class GraphBuilder:
             Rows are lattice vectors; required if periodic.
         electric_field : sequence of 3 float, optional, V/Å
         electrode_voltage : float, V
+        total_charge : float, e, optional
+            In place of that of the builder.
 
         Raises
         ------
@@ -274,7 +277,9 @@ class GraphBuilder:
             if self.periodic and groups is not None and field.any():
                 points = groups(points, box)
         points = self._slab(points, box) if slab else points
-        searches = self.neighbors.searches
+        charge, searches = self._charge, self.neighbors.searches
+        if total_charge is not None:
+            charge = torch.full_like(charge, total_charge)
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
         if slab:
             edge_index, edge_shift = self._within_slab(edge_index, edge_shift)
@@ -286,7 +291,7 @@ class GraphBuilder:
             batch=self._batch,
             cell=torch.from_numpy(box.copy()).unsqueeze(0),
             pbc=(self.pbc,),
-            total_charge=self._charge,
+            total_charge=charge,
             edge_index=edge_index,
             edge_shift=edge_shift,
             counts=(self._count,),

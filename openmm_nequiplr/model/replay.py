@@ -20,6 +20,7 @@ from ..equilibration.iterative import judged
 from ..errors import first_line, notify
 from ..graph import AtomicGraph
 from ..recording import Recording
+from ..verlet import Reach
 from .inference import Results
 from .memory import LONGEST_STEP, ChargeMemory, Track
 from .numpy_evaluation import Collected, to_numpy
@@ -35,6 +36,8 @@ _SPARE = 2
 # Largest relative difference of forces and charges between a replay and an ordinary evaluation,
 # whose solvers start from other charges.
 _SAME = 1e-2
+# Root mean squares that are taken for zero in this comparison, eV/Å and e.
+_NOTHING = {"forces": 1e-2, "charges": 1e-3}
 
 #: Function that evaluates a graph and returns its results and tensors, see :class:`Replays`.
 Function = Callable[[AtomicGraph, torch.Tensor], tuple[Collected, Results]]
@@ -104,13 +107,15 @@ class Replays:
 
     def __getstate__(self) -> dict[str, object]:
         """A copy records anew."""
-        nothing = dict.fromkeys(("_graph", "_positions", "_moved", "_recording"))
-        return {**self.__dict__, **nothing, "_key": []}
+        nothing = dict.fromkeys(("_graph", "_positions", "_moved", "_recording", "_before"))
+        return {**self.__dict__, **nothing, "_key": [], "_tables": []}
 
     def reset(self) -> None:
         """Drop the recording."""
         self._key: list[object] = []
-        self._scale, self._version = 1.0, 0
+        self._tables: list[dict[str, torch.Tensor | None]] = []
+        self._scale, self._state = 1.0, list[tuple[int, int]]()
+        self._before: np.ndarray | None = None
         self._graph: AtomicGraph | None = None
         self._positions: torch.Tensor | None = None
         self._moved: _Moved | None = None
@@ -155,8 +160,10 @@ class Replays:
         self._typical = track.settled
         if not (self._same(graph, scale, track) and track.settled and self._iterations):
             self.reset()
+            for module in self.memory.model.modules():
+                self._tables += module._parameters, module._buffers
             self._key, self._scale = self._used(graph, track), scale
-            self._version = self._versions()
+            self._state = _state(self._weights())
             return None
         if self._recording is None and not self._record(graph, track, function):
             return None
@@ -167,9 +174,10 @@ class Replays:
     def compare(self, found: Evaluation, expected: Evaluation) -> None:
         """Compare a replay with an ordinary evaluation of the same structure, once."""
         self.trusted = True
-        for name in ("forces", "charges"):
+        for name, nothing in _NOTHING.items():
             one, other = getattr(found, name), getattr(expected, name)
-            error = np.linalg.norm(one - other) / max(np.linalg.norm(other), 1e-12)
+            least = nothing * np.sqrt(len(other))
+            error = np.linalg.norm(one - other) / max(np.linalg.norm(other), least)
             if not error <= _SAME:
                 self.trusted = False
                 self._give_up(f"relative error {error:.3g} of recorded {name}")
@@ -189,15 +197,14 @@ class Replays:
         key = self._used(graph, track)
         return (
             scale == self._scale
-            and self._version == self._versions()
             and len(key) == len(self._key)
             and all(a is b for a, b in zip(key, self._key, strict=True))
+            and self._state == _state(self._weights())
         )
 
-    def _versions(self) -> int:
-        """Number that grows when a parameter or buffer of the model changes."""
-        model = self.memory.model
-        return sum(each._version for each in (*model.parameters(), *model.buffers()))
+    def _weights(self) -> list[torch.Tensor]:
+        """Parameters and buffers; finding them in the model takes longer."""
+        return [each for table in self._tables for each in table.values() if each is not None]
 
     def _used(self, graph: AtomicGraph, track: Track) -> list[object]:
         """Everything that a recording depends on, except the positions."""
@@ -207,6 +214,7 @@ class Replays:
             graph.electric_field, graph.applied_potential, graph.charge_groups,
             graph.group_charges, graph.outside_potential, operator, preconditioner.inverse,
             preconditioner.lowered, track.charges.past, track.adjoint.past,
+            *self._weights(),
         ]  # fmt: skip
         return key if operator is None else [*key, operator.influence, operator.scale]
 
@@ -235,20 +243,26 @@ class Replays:
 
     def _measured(self, graph: AtomicGraph, track: Track) -> _Moved:
         """Positions from which displacements are measured, and how far atoms may move."""
-        geometry, none = self.memory.geometry, graph.on_cpu.positions.numpy()
         assert track.positions is not None
-        edges, allowed = (none, 0.0) if graph.reach is None else graph.reach
-        mesh, skin = (none, np.inf) if geometry is None else (geometry.positions, geometry.skin)
-        if geometry is not None and not len(geometry.first):
-            skin = np.inf
-        origins = torch.from_numpy(np.stack((edges, mesh, track.positions)))
-        return _Moved(origins.to(graph.positions.device), (allowed, 0.5 * skin, LONGEST_STEP))
+        self._before = track.positions
+        geometry, host = self.memory.geometry, graph.on_cpu
+        edges = graph.reach or Reach(host.positions.numpy(), 0.0)
+        mesh = Reach(edges.points, np.inf)
+        if graph.pbc[0] and geometry is not None:
+            mesh = geometry.reach(host.cell[0].numpy())
+        origins = torch.from_numpy(np.stack((edges.points, mesh.points, track.positions)))
+        allowed = edges.allowed, mesh.allowed, LONGEST_STEP
+        return _Moved(origins.to(graph.positions.device), allowed)
 
     def _replayed(self, track: Track, points: np.ndarray) -> Evaluation | None:
         """Evaluation from a replay, or None if its results are not valid."""
         assert self._recording is not None
         assert self._positions is not None
         assert self._moved is not None
+        assert track.positions is not None
+        if self._before is not track.positions:  # after an evaluation without the recording
+            self._moved.origins[2].copy_(torch.from_numpy(track.positions))
+            self._before = track.positions
         tolerance = self.options.tolerance(len(points), bool(track.periodic))
         self._recording.replay()
         found, charges, adjoint, lengths = self._recording.result
@@ -269,7 +283,8 @@ class Replays:
         track.adjoint.report(second)
         self.memory.preconditioner.report(max(first, second))
         if farthest[2] > 0.0:
-            track.proceed(np.array(points), charges, adjoint)
+            self._before = np.array(points)
+            track.proceed(self._before, charges, adjoint)
             self._moved.origins[2].copy_(self._positions)
         self.count += 1
         most = [max(1, *counts) for counts in zip(*self._iterations, strict=True)]
@@ -278,3 +293,8 @@ class Replays:
             self._graph = self._recording = None
         residual = max(seen.largest for seen in solves)
         return found.evaluation(numbers, residual, (first, second))
+
+
+def _state(tensors: list[torch.Tensor]) -> list[tuple[int, int]]:
+    """Numbers that change with the values of tensors, or with the memory that holds them."""
+    return [(each._version, each.data_ptr()) for each in tensors]

@@ -11,7 +11,6 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -362,15 +361,12 @@ class Computation(StateReader):
                 replicas=settings.replicas,
             )
         own, cell = positions[: self.num_atoms], place.cell if self.settings.periodic else None
-        graph = self._graphs(own, cell, place.conditions.field, place.conditions.voltage)
-        charge = place.conditions.total_charge
-        if charge == self.settings.total_charge:
-            return graph
-        if not self._charge_checked:
+        given = place.conditions
+        charge = None if given.total_charge == self.settings.total_charge else given.total_charge
+        if charge is not None and not self._charge_checked:
             self._charge_checked = True
             check_trained(self._ready().model.metadata, charge)
-        changed = torch.full_like(graph.total_charge, charge)
-        return replace(graph, total_charge=changed, host=None)
+        return self._graphs(own, cell, given.field, given.voltage, charge)
 
     def outside_columns(
         self, positions: np.ndarray, cell: np.ndarray | None
