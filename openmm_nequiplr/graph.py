@@ -162,7 +162,10 @@ class AtomicGraph:
             value = getattr(self, name)
             if value is not None:
                 moved[name] = value.to(device)
-        return replace(self, ewald=ewald, linearized=linearized, **moved)
+        host = self.host
+        if host is None and not self.positions.is_cuda and torch.device(device).type == "cuda":
+            host = self
+        return replace(self, ewald=ewald, linearized=linearized, host=host, **moved)
 
     def outside(self, positions: torch.Tensor) -> torch.Tensor | None:
         """External potential at positions, shape (N,), eV/e; ``None`` if there is none.

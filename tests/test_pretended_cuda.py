@@ -15,6 +15,7 @@ pytest.importorskip("numba")
 from benchmarks.pretended_cuda import Pretended, pretended_cuda
 from openmm_nequiplr import NequIPLRCalculator
 from openmm_nequiplr.conditions import ChargeConditions
+from openmm_nequiplr.model import replay
 from openmm_nequiplr.model.building import GraphBuilder
 from openmm_nequiplr.model.evaluation import Evaluator
 from openmm_nequiplr.ops.image_sums import image_sums
@@ -173,3 +174,27 @@ def test_what_has_no_kernel_there_runs_as_torch():
         found = image_sums(*inputs, 1.0, 6.0, True)
         assert found.device.type == "cuda"
         torch.testing.assert_close(found.cpu(), expected)
+
+
+def test_recordings_are_as_strict_as_those_of_a_gpu():
+    with pretended_cuda():
+        x = [torch.ones(3, device="cuda")]
+        recording = replay.Recording(lambda: x[0] * 2.0, x[0].device)
+        assert recording.result.elem.isnan().all()
+        x[0].add_(1.0)
+        recording.replay()
+        assert recording.result.elem.tolist() == [4.0, 4.0, 4.0]
+        y = torch.eye(3, device="cuda")
+        for function in (
+            lambda: y.add_(1.0),
+            lambda: torch.linalg.inv(y),
+            lambda: y.sum().item(),
+            lambda: y[y > 0.0],
+            lambda: torch.tensor([1.0], device="cuda"),
+            lambda: y.cpu(),
+        ):
+            with pytest.raises(RuntimeError, match="not permitted"):
+                replay.Recording(function, y.device)
+        x.clear()
+        with pytest.raises(RuntimeError, match="freed memory"):
+            recording.replay()

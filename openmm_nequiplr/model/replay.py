@@ -108,12 +108,12 @@ class Replays:
     def __getstate__(self) -> dict[str, object]:
         """A copy records anew."""
         nothing = dict.fromkeys(("_graph", "_positions", "_moved", "_recording", "_before"))
-        return {**self.__dict__, **nothing, "_key": [], "_tables": []}
+        return {**self.__dict__, **nothing, "_key": [], "_modules": []}
 
     def reset(self) -> None:
         """Drop the recording."""
         self._key: list[object] = []
-        self._tables: list[dict[str, torch.Tensor | None]] = []
+        self._modules: list[torch.nn.Module] = []
         self._scale, self._state = 1.0, list[tuple[int, int]]()
         self._before: np.ndarray | None = None
         self._graph: AtomicGraph | None = None
@@ -160,8 +160,7 @@ class Replays:
         self._typical = track.settled
         if not (self._same(graph, scale, track) and track.settled and self._iterations):
             self.reset()
-            for module in self.memory.model.modules():
-                self._tables += module._parameters, module._buffers
+            self._modules = list(self.memory.model.modules())
             self._key, self._scale = self._used(graph, track), scale
             self._state = _state(self._weights())
             return None
@@ -203,8 +202,9 @@ class Replays:
         )
 
     def _weights(self) -> list[torch.Tensor]:
-        """Parameters and buffers; finding them in the model takes longer."""
-        return [each for table in self._tables for each in table.values() if each is not None]
+        """Parameters and buffers; listing the modules again would take longer."""
+        tables = (each for one in self._modules for each in (one._parameters, one._buffers))
+        return [each for table in tables for each in table.values() if each is not None]
 
     def _used(self, graph: AtomicGraph, track: Track) -> list[object]:
         """Everything that a recording depends on, except the positions."""
@@ -214,7 +214,7 @@ class Replays:
             graph.electric_field, graph.applied_potential, graph.charge_groups,
             graph.group_charges, graph.outside_potential, operator, preconditioner.inverse,
             preconditioner.lowered, track.charges.past, track.adjoint.past,
-            *self._weights(),
+            *self._weights(), *(vars(module).get("_frozen") for module in self._modules),
         ]  # fmt: skip
         return key if operator is None else [*key, operator.influence, operator.scale]
 
