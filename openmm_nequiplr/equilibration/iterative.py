@@ -22,6 +22,8 @@ from .preconditioning import JacobiPreconditioner, positive_diagonal
 #: Convergence criterion: ‖P r‖₂ relative to that of uniform charges.
 DEFAULT_TOLERANCE = 1e-6
 DEFAULT_MAX_ITERATIONS = 100
+#: ‖P r‖₂ that always suffices, eV/e: uniform charges may be exact, and a guess never is.
+SMALLEST_RESIDUAL = 1e-12
 
 
 class IterativeSolver(torch.nn.Module):
@@ -34,7 +36,8 @@ class IterativeSolver(torch.nn.Module):
     hardness : torch.Tensor, float64, shape (N,), eV/e²
         J > 0.
     tolerance : float
-        The iteration stops when ‖P(A Q + χ)‖₂ is at most this times its value for uniform charges.
+        The iteration stops when ‖P(A Q + χ)‖₂ is at most this times its value for uniform charges,
+        or :data:`SMALLEST_RESIDUAL`.
     max_iterations : int
     preconditioner : torch.nn.Module, optional
         One of :mod:`.preconditioning`; by default the diagonal of A.
@@ -294,7 +297,13 @@ def _numbers(record: torch.Tensor) -> list[float]:
     return numbers
 
 
-def judged(iteration: int, tolerance: float, count: int, numbers: list[float]) -> Seen:
+def judged(
+    iteration: int,
+    tolerance: float,
+    count: int,
+    numbers: list[float],
+    smallest: float = SMALLEST_RESIDUAL,
+) -> Seen:
     """Convergence check of the iterations since the last one, up to ``iteration``.
 
     Parameters
@@ -306,8 +315,11 @@ def judged(iteration: int, tolerance: float, count: int, numbers: list[float]) -
     numbers : list of float
         ‖P r‖ of uniform charges, the largest residual of an atom, r·z and d·A d of each iteration,
         and ‖P r‖ after each, with the initial one if this is the first check.
+    smallest : float, eV/e
+        Residual that suffices whatever the tolerance.
     """
-    wanted, largest, signs = tolerance * numbers[0], numbers[1], len(numbers) - 2 - count
+    wanted = max(tolerance * numbers[0], smallest)
+    largest, signs = numbers[1], len(numbers) - 2 - count
     ends, begin = numbers[len(numbers) - count :], 2
     positive, first = True, count - signs // 2  # 1 with the initial residual
     for k in range(count):

@@ -266,7 +266,9 @@ def edges_of(
         _, order, start = sort_edges(ends, num_atoms)
         return Edges(ends, length, harmonics, None, order, start)
     half = length.shape[0] // 2
-    if not torch.compiler.is_compiling() and torch.equal(length[:half], length[half:]):
+    waits = not length.is_cuda or any(block.training for block in blocks)  # else it is recorded
+    compares = waits and not torch.compiler.is_compiling()
+    if compares and torch.equal(length[:half], length[half:]):
         length = length[:half]
     training = usual and length.requires_grad and all(block.training for block in blocks)
     if training and all(block.linearizable() for block in blocks):

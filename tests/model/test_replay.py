@@ -286,3 +286,20 @@ def test_spare_iterations_are_dropped(model, device):
     last = run.evaluator.replays._recording
     run(SETTLED + 6)
     assert run.evaluator.replays._recording is last
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_atoms_whose_uniform_charges_are_exact(model, device, count):
+    """Equal atoms that leave each other's cutoffs, while the guesses are those of before."""
+    evaluator = Evaluator(copy.deepcopy(model), device="cuda")
+    build = GraphBuilder(model.config, ["Na"] * count, skin=1.0, device="cuda")
+    with torch.no_grad():
+        for parameter in evaluator.model.parameters():
+            parameter.mul_(3.0)
+    positions, charges = np.array([[0.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 0.0]])[:count], []
+    for step in range(SETTLED + 1):
+        positions[-1, 2] = 2.9 + 0.2 * step
+        charges.append(np.abs(evaluator(build(positions)).charges).max())
+    assert (charges[0] > 0.1) == (count > 1)
+    assert max(charges[-2:]) < 1e-12
+    assert evaluator.replays._works
