@@ -101,7 +101,7 @@ class Replays:
         self.count = 0
         #: Whether a replay has been compared with an evaluation of the same structure.
         self.trusted = False
-        self._works, self._typical = True, False
+        self._works, self._typical, self._failures = True, False, 0
         self._iterations: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self.reset()
 
@@ -219,13 +219,14 @@ class Replays:
         return key if operator is None else [*key, operator.influence, operator.scale]
 
     def _record(self, graph: AtomicGraph, track: Track, function: Function) -> bool:
-        """Record an evaluation; on failure a note is issued, once."""
+        """Record an evaluation; after a second failure no more, with a note."""
         positions = self._positions = graph.positions.clone()
         moved = self._moved = self._measured(graph, track)
         predictors, most = (track.charges, track.adjoint), zip(*self._iterations, strict=True)
         expected = [predictor.expected for predictor in predictors]
+        new = len(self._iterations) < _REMEMBERED  # harder solves are likely to come
         for predictor, counts in zip(predictors, most, strict=True):
-            predictor.report(max(counts))
+            predictor.report(max(counts) + new)
 
         def evaluated() -> _Recorded:
             found, results = function(graph.placed(positions), moved.farthest(positions))
@@ -235,11 +236,14 @@ class Replays:
         try:
             self._recording = Recording(evaluated, graph.positions.device)
             self._graph = graph
-        except RuntimeError as error:
-            self._give_up(first_line(error))
+        except RuntimeError as error:  # such as a lack of memory, which may pass
+            self.reset()
+            self._failures += 1
+            if self._failures > 1:
+                self._give_up(first_line(error))
         for predictor, count in zip(predictors, expected, strict=True):
             predictor.expected = count
-        return self._works
+        return self._recording is not None
 
     def _measured(self, graph: AtomicGraph, track: Track) -> _Moved:
         """Positions from which displacements are measured, and how far atoms may move."""
