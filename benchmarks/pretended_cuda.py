@@ -135,7 +135,8 @@ class Pretended(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         flat, _ = tree_flatten((args, kwargs or {}))
-        mode = next(each.mode for each in flat if isinstance(each, Pretended))
+        # tensors that were cached under an earlier mode belong to the present one
+        mode = Pretender.current or next(each.mode for each in flat if isinstance(each, Pretended))
         return mode.dispatch(func, args, kwargs or {}, flat)
 
 
@@ -157,6 +158,8 @@ class Outside:
 
 class Pretender(TorchFunctionMode):
     """The device itself."""
+
+    current: Pretender | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -490,5 +493,7 @@ def pretended_cuda() -> Iterator[Counts]:
         before = future.get_overwrite_module_params_on_conversion()
         stack.callback(future.set_overwrite_module_params_on_conversion, before)
         future.set_overwrite_module_params_on_conversion(True)
+        stack.callback(setattr, Pretender, "current", Pretender.current)
+        Pretender.current = mode
         with mode:
             yield mode.counts
