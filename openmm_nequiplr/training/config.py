@@ -10,7 +10,7 @@ from typing import Any
 from ..checks import check_choice
 from ..data.keys import DataKeys
 from ..data.units import DataUnits
-from ..errors import InputError, describe
+from ..errors import InputError, describe, notify
 from ..model import ModelConfig
 from ..pretrained import model_path
 from ..yaml_files import read_yaml
@@ -211,10 +211,12 @@ class TrainingConfig:
         if self.validation_interval > self.max_epochs >= 1:  # there would be no best model
             expected = f"at most max_epochs = {self.max_epochs}"
             raise InputError(describe("validation_interval", self.validation_interval, expected))
-        if self.schedule.warmup_epochs > self.max_epochs >= 1:  # the rate would not be reached
-            expected = f"at most max_epochs = {self.max_epochs}"
-            got = self.schedule.warmup_epochs
-            raise InputError(describe("schedule.warmup_epochs", got, expected))
+        warmup = self.schedule.warmup_epochs
+        if warmup > self.max_epochs >= 1:  # as in a trial of a few epochs
+            notify(
+                f"schedule.warmup_epochs: {warmup:g} epochs are more than max_epochs = "
+                f"{self.max_epochs}, so that the learning rate is not reached"
+            )
         check_choice("precision", self.precision, ("single", "double"))
         if not 0 <= self.ema_decay < 1:
             raise InputError(describe("ema_decay", self.ema_decay, "a number in [0, 1)"))
