@@ -325,16 +325,7 @@ class Evaluator:
                 roots.append(strain)
             elif compute_forces and charged.sites is not None:
                 roots.append(charged.sites)
-            inference = charged.inference
-            inference.scale = scale
-            results = inference.complete(
-                charged.atoms,
-                charged.geometry,
-                roots,
-                charged.chi,
-                charged.features,
-                charged.first,
-            )
+            results = _completed(charged, roots, scale)
         evaluation = evaluation_of(
             self.model, graph, charged, results, compute_forces, compute_stress, observed
         )
@@ -355,16 +346,7 @@ class Evaluator:
         """Energy and forces of a structure, without waiting for the device; see :mod:`.replay`."""
         with torch.enable_grad():
             charged = self._charged(graph, deferred=True)
-            inference = charged.inference
-            inference.scale = scale
-            results = inference.complete(
-                charged.atoms,
-                charged.geometry,
-                [charged.positions],
-                charged.chi,
-                charged.features,
-                charged.first,
-            )
+            results = _completed(charged, [charged.positions], scale)
         behind = (more, *results.records)
         return collected(self.model, graph, charged, results, more=behind), results
 
@@ -432,6 +414,15 @@ class Evaluator:
         graph, _ = self._prepare(graph)
         graph = graph if graph.replicas == 1 else graph.apart()
         return evaluation_of_output(self.model(graph, compute_forces, compute_stress))
+
+
+def _completed(charged: Charged, roots: list[torch.Tensor], scale: float) -> Results:
+    """Energy and its gradients by the roots, after the charges are known."""
+    inference = charged.inference
+    inference.scale = scale
+    return inference.complete(
+        charged.atoms, charged.geometry, roots, charged.chi, charged.features, charged.first
+    )
 
 
 def _delegate(inference: Inference, graph: AtomicGraph, point_charges: PointChargeCoulomb) -> None:
