@@ -20,8 +20,6 @@ from openmmml import MLPotential
 from openmm_nequiplr import NequIPLRCalculator, shipped_structure
 from openmm_nequiplr.simulation import current_evaluation
 
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-
 
 def capped_peptide(atoms) -> tuple[app.Topology, np.ndarray]:
     """Bonds from distances and residues between amide bonds; positions (nm) in their order."""
@@ -56,7 +54,9 @@ def capped_peptide(atoms) -> tuple[app.Topology, np.ndarray]:
     return topology, 0.1 * atoms.positions[list(made)]
 
 
-def mixed_simulation(edge: float, integrator, **options) -> tuple[app.Simulation, list[int]]:
+def mixed_simulation(
+    edge: float, integrator, hydrogen_mass: unit.Quantity | None = None, **options
+) -> tuple[app.Simulation, list[int]]:
     """The dipeptide in a box of water, edge in nm, and the indices of its atoms."""
     dipeptide = ase.io.read(shipped_structure("dipeptides"))
     topology, positions = capped_peptide(dipeptide)
@@ -71,6 +71,7 @@ def mixed_simulation(edge: float, integrator, **options) -> tuple[app.Simulation
         nonbondedCutoff=0.9 * unit.nanometer,
         switchDistance=0.75 * unit.nanometer,
         ewaldErrorTolerance=1e-5,
+        hydrogenMass=hydrogen_mass,
     )
     atoms = list(range(len(dipeptide)))
     system = MLPotential("nequiplr-dipeptides").createMixedSystem(
@@ -87,13 +88,13 @@ def mixed_simulation(edge: float, integrator, **options) -> tuple[app.Simulation
     return simulation, atoms
 
 
-def main() -> None:
+def main(steps: int) -> None:
     integrator = LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 0.0005)
     simulation, atoms = mixed_simulation(2.2, integrator)
     print(f"{len(atoms)} atoms of the model in {simulation.topology.getNumAtoms()}")
     simulation.minimizeEnergy(maxIterations=20)
     simulation.context.setVelocitiesToTemperature(300 * unit.kelvin)
-    simulation.step(STEPS)
+    simulation.step(steps)
     state = simulation.context.getState(positions=True)
     inside = current_evaluation(simulation.context)
     symbols = [atom.element.symbol for atom in list(simulation.topology.atoms())[: len(atoms)]]
@@ -108,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)

@@ -33,7 +33,7 @@ class Crossings:
         Crossover from the CPU to the device.
     """
 
-    periodic: int = 200
+    periodic: int = 150
     free: int = 2000
     gpu: int = 0
 

@@ -7,9 +7,6 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-#: Number of atoms below which the slow alternative takes less time than importing numba.
-FEWEST_ATOMS = 500
-
 
 @functools.cache
 def numba_available() -> bool:

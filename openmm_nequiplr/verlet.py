@@ -11,7 +11,7 @@ import torch
 
 from .device_neighbors import neighbor_list_on
 from .errors import InputError, describe
-from .jit import FEWEST_ATOMS, compiled
+from .jit import compiled
 from .lattice import displacements
 from .neighbors import PairSearch, neighbor_list
 
@@ -226,7 +226,7 @@ class _Held:
 
 def _within(found: Candidates, box: np.ndarray, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Candidates that are shorter than a cutoff, with shifts for the original positions."""
-    loop = compiled(choose_pairs) if len(found.points) >= FEWEST_ATOMS else None
+    loop = compiled(choose_pairs)
     if loop is None:
         points, vectors = torch.from_numpy(found.points), torch.from_numpy(box)
         index, shift = choose_pairs_slowly(

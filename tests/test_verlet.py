@@ -23,11 +23,9 @@ CELLS = {
 
 @pytest.fixture(params=["loops", "torch"])
 def either_way(request, monkeypatch):
-    """Compiled loops for any number of atoms, or none at all."""
+    """Compiled loops, or none."""
     if request.param == "torch":
         monkeypatch.setattr(verlet, "compiled", lambda function: None)
-    else:
-        monkeypatch.setattr(verlet, "FEWEST_ATOMS", 0)
 
 
 def assert_same(found, expected):

@@ -17,7 +17,7 @@ import numpy as np
 import openmm
 
 from ..errors import InputError, describe
-from ..jit import FEWEST_ATOMS, compiled, numba_available
+from ..jit import compiled, numba_available
 
 _SYMBOL = "OpenMM_NonbondedForce_setParticleParameters"
 _LIBRARY = {"darwin": "libOpenMM.dylib", "win32": "OpenMM.dll"}.get(sys.platform, "libOpenMM.so")
@@ -42,7 +42,7 @@ def set_charges(force: openmm.NonbondedForce, charges: np.ndarray) -> None:
     count = force.getNumParticles()
     if charges.shape != (count,):
         raise InputError(describe("charges", charges.shape, f"shape ({count},)"))
-    loop = compiled_loop() if count >= FEWEST_ATOMS else None
+    loop = compiled_loop()
     if loop is None:
         set_charges_slowly(force, charges)
     else:
