@@ -25,7 +25,7 @@ from ..fragments import (
     read_groups,
 )
 from .quantities import without_unit
-from .topology import SimulationStructure, element_symbols
+from .topology import WHENCE_BONDS, SimulationStructure, element_symbols
 
 
 def plain_groups(groups: Any) -> Any:
@@ -185,8 +185,8 @@ def _bonded(topology: app.Topology, place: dict[int, int]) -> np.ndarray:
     """Index of the molecule of each atom, int64, shape (N,)."""
     if topology.getNumBonds() == 0 and len(place) > 1:
         expected = (
-            "a topology with bonds to find molecules along (topology.createStandardBonds() makes "
-            "those of residues), or lists of the indices of atoms"
+            f"a topology with bonds to find molecules along ({WHENCE_BONDS}), or lists of the "
+            "indices of atoms"
         )
         raise InputError(describe("charge_groups", f"{MOLECULES!r} without bonds", expected))
     bonds = [(place.get(a.index), place.get(b.index)) for a, b in topology.bonds()]

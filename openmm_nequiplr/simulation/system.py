@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from openmm import app, unit
 
 from ..checks import check_names, check_positive
 from ..errors import InputError, describe
-from ..fragments import nearby_bonds
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from .backends import make_force, resolve_backend
@@ -21,7 +20,7 @@ from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .multistep import Inner, add_inner_potential
 from .settings import ForceOptions, computation_settings
-from .topology import SimulationStructure, element_masses
+from .topology import WHENCE_BONDS, SimulationStructure, element_masses
 from .topology_checks import topology_box
 
 if TYPE_CHECKING:
@@ -192,27 +191,20 @@ def heavier_structure(structure: SimulationStructure, hydrogen_mass: float) -> S
     InputError
         If no mass can be repartitioned, or too little mass remains on an atom.
     """
-    topology, bonds = structure.topology, None
-    if topology.getNumBonds() == 0:
-        bonds = zip(*nearby_bonds(*structure.plain()), strict=True)
-    masses = heavier_hydrogens(topology, structure.masses, hydrogen_mass, bonds)
+    bonded = structure.with_bonds().topology
+    masses = heavier_hydrogens(bonded, structure.masses, hydrogen_mass)
     if not (masses == hydrogen_mass).any():
         expected = "None for a structure without hydrogen that is bonded to another element"
         raise InputError(describe("hydrogen_mass", hydrogen_mass, expected))
     return dataclasses.replace(structure, masses=masses)
 
 
-def heavier_hydrogens(
-    topology: app.Topology,
-    masses: np.ndarray,
-    hydrogen_mass: Any,
-    bonds: Iterable[tuple[int, int]] | None = None,
-) -> np.ndarray:
+def heavier_hydrogens(topology: app.Topology, masses: np.ndarray, hydrogen_mass: Any) -> np.ndarray:
     """Masses, shape (N,), Da, after hydrogen mass repartitioning.
 
     The method is that of Feenstra, Hess and Berendsen (J. Comput. Chem. 20, 786 (1999)). H2, fixed
-    atoms (mass 0) and atoms bonded to fixed atoms keep their masses. Bonds are those of the
-    topology, or pairs of indices. If a hydrogen atom has several bonds, the first one is used.
+    atoms (mass 0) and atoms bonded to fixed atoms keep their masses. If a hydrogen atom has several
+    bonds, the first one is used.
 
     Raises
     ------
@@ -222,11 +214,11 @@ def heavier_hydrogens(
     if unit.is_quantity(hydrogen_mass) and hydrogen_mass.unit.is_compatible(unit.dalton):
         hydrogen_mass = hydrogen_mass.value_in_unit(unit.dalton)
     check_positive("hydrogenMass", hydrogen_mass, " in Da")
-    if bonds is None and topology.getNumBonds() == 0:
-        expected = "a topology with bonds (topology.createStandardBonds() makes those of residues)"
+    if topology.getNumBonds() == 0:
+        expected = f"a topology with bonds ({WHENCE_BONDS})"
         raise InputError(describe("hydrogenMass", "a topology without bonds", expected))
-    moved, hydrogen, atoms = masses.copy(), app.element.hydrogen, list(topology.atoms())
-    for pair in topology.bonds() if bonds is None else ((atoms[i], atoms[j]) for i, j in bonds):
+    moved, hydrogen = masses.copy(), app.element.hydrogen
+    for pair in topology.bonds():
         light, heavy = sorted(pair, key=lambda atom: atom.element is not hydrogen)
         if light.element is not hydrogen or heavy.element in (hydrogen, None):
             continue

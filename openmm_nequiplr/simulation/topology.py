@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +13,16 @@ from openmm import app, unit
 from ..boundaries import FREE, SLAB, as_pbc, check_slab
 from ..conditions import told_groups
 from ..errors import InputError, describe, notify
-from ..fragments import Fragments, read_groups
+from ..fragments import Fragments, nearby_bonds, read_groups
 from ..total_charge import say_contradictions, told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
 
+#: Sources of bonds, for errors.
+WHENCE_BONDS = (
+    "topology.createStandardBonds() makes those of residues, and with_bonds() of a structure from "
+    "read_structure or from_atoms finds them by distance"
+)
 # ASE constraints without effect here: the centre of mass is fixed by default.
 _HARMLESS = {"FixCom"}
 # Spacing of single-precision numbers (Å) above which a warning is given.
@@ -32,7 +39,8 @@ class SimulationStructure:
     ----------
     topology : openmm.app.Topology
         With box vectors if periodic. Unless the structure was read from a PDB, mmCIF or GRO file,
-        every atom is a residue and there are no bonds; models do not need bonds.
+        every atom is a residue and there are no bonds (:meth:`with_bonds` adds them); models do not
+        need bonds.
     positions : numpy.ndarray, shape (N, 3), nm
         In the orientation of the box vectors.
     box : numpy.ndarray, shape (3, 3), nm, or None
@@ -82,6 +90,19 @@ class SimulationStructure:
         numbers = np.array([atom.element.atomic_number for atom in self.topology.atoms()])
         box = None if self.box is None else self.box * ANGSTROM_PER_NM
         return numbers, self.positions * ANGSTROM_PER_NM, box
+
+    def with_bonds(self) -> SimulationStructure:
+        """The structure with bonds in its topology, for ``hydrogenMass`` and ``charge_groups``.
+
+        If there are none, atoms closer than 1.25 times the sum of their covalent radii are bonded.
+        """
+        if self.topology.getNumBonds():
+            return self
+        topology = copy.deepcopy(self.topology)
+        atoms = list(topology.atoms())
+        for first, second in zip(*nearby_bonds(*self.plain()), strict=True):
+            topology.addBond(atoms[first], atoms[second])
+        return dataclasses.replace(self, topology=topology)
 
     @property
     def frozen(self) -> np.ndarray:

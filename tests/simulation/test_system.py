@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import ase
 import numpy as np
 import openmm
 import pytest
@@ -362,6 +363,27 @@ def test_atoms_that_are_held_keep_their_mass_of_zero(organic_model):
 def test_what_force_fields_take_and_this_does_not(organic_model, options, message):
     with pytest.raises(InputError, match=message):
         create_system(peptide(), organic_model, **options)
+
+
+def test_bonds_found_by_distance_move_mass(make_model):
+    """Two water molecules without bonds, one of them across the faces of the cell."""
+    cell = np.diag([8.0, 9.0, 10.0])
+    water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    places = (water + np.array([[[4.0, 4.0, 4.0]], [[0.1, 4.0, 4.0]]])).reshape(
+        6, 3
+    ) % cell.diagonal()
+    structure = from_atoms(ase.Atoms("OHHOHH", places, cell=cell, pbc=True))
+    assert structure.topology.getNumBonds() == 0
+    bonded = structure.with_bonds()
+    assert structure.topology.getNumBonds() == 0
+    pairs = {frozenset((a.index, b.index)) for a, b in bonded.topology.bonds()}
+    assert pairs == {frozenset(pair) for pair in ((0, 1), (0, 2), (3, 4), (3, 5))}
+    assert bonded.with_bonds() is bonded
+    model = make_model(type_names=("H", "O"), r_max=3.0)
+    system = create_system(bonded.topology, model, total_charge=0, hydrogenMass=4.0)
+    masses = [system.getParticleMass(i)._value for i in range(6)]
+    assert masses[1:3] == masses[4:] == [4.0, 4.0]
+    assert sum(masses) == pytest.approx(structure.masses.sum())
 
 
 def test_a_topology_without_bonds_has_no_mass_to_move(ionic_model, rock_salt):
