@@ -57,8 +57,9 @@ def simulate(arguments: argparse.Namespace, start, seed: int, path: Path) -> dic
     read, step = from_atoms(start), 0.001 * arguments.timestep
     if arguments.hydrogen_mass is not None:
         read = heavier_structure(read, arguments.hydrogen_mass)
+    options = {"long_range": arguments.long_range, "device": "cpu"}
     system = create_system(
-        read.topology, arguments.model, total_charge=0, masses=read.masses, device="cpu"
+        read.topology, arguments.model, total_charge=0, masses=read.masses, **options
     )
     integrator = LangevinMiddleIntegrator(arguments.temperature, 1.0, step)
     integrator.setRandomNumberSeed(seed)
@@ -206,6 +207,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=300.0, help="K")
     parser.add_argument("--timestep", type=float, default=1.0, help="fs")
     parser.add_argument("--hydrogen-mass", type=float, help="Da")
+    parser.add_argument("--long-range", default="auto", choices=("auto", "openmm", "graph"))
     parser.add_argument("--every", type=float, default=4.0, help="fs between saved frames")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
