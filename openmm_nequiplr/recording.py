@@ -13,6 +13,8 @@ import torch
 Result = TypeVar("Result")
 
 _lock = threading.Lock()  # a stream records one function at a time
+# Graphs that CUDA has invalidated: torch's allocator may refer to them later.
+_invalid: list[torch.cuda.CUDAGraph] = []
 
 
 @functools.cache
@@ -47,22 +49,54 @@ class Recording(Generic[Result]):
     def __init__(self, function: Callable[[], Result], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()
         with _lock, torch.cuda.device(device):
-            if torch.cuda.memory_reserved() > torch.cuda.mem_get_info()[0]:
-                torch.cuda.empty_cache()  # a recording has memory of its own
+            _make_room()
             current, aside = torch.cuda.current_stream(), _stream(device)
+            pool = torch.cuda.graph_pool_handle()
             aside.wait_stream(current)
             with torch.cuda.stream(aside):
-                # other threads, such as those of OpenMM, may use the device meanwhile
-                self._graph.capture_begin(capture_error_mode="thread_local")
+                # other threads, such as those of OpenMM, may use the device meanwhile, and this
+                # one may load modules or create handles of libraries
+                self._graph.capture_begin(pool, capture_error_mode="relaxed")
                 try:
                     self.result = function()
                 except BaseException:
-                    with contextlib.suppress(RuntimeError):
-                        self._graph.capture_end()
+                    with contextlib.suppress(RuntimeError):  # the first error says more
+                        self._end(pool)
                     raise
-                self._graph.capture_end()
+                self._end(pool)
             current.wait_stream(aside)
+
+    def _end(self, pool: tuple[int, int]) -> None:
+        try:
+            self._graph.capture_end()
+        except RuntimeError:
+            _abandon(self._graph, pool)
+            raise
 
     def replay(self) -> None:
         """Do it again, with the present values of the inputs."""
         self._graph.replay()
+
+
+def _make_room() -> None:
+    """Release the memory of earlier recordings before it is a lot; each has its own."""
+    needed, free = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[0]
+    if torch.cuda.memory_reserved() > min(3 * needed + 2**28, free):
+        torch.cuda.empty_cache()
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+    """Release the memory of a recording that CUDA has invalidated.
+
+    Torch does not (up to 2.13). Until then it would neither empty its cache nor, short of memory,
+    use what is in there.
+    """
+    _invalid.append(graph)
+    device, functions = torch.cuda.current_device(), torch._C
+    end = getattr(functions, "_cuda_endAllocateToPool", None)
+    if end is None:  # torch 2.7 and older
+        end = functions._cuda_endAllocateCurrentStreamToPool
+    with contextlib.suppress(RuntimeError):  # the graph has ended, and releases its memory
+        end(device, pool)
+        functions._cuda_releasePool(device, pool)
+    graph.reset()
