@@ -55,6 +55,7 @@ def splines(place, index, weight, slope, count, M1, M2, M3, P: tl.constexpr, BLO
     f = x - below
     size = tl.where(k % 3 == 0, M1, tl.where(k % 3 == 1, M2, M3))
     first = (below - size * tl.floor(below / size)).to(tl.int32)
+    first = tl.minimum(tl.maximum(first, 0), size - 1)  # positions may not be finite
 """
 
 

@@ -115,6 +115,16 @@ def test_mesh(rng, order, count, dtype, tolerance):
         assert_close(found, results(), tolerance)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_atoms_that_are_nowhere_stay_on_the_mesh():
+    """A recorded step learns only afterwards that a position was not finite."""
+    shape, far = [9, 12, 16], [torch.nan, torch.inf, -torch.inf, 1e300, -1e300]
+    place = torch.tensor(far).double().unsqueeze(1).expand(-1, 3).contiguous()
+    index = mesh.stencil(place, shape, 6, torch.float64)[0]
+    assert index.min() >= 0
+    assert (index < torch.tensor(shape).unsqueeze(1)).all()
+
+
 @pytest.mark.parametrize(("count", "number"), [(1, 3), (5, 200), (4, 0)])
 @DTYPES
 def test_pairs(rng, count, number, dtype, tolerance):
