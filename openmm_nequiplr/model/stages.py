@@ -1,8 +1,6 @@
 """The two networks of NequIP-LR, and their common edge features."""
 
 # TorchScript compiles these modules and reads annotations at run time: no postponed ones here.
-from typing import Any
-
 import torch
 
 from ..nn import (
@@ -18,7 +16,7 @@ from ..nn import (
     shapes,
     split_features,
 )
-from ..nn.e3 import o3
+from ..nn.e3 import harmonics_of_vectors, o3
 from .config import ModelConfig
 
 
@@ -41,17 +39,15 @@ class EdgeHarmonics(torch.nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
         irreps = harmonics_irreps(config)
         self.sh = o3.SphericalHarmonics(irreps, normalize=True, normalization="component")
+        # with older versions of torch e3nn compiles it by TorchScript, which on a GPU compiles
+        # kernels for every number of edges
+        self.sh.sph_func = harmonics_of_vectors
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Harmonics, shape (E, (l_max + 1)²), of vectors, shape (E, 3)."""
         return self.sh(vectors)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "EdgeHarmonics":
-        """Create a new one, as some versions of torch cannot copy its compiled function."""
-        return EdgeHarmonics(self.config).train(self.training)
 
 
 class _Convolutions(torch.nn.Module):

@@ -50,6 +50,7 @@ with _without_compiler():
     from e3nn.math import _normalize_activation as _norms
     from e3nn.nn import Activation, FullyConnectedNet
     from e3nn.nn._fc import _Layer as FullyConnectedLayer
+    from e3nn.o3._spherical_harmonics import _spherical_harmonics as harmonics_of_vectors
     from e3nn.util.jit import script
 
 
@@ -69,5 +70,6 @@ _norms.moment = _kept(_norms.moment)
 normalize2mom = _norms.normalize2mom
 
 __all__ = [
-    "Activation", "FullyConnectedLayer", "FullyConnectedNet", "normalize2mom", "o3", "script"
+    "Activation", "FullyConnectedLayer", "FullyConnectedNet", "harmonics_of_vectors",
+    "normalize2mom", "o3", "script",
 ]  # fmt: skip

@@ -21,6 +21,8 @@ def test_a_copy_has_the_same_energy_and_weights_of_its_own(monkeypatch, make_mod
     monkeypatch.setitem(e3nn._OPT_DEFAULTS, "jit_mode", mode)
     model = NequIPLRPotential(make_model().config).double().eval()
     model.load_state_dict(make_model().state_dict())
+    own = [value for module in model.modules() for value in vars(module).values()]
+    assert not any(isinstance(value, torch.jit.ScriptFunction) for value in own)
     again = copy.deepcopy(model)
     graph = model.build_graph(
         crystal.numbers, crystal.positions, np.array(crystal.cell), crystal.pbc
