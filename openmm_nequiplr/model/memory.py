@@ -71,6 +71,8 @@ class ChargeMemory:
         """
         geometry, (points, box) = self.geometry, _host_geometry(graph)
         fits = geometry is not None and _same(self._types, graph.types)
+        if fits:
+            self._types = graph.types  # the same object is compared without waiting for a GPU
         images = self._wrapped(points, box) if fits else None
         points = points if images is None else points - images @ box
         if geometry is None or not fits or not geometry.serves(points, box):
@@ -130,7 +132,8 @@ class ChargeMemory:
     def guesses(self, graph: AtomicGraph) -> Track:
         """Sequence that provides the guesses for a structure and receives its charges."""
         track = self._choose(graph)
-        track.graph = graph
+        # the same objects are compared without waiting for a GPU
+        track.graph, track.types, track.groups = graph, graph.types, graph.holders
         return track
 
     def _choose(self, graph: AtomicGraph) -> Track:

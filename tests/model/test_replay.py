@@ -218,6 +218,19 @@ def test_a_charge_of_its_own_is_on_the_device_once(model, device):
     assert device.totals()["copies"] == 1  # the results, and no edges back to the host
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+def test_graphs_of_another_builder(model, device, periodic):
+    run, other = Run(model, "cuda", periodic), Run(model, "cuda", periodic)
+    run.settle()
+    run.build = other.build
+    for step in range(SETTLED, SETTLED + 4):
+        device.clear()
+        found = run(step)
+    assert device.waits.total() == 0
+    assert run.count == 5
+    assert_same(found, Run(model, "cpu", periodic)(step))
+
+
 def test_a_molecule_after_a_crystal(model, device):
     run, crystal = Run(model, "cuda", periodic=False), Run(model, "cpu")
     atoms = crystal.atoms[:40]
