@@ -23,6 +23,7 @@ from ..electrostatics.slab import bounded
 from ..equilibration import JacobiPreconditioner
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
+from ..ops import compiled
 from .building import with_lattice_sum
 from .geometry_checks import check_surrounded
 from .inference import Atoms, Geometry, Inference, Results
@@ -336,8 +337,8 @@ class Evaluator:
         return evaluation
 
     def _repeats(self, graph: AtomicGraph) -> bool:
-        """Whether evaluations of a structure can be recorded."""
-        cuda = graph.positions.is_cuda and graph.replicas == 1
+        """Whether evaluations of a structure can be recorded, unlike the references of kernels."""
+        cuda = graph.positions.is_cuda and compiled(graph.positions) and graph.replicas == 1
         return cuda and self.iterative(graph.num_atoms, graph.periodic[0])
 
     def _recorded(

@@ -19,6 +19,7 @@ from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.model import ModelConfig, NequIPLRPotential, replay
 from openmm_nequiplr.model.building import GraphBuilder
 from openmm_nequiplr.model.evaluation import Evaluator
+from openmm_nequiplr.ops import references
 
 #: Evaluations until one is replayed: they fill the history, show a key, and compare.
 SETTLED = 8
@@ -260,6 +261,15 @@ def test_what_cannot_be_recorded_is_launched_one_by_one(model, device, monkeypat
     for step, each in enumerate(found):
         assert_same(each, here(step))
     assert run.count == 0
+
+
+def test_nothing_is_recorded_without_kernels(model, device):
+    run, here = Run(model, "cuda", periodic=False), Run(model, "cpu", periodic=False)
+    with references():
+        for step in range(SETTLED + 1):
+            found = run(step)
+    assert run.count == 0
+    assert_same(found, here(SETTLED))
 
 
 def test_a_wrong_replay_is_not_used(model, device, monkeypatch):
