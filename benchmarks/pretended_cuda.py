@@ -4,8 +4,9 @@ Inside ``pretended_cuda()`` the device ``"cuda"`` exists. What a GPU refuses is 
 operations between devices. Kernels, copies and synchronisations are counted. Operators of this
 package run their CUDA functions with launches that do no more than count, and take their values
 from the kernels for the CPU, so that control flow is real. A recording repeats the operations on
-the tensors that it was made with. It refuses to wait for the device and to copy from the host, its
-results are not numbers before it is repeated, and it keeps none of its inputs alive.
+the tensors that it was made with. It refuses to wait for the device, to copy from the host, and to
+launch a kernel that would have to be compiled or an FFT that would have to be planned. Its results
+are not numbers before it is repeated, and it keeps none of its inputs alive.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ SOLVERS = {
     "linalg_cholesky_ex", "linalg_inv_ex", "linalg_ldl_factor_ex", "linalg_lu_factor_ex",
     "linalg_lu_solve", "linalg_qr",
 }  # fmt: skip
+#: Operations that take no single numbers of the host among tensors on the device.
+STRICT = {"cat", "copy_", "dot", "index_put", "index_put_", "mm", "mv", "scatter", "stack"}
 #: Functions that make tensors out of nothing, for which they launch a kernel, and out of data.
 FILLS = {
     torch.zeros, torch.ones, torch.empty, torch.full, torch.arange, torch.eye, torch.linspace,
@@ -166,6 +169,7 @@ class Pretender(TorchFunctionMode):
         self.counts, self.backward, self.silent = Counts(), 0, 0
         self.recorded: list[Callable[[], object]] | None = None
         self.own: dict[int, torch.Tensor] = {}  # what a recording made, by its storage
+        self.ready: set[Any] = set()  # kernels that are compiled, and FFTs that are planned
 
     def refuse(self, what: str) -> None:
         """Raise an error while kernels are being recorded."""
@@ -221,7 +225,15 @@ class Pretender(TorchFunctionMode):
     def launched(self, kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
         """In place of :func:`openmm_nequiplr.ops.triton_launch.launch`."""
         if programs > 0:
+            given = tuple(map(_specialised, arguments))
+            self.need(kernel.__name__, (kernel, given, tuple(constants.items())))
             self.counts.kernels[f"{kernel.__name__} {_place()}"] += 1
+
+    def need(self, what: str, key: Any) -> None:
+        """Prepare what a kernel or an FFT needs, unless it is known."""
+        if key not in self.ready:
+            self.refuse(f"first {what}")
+            self.ready.add(key)
 
     def searched(self, points: Any, cell: Any, *arguments: Any) -> Any:
         """In place of :func:`openmm_nequiplr.device_neighbors.search`."""
@@ -259,7 +271,8 @@ class Pretender(TorchFunctionMode):
 
     def _check_devices(self, name: str, args: Any, flat: list[Any]) -> None:
         tensors = [each for each in flat if isinstance(each, torch.Tensor)]
-        strange = [x for x in tensors if not isinstance(x, Pretended) and x.dim() > 0]
+        least = 0 if name in STRICT and isinstance(args[0], Pretended | list | tuple) else 1
+        strange = [x for x in tensors if not isinstance(x, Pretended) and x.dim() >= least]
         if not strange or self.backward:
             return
         if name == "copy_" or (name.startswith("index") and isinstance(args[0], Pretended)):
@@ -284,6 +297,9 @@ class Pretender(TorchFunctionMode):
         )
         if name in SOLVERS:
             self.refuse(name)
+        if name.startswith("_fft"):
+            x = args[0]
+            self.need(name, (name, x.dtype, x.size(), x.stride(), tuple(args[1]), *args[2:]))
         if name in WAITS or masks:
             self.refuse(name)
             self.counts.waits[f"{name} {_place()}"] += 1
@@ -434,6 +450,15 @@ class _Across(torch.autograd.Function):
 def _memory(tensor: torch.Tensor) -> int:
     """Number of the memory of a tensor."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def _specialised(argument: Any) -> Any:
+    """What Triton compiles a kernel for, of one of its arguments."""
+    if isinstance(argument, torch.Tensor):
+        return argument.dtype, argument.storage_offset() * argument.itemsize % 16 == 0
+    if isinstance(argument, int):
+        return argument == 1, argument % 16 == 0, argument >= 2**31
+    return type(argument)
 
 
 def _data(x: Any) -> Any:

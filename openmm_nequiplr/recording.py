@@ -92,11 +92,10 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
     use what is in there.
     """
     _invalid.append(graph)
-    device, functions = torch.cuda.current_device(), torch._C
-    end = getattr(functions, "_cuda_endAllocateToPool", None)
-    if end is None:  # torch 2.7 and older
-        end = functions._cuda_endAllocateCurrentStreamToPool
+    names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # before torch 2.8
+    end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
+    device = torch.cuda.current_device()
     with contextlib.suppress(RuntimeError):  # the graph has ended, and releases its memory
         end(device, pool)
-        functions._cuda_releasePool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
     graph.reset()

@@ -18,6 +18,7 @@ from openmm_nequiplr.conditions import ChargeConditions
 from openmm_nequiplr.model import replay
 from openmm_nequiplr.model.building import GraphBuilder
 from openmm_nequiplr.model.evaluation import Evaluator
+from openmm_nequiplr.ops.activation import silu_along
 from openmm_nequiplr.ops.image_sums import image_sums
 
 #: In a step of up to four iterations, which is what 13,824 atoms need, and for each of them.
@@ -184,8 +185,17 @@ def test_recordings_are_as_strict_as_those_of_a_gpu():
         x[0].add_(1.0)
         recording.replay()
         assert recording.result.elem.tolist() == [4.0, 4.0, 4.0]
-        y = torch.eye(3, device="cuda")
+        y, wave = torch.eye(3, device="cuda"), torch.ones(4, device="cuda")
+        torch.fft.rfftn(wave)
+        silu_along(torch.stack((wave, wave)))
+        replay.Recording(
+            lambda: (torch.fft.rfftn(wave), silu_along(torch.stack((wave, wave)))), y.device
+        )
         for function in (
+            lambda: torch.fft.rfftn(y),
+            lambda: silu_along(torch.stack((wave.double(), wave.double()))),
+            lambda: silu_along(y[:2, :1]),
+            lambda: torch.zeros(3, device="cuda").copy_(torch.tensor(1.0)),
             lambda: y.add_(1.0),
             lambda: torch.linalg.inv(y),
             lambda: y.sum().item(),
