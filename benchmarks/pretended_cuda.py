@@ -412,7 +412,9 @@ class Pretender(TorchFunctionMode):
 class PretendedRecording:
     """In place of :class:`openmm_nequiplr.recording.Recording`."""
 
-    def __init__(self, mode: Pretender, function: Callable[[], Any], device: Any) -> None:
+    def __init__(
+        self, mode: Pretender, function: Callable[[], Any], device: Any, owner: Any = None
+    ) -> None:
         self.mode, self.steps = mode, []
         before, mode.counts.kernels = mode.counts.kernels, collections.Counter()
         mode.recorded, mode.own = self.steps, {}

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
 
-_lock = threading.Lock()  # a stream records one function at a time
+_lock = threading.Lock()  # torch records one graph at a time
 # Graphs that CUDA has invalidated: torch's allocator may refer to them later.
 _invalid: list[torch.cuda.CUDAGraph] = []
-
-
-@functools.cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Stream on which kernels are recorded; libraries keep memory for each stream."""
-    return torch.cuda.Stream(device)
+# cuBLAS has memory for each stream. Some versions of torch free it with any graph recorded there,
+# although others may use it (pytorch#193402), so that each owner has a stream.
+_streams: weakref.WeakKeyDictionary[Any, torch.cuda.Stream] = weakref.WeakKeyDictionary()
 
 
 class Recording(Generic[Result]):
@@ -34,6 +31,8 @@ class Recording(Generic[Result]):
     function : callable
         Has run before, so that nothing is compiled, searched or cached for the first time.
     device : torch.device
+    owner : object
+        Owner of the recording and of earlier ones, which it has deleted.
 
     Attributes
     ----------
@@ -46,11 +45,13 @@ class Recording(Generic[Result]):
         If the function does what cannot be recorded.
     """
 
-    def __init__(self, function: Callable[[], Result], device: torch.device) -> None:
+    def __init__(self, function: Callable[[], Result], device: torch.device, owner: Any) -> None:
         self._graph = torch.cuda.CUDAGraph()
         with _lock, torch.cuda.device(device):
             _make_room()
-            current, aside = torch.cuda.current_stream(), _stream(device)
+            current, aside = torch.cuda.current_stream(), _streams.get(owner)
+            if aside is None or aside.device != device:
+                _streams[owner] = aside = torch.cuda.Stream(device)
             pool = torch.cuda.graph_pool_handle()
             aside.wait_stream(current)
             with torch.cuda.stream(aside):

@@ -14,6 +14,16 @@ from openmm_nequiplr.recording import Recording
 DEVICE = torch.device("cuda", 0)
 
 
+class Stream:
+    """A stream of a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def wait_stream(self, stream: Stream) -> None:
+        pass
+
+
 class Graph:
     """A graph whose end fails if an operation has invalidated the recording."""
 
@@ -45,10 +55,10 @@ class Cuda:
         self.invalid = self.full = False
         self.pools, self.emptied = 0, 0
         self.reserved, self.needed, self.free = 0, 0, 2**40
-        here, nothing = lambda *_: contextlib.nullcontext(), MagicMock()
+        here, self.used = lambda *_: contextlib.nullcontext(), list[Stream]()
         for name, value in {
-            "CUDAGraph": lambda: Graph(self), "device": here, "stream": here,
-            "Stream": nothing, "current_stream": nothing, "current_device": lambda: 0,
+            "CUDAGraph": lambda: Graph(self), "device": here, "stream": self.on,
+            "Stream": Stream, "current_stream": MagicMock(), "current_device": lambda: 0,
             "graph_pool_handle": self.pool, "empty_cache": self.empty,
             "memory_reserved": lambda: self.reserved, "max_memory_allocated": lambda: self.needed,
             "mem_get_info": lambda: (self.free, 2**40),
@@ -59,7 +69,10 @@ class Cuda:
         monkeypatch.setattr(torch._C, end, self.end, raising=False)
         monkeypatch.setattr(torch._C, "_cuda_releasePool", self.release, raising=False)
         monkeypatch.setattr(recording, "_invalid", [])
-        recording._stream.cache_clear()
+
+    def on(self, stream: Stream) -> contextlib.nullcontext[None]:
+        self.used.append(stream)
+        return contextlib.nullcontext()
 
     def pool(self) -> tuple[int, int]:
         self.pools += 1
@@ -80,18 +93,33 @@ class Cuda:
 
 @pytest.fixture(params=["_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"])
 def cuda(request, monkeypatch):
-    yield Cuda(monkeypatch, request.param)
-    recording._stream.cache_clear()
+    return Cuda(monkeypatch, request.param)
+
+
+class Owner:
+    """Owner of recordings."""
 
 
 def test_the_result_is_that_of_the_function(cuda):
-    assert Recording(lambda: cuda.underway.copy(), DEVICE).result == [(0, 1)]
+    assert Recording(lambda: cuda.underway.copy(), DEVICE, Owner()).result == [(0, 1)]
     assert (cuda.underway, cuda.released, cuda.emptied) == ([], [], 0)
+
+
+def test_every_owner_has_a_stream_of_its_own(cuda):
+    one, other, elsewhere = Owner(), Owner(), torch.device("cuda", 1)
+    for owner, device in ((one, DEVICE), (other, DEVICE), (one, DEVICE), (one, elsewhere)):
+        Recording(lambda: 1, device, owner)
+    first, second, again, last = cuda.used
+    assert first is again
+    assert len({first, second, last}) == 3
+    assert (first.device, last.device) == (DEVICE, elsewhere)
+    del owner, one
+    assert list(recording._streams) == [other]
 
 
 def test_an_error_of_the_function_ends_the_recording(cuda):
     with pytest.raises(ValueError, match="strange"):
-        Recording(lambda: int("strange"), DEVICE)
+        Recording(lambda: int("strange"), DEVICE, Owner())
     assert (cuda.underway, cuda.released) == ([], [])
 
 
@@ -105,16 +133,16 @@ def test_an_invalid_recording_leaves_the_allocator_as_it_was(cuda, noticed):
             raise RuntimeError("not permitted when stream is capturing")
 
     with pytest.raises(RuntimeError, match="not permitted" if noticed else "previous error"):
-        Recording(wait, DEVICE)
+        Recording(wait, DEVICE, Owner())
     assert (cuda.underway, cuda.released) == ([], [(0, 1)])
     assert [graph.resets for graph in recording._invalid] == [1]
-    assert Recording(lambda: 1, DEVICE).result == 1
+    assert Recording(lambda: 1, DEVICE, Owner()).result == 1
 
 
 def test_a_graph_that_ended_releases_its_own_memory(cuda):
     cuda.full = True
     with pytest.raises(RuntimeError, match="out of memory"):
-        Recording(lambda: 1, DEVICE)
+        Recording(lambda: 1, DEVICE, Owner())
     assert (cuda.underway, cuda.released) == ([], [])
     assert [graph.resets for graph in recording._invalid] == [1]
 
@@ -125,5 +153,5 @@ def test_a_graph_that_ended_releases_its_own_memory(cuda):
 )
 def test_the_memory_of_earlier_recordings_is_released(cuda, reserved, needed, free, emptied):
     cuda.reserved, cuda.needed, cuda.free = reserved, needed, free
-    Recording(lambda: 1, DEVICE)
+    Recording(lambda: 1, DEVICE, Owner())
     assert cuda.emptied == emptied

@@ -234,7 +234,7 @@ class Replays:
             return _Recorded(found, results.charges, results.adjoint, (len(first), len(second)))
 
         try:
-            self._recording = Recording(evaluated, graph.positions.device)
+            self._recording = Recording(evaluated, graph.positions.device, self)
             self._graph = graph
         except RuntimeError as error:  # such as a lack of memory, which may pass
             self.reset()
