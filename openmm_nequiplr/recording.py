@@ -89,14 +89,17 @@ def _make_room() -> None:
 def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
     """Release the memory of a recording that CUDA has invalidated.
 
-    Torch does not (up to 2.13). Until then it would neither empty its cache nor, short of memory,
-    use what is in there.
+    Torch does not. Many versions also leave their allocator in the state for recordings, in which
+    it neither empties its cache nor, short of memory, uses what is in there.
     """
     _invalid.append(graph)
     names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # before torch 2.8
     end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
     device = torch.cuda.current_device()
-    with contextlib.suppress(RuntimeError):  # the graph has ended, and releases its memory
+    with contextlib.suppress(RuntimeError):  # this version has done so
         end(device, pool)
+    try:
+        graph.pool()
+    except RuntimeError:  # it does not know that it has ended, and would not release the memory
         torch._C._cuda_releasePool(device, pool)
     graph.reset()
