@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -44,8 +45,9 @@ def is_for_mdtraj(path: Path, topology: Any) -> bool:
     return suffix in FormatRegistry.loaders and suffix != ".cif"
 
 
-def _elements(topology: mdtraj.Topology) -> tuple[str, ...]:
-    atoms = list(topology.atoms)
+def _elements(topology: mdtraj.Topology, kept: list[int] | None = None) -> tuple[str, ...]:
+    """Symbols of the atoms of a topology, or of those with the indices ``kept``."""
+    atoms = list(topology.atoms if kept is None else map(topology.atom, kept))
     nameless = [atom for atom in atoms if atom.element is None or atom.element.number < 1]
     if nameless or not atoms:
         shown = ", ".join(f"{atom} (index {atom.index})" for atom in nameless[:5]) or "no atoms"
@@ -71,9 +73,10 @@ def from_mdtraj(
     """Open a file with mdtraj; ``times`` (ps, shape (F,)) replace those of the file."""
     import mdtraj
 
-    options, charge = {}, None
+    options: dict[str, Any] = {}
+    charge, kept = None, None
     if topology is not None:
-        options["top"], charge = _readable_topology(topology)
+        options["top"], charge, kept = _readable_topology(topology)
     alias = AsciiPath(path)
     with_times = _suffix(path) in _WITH_TIMES
 
@@ -83,18 +86,21 @@ def from_mdtraj(
         return float(told) if with_times else float("nan")
 
     def read() -> Iterator[Frame]:
-        chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * len(symbols))))
+        chunk = max(1, min(100, _COORDINATES_AT_ONCE // (3 * found.n_atoms)))
         count = 0
         parts = mdtraj.iterload(alias.path, chunk=chunk, **options)
         with silent_libraries():  # the DCD reader prints when it opens a file
             part = next(parts, None)
         while part is not None:
             for k in range(part.n_frames):
-                yield _frame(part, k, count, time_of(count, part.time[k]))
+                yield _frame(part, k, count, time_of(count, part.time[k]), kept)
                 count += 1
             part = next(parts, None)
 
-    symbols = _elements(_topology_of(path, alias, options))
+    found = _topology_of(path, alias, options, kept)
+    if topology is not None and found.n_atoms < options["top"].n_atoms:
+        options["top"], kept = found, None
+    symbols = _elements(found, kept)
     source = topology if isinstance(topology, str | Path) else path
     if _suffix(Path(source)) in _DEDUCED:
         counts = ", ".join(f"{symbol} {count}" for symbol, count in Counter(symbols).items())
@@ -102,14 +108,23 @@ def from_mdtraj(
     return StoredTrajectory(str(path), symbols, charge, stride, None, read)
 
 
-def _readable_topology(topology: Any) -> tuple[Any, float | None]:
-    """Convert a topology, trajectory or file to an ``mdtraj.Topology``, with its total charge."""
+def _readable_topology(topology: Any) -> tuple[Any, float | None, list[int] | None]:
+    """Convert a topology, trajectory or file to an ``mdtraj.Topology``.
+
+    Returns
+    -------
+    topology : mdtraj.Topology
+    charge : float or None, e
+        Total charge, if the file contains it.
+    kept : list of int, or None
+        Indices of the atoms, if the topology also contains virtual sites.
+    """
     import mdtraj
 
     if isinstance(topology, mdtraj.Trajectory):
-        return topology.topology, None
+        return topology.topology, None, None
     if not isinstance(topology, str | Path):
-        return topology, None
+        return topology, None, None
     if not Path(topology).is_file():
         raise FileNotFoundError(f"topology: expected an existing file, got {topology}")
     path = Path(topology)
@@ -118,12 +133,13 @@ def _readable_topology(topology: Any) -> tuple[Any, float | None]:
         if readers is not None:
             content = readers.one(path, 0)
             say_sites(path, content)
-            return _bare_topology(filter(None, content.symbols)), content.charge
+            kept = None if None not in content.symbols else content.atoms
+            return _bare_topology(content.symbols), content.charge, kept
         known = path.suffix.lower() in _DEDUCED or is_for_mdtraj(path, topology)
         if not known or path.suffix.lower() == ".xyz":
             first = next(ase_frames(path))
-            return _bare_topology(first.symbols), told_charge(first)
-        return mdtraj.load_topology(AsciiPath(path).path), None
+            return _bare_topology(first.symbols), told_charge(first), None
+        return mdtraj.load_topology(AsciiPath(path).path), None, None
     except InputError:
         raise
     except Exception as error:  # readers raise errors of any type
@@ -131,19 +147,25 @@ def _readable_topology(topology: Any) -> tuple[Any, float | None]:
         raise InputError(describe("topology", f"{topology} ({error})", expected)) from error
 
 
-def _bare_topology(symbols: Iterable[str]) -> mdtraj.Topology:
-    """Topology that contains only elements, which suffice for charges and energies."""
+def _bare_topology(symbols: Iterable[str | None]) -> mdtraj.Topology:
+    """Topology that contains only elements, which suffice for charges and energies.
+
+    The symbol of a virtual site is ``None``.
+    """
     import mdtraj
 
     bare = mdtraj.Topology()
     residue = bare.add_residue("ALL", bare.add_chain())
     for symbol in symbols:
-        element = mdtraj.element.Element.getBySymbol("H" if symbol == "D" else str(symbol))
-        bare.add_atom(str(symbol), element, residue)
+        known = {"D": "H", None: "VS"}.get(symbol, symbol)
+        bare.add_atom(known, mdtraj.element.Element.getBySymbol(known), residue)
     return bare
 
 
-def _topology_of(path: Path, alias: AsciiPath, options: dict[str, Any]) -> mdtraj.Topology:
+def _topology_of(
+    path: Path, alias: AsciiPath, options: dict[str, Any], kept: list[int] | None
+) -> mdtraj.Topology:
+    """Topology of a trajectory, in which virtual sites of the given topology may be missing."""
     import mdtraj
 
     try:
@@ -152,14 +174,28 @@ def _topology_of(path: Path, alias: AsciiPath, options: dict[str, Any]) -> mdtra
     except StopIteration:
         raise InputError(describe("trajectory", f"no frames in {path}", "at least one")) from None
     except Exception as error:
+        given = options.get("top")
+        counts = re.search(r"shape \(Any, \d+, 3\).*\(\d+, (\d+), 3\)", str(error))
+        if given is not None and counts is not None:
+            count = int(counts.group(1))
+            if kept is not None and count == len(kept):
+                return given.subset(kept)
+            expected = f"the {given.n_atoms} atoms of the topology"
+            if kept is not None:
+                expected = f"the {len(kept)} atoms of the topology, or also its virtual sites"
+            got = f"{count} atoms in {path}"
+            raise InputError(describe("trajectory", got, expected)) from error
         expected = "a trajectory that mdtraj reads" + ("" if options else " without a topology")
         remedy = "" if options else "; give one with topology"
         got = f"{path} ({str(error) or type(error).__name__})"
         raise InputError(describe("trajectory", got, expected) + remedy) from error
 
 
-def _frame(part: mdtraj.Trajectory, k: int, index: int, time: float) -> Frame:
-    positions = np.array(part.xyz[k], dtype=np.float64) * ANGSTROM_PER_NM
+def _frame(
+    part: mdtraj.Trajectory, k: int, index: int, time: float, kept: list[int] | None = None
+) -> Frame:
+    chosen = slice(None) if kept is None else kept
+    positions = np.array(part.xyz[k][chosen], dtype=np.float64) * ANGSTROM_PER_NM
     cell = None
     if part.unitcell_lengths is not None:
         cell = np.array(part.unitcell_vectors[k], dtype=np.float64) * ANGSTROM_PER_NM
