@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import openmm
 import torch
 
 from ..boundaries import whole_slab
+from ..errors import InputError, describe
 from ..units import ANGSTROM_PER_NM
 from ..whole import WholeMolecules
 from .computation_settings import ComputationSettings, Conditions
@@ -43,18 +45,32 @@ class StateReader:
         return self.joined(positions, state), cell
 
     def parameters(self, state: openmm.State) -> dict[str, float]:
-        """The model's Context parameters in a State; empty if there are none."""
+        """The model's Context parameters in a State; empty if the Context has none of them.
+
+        Raises
+        ------
+        InputError
+            If the State was made without parameters, or a value is not finite.
+        """
         names = self.settings.context_parameters
         if not names:
             return {}
         try:
             values = state.getParameters()
-            return {name: values[name] for name in names}
-        except (openmm.OpenMMException, LookupError):
+        except openmm.OpenMMException:
+            expected = f"one with parameters (getState(parameters=True): {', '.join(names)})"
+            raise InputError(describe("state", "one without", expected)) from None
+        try:
+            found = {name: values[name] for name in names}
+        except LookupError:  # the parameters of a TorchForce are fixed
             return {}
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise InputError(describe(f"parameter {name}", value, "a finite number"))
+        return found
 
     def conditions(self, state: openmm.State) -> Conditions:
-        """The conditions of a State; the initial ones if the State has no parameters."""
+        """The conditions of a State; the initial ones if the Context has no parameters."""
         return self.settings.conditions(self.parameters(state))
 
     def joined(self, positions: np.ndarray, state: openmm.State) -> np.ndarray:

@@ -161,7 +161,7 @@ class _Watch:
 
     def look(self) -> str:
         """Short description of a failure; empty if there is none."""
-        state = self.context.getState(energy=True, positions=True)
+        state = self.context.getState(energy=True, positions=True, parameters=True)
         time = state.getTime().value_in_unit(unit.picosecond)
         kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
         temperature = temperature_of(kinetic, self.freedom)

@@ -6,9 +6,10 @@ import numpy as np
 import openmm
 import pytest
 from ase.build import molecule
-from openmm import unit
+from openmm import app, unit
 
-from openmm_nequiplr import create_system
+from openmm_nequiplr import ChargeReporter, create_system
+from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.simulation import from_atoms, get_computation
 from openmm_nequiplr.simulation.states import StateReader, state_geometry
 
@@ -41,9 +42,28 @@ def test_conditions_are_those_of_the_parameters(tiny_model, cluster):
     state = context.getState(positions=True, parameters=True)
     assert reader.parameters(state) == {"total_charge": 2.0, "model_scale": 1.0}
     assert reader.conditions(state).total_charge == 2.0
-    bare = context.getState(positions=True)
-    assert reader.parameters(bare) == {}
-    assert reader.conditions(bare).total_charge == 1.0  # that of the settings
+    with pytest.raises(InputError, match=r"getState\(parameters=True\): total_charge, model_scale"):
+        reader.conditions(context.getState(positions=True))
+
+
+def test_reports_of_states_without_parameters_are_refused(tiny_model, cluster, tmp_path):
+    start = from_atoms(cluster)
+    system = create_system(start.topology, tiny_model, total_charge=0, electric_field=(0, 0, 1))
+    integrator, platform = openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform("Reference")
+    simulation = app.Simulation(start.topology, system, integrator, platform)
+    simulation.context.setPositions(start.positions)
+    reporter = ChargeReporter(tmp_path / "charges.npy", 1)
+    with pytest.raises(InputError, match="state: expected one with parameters"):
+        reporter.report(simulation, simulation.context.getState(positions=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["total_charge", "coulomb_scale", "model_scale"])
+def test_parameters_that_are_not_finite_are_named(tiny_model, cluster, name, value):
+    context, _ = context_of(cluster, tiny_model, total_charge=0, parameters=[name])
+    context.setParameter(name, value)
+    with pytest.raises(openmm.OpenMMException, match=f"parameter {name}: expected a finite number"):
+        context.getState(energy=True)
 
 
 @pytest.mark.parametrize("shift", [0, 1])
