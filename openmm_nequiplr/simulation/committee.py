@@ -108,8 +108,8 @@ class CommitteeReporter(RecordReporter):
     frames : str or path, optional
         Extended XYZ file for saved frames; by default ``file`` with the suffix ``.extxyz``.
     append : bool
-        Continue existing files, after dropping frames later than the current step. Otherwise
-        existing files are overwritten.
+        Continue existing files, after dropping frames later than the current step, with a notice.
+        Otherwise existing files are overwritten.
 
     Attributes
     ----------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TextIO
 
 import openmm
 from openmm import app, unit
 
 from ..errors import InputError, describe
-from .reporters import FileReporter
+from .reporters import FileReporter, check_kept, check_untouched
 
 PARTS = ("short_range", "electronegativity", "hardness", "coulomb", "outside")
 COLUMNS = ("step", "time_ps", *(f"{part}_eV" for part in PARTS), "model_eV")
@@ -34,20 +35,20 @@ class EnergyReporter(FileReporter):
     reportInterval : int
         Steps between rows.
     append : bool
-        Continue an existing file, after dropping rows from the current step on.
+        Continue an existing file, after dropping rows later than the current step, with a notice.
 
     Raises
     ------
     InputError
-        If the interval is not positive, or the existing file has other columns.
+        If the interval is not positive, the existing file has other columns or only rows later than
+        the current step, or something else writes to the file.
     """
+
+    _size = 0
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Write one row."""
-        computation = self._own(simulation)
-        if self._file is None:
-            more = () if computation.settings.electrodes is None else ELECTRODES
-            self._file = self._opened(simulation.currentStep, (*COLUMNS, *more))
+        file, computation = self._open(simulation), self._own(simulation)
         conditions = computation.conditions(state)
         evaluation = computation.evaluate(*computation.geometry(state), conditions)
         values = [evaluation.parts.get(part, 0.0) for part in PARTS]
@@ -56,12 +57,21 @@ class EnergyReporter(FileReporter):
             evaluation.charges[list(atoms)].sum() for atoms in computation.settings.electrodes or ()
         ]
         numbers = ",".join(f"{value:.8f}" for value in (*values, evaluation.energy, *charges))
-        self._file.write(f"{simulation.currentStep},{time:.6f},{numbers}\n")
-        self._file.flush()
+        check_untouched(self._path, file, self._size)
+        self._write(f"{simulation.currentStep},{time:.6f},{numbers}\n")
 
-    def _opened(self, step: int, columns: tuple[str, ...]) -> TextIO:
-        """The file, opened, with a header and the rows before a step."""
-        header = ",".join(columns)
+    def _write(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
+        self._size = os.fstat(self._file.fileno()).st_size
+
+    def _open(self, simulation: app.Simulation) -> TextIO:
+        """The open file, with a header and the rows up to the current step."""
+        if self._file is not None:
+            return self._file
+        more = () if self._own(simulation).settings.electrodes is None else ELECTRODES
+        columns = (*COLUMNS, *more)
+        header, step = ",".join(columns), simulation.currentStep
         rows: list[str] = []
         if self._append and self._path.exists():
             found, *rows = self._path.read_text(encoding="utf-8").splitlines() or [""]
@@ -69,7 +79,8 @@ class EnergyReporter(FileReporter):
                 expected = f"a table with the columns {header}"
                 raise InputError(describe("file", str(self._path), expected))
         complete = [row for row in rows if row.count(",") == len(columns) - 1]
-        kept = [row for row in complete if int(row.split(",")[0]) < step]
-        handle = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
-        handle.write("\n".join([header, *kept]) + "\n")
-        return handle
+        kept = [row for row in complete if int(row.split(",")[0]) <= step]
+        check_kept(self._path, len(kept), len(complete) - len(kept), step)
+        self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
+        self._write("\n".join([header, *kept]) + "\n")
+        return self._file

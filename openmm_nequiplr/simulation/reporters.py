@@ -6,14 +6,14 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import openmm
 from openmm import app, unit
 
 from ..checks import is_whole
-from ..errors import InputError, describe
+from ..errors import InputError, describe, notify
 from ..lattice import continued
 from .computation import Computation
 from .lookup import get_computation
@@ -110,21 +110,26 @@ class FileReporter(Reporter):
             self._file.close()
             self._file, self._append = None, True
 
-
-class RecordReporter(FileReporter):
-    """Base class of reporters that write a :class:`RecordFile`."""
-
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
         """When the next report is due, and what it needs; opens the file."""
         self._open(simulation)
         return super().describeNextReport(simulation)
 
+    def _open(self, simulation: app.Simulation) -> Any:
+        """The open file, without frames later than the current step."""
+        raise NotImplementedError
+
+
+class RecordReporter(FileReporter):
+    """Base class of reporters that write a :class:`RecordFile`."""
+
     def _open(self, simulation: app.Simulation) -> RecordFile:
         """The open file, without records later than the current step."""
         if self._file is None:
-            self._file = RecordFile(self._path, self._dtype(simulation), append=self._append)
+            file = RecordFile(self._path, self._dtype(simulation), append=self._append)
             if self._append:
-                self._file.truncate_after(simulation.currentStep)
+                file.truncate_after(simulation.currentStep)
+            self._file = file
         return self._file
 
     def _dtype(self, simulation: app.Simulation) -> np.dtype:
@@ -160,13 +165,14 @@ class ChargeReporter(RecordReporter):
     reportInterval : int
         Steps between frames.
     append : bool
-        Continue an existing file, after dropping frames later than the current step. Otherwise an
-        existing file is overwritten.
+        Continue an existing file, after dropping frames later than the current step, with a notice.
+        Otherwise an existing file is overwritten.
 
     Raises
     ------
     InputError
-        If the interval is not positive, or the existing file does not fit.
+        If the interval is not positive, the existing file does not fit or has only frames later
+        than the current step, or something else writes to the file.
     """
 
     _last: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
@@ -249,7 +255,7 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, dtype: np.dtype, append: bool = False) -> None:
-        self.dtype = dtype
+        self.dtype, self._path = dtype, path
         self._header = len(record_header(dtype, 0))
         old = append and path.exists()
         self._handle = open(path, "r+b" if old else "w+b")  # noqa: SIM115
@@ -276,21 +282,35 @@ class RecordFile:
         self.count = min(count, size // self.dtype.itemsize)
 
     def write(self, record: np.ndarray) -> None:
-        """Append one record; the file is complete on return."""
-        self._handle.seek(self._header + self.count * self.dtype.itemsize)
+        """Append one record; the file is complete on return.
+
+        Raises
+        ------
+        InputError
+            If something else has written to the file.
+        """
+        end = self._header + self.count * self.dtype.itemsize
+        check_untouched(self._path, self._handle, end)
+        self._handle.seek(end)
         self._handle.write(record.tobytes())
         self._handle.flush()
         self.count += 1
         self._write_header()
 
     def truncate_after(self, step: int) -> None:
-        """Drop the records later than a step."""
+        """Drop the records later than a step, see :func:`check_kept`."""
+        before = self.count
         while self.count:
             self._handle.seek(self._header + (self.count - 1) * self.dtype.itemsize)
             last = np.frombuffer(self._handle.read(self.dtype.itemsize), dtype=self.dtype)
             if last["step"][0] <= step:
                 break
             self.count -= 1
+        try:
+            check_kept(self._path, self.count, before - self.count, step)
+        except InputError:
+            self._handle.close()
+            raise
         self._write_header()
         self._handle.truncate(self._header + self.count * self.dtype.itemsize)
 
@@ -302,6 +322,30 @@ class RecordFile:
         self._handle.seek(0)
         self._handle.write(record_header(self.dtype, self.count))
         self._handle.flush()
+
+
+def check_kept(path: Path, kept: int, dropped: int, step: int) -> None:
+    """Report the frames after a step that are dropped from a file to be continued.
+
+    Raises
+    ------
+    InputError
+        If none would be kept, because then the simulation does not continue the file.
+    """
+    if dropped and not kept:
+        got = f"a simulation at step {step}, before all of the {dropped} frames in {path}"
+        expected = "False, or a simulation that continues the file (load its last checkpoint first)"
+        raise InputError(describe("append", got, expected))
+    if dropped:
+        notify(f"{path}: {dropped} frames later than the current step {step} are dropped")
+
+
+def check_untouched(path: Path, handle: IO[Any], size: int) -> None:
+    """Raise :class:`InputError` unless an open file has the size (bytes) that it was left with."""
+    found = os.fstat(handle.fileno()).st_size
+    if found != size:
+        expected = f"a file that nothing else writes to, of {size} bytes"
+        raise InputError(describe("file", f"{path} of {found} bytes", expected))
 
 
 def read_record_header(handle: BinaryIO) -> tuple[np.dtype, int]:

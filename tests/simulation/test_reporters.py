@@ -9,8 +9,8 @@ import openmm
 import pytest
 from openmm import app
 
-from openmm_nequiplr import ChargeReporter
-from openmm_nequiplr.errors import InputError
+from openmm_nequiplr import ChargeReporter, EnergyReporter
+from openmm_nequiplr.errors import InputError, NequIPLRWarning
 from openmm_nequiplr.model import Evaluator
 from openmm_nequiplr.simulation import get_computation, load_charges
 
@@ -144,6 +144,41 @@ def test_a_closed_reporter_goes_on(tmp_path, ionic_model, cluster):
     reporter.close()
     simulation.step(1)
     np.testing.assert_array_equal(load_charges(tmp_path / "c.npy").steps, [1, 2, 3])
+
+
+def read_steps(path):
+    if path.suffix == ".csv":
+        return np.genfromtxt(path, delimiter=",", names=True)["step"].astype(int).tolist()
+    return load_charges(path).steps.tolist()
+
+
+@pytest.mark.parametrize("kind", [ChargeReporter, EnergyReporter])
+def test_frames_are_not_lost_in_silence(tmp_path, ionic_model, cluster, kind):
+    path = tmp_path / ("c.npy" if kind is ChargeReporter else "c.csv")
+    simulation = simulation_of(cluster, ionic_model)
+    reporter = kind(path, 2)
+    simulation.reporters.append(reporter)
+    simulation.step(6)
+    reporter.close()
+    another = simulation_of(cluster, ionic_model)
+    another.reporters.append(kind(path, 1, append=True))
+    with pytest.raises(InputError, match="append: .* at step 0, before all of the 3 frames in"):
+        another.step(1)
+    assert read_steps(path) == [2, 4, 6]
+    another.currentStep = 4
+    with pytest.warns(NequIPLRWarning, match="1 frames later than the current step 4 are dropped"):
+        another.step(1)
+    assert read_steps(path) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("kind", [ChargeReporter, EnergyReporter])
+def test_two_reporters_of_one_file_are_refused(tmp_path, ionic_model, cluster, kind):
+    simulation = simulation_of(cluster, ionic_model)
+    simulation.reporters.append(kind(tmp_path / "file", 1))
+    simulation.step(2)
+    simulation.reporters.append(kind(tmp_path / "file", 1))
+    with pytest.raises(InputError, match="file: expected a file that nothing else writes to"):
+        simulation.step(1)
 
 
 def test_wrong_use(tmp_path, ionic_model, cluster, rock_salt):
