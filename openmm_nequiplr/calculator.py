@@ -170,6 +170,21 @@ class NequIPLRCalculator(Calculator):
         self._spin_seen = False
         self._charges_seen: set[float | None] = set()
 
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuse changes of options, which ASE's calculators would store without any effect.
+
+        Raises
+        ------
+        InputError
+            If there is an argument.
+        """
+        for name in kwargs:
+            expected = f"NequIPLRCalculator(model, {name}=…), which makes another calculator"
+            if name in _ELSEWHERE:
+                expected = f"none ({_ELSEWHERE[name]})"
+            raise InputError(describe("set", f"the option {name}", expected))
+        return {}
+
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Changes since the last calculation; a new charge or field counts as new charges."""
         try:

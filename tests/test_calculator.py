@@ -324,6 +324,15 @@ def test_unknown_options_are_refused(model, options, message):
         NequIPLRCalculator(model, **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("precision", "expected NequIPLRCalculator.model, precision="), ("charge", "belongs to the")],
+)
+def test_options_do_not_change_without_effect(model, option, message):
+    with pytest.raises(InputError, match=f"set: .*{message}"):
+        NequIPLRCalculator(model).set(**{option: 1})
+
+
 def test_arguments_of_all_calculators_are_taken(model, molecule, tmp_path):
     atoms = molecule.copy()
     calculator = NequIPLRCalculator(model, atoms=atoms, label=str(tmp_path / "x"))
