@@ -13,6 +13,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from ..checks import is_whole
 from ..conditions import read_electrodes
 from ..describe import counted
 from ..errors import InputError, describe, notify
@@ -127,7 +128,7 @@ def topology_groups(
 
 
 def _placed(index: int, place: dict[int, int], name: str = "charge_groups") -> int:
-    if index not in place:
+    if not is_whole(index) or index not in place:
         got, expected = f"atom {index}", "indices of atoms that the model acts on"
         raise InputError(describe(name, got, expected))
     return place[index]

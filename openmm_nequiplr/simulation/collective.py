@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import openmm
 
+from ..checks import is_whole
 from ..errors import InputError, describe
 from ..model.observables import GroupCharge, GroupDipole, Observable, check_observable
 from ..pickling import reduction
@@ -191,7 +192,7 @@ def _among(computation: Computation, name: str, given: Iterable[int]) -> tuple[i
         raise InputError(describe(name, given, "a list of indices"))
     places = {index: place for place, index in enumerate(known)}
     indices = list(given)
-    strangers = [index for index in indices if isinstance(index, bool) or index not in places]
+    strangers = [index for index in indices if not is_whole(index) or index not in places]
     if strangers:
         raise InputError(describe(name, strangers, "indices of atoms that the model acts on"))
     return tuple(places[index] for index in indices)

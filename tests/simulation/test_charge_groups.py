@@ -108,6 +108,7 @@ def test_what_is_refused(tiny_model, make_model, topology):
         ({"charge_groups": 3}, "'molecules', a label"),
         ({"charge_groups": [[0, 1], 2]}, "'molecules', a label"),
         ({"charge_groups": [[0, 9]]}, "indices of atoms that the model acts on"),
+        ({"charge_groups": [np.array([True, False])]}, "indices of .*got 'atom True'"),
         ({"charge_groups": [[0, 1]], "group_charges": {"Xe": 1}}, formula),
         ({"charge_groups": [[0, 1]], "group_charges": [1.0, 0.0, 0.0]}, "one for each of 2 groups"),
         ({"charge_groups": "molecules", "total_charge": 1}, "sum to the total charge"),

@@ -198,6 +198,8 @@ def test_refusals(tiny_model, tiny_salt, make_model, cluster):
         dipole_variable(system, (0, 0, 1))
     with pytest.raises(InputError, match="source"):
         charge_variable(openmm.CustomBondForce("r"), [0])
+    with pytest.raises(InputError, match="atoms: expected indices of atoms"):
+        charge_variable(system, np.array([True, False]))
     with pytest.raises(InputError, match="indices"):
         charge_variable(system, "01")
     bare = make_model(equilibration=False)
