@@ -1,13 +1,13 @@
 """Boundary conditions: isolated, periodic in three directions, or a slab."""
 
 # TorchScript compiles the functions of slabs and reads annotations: no postponed ones here
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .errors import BoxError, InputError, describe
+from .errors import BoxError, InputError, describe, notify
 
 
 class Pbc(NamedTuple):
@@ -47,6 +47,28 @@ def as_pbc(given: bool | Sequence[bool] | np.ndarray) -> Pbc:
         )
         raise InputError(describe("pbc", flags.tolist(), expected))
     return pbc
+
+
+def made_for_periodic(metadata: Mapping[str, str]) -> bool:
+    """Whether all training structures of a model were periodic, according to its metadata."""
+    return metadata.get("periodic", "").lower() == "true"
+
+
+def say_not_periodic(metadata: Mapping[str, str], what: str) -> None:
+    """Warn of structures without a cell if all training structures of the model were periodic.
+
+    Parameters
+    ----------
+    metadata : mapping of str to str
+        Metadata of the model.
+    what : str
+        Subject of the message, with its verb.
+    """
+    if made_for_periodic(metadata):
+        notify(
+            f"pbc: {what} not periodic, but the model was trained on periodic structures only: "
+            "the energies may be meaningless"
+        )
 
 
 def tilted(cell: torch.Tensor, slack: float = 1e-6) -> bool:

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from .boundaries import say_not_periodic
 from .checks import check_names
 from .conditions import FIELD, VOLTAGE, ChargeConditions, plain_electrodes, read_electrodes
 from .errors import InputError, describe, notify
@@ -167,7 +168,7 @@ class NequIPLRCalculator(Calculator):
         self._molecules: tuple[bytes, np.ndarray] | None = None
         self._computed_charge: float | None = None
         self._computed = ChargeConditions()
-        self._spin_seen = False
+        self._spin_seen = self._free_seen = False
         self._charges_seen: set[float | None] = set()
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
@@ -269,15 +270,17 @@ class NequIPLRCalculator(Calculator):
             self._computed = self._conditions_of(self.atoms)
             self._computed_charge = self._charge_of(self.atoms)
             self._check_spin(self.atoms)
-            self.results = self._evaluate(
-                self.atoms, self._computed_charge, periodic, set(properties)
-            )
+            if not self.atoms.pbc.any() and not self._free_seen:
+                self._free_seen = True
+                say_not_periodic(self.model.metadata, "the structure is")
+            charge = self._computed_charge
+            self.results = self._evaluate(self.atoms, charge, periodic, properties)
         except BaseException:
             self.reset()
             raise
 
     def _evaluate(
-        self, atoms: Atoms, total_charge: float, periodic: bool, properties: set[str]
+        self, atoms: Atoms, total_charge: float, periodic: bool, properties: Sequence[str]
     ) -> dict[str, Any]:
         """Results for a structure."""
         graph = self.model.build_graph(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import ase.io
@@ -14,7 +15,7 @@ from ase.io.trajectory import Trajectory
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from openmm_nequiplr.calculator import NequIPLRCalculator
-from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.errors import InputError, NequIPLRWarning
 from openmm_nequiplr.model import save_model
 
 
@@ -25,11 +26,11 @@ def model(make_model):
 
 def attached(atoms: Atoms, model, **info) -> Atoms:
     """A copy of a structure with a calculator (made, or shared) and entries in ``info``."""
-    copy = atoms.copy()
-    copy.info.update(info)
+    twin = atoms.copy()
+    twin.info.update(info)
     shared = isinstance(model, NequIPLRCalculator)
-    copy.calc = model if shared else NequIPLRCalculator(model)
-    return copy
+    twin.calc = model if shared else NequIPLRCalculator(model)
+    return twin
 
 
 # ------------------------------------------------------------------------------------ interface
@@ -338,6 +339,18 @@ def test_arguments_of_all_calculators_are_taken(model, molecule, tmp_path):
     calculator = NequIPLRCalculator(model, atoms=atoms, label=str(tmp_path / "x"))
     assert atoms.calc is calculator
     assert calculator.directory == str(tmp_path)
+
+
+def test_a_missing_cell_is_told_once(model, molecule):
+    other = copy.deepcopy(model)
+    other.metadata["periodic"] = "True"
+    atoms = attached(molecule, other)
+    with pytest.warns(NequIPLRWarning, match="pbc: the structure is not periodic, but the model"):
+        atoms.get_potential_energy()
+    atoms.positions[0, 0] += 0.1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="pbc")
+        atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize(("spin", "said"), [(None, 0), (0, 0), (1, 0), (3, 1), ("2", 1)])

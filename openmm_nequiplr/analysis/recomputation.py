@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..boundaries import BULK, FREE, SLAB, whole_slab
+from ..boundaries import BULK, FREE, SLAB, say_not_periodic, whole_slab
 from ..conditions import read_electrodes
 from ..errors import InputError, NequIPLRError, describe
 from ..fragments import read_groups
@@ -143,6 +143,9 @@ def _evaluate(
             pbc = FREE if frame.cell is None else (SLAB if frame.slab else BULK)
             if graphs is None or given != pbc:
                 given, periodic = pbc, evaluator.model.config.sees_images(bool(pbc))
+                if not pbc:
+                    what = f"frame {frame.index} of {source.source} has no cell and is"
+                    say_not_periodic(evaluator.model.metadata, what)
                 graphs = GraphBuilder(
                     evaluator.model.config,
                     source.symbols,

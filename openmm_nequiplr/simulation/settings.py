@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from openmm import app
 
-from ..boundaries import check_slab
+from ..boundaries import check_slab, made_for_periodic
 from ..checks import check_choice, is_whole
 from ..conditions import plain_electrodes, with_electrodes
 from ..costs import default_device
@@ -262,7 +262,7 @@ def as_model(model: NequIPLRPotential | str | Path, name: str = "model") -> Nequ
 
 
 def _check_periodic(box: ReducedBox | None, model: NequIPLRPotential) -> None:
-    if box is None and model.metadata.get("periodic", "").lower() == "true":
+    if box is None and made_for_periodic(model.metadata):
         raise BoxError(
             "topology: expected periodic box vectors, because the model was made for periodic "
             "structures, got none; set them with topology.setPeriodicBoxVectors(), or pass an "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..boundaries import say_not_periodic
 from ..console import say
 from ..data.dataset import GraphDataset, Labels
 from ..data.keys import DataKeys, with_names
@@ -143,6 +144,9 @@ def evaluate_model(
     model = prepared(model, device, precision)
     for charge in sorted({structure.total_charge for structure in data}):
         check_trained(model.metadata, charge)
+    free = sum(not structure.pbc for structure in data)
+    if free:
+        say_not_periodic(model.metadata, f"{free} of {len(data)} structures are")
     pairs: dict[str, list[np.ndarray]] = {}
     sums = ErrorSums()
     wants_stress = any(s.has_label("stress") for s in data)

@@ -11,7 +11,7 @@ from ase.build import bulk
 
 from openmm_nequiplr import NequIPLRCalculator
 from openmm_nequiplr.analysis import TrajectoryProperties, recomputation, recompute
-from openmm_nequiplr.errors import InputError, UnknownElementError
+from openmm_nequiplr.errors import InputError, NequIPLRWarning, UnknownElementError
 
 
 @pytest.fixture
@@ -231,3 +231,10 @@ def test_the_model_is_left_alone(make_model, walk):
     recompute(model, walk[:1], precision="single")
     assert model.dtype.itemsize == 8
     assert next(model.parameters()).requires_grad
+
+
+def test_frames_without_cell_of_a_periodic_model_are_told(make_model, molecule):
+    model = copy.deepcopy(make_model())
+    model.metadata["periodic"] = "True"
+    with pytest.warns(NequIPLRWarning, match="frame 0 of structures has no cell .*only"):
+        recompute(model, [molecule], total_charge=0)

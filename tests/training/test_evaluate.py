@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
 
 from openmm_nequiplr.data import Structure
-from openmm_nequiplr.errors import InputError
+from openmm_nequiplr.errors import InputError, NequIPLRWarning
 from openmm_nequiplr.model import save_model
 from openmm_nequiplr.training.evaluate import evaluate_model, format_table
 from openmm_nequiplr.training.loss import QUANTITIES
@@ -118,3 +119,10 @@ def test_mistakes_are_named(labelled):
         evaluate_model(model, structures, precision="half")
     with pytest.raises(TypeError, match="velocity_key"):
         evaluate_model(model, structures, velocity_key="v")
+
+
+def test_structures_without_cell_of_a_periodic_model_are_told(labelled):
+    model = copy.deepcopy(labelled[0])
+    model.metadata["periodic"] = "True"
+    with pytest.warns(NequIPLRWarning, match="pbc: 1 of 2 structures are not periodic"):
+        evaluate_model(model, labelled[1], verbose=False)
