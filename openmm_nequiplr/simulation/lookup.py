@@ -8,7 +8,7 @@ from typing import Any
 
 import openmm
 
-from ..errors import InputError, NequIPLRError, describe
+from ..errors import InputError, NequIPLRError, describe, notify
 from ..model.evaluation import Evaluation
 from ..pickling import read_pickled, restore
 from .computation import FORCE_NAME, Computation
@@ -16,7 +16,7 @@ from .torchforce import companion
 
 
 def get_computation(system: openmm.System) -> Computation:
-    """The computation behind the NequIP-LR force of a System.
+    """The computation behind the NequIP-LR force of a System; the first one, if there are several.
 
     For a TorchForce it is a companion with equal settings, because the graph of the force does not
     expose its charges.
@@ -28,13 +28,17 @@ def get_computation(system: openmm.System) -> Computation:
     NequIPLRError
         If the force cannot be restored, for example because a newer version wrote it.
     """
-    for force in inner_forces(system):
-        found = force_computation(force)
-        if found is not None:
-            return found
-    raise InputError(
-        describe("system", "a System without NequIP-LR force", "one made by create_system")
-    )
+    each = [force_computation(force) for force in inner_forces(system)]
+    found = list(dict.fromkeys(one for one in each if one is not None))
+    if not found:
+        got, expected = "a System without NequIP-LR force", "one made by create_system"
+        raise InputError(describe("system", got, expected))
+    if len(found) > 1:
+        notify(
+            f"system: only the first of its {len(found)} NequIP-LR forces is reported or used here "
+            "(charge_variable takes a force)"
+        )
+    return found[0]
 
 
 def inner_forces(system: openmm.System) -> Iterator[openmm.Force]:

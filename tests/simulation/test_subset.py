@@ -6,8 +6,8 @@ import numpy as np
 import openmm
 import pytest
 
-from openmm_nequiplr import ChargeReporter
-from openmm_nequiplr.errors import UnknownElementError
+from openmm_nequiplr import ChargeReporter, charge_variable
+from openmm_nequiplr.errors import NequIPLRWarning, UnknownElementError
 from openmm_nequiplr.simulation import (
     create_force,
     current_evaluation,
@@ -84,3 +84,17 @@ def test_the_atom_of_a_wrong_position_is_named(make_model, molecule):
     context = context_of(part_of(structure, force), positions)
     with pytest.raises(openmm.OpenMMException, match="first: atom 5"):
         context.getState(energy=True)
+
+
+def test_two_models_in_one_system(tiny_model, cluster):
+    """Reports are of the first one, and say so."""
+    start = from_atoms(cluster + cluster)
+    count, system = len(cluster), openmm.System()
+    for _ in range(2 * count):
+        system.addParticle(20.0)
+    for charge in (0, 1):
+        atoms = range(charge * count, (charge + 1) * count)
+        system.addForce(create_force(start.topology, tiny_model, atoms=atoms, total_charge=charge))
+    with pytest.warns(NequIPLRWarning, match="system: only the first of its 2 NequIP-LR forces"):
+        assert get_computation(system).settings.total_charge == 0.0
+    assert charge_variable(system.getForce(1), [count]).getName() == "NequIPLRVariable"
