@@ -40,7 +40,8 @@ class StabilityReporter(Reporter):
     reportInterval : int
         Steps between checks.
     temperature : float or Quantity, K, optional
-        Target; by default that of the integrator. Without a target, temperatures are not checked.
+        Target; by default that of the integrator. Without a target, temperatures are not checked,
+        nor with a ``BrownianIntegrator``, whose velocities are not thermal.
     action : {"stop", "warn"}
         Raise an :class:`InstabilityError`, or give a warning at the onset of each kind of
         instability.
@@ -114,7 +115,9 @@ class StabilityReporter(Reporter):
         self._bonds = HalfBonds(settings.symbols[: self._each])
         self._masses = particle_masses(system)
         self._freedom = degrees_of_freedom(system)
-        if self.target is None and hasattr(integrator, "getTemperature"):
+        if isinstance(integrator, openmm.BrownianIntegrator):
+            self.target = None
+        elif self.target is None and hasattr(integrator, "getTemperature"):
             self.target = integrator.getTemperature().value_in_unit(unit.kelvin)
 
     def _troubles(self, state: openmm.State) -> dict[str, str]:

@@ -126,3 +126,16 @@ def test_only_particles_that_move_have_degrees_of_freedom():
     assert degrees_of_freedom(system) == 8
     system.addForce(openmm.CMMotionRemover())
     assert degrees_of_freedom(system) == 5
+
+
+def test_velocities_of_brownian_motion_are_no_temperature(tiny_model, tiny_salt):
+    start = from_atoms(tiny_salt)
+    system = create_system(start.topology, tiny_model, total_charge=0)
+    integrator = openmm.BrownianIntegrator(300.0, 100.0, 1e-4)
+    platform = openmm.Platform.getPlatform("Reference")
+    simulation = app.Simulation(start.topology, system, integrator, platform)
+    simulation.context.setPositions(start.positions)
+    guard = StabilityReporter(1)
+    simulation.reporters.append(guard)
+    simulation.step(2)
+    assert guard.sound_step == 2
