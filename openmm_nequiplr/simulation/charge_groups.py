@@ -28,6 +28,9 @@ from ..fragments import (
 from .quantities import without_unit
 from .topology import WHENCE_BONDS, SimulationStructure, element_symbols
 
+#: Elements whose atoms are hardly ever molecules or ions of their own.
+_SELDOM_ALONE = frozenset(("H", "B", "C", "N", "O", "Si", "P", "S", "Se"))
+
 
 def plain_groups(groups: Any) -> Any:
     """Charge groups as plain values: ``"molecules"``, tuples of labels or indices, or ``None``.
@@ -105,6 +108,7 @@ def topology_groups(
     place = {index: k for k, index in enumerate(chosen)}
     if isinstance(groups, str):
         groups = _bonded(topology, place)
+        _say_lonely(topology, chosen, groups, read_electrodes(len(chosen), electrodes))
     elif groups is not None and any(np.ndim(each) for each in groups):
         groups = [[_placed(index, place) for index in each] for each in groups]
     if isinstance(charges, Mapping):
@@ -194,6 +198,26 @@ def _bonded(topology: app.Topology, place: dict[int, int]) -> np.ndarray:
     inside = [(a, b) for a, b in bonds if a is not None and b is not None]
     first, second = zip(*inside, strict=True) if inside else ((), ())
     return joined_by_bonds(len(place), first, second)
+
+
+def _say_lonely(
+    topology: app.Topology, chosen: Sequence[int], groups: np.ndarray, sides: np.ndarray | None
+) -> None:
+    """Warn of atoms that are molecules of their own, but of elements that hardly ever are."""
+    symbols = element_symbols(topology)
+    alone = np.bincount(groups)[groups] == 1
+    if sides is not None:
+        alone &= sides == 0
+    lonely = [
+        index
+        for index, one in zip(chosen, alone, strict=True)
+        if one and symbols[index] in _SELDOM_ALONE
+    ]
+    if lonely:
+        notify(
+            f"charge_groups: {len(lonely)} atoms such as {symbols[lonely[0]]} (index {lonely[0]}) "
+            "are groups of their own, because the topology has no bonds of them; does it lack some?"
+        )
 
 
 def join_links(

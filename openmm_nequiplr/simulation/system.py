@@ -12,7 +12,7 @@ import openmm
 from openmm import app, unit
 
 from ..checks import check_names, check_positive
-from ..errors import InputError, describe
+from ..errors import InputError, describe, notify
 from ..model import NequIPLRPotential
 from ..units import ANGSTROM_PER_NM
 from .backends import make_force, resolve_backend
@@ -218,6 +218,14 @@ def heavier_hydrogens(topology: app.Topology, masses: np.ndarray, hydrogen_mass:
         expected = f"a topology with bonds ({WHENCE_BONDS})"
         raise InputError(describe("hydrogenMass", "a topology without bonds", expected))
     moved, hydrogen = masses.copy(), app.element.hydrogen
+    bonded = {atom.index for pair in topology.bonds() for atom in pair}
+    free = [atom.index for atom in topology.atoms() if atom.element is hydrogen]
+    free = [index for index in free if index not in bonded]
+    if free:
+        notify(
+            f"hydrogenMass: {len(free)} hydrogen atoms (first index {free[0]}) keep their mass, "
+            "because the topology has no bonds of them; does it lack some?"
+        )
     for pair in topology.bonds():
         light, heavy = sorted(pair, key=lambda atom: atom.element is not hydrogen)
         if light.element is not hydrogen or heavy.element in (hydrogen, None):

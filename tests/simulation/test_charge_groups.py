@@ -94,6 +94,18 @@ def test_formal_charges_are_taken_and_sum_to_the_total_charge(tiny_model, topolo
         create_system(topology, tiny_model, total_charge=0, charge_groups="molecules")
 
 
+def test_atoms_that_bonds_leave_out_are_told(tiny_model, topology):
+    """Alone, Na (index 2) may be an ion, but O (index 5) is hardly a molecule."""
+    atoms = list(topology.atoms())
+    topology._bonds = [bond for bond in topology.bonds() if atoms[5] not in bond]
+    given = {"charge_groups": "molecules", "group_charges": {"Cl2O": 0}, "total_charge": 0}
+    with pytest.warns(NequIPLRWarning, match=r"1 atoms such as O \(index 5\) are groups of their"):
+        create_system(topology, tiny_model, **given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        create_system(topology, tiny_model, **given | {"electrodes": ([5], [0])})
+
+
 @pytest.mark.filterwarnings("ignore::openmm_nequiplr.errors.NequIPLRWarning")
 def test_what_is_refused(tiny_model, make_model, topology):
     bare = app.Topology()

@@ -14,6 +14,7 @@ from openmm_nequiplr import create_system, save_model
 from openmm_nequiplr.errors import (
     BoxError,
     InputError,
+    NequIPLRWarning,
     UnknownElementError,
 )
 from openmm_nequiplr.model import Evaluator
@@ -343,6 +344,14 @@ def test_atoms_that_are_held_keep_their_mass_of_zero(organic_model):
         peptide(), organic_model, total_charge=0, masses=masses, hydrogenMass=2.0
     )
     assert masses_of(system) == [0.0, 15.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0]
+
+
+def test_hydrogen_atoms_that_bonds_leave_out_are_told(organic_model):
+    topology = peptide()
+    last = next(atom for atom in topology.atoms() if atom.index == 5)
+    topology._bonds = [bond for bond in topology.bonds() if last not in bond]
+    with pytest.warns(NequIPLRWarning, match=r"1 hydrogen atoms \(first index 5\) keep their mass"):
+        create_system(topology, organic_model, total_charge=0, hydrogenMass=3.0)
 
 
 @pytest.mark.parametrize(
