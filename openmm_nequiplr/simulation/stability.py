@@ -11,12 +11,13 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from ..checks import check_choice
+from ..checks import check_choice, is_number
 from ..errors import InputError, InstabilityError, describe
 from ..units import EV_TO_KJ_PER_MOL
 from .computation import Computation
 from .limits import ON_UNSTABLE, HalfBonds, deepest_fall, hottest, temperature_of
 from .lookup import get_computation
+from .quantities import without_unit
 from .reporters import Reporter
 
 
@@ -65,10 +66,10 @@ class StabilityReporter(Reporter):
     ) -> None:
         super().__init__(reportInterval)
         check_choice("action", action, ON_UNSTABLE)
-        if unit.is_quantity(temperature):
-            temperature = temperature.value_in_unit(unit.kelvin)
-        if temperature is not None and not 0 <= temperature < math.inf:
-            raise InputError(describe("temperature", temperature, "a number of at least 0"))
+        expected = "a number of at least 0 K"
+        temperature = without_unit("temperature", temperature, unit.kelvin, expected)
+        if temperature is not None and not (is_number(temperature) and temperature >= 0):
+            raise InputError(describe("temperature", temperature, expected))
         self.target, self.action = temperature, action
         self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
         self._computation: Computation | None = None

@@ -19,6 +19,7 @@ from .backends import make_force, resolve_backend
 from .computation_settings import ComputationSettings
 from .mdtraj_topology import openmm_topology
 from .multistep import Inner, add_inner_potential
+from .quantities import without_unit
 from .settings import ForceOptions, computation_settings
 from .topology import WHENCE_BONDS, SimulationStructure, element_masses
 from .topology_checks import topology_box
@@ -79,7 +80,7 @@ def create_system(
     total_charge : float or Quantity, e
         Charge of the whole system. ``charge``, the name in openmm-ml and ASE, is accepted as well.
         If it is not given, 0 is assumed with a warning.
-    masses : sequence of float (Da) or Quantity, length N, optional
+    masses : sequence of float (Da) or Quantity, or Quantity, length N, optional
         By default those of the elements. Atoms of mass 0 are fixed; ``SimulationStructure.masses``
         contains those of a structure file.
     hydrogenMass : float or Quantity, Da, optional
@@ -170,15 +171,15 @@ def check_masses(topology: app.Topology, masses: Any) -> np.ndarray:
     """
     if masses is None:
         return element_masses(topology)
-    if unit.is_quantity(masses):
-        masses = masses.value_in_unit(unit.dalton)
     count = topology.getNumAtoms()
+    expected = f"{count} finite masses of at least 0 Da"
+    plain = without_unit("masses", masses, unit.dalton, expected)
     try:
-        values = np.array(masses, dtype=np.float64)
+        each = [without_unit("masses", mass, unit.dalton, expected) for mass in plain]
+        values = np.array(each, dtype=np.float64)
     except (TypeError, ValueError):
         values = np.full(1, np.nan)
     if values.shape != (count,) or not np.isfinite(values).all() or (values < 0.0).any():
-        expected = f"{count} finite masses of at least 0 Da"
         raise InputError(describe("masses", masses, expected))
     return values
 

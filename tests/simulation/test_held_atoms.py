@@ -79,12 +79,13 @@ def test_selective_dynamics(cluster, tmp_path):
 
 def test_systems_take_masses(ionic_model, held):
     start = from_atoms(held)
-    system = create_system(start.topology, ionic_model, total_charge=0, masses=start.masses)
-    np.testing.assert_array_equal(
-        [system.getParticleMass(k)._value for k in range(8)], start.masses
-    )
-    assert not any(isinstance(f, openmm.CMMotionRemover) for f in system.getForces())
-    for masses in (start.masses[:3], [-1.0] * 8, ["heavy"] * 8):
+    dalton, second = openmm.unit.dalton, openmm.unit.second
+    for masses in (start.masses, start.masses * dalton, [mass * dalton for mass in start.masses]):
+        system = create_system(start.topology, ionic_model, total_charge=0, masses=masses)
+        found = [system.getParticleMass(k)._value for k in range(8)]
+        np.testing.assert_array_equal(found, start.masses)
+        assert not any(isinstance(f, openmm.CMMotionRemover) for f in system.getForces())
+    for masses in (start.masses[:3], [-1.0] * 8, ["heavy"] * 8, start.masses * second):
         with pytest.raises(InputError, match="masses: expected 8 finite masses"):
             create_system(start.topology, ionic_model, total_charge=0, masses=masses)
 

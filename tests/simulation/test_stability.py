@@ -110,6 +110,8 @@ def test_warnings_come_once_for_each_trouble(tiny_model, tiny_salt):
         {"reportInterval": 1, "action": "pray"},
         {"reportInterval": 1, "temperature": -1.0},
         {"reportInterval": 1, "temperature": float("nan")},
+        {"reportInterval": 1, "temperature": "hot"},
+        {"reportInterval": 1, "temperature": 300.0 * unit.picosecond},
     ],
 )
 def test_arguments_are_checked(arguments):
