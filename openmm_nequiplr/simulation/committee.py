@@ -35,6 +35,8 @@ from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
 
 _FORCE = unit.kilojoule_per_mole / unit.nanometer
+# Entry in the comments of saved frames.
+_SPREAD = "largest_force_spread"
 #: Actions when the spread exceeds the threshold.
 ON_SPREAD = ("save", "stop")
 
@@ -106,7 +108,8 @@ class CommitteeReporter(RecordReporter):
         Action when it is exceeded: save the frame, or save it and raise :class:`UncertaintyError`.
         The Context then stays at that frame, which is completely written.
     frames : str or path, optional
-        Extended XYZ file for saved frames; by default ``file`` with the suffix ``.extxyz``.
+        Extended XYZ file for saved frames; by default ``file`` with the suffix ``.extxyz``. An
+        existing file with other contents is refused.
     append : bool
         Continue existing files, after dropping frames later than the current step, with a notice.
         Otherwise existing files are overwritten.
@@ -174,10 +177,12 @@ class CommitteeReporter(RecordReporter):
 
     def _open(self, simulation: app.Simulation) -> RecordFile:
         if self._file is None:
+            if self.threshold is not None:
+                check_frames(self._frames)
             super()._open(simulation)
-            if self._append:
+            if self.threshold is not None and self._append:
                 self.saved = cut_frames(self._frames, simulation.currentStep)
-            else:
+            elif self.threshold is not None:
                 self._frames.unlink(missing_ok=True)
         return super()._open(simulation)
 
@@ -221,7 +226,7 @@ class CommitteeReporter(RecordReporter):
         now.tell(atoms)
         atoms.info["step"] = simulation.currentStep
         atoms.info["energy_spread"] = spread.energy
-        atoms.info["largest_force_spread"] = spread.largest_force
+        atoms.info[_SPREAD] = spread.largest_force
         atoms.arrays["force_spread"] = spread.forces
         atoms.arrays["charge_spread"] = spread.charges
         atoms.write(str(self._frames), format="extxyz", append=True)
@@ -254,6 +259,24 @@ def load_others(
         expected = "one model or more, beside the one that drives the simulation"
         raise InputError(describe("models", "none", expected))
     return loaded
+
+
+def check_frames(path: Path) -> None:
+    """Check that a file to be overwritten or continued holds saved frames.
+
+    Raises
+    ------
+    InputError
+        If it holds something else, such as training data.
+    """
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        beginning = handle.readline() + handle.readline()
+    torn = not beginning.endswith("\n")  # a killed run left half of the first frame
+    if beginning and not torn and _SPREAD not in beginning:
+        expected = "a new file, or one with the frames that a CommitteeReporter saved"
+        raise InputError(describe("frames", str(path), expected))
 
 
 def cut_frames(path: Path, step: int) -> int:

@@ -133,6 +133,22 @@ def test_a_restart_drops_what_it_will_do_again(tmp_path, ionic_model, others, cl
     assert reporter.saved == 4
 
 
+@pytest.mark.parametrize("append", [False, True])
+def test_files_with_other_contents_are_kept(tmp_path, ionic_model, others, cluster, append):
+    """The default name of the frames may be that of the data."""
+    data = tmp_path / "chain.extxyz"
+    cluster.write(data)
+    before = data.read_bytes()
+    simulation = simulation_of(cluster, ionic_model)
+    reporter = CommitteeReporter(tmp_path / "chain.npy", 1, others, 1e-6, append=append)
+    simulation.reporters.append(reporter)
+    with pytest.raises(InputError, match="frames: expected a new file, or one with the frames"):
+        simulation.step(1)
+    simulation.reporters = [CommitteeReporter(tmp_path / "chain.npy", 1, others, append=append)]
+    simulation.step(1)
+    assert data.read_bytes() == before
+
+
 def test_wrong_use(tmp_path, ionic_model, others, cluster, make_model):
     path = tmp_path / "s.npy"
     for options, text in (
