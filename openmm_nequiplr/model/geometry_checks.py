@@ -99,7 +99,9 @@ def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:
 
 
 def as_numbers(name: str, values: object) -> np.ndarray:
-    """Convert values to a float64 array."""
+    """Convert values to a float64 array; NumPy would drop the units of a Quantity."""
+    if hasattr(values, "value_in_unit"):
+        raise InputError(describe(name, values, "plain numbers (value_in_unit gives them)"))
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from ..fragments import Fragments, nearby_bonds, read_groups
 from ..total_charge import say_contradictions, told_charge
 from ..units import ANGSTROM_PER_NM
 from .box import reduce_box
+from .quantities import without_unit
 
 #: Sources of bonds, for errors.
 WHENCE_BONDS = (
@@ -232,8 +233,9 @@ def to_atoms(
     Parameters
     ----------
     topology : openmm.app.Topology
-    positions : numpy.ndarray, shape (N, 3), nm
-    box : numpy.ndarray, shape (3, 3), nm, optional
+        Without virtual sites.
+    positions : numpy.ndarray (nm) or Quantity, shape (N, 3)
+    box : numpy.ndarray (nm) or Quantity, shape (3, 3), optional
         Rows are box vectors.
     rotation : numpy.ndarray, shape (3, 3), optional
         Rotation of :class:`SimulationStructure`, to restore the original orientation.
@@ -241,15 +243,24 @@ def to_atoms(
         Mass 0 becomes ``FixAtoms``. Other masses are set if they differ from those of the elements.
     slab : bool
         Whether a structure with a box is a slab.
+
+    Raises
+    ------
+    InputError
+        If an atom has no element, or positions or box have the wrong shape or unit.
     """
     from ase import Atoms
     from ase.constraints import FixAtoms
 
-    back = np.eye(3) if rotation is None else rotation
+    symbols, back = element_symbols(topology), np.eye(3) if rotation is None else rotation
+    if "?" in symbols:
+        expected = "an element for every atom (Modeller.delete leaves out virtual sites)"
+        raise InputError(describe("topology", f"none for atom {symbols.index('?')}", expected))
+    cell = None if box is None else _lengths("box", box, 3)
     atoms = Atoms(
-        symbols=element_symbols(topology),
-        positions=np.asarray(positions) @ back * ANGSTROM_PER_NM,
-        cell=None if box is None else np.asarray(box) @ back * ANGSTROM_PER_NM,
+        symbols=symbols,
+        positions=_lengths("positions", positions, len(symbols)) @ back * ANGSTROM_PER_NM,
+        cell=None if cell is None else cell @ back * ANGSTROM_PER_NM,
         pbc=FREE if box is None else (True, True, not slab),
     )
     if masses is None:
@@ -260,6 +271,19 @@ def to_atoms(
     if not moving.all():
         atoms.set_constraint(FixAtoms(mask=~moving))
     return atoms
+
+
+def _lengths(name: str, given: Any, count: int) -> np.ndarray:
+    """Vectors, shape (count, 3), in nm, from numbers or Quantities."""
+    expected = f"shape ({count}, 3), in nm or with a unit of length"
+    plain = without_unit(name, given, unit.nanometer, expected)
+    try:
+        values = np.array([without_unit(name, each, unit.nanometer, expected) for each in plain])
+    except (TypeError, ValueError):
+        values = np.zeros(0)
+    if values.shape != (count, 3):
+        raise InputError(describe(name, given, expected))
+    return values
 
 
 def _bare_topology(symbols: list[str]) -> app.Topology:

@@ -122,3 +122,15 @@ def test_graphs_have_the_lattice_in_short_vectors(make_model, crystal):
     kept = build_graph(config, crystal.numbers, crystal.positions, cell, True)
     assert torch.equal(kept.cell[0], torch.tensor(cell))
     assert graph.num_edges == kept.num_edges
+
+
+def test_units_are_not_dropped(make_model, crystal):
+    """NumPy takes the numbers of a Quantity, of positions in nm for example."""
+    from openmm import unit
+
+    config, nm = make_model().config, unit.nanometer
+    for name in ("positions", "cell"):
+        given = {"positions": crystal.positions, "cell": crystal.cell.array}
+        given[name] = 0.1 * given[name] * nm
+        with pytest.raises(InputError, match=f"{name}: expected plain numbers"):
+            build_graph(config, crystal.numbers, **given, pbc=True)

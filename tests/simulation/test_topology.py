@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import openmm
 import pytest
 from ase.build import bulk
-from openmm import app
+from openmm import app, unit
 
 from openmm_nequiplr.data import Structure
 from openmm_nequiplr.errors import BoxError, InputError, NequIPLRWarning
@@ -41,6 +42,30 @@ def test_without_a_cell_there_is_no_box(cluster):
     assert structure.box is None
     assert structure.topology.getPeriodicBoxVectors() is None
     assert not to_atoms(structure.topology, structure.positions).pbc.any()
+
+
+def test_units_of_positions_and_box_are_heeded(skewed_salt):
+    given = from_atoms(skewed_salt)
+    expected = to_atoms(given.topology, given.positions, given.box)
+    rows = [openmm.Vec3(*row) for row in given.positions]
+    for positions, box in (
+        (10.0 * given.positions * unit.angstrom, 10.0 * given.box * unit.angstrom),
+        (rows * unit.nanometer, given.topology.getPeriodicBoxVectors()),
+        (rows, [row * unit.nanometer for row in given.box]),
+    ):
+        found = to_atoms(given.topology, positions, box)
+        np.testing.assert_allclose(found.positions, expected.positions, atol=1e-12)
+        np.testing.assert_allclose(found.cell.array, expected.cell.array, atol=1e-12)
+    for wrong in (given.positions * unit.picosecond, given.positions[:3], None):
+        with pytest.raises(InputError, match=r"positions: expected shape \(36, 3\), in nm"):
+            to_atoms(given.topology, wrong)
+
+
+def test_virtual_sites_are_no_atoms(cluster):
+    topology = from_atoms(cluster).topology
+    topology.addAtom("M", None, list(topology.residues())[-1])
+    with pytest.raises(InputError, match="an element for every atom .*none for atom 8"):
+        to_atoms(topology, np.zeros((9, 3)))
 
 
 def test_the_total_charge_comes_along(cluster):
