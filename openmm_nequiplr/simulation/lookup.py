@@ -24,10 +24,12 @@ def get_computation(system: openmm.System) -> Computation:
     Raises
     ------
     InputError
-        If the System has no such force.
+        If the System has no such force, or is no System.
     NequIPLRError
         If the force cannot be restored, for example because a newer version wrote it.
     """
+    if not isinstance(system, openmm.System):
+        raise InputError(describe("system", type(system).__name__, "an openmm.System"))
     each = [force_computation(force) for force in inner_forces(system)]
     found = list(dict.fromkeys(one for one in each if one is not None))
     if not found:
@@ -95,6 +97,9 @@ def current_evaluation(context: openmm.Context) -> Evaluation:
 
     ``current_evaluation(simulation.context).parts`` contains the energies in eV.
     """
+    if not isinstance(context, openmm.Context):
+        expected = "an openmm.Context, such as simulation.context"
+        raise InputError(describe("context", type(context).__name__, expected))
     computation = get_computation(context.getSystem())
     state = context.getState(positions=True, parameters=True)
     return computation.evaluate(*computation.geometry(state), computation.conditions(state))

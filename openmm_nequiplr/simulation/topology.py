@@ -143,11 +143,13 @@ def from_atoms(atoms: Any) -> SimulationStructure:
     Raises
     ------
     InputError
-        If there are no atoms, an element is unknown, a position or mass is not finite, or the
-        structure is periodic in other directions.
+        If there are no atoms, this is no structure, an element is unknown, a position or mass is
+        not finite, or the structure is periodic in other directions.
     BoxError
         If the cell is degenerate, or not that of a slab.
     """
+    if not hasattr(atoms, "symbols"):
+        raise InputError(describe("atoms", type(atoms).__name__, "an ase.Atoms"))
     symbols = [str(symbol) for symbol in atoms.symbols]
     if not symbols:
         raise InputError(describe("atoms", "no atoms", "at least one atom"))

@@ -7,8 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from openmm_nequiplr import create_system
+from openmm_nequiplr import create_system, current_evaluation
+from openmm_nequiplr.errors import InputError
 from openmm_nequiplr.simulation import Computation, from_atoms, get_computation
+
+from .twins import simulation_of
 
 
 def computations(atoms, model, **options):
@@ -54,3 +57,14 @@ def test_settings_of_systems_written_before_there_was_a_skin(ionic_model, cluste
     settings = dataclasses.replace(kept.settings)
     del settings.__dict__["skin"]
     assert np.isfinite(Computation(settings).evaluate(positions).energy)
+
+
+def test_other_objects_are_refused(tiny_model, cluster):
+    simulation = simulation_of(cluster, tiny_model, total_charge=0)
+    for call, given, expected in (
+        (get_computation, simulation.system.getForce(0), "system: expected an openmm.System"),
+        (current_evaluation, simulation, "context: .*such as simulation.context"),
+        (from_atoms, "chain.extxyz", "atoms: expected an ase.Atoms"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            call(given)
