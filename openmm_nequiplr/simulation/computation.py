@@ -21,7 +21,7 @@ from ..costs import default_device
 from ..devices import resolve_device
 from ..electrostatics import OutsideCharges
 from ..electrostatics.splitting import FINEST, mesh_dtype
-from ..errors import InputError, InstabilityError, NequIPLRError
+from ..errors import InputError, InstabilityError, NequIPLRError, describe
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator, Surroundings
@@ -335,7 +335,13 @@ class Computation(StateReader):
                     other._lock.release()
 
     def _graph(self, place: Place) -> AtomicGraph:
-        positions = place.positions
+        positions, count = place.positions, self.num_atoms + len(self.settings.outside or ())
+        if len(positions) != count:
+            expected = (
+                f"the {count} particles of the topology (create_force(…, atoms=range({count})) "
+                "leaves others out, such as virtual sites)"
+            )
+            raise InputError(describe("system", f"{len(positions)} particles", expected))
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
         if bad.size:
             chosen = self.settings.particles

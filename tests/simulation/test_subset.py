@@ -86,6 +86,19 @@ def test_the_atom_of_a_wrong_position_is_named(make_model, molecule):
         context.getState(energy=True)
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_particles_that_the_topology_lacks(tiny_model, cluster, more):
+    """A force on all atoms of a topology tells how to leave out others."""
+    start, system = from_atoms(cluster), openmm.System()
+    count = len(cluster)
+    for _ in range(count + more):
+        system.addParticle(20.0)
+    system.addForce(create_force(start.topology, tiny_model, total_charge=0))
+    positions = np.concatenate((start.positions, start.positions[:1] + 1.0))[: count + more]
+    with pytest.raises(openmm.OpenMMException, match=r"system: .*the 8 .*atoms=range\(8\)"):
+        context_of(system, positions).getState(energy=True)
+
+
 def test_two_models_in_one_system(tiny_model, cluster):
     """Reports are of the first one, and say so."""
     start = from_atoms(cluster + cluster)
