@@ -21,7 +21,7 @@ from ..costs import default_device
 from ..devices import resolve_device
 from ..electrostatics import OutsideCharges
 from ..electrostatics.splitting import FINEST, mesh_dtype
-from ..errors import InputError, InstabilityError, NequIPLRError, describe
+from ..errors import InputError, InstabilityError, NequIPLRError, describe, notify
 from ..graph import AtomicGraph
 from ..model.building import GraphBuilder
 from ..model.evaluation import Evaluation, Evaluator, Surroundings
@@ -42,6 +42,8 @@ FORCE_NAME = "NequIPLR"
 # Number of results kept: enough to reuse the previous state after a rejected Monte Carlo move.
 _REMEMBERED = 3
 _SOLVES_KEPT = 10000
+# Relative change of the height of a slab's cell that counts as none.
+_SAME_HEIGHT = 1e-6
 
 # OpenMM never frees what it unpickles; at most so many unpickled computations keep their model.
 _MOST_WARM = 16
@@ -83,7 +85,8 @@ class Computation(StateReader):
         #: Action when charges are far outside the range of the training data: ``"stop"`` with an
         #: :class:`InstabilityError`, ``"warn"`` (once) or ``"ignore"``.
         self.on_unstable = "stop"
-        self._warned = self._charge_checked = False
+        self._warned = self._charge_checked = self._height_told = False
+        self._height: float | None = None
         # whether the graph of the last evaluation has the positions that it was given
         self._unmoved = False
         #: Error of the last call that failed; OpenMM passes on only its message.
@@ -367,12 +370,26 @@ class Computation(StateReader):
                 replicas=settings.replicas,
             )
         own, cell = positions[: self.num_atoms], place.cell if self.settings.periodic else None
+        if self.settings.slab and cell is not None:
+            self._watch_height(float(cell[2, 2]))
         given = place.conditions
         charge = None if given.total_charge == self.settings.total_charge else given.total_charge
         if charge is not None and not self._charge_checked:
             self._charge_checked = True
             check_trained(self._ready().model.metadata, charge)
         return self._graphs(own, cell, given.field, given.voltage, charge)
+
+    def _watch_height(self, height: float) -> None:
+        """Warn once if the height of the cell of a slab, Å, changes."""
+        if self._height is None:
+            self._height = height
+        elif not self._height_told and abs(height - self._height) > _SAME_HEIGHT * height:
+            self._height_told = True
+            notify(
+                f"slab: the height of its cell has changed from {self._height:g} to {height:g} Å; "
+                "barostats may scale the cell of a slab in the plane only, as its vacuum has no "
+                "pressure (MonteCarloAnisotropicBarostat with scaleZ=False)"
+            )
 
     def outside_columns(
         self, positions: np.ndarray, cell: np.ndarray | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import openmm
 import pytest
@@ -61,6 +63,20 @@ def test_a_stored_system_is_still_a_slab(tiny_model, tiny_slab, tmp_path):
     assert energy_of(context_of(loaded, start.positions)) == pytest.approx(energy, abs=1e-9)
     bulk = create_system(start.topology, tiny_model, total_charge=0)
     assert abs(energy_of(context_of(bulk, start.positions)) - energy) > 1e-3
+
+
+def test_barostats_that_scale_the_vacuum_are_told_once(tiny_model, tiny_slab):
+    start = from_atoms(tiny_slab)
+    plane = openmm.MonteCarloAnisotropicBarostat(openmm.Vec3(1, 1, 1), 300.0, True, True, False, 1)
+    for barostat, expected in ((openmm.MonteCarloBarostat(1.0, 300.0, 1), 1), (plane, 0)):
+        system = create_system(start.topology, tiny_model, total_charge=0, slab=True)
+        system.addForce(barostat)
+        context = context_of(system, start.positions)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            context.getIntegrator().step(3)
+        heights = [each for each in said if "slab: the height of its cell" in str(each.message)]
+        assert len(heights) == expected
 
 
 def test_what_is_no_slab_is_refused(make_model, tiny_model, tiny_slab, tiny_salt, cluster):
