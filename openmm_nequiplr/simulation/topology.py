@@ -242,7 +242,8 @@ def to_atoms(
     rotation : numpy.ndarray, shape (3, 3), optional
         Rotation of :class:`SimulationStructure`, to restore the original orientation.
     masses : numpy.ndarray, shape (N,), Da, optional
-        Mass 0 becomes ``FixAtoms``. Other masses are set if they differ from those of the elements.
+        By default those of the elements, also of deuterium. Mass 0 becomes ``FixAtoms``. Other
+        masses are set if they differ from those of the elements.
     slab : bool
         Whether a structure with a box is a slab.
 
@@ -265,9 +266,9 @@ def to_atoms(
         cell=None if cell is None else cell @ back * ANGSTROM_PER_NM,
         pbc=FREE if box is None else (True, True, not slab),
     )
-    if masses is None:
-        return atoms
-    moving, usual = np.asarray(masses) != 0.0, element_masses(topology)
+    masses = element_masses(topology) if masses is None else np.asarray(masses)
+    of_symbols = [app.Element.getBySymbol(symbol).mass for symbol in symbols]  # D has become H
+    moving, usual = masses != 0.0, np.array([mass._value for mass in of_symbols])
     if not np.allclose(masses[moving], usual[moving], rtol=1e-6, atol=0.0):
         atoms.set_masses(np.where(moving, masses, usual))
     if not moving.all():

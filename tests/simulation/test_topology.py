@@ -11,6 +11,7 @@ from openmm import app, unit
 from openmm_nequiplr.data import Structure
 from openmm_nequiplr.errors import BoxError, InputError, NequIPLRWarning
 from openmm_nequiplr.simulation import from_atoms, read_structure, to_atoms
+from openmm_nequiplr.simulation.topology import element_masses
 
 
 def distances(atoms):
@@ -59,6 +60,19 @@ def test_units_of_positions_and_box_are_heeded(skewed_salt):
     for wrong in (given.positions * unit.picosecond, given.positions[:3], None):
         with pytest.raises(InputError, match=r"positions: expected shape \(36, 3\), in nm"):
             to_atoms(given.topology, wrong)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_deuterium_keeps_its_mass(given):
+    topology = app.Topology()
+    residue = topology.addResidue("DOH", topology.addChain())
+    for symbol in "ODH":
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+    masses = element_masses(topology) if given else None
+    atoms = to_atoms(topology, np.eye(3), masses=masses)
+    assert atoms.get_chemical_symbols() == ["O", "H", "H"]
+    np.testing.assert_allclose(atoms.get_masses(), [15.999, 2.0136, 1.008], atol=1e-3)
+    np.testing.assert_allclose(from_atoms(atoms).masses, element_masses(topology), atol=1e-3)
 
 
 def test_virtual_sites_are_no_atoms(cluster):
