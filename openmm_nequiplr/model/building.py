@@ -218,7 +218,8 @@ class GraphBuilder:
         self._count, self._kinds = len(types), types[: len(types) // replicas].tolist()
         self._cutoff = max(config.r_max, config.charge_cutoff)
         self._given: np.ndarray | None = None
-        check_charge(total_charge, [config.numbers[k] for k in types.tolist()])
+        self._numbers = [config.numbers[k] for k in types.tolist()]
+        check_charge(total_charge, self._numbers)
         charge = torch.tensor([float(total_charge)], dtype=torch.float64)
         self._types, self._charge = torch.from_numpy(types).to(device), charge
         self._batch = torch.zeros_like(self._types)
@@ -279,6 +280,7 @@ class GraphBuilder:
         points = self._slab(points, box) if slab else points
         charge, searches = self._charge, self.neighbors.searches
         if total_charge is not None:
+            check_charge(total_charge, self._numbers)
             charge = torch.full_like(charge, total_charge)
         edge_index, edge_shift = self.neighbors(points, box, self.periodic, self._cutoff)
         if slab:

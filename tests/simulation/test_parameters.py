@@ -128,6 +128,15 @@ def test_a_charge_that_was_not_trained_on_is_said_once(tiny_model, cluster):
     assert "+1 e, but the model was trained on structures of 0 e" in said[0]
 
 
+def test_impossible_charges_are_refused(tiny_model, cluster):
+    context = context_of(system_of(tiny_model, cluster, parameters=NAMES), 0.1 * cluster.positions)
+    context.setParameter("total_charge", 1e6)
+    with pytest.raises(
+        openmm.OpenMMException, match="total_charge: expected at most .* for 8 atoms"
+    ):
+        context.getState(energy=True)
+
+
 def test_stored_systems_keep_parameters(tiny_model, cluster, tmp_path):
     system = system_of(tiny_model, cluster, parameters=("model_scale", "total_charge"))
     save_system(system, tmp_path / "system.xml")
