@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,6 +61,8 @@ class AtomicGraph:
         For a graph on a GPU, a copy of positions, cell and charge on the CPU.
     reach : Reach, optional
         Other positions for which the edges are complete.
+    key : Hashable
+        Settings of the model that the graph was built for; ``None`` if unknown.
     """
 
     positions: torch.Tensor
@@ -82,6 +84,7 @@ class AtomicGraph:
     replicas: int = 1
     host: AtomicGraph | None = None
     reach: Reach | None = None
+    key: Hashable = None
 
     def __post_init__(self) -> None:
         if not self.linearized:
@@ -255,4 +258,5 @@ class AtomicGraph:
             counts=tuple(n for g in graphs for n in g.counts),
             ewald=tuple(e for g in graphs for e in g.ewald),
             linearized=tuple(t for g in graphs for t in g.linearized),
+            key=graphs[0].key if len({graph.key for graph in graphs}) == 1 else None,
         )

@@ -33,6 +33,7 @@ from .geometry_checks import (
     check_electrodes,
     check_field,
     check_positions,
+    graph_key,
 )
 
 # Tensors of a graph that rarely change.
@@ -216,7 +217,7 @@ class GraphBuilder:
         self.pairs = VerletList(skin, full=False, device=device, replicas=replicas)
         types = type_indices(config, numbers)
         self._count, self._kinds = len(types), types[: len(types) // replicas].tolist()
-        self._cutoff = max(config.r_max, config.charge_cutoff)
+        self._cutoff, self._key = max(config.r_max, config.charge_cutoff), graph_key(config)
         self._given: np.ndarray | None = None
         self._numbers = [config.numbers[k] for k in types.tolist()]
         check_charge(total_charge, self._numbers)
@@ -303,6 +304,7 @@ class GraphBuilder:
             group_charges=self._group_charges,
             applied_potential=applied_potential(self._sides, voltage),
             replicas=self.replicas,
+            key=self._key,
         )
         if torch.device(self.device).type == "cpu":
             return graph

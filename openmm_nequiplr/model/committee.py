@@ -8,7 +8,7 @@ from the mean of the members; for vectors, of the length of the deviation.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import torch
 from ..errors import InputError, ModelFileError, describe, notify
 from ..pretrained import named_models
 from .building import build_graph
-from .config import ModelConfig
 from .evaluation import Evaluation, Evaluator
+from .geometry_checks import graph_key
 from .io import load_model, model_digest
 from .potential import NequIPLRPotential
 
@@ -163,20 +163,6 @@ def deviation(values: np.ndarray, vectors: bool = False) -> np.ndarray:
     """
     squares = (values - values.mean(axis=0)) ** 2
     return np.sqrt((squares.sum(axis=-1) if vectors else squares).mean(axis=0))
-
-
-def graph_key(config: ModelConfig) -> Hashable:
-    """Entries of a configuration that determine its graphs and their Coulomb matrices."""
-    return (
-        config.type_names,
-        max(config.r_max, config.charge_cutoff),
-        config.widths,
-        config.coulomb_constant,
-        config.equilibration,
-        config.legacy_periodic,
-        config.legacy_nonperiodic,
-        config.legacy_ewald_cutoff,
-    )
 
 
 def member_path(directory: str | os.PathLike, seed: int) -> Path:

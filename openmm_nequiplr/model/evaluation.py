@@ -25,7 +25,7 @@ from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from ..ops import compiled
 from .building import with_lattice_sum
-from .geometry_checks import check_surrounded
+from .geometry_checks import check_graph, check_surrounded, graph_key
 from .inference import Atoms, Geometry, Inference, Results
 from .memory import ChargeMemory
 from .numpy_evaluation import (
@@ -97,6 +97,7 @@ class Evaluator:
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         self.options = options or SolverOptions(**fields)
+        self._key = graph_key(self.model.config)
         self.memory = ChargeMemory(self.model, self.options.mesh_accuracy)
         #: Recorded evaluations; only on a GPU.
         self.replays = Replays(self.memory, self.options)
@@ -109,7 +110,7 @@ class Evaluator:
 
     def _prepare(self, graph: AtomicGraph) -> tuple[AtomicGraph, ChargeMemory | None]:
         """Graph with the data that its solver needs, and the memory of an iterative solver."""
-        _check_single(graph)
+        self._check_graph(graph)
         if graph.replicas == 1 and self.iterative(graph.num_atoms, graph.periodic[0]):
             return graph, self.memory
         return with_lattice_sum(self.model.config, graph), None
@@ -128,7 +129,7 @@ class Evaluator:
         self, graph: AtomicGraph, surroundings: Surroundings | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Charges, shape (N,), e, and electronegativities, shape (N,), eV/e, without the energy."""
-        _check_single(graph)
+        self._check_graph(graph)
         self._check_surrounded(graph, surroundings)
         if not self.model.config.equilibration:
             return np.zeros(graph.num_atoms), np.zeros(graph.num_atoms)
@@ -179,6 +180,11 @@ class Evaluator:
         self._check_surrounded(graph, surroundings)
         with self._forgetting(), torch.enable_grad():
             return observations(self._charged(graph, surroundings=surroundings), observables)
+
+    def _check_graph(self, graph: AtomicGraph) -> None:
+        check_graph(self._key, graph)
+        if graph.num_graphs != 1:
+            raise InputError(describe("graph", f"{graph.num_graphs} structures", "one structure"))
 
     def _check_surrounded(self, graph: AtomicGraph, surroundings: Surroundings | None) -> None:
         if surroundings is not None:
@@ -298,7 +304,7 @@ class Evaluator:
         scale: float,
         surroundings: Surroundings | None,
     ) -> Evaluation:
-        _check_single(graph)
+        self._check_graph(graph)
         if len(observables) or scale != 1.0:
             self._check_response(graph)
         config = self.model.config
@@ -432,8 +438,3 @@ def _delegate(inference: Inference, graph: AtomicGraph, point_charges: PointChar
     split = smoothed and isinstance(point_charges, SmoothCoulomb)
     external = ExternalPointCharges(point_charges, bool(graph.periodic[0]), split)
     inference.delegate(external, everything=not split)
-
-
-def _check_single(graph: AtomicGraph) -> None:
-    if graph.num_graphs != 1:
-        raise InputError(describe("graph", f"{graph.num_graphs} structures", "one structure"))

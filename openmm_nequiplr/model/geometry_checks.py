@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from ..conditions import read_electrodes
 from ..errors import InputError, describe
+from ..graph import AtomicGraph
 from .config import ModelConfig
 
 #: Smallest allowed distance of two atoms, Å.
@@ -106,6 +107,33 @@ def as_numbers(name: str, values: object) -> np.ndarray:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(describe(name, type(values).__name__, f"numbers ({error})")) from error
+
+
+def graph_key(config: ModelConfig) -> Hashable:
+    """Entries of a configuration that determine its graphs and their Coulomb matrices."""
+    return (
+        config.type_names,
+        max(config.r_max, config.charge_cutoff),
+        config.widths,
+        config.coulomb_constant,
+        config.equilibration,
+        config.legacy_periodic,
+        config.legacy_nonperiodic,
+        config.legacy_ewald_cutoff,
+    )
+
+
+def check_graph(key: Hashable, graph: AtomicGraph) -> None:
+    """Check that a graph was built for a model with this :func:`graph_key`.
+
+    Raises
+    ------
+    InputError
+        If other elements, cutoffs or charge widths determine its types, edges and sums.
+    """
+    if graph.key is not None and graph.key != key:
+        expected = "one that build_graph of this model, or of one with equal settings, made"
+        raise InputError(describe("graph", "one for another model", expected))
 
 
 def check_charge(charge: float, numbers: Sequence[int]) -> None:

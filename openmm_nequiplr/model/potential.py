@@ -26,6 +26,7 @@ from ..errors import InputError, describe
 from ..graph import AtomicGraph
 from .building import build_graph, lattice_splitting
 from .dipole_response import differentiable_field, dipole_response
+from .geometry_checks import check_graph, graph_key
 from .networks import Networks
 from .output import PotentialOutput
 from .strain import strained, stress_from_strain
@@ -175,6 +176,7 @@ class NequIPLRPotential(Networks):
         compute_response : bool
             Whether to compute Born charges and polarisabilities, if the model has charges.
         """
+        check_graph(graph_key(self.config), graph)
         compute_response &= self.config.equilibration
         if not (compute_forces or compute_stress or compute_response):
             return self._energies(graph, graph.positions, graph.cell)

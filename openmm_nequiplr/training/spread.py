@@ -16,7 +16,8 @@ from ..console import say
 from ..data.dataset import GraphDataset, LabelledGraph, Labels
 from ..data.structure import Structure
 from ..model import NequIPLRPotential, PotentialOutput
-from ..model.committee import deviation, graph_key, load_members, member_sources
+from ..model.committee import deviation, load_members, member_sources
+from ..model.geometry_checks import graph_key
 from .evaluate import Metrics, data_of, format_table, prepared
 from .loss import ErrorSums, residuals
 from .report import REPORTED, scaled

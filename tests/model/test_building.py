@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from openmm_nequiplr.errors import BoxError, InputError, UnknownElementError
+from openmm_nequiplr.graph import AtomicGraph
+from openmm_nequiplr.model import Evaluator
 from openmm_nequiplr.model.building import GraphBuilder, build_graph
 
 TENSORS = ("positions", "types", "batch", "cell", "total_charge", "edge_index", "edge_shift")
@@ -134,3 +137,20 @@ def test_units_are_not_dropped(make_model, crystal):
         given[name] = 0.1 * given[name] * nm
         with pytest.raises(InputError, match=f"{name}: expected plain numbers"):
             build_graph(config, crystal.numbers, **given, pbc=True)
+
+
+@pytest.mark.parametrize("options", [{"type_names": ("Cl", "Na", "O")}, {"r_max": 5.0}])
+def test_graphs_of_another_model_are_refused(make_model, crystal, options):
+    """Its types would stand for other elements, or edges would be missing."""
+    model, other = make_model(), make_model(**options)
+    graph = model.build_graph(crystal.numbers, crystal.positions, crystal.cell.array, True)
+    evaluator = Evaluator(copy.deepcopy(other))
+    batch = AtomicGraph.collate([graph, graph])
+    for call, given in (
+        (other, graph),
+        (other, batch),
+        (evaluator, graph),
+        (evaluator.charges, graph),
+    ):
+        with pytest.raises(InputError, match="graph: expected one that build_graph of this model"):
+            call(given)
