@@ -30,7 +30,6 @@ from ..units import ANGSTROM_PER_NM, EV_TO_KJ_PER_MOL
 from ..writing import replace_file
 from .computation import Computation
 from .computation_settings import Conditions
-from .lookup import get_computation
 from .reporters import RecordFile, RecordReporter, load_records
 from .serialization import load_embedded
 
@@ -187,8 +186,9 @@ class CommitteeReporter(RecordReporter):
         return super()._open(simulation)
 
     def _dtype(self, simulation: app.Simulation) -> np.dtype:
-        if not self._members:
-            self._members = _computations(get_computation(simulation.system), self._models)
+        own = self._own(simulation)
+        if not self._members or self._members[0] is not own:
+            self._members = _computations(own, self._models)
             if self.threshold is not None and self._members[0].settings.replicas > 1:
                 expected = "None with replicas, whose frames are no structures to be saved"
                 raise InputError(describe("threshold", self.threshold, expected))

@@ -71,6 +71,14 @@ class Reporter:
             expected = "a whole number of steps, at least 1"
             raise InputError(describe("reportInterval", reportInterval, expected))
         self._interval = int(reportInterval)
+        self._computation: Computation | None = None
+        self._system: openmm.System | None = None
+
+    def _own(self, simulation: app.Simulation) -> Computation:
+        """The computation of the model in a simulation, which may be another one than before."""
+        if self._computation is None or simulation.system is not self._system:
+            self._computation, self._system = get_computation(simulation.system), simulation.system
+        return self._computation
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
         """When the next report is due, and what it needs."""
@@ -96,13 +104,6 @@ class FileReporter(Reporter):
             raise InputError(describe("file", file, "a path"))
         self._path, self._append = Path(file), append
         self._file: Any = None
-        self._computation: Computation | None = None
-
-    def _own(self, simulation: app.Simulation) -> Computation:
-        """The computation of the model in a simulation."""
-        if self._computation is None:
-            self._computation = get_computation(simulation.system)
-        return self._computation
 
     def close(self) -> None:
         """Close the file; a later report reopens it to append."""
@@ -125,11 +126,17 @@ class RecordReporter(FileReporter):
 
     def _open(self, simulation: app.Simulation) -> RecordFile:
         """The open file, without records later than the current step."""
+        dtype = self._dtype(simulation)
         if self._file is None:
-            file = RecordFile(self._path, self._dtype(simulation), append=self._append)
+            file = RecordFile(self._path, dtype, append=self._append)
             if self._append:
                 file.truncate_after(simulation.currentStep)
             self._file = file
+        if dtype != self._file.dtype:
+            got, expected = (
+                f"{each['charges'].shape[0]} atoms" for each in (dtype, self._file.dtype)
+            )
+            raise InputError(describe("simulation", got, f"{expected}, as in {self._path}"))
         return self._file
 
     def _dtype(self, simulation: app.Simulation) -> np.dtype:

@@ -14,9 +14,7 @@ from openmm import app, unit
 from ..checks import check_choice, is_number
 from ..errors import InputError, InstabilityError, describe
 from ..units import EV_TO_KJ_PER_MOL
-from .computation import Computation
 from .limits import ON_UNSTABLE, HalfBonds, deepest_fall, hottest, temperature_of
-from .lookup import get_computation
 from .quantities import without_unit
 from .reporters import Reporter
 
@@ -71,8 +69,8 @@ class StabilityReporter(Reporter):
         if temperature is not None and not (is_number(temperature) and temperature >= 0):
             raise InputError(describe("temperature", temperature, expected))
         self.target, self.action = temperature, action
+        self._given = temperature
         self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
-        self._computation: Computation | None = None
         self._reference: np.ndarray | None = None
         self._troubled: set[str] = set()
         #: Step of the last frame that passed the checks; -1 before the first.
@@ -107,10 +105,11 @@ class StabilityReporter(Reporter):
             self.report(simulation, state)
 
     def _prepare(self, simulation: app.Simulation) -> None:
-        if self._computation is not None:
+        if simulation.system is self._system:
             return
         system, integrator = simulation.system, simulation.integrator
-        self._computation = get_computation(system)
+        self._computation, self._reference = self._own(simulation), None
+        self.target = self._given
         settings = self._computation.settings
         self._each = self._computation.num_atoms // settings.replicas
         self._bonds = HalfBonds(settings.symbols[: self._each])

@@ -12,7 +12,12 @@ from openmm import app
 from openmm_nequiplr import ChargeReporter, EnergyReporter
 from openmm_nequiplr.errors import InputError, NequIPLRWarning
 from openmm_nequiplr.model import Evaluator
-from openmm_nequiplr.simulation import get_computation, load_charges
+from openmm_nequiplr.simulation import (
+    StabilityReporter,
+    current_evaluation,
+    get_computation,
+    load_charges,
+)
 
 from .twins import PLATFORMS, Frames, simulation_of
 
@@ -169,6 +174,27 @@ def test_frames_are_not_lost_in_silence(tmp_path, ionic_model, cluster, kind):
     with pytest.warns(NequIPLRWarning, match="1 frames later than the current step 4 are dropped"):
         another.step(1)
     assert read_steps(path) == [2, 4, 5]
+
+
+def test_a_reporter_may_change_simulations(tmp_path, ionic_model, cluster, rock_salt):
+    """It reports the charges of the System that it is in, not of the one that it was in."""
+    charges, energies = ChargeReporter(tmp_path / "c.npy", 1), EnergyReporter(tmp_path / "e.csv", 1)
+    guard, found = StabilityReporter(1), []
+    for charge in (0, 1):
+        simulation = simulation_of(cluster, ionic_model, total_charge=charge)
+        simulation.currentStep = charge
+        simulation.reporters += [charges, energies, guard]
+        simulation.step(1)
+        found.append(current_evaluation(simulation.context).energy)
+    sums = load_charges(tmp_path / "c.npy").charges.sum(axis=1)
+    np.testing.assert_allclose(sums, [0, 1], atol=1e-9)
+    table = np.genfromtxt(tmp_path / "e.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(table["model_eV"], found, atol=1e-6)
+    assert guard._reference.tolist() == pytest.approx([found[1]], abs=1e-6)
+    other = simulation_of(rock_salt, ionic_model)
+    other.reporters.append(charges)
+    with pytest.raises(InputError, match="simulation: expected 8 atoms, as in .*got '64 atoms'"):
+        other.step(1)
 
 
 @pytest.mark.parametrize("kind", [ChargeReporter, EnergyReporter])
