@@ -29,6 +29,16 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def as_numbers(name: str, values: object) -> np.ndarray:
+    """Convert values to a float64 array; NumPy would drop the units of a Quantity."""
+    if hasattr(values, "value_in_unit"):
+        raise InputError(describe(name, values, "plain numbers (value_in_unit gives them)"))
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(describe(name, type(values).__name__, f"numbers ({error})")) from error
+
+
 def check_positive(name: str, value: object, unit: str = "") -> None:
     """Raise :class:`InputError` unless a value is a positive number."""
     if not is_number(value) or not value > 0:  # type: ignore[operator]

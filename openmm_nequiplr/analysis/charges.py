@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import as_numbers
 from ..errors import InputError, describe
 
 
@@ -51,7 +52,7 @@ def charge_distributions(
     InputError
         If the shapes do not match, or there are no charges or no bins.
     """
-    values = np.asarray(charges, dtype=np.float64)
+    values = as_numbers("charges", charges)
     if values.ndim != 2 or values.shape[1] != len(symbols) or values.size == 0:
         expected = f"shape (F, {len(symbols)}) with at least one frame"
         raise InputError(describe("charges", f"shape {values.shape}", expected))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import check_positive
+from ..checks import as_numbers, check_positive
 from ..errors import InputError, describe
 
 #: Speed of light, cm/ps.
@@ -109,7 +109,7 @@ def raman_spectrum(
 
 
 def _series(name: str, given: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    values = np.asarray(given, dtype=np.float64)
+    values = as_numbers(name, given)
     if values.shape[1:] != shape or len(values) < _FEWEST:
         letters = ", ".join(map(str, ("F", *shape)))
         expected = f"shape ({letters}) with F of at least {_FEWEST}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import check_positive
+from ..checks import as_numbers, check_positive
 from ..errors import InputError, describe
 from ..units import BOLTZMANN, COULOMB_CONSTANT
 
@@ -57,7 +57,7 @@ def mean_square_displacement(positions: np.ndarray) -> np.ndarray:
     InputError
         If the shape is wrong, or a number is not finite.
     """
-    points = np.asarray(positions, dtype=np.float64)
+    points = as_numbers("positions", positions)
     if points.ndim != 3 or points.shape[2] != 3 or points.shape[0] < 2 or points.shape[1] < 1:
         expected = "shape (F, N, 3) with at least two frames"
         raise InputError(describe("positions", f"shape {points.shape}", expected))
@@ -98,8 +98,8 @@ def diffusion(
         If the shapes do not match, there are too few frames, or a number is invalid.
     """
     check_positive("interval", interval, " in ps")
-    names = np.array(list(symbols))
-    shape = np.shape(positions)
+    names, positions = np.array(list(symbols)), as_numbers("positions", positions)
+    shape = positions.shape
     if len(shape) != 3 or shape[1] != len(names):
         expected = f"shape (F, {len(names)}, 3)"
         raise InputError(describe("positions", f"shape {shape}", expected))
@@ -123,8 +123,18 @@ def moving_dipole(charges: np.ndarray, positions: np.ndarray) -> np.ndarray:
         Atomic charges, or Born effective charges.
     positions : numpy.ndarray, shape (F, N, 3), Å
         Unwrapped positions.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not match.
     """
-    values, points = np.asarray(charges, np.float64), np.asarray(positions, np.float64)
+    values, points = as_numbers("charges", charges), as_numbers("positions", positions)
+    shapes = points.shape[:2], (*points.shape[:2], 3, 3)
+    if points.ndim != 3 or points.shape[2] != 3 or values.shape not in shapes:
+        got = f"shapes {values.shape} and {points.shape}"
+        expected = "shapes (F, N) or (F, N, 3, 3), and (F, N, 3)"
+        raise InputError(describe("charges, positions", got, expected))
     means, steps = 0.5 * (values[1:] + values[:-1]), np.diff(points, axis=0)
     indices = "fi,fia->fa" if values.ndim == 2 else "fiab,fib->fa"
     moves = np.einsum(indices, means, steps)
@@ -155,7 +165,7 @@ def ionic_conductivity(
     check_positive("interval", interval, " in ps")
     check_positive("volume", volume, " in Å³")
     check_positive("temperature", temperature, " in K")
-    squares = mean_square_displacement(np.asarray(dipoles, np.float64)[:, None])
+    squares = mean_square_displacement(as_numbers("dipoles", dipoles)[:, None])
     slope = _slope(interval * np.arange(len(squares)), squares, fit)
     return _SIEMENS_PER_METRE * slope / (6.0 * volume * BOLTZMANN * temperature)
 
@@ -185,7 +195,7 @@ def dielectric_constant(
     """
     check_positive("volume", volume, " in Å³")
     check_positive("temperature", temperature, " in K")
-    values = np.asarray(dipoles, dtype=np.float64)
+    values = as_numbers("dipoles", dipoles)
     if values.ndim != 2 or values.shape[1] != 3 or not np.isfinite(values).all():
         expected = "finite numbers of shape (F, 3)"
         raise InputError(describe("dipoles", f"shape {values.shape}", expected))

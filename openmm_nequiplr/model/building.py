@@ -11,6 +11,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..boundaries import FREE, SLAB, as_pbc, check_slab, whole_slab
+from ..checks import as_numbers
 from ..conditions import UNCONDITIONED, ChargeConditions, check_voltage
 from ..electrostatics import (
     EwaldGeometry,
@@ -27,7 +28,6 @@ from ..verlet import VerletList
 from ..whole import WholeGroups, WholeMolecules
 from .config import ModelConfig
 from .geometry_checks import (
-    as_numbers,
     check_charge,
     check_distances,
     check_electrodes,

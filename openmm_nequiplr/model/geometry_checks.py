@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checks import as_numbers
 from ..conditions import read_electrodes
 from ..errors import InputError, describe
 from ..graph import AtomicGraph
@@ -97,16 +98,6 @@ def check_surrounded(config: ModelConfig, periodic: bool, slab: bool) -> None:
     if slab:
         expected = "None for a slab, as their sum is over bulk images"
         raise InputError(describe("outside_charges", "some", expected))
-
-
-def as_numbers(name: str, values: object) -> np.ndarray:
-    """Convert values to a float64 array; NumPy would drop the units of a Quantity."""
-    if hasattr(values, "value_in_unit"):
-        raise InputError(describe(name, values, "plain numbers (value_in_unit gives them)"))
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(describe(name, type(values).__name__, f"numbers ({error})")) from error
 
 
 def graph_key(config: ModelConfig) -> Hashable:

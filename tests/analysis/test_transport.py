@@ -11,6 +11,7 @@ from openmm_nequiplr.analysis import (
     dielectric_constant,
     diffusion,
     electronic_dielectric_constant,
+    infrared_spectrum,
     ionic_conductivity,
     mean_square_displacement,
     moving_dipole,
@@ -134,3 +135,22 @@ def test_clausius_and_mossotti():
 def test_bad_input(function, arguments, name):
     with pytest.raises(InputError, match=f"^{name}: "):
         function(*arguments)
+
+
+def test_units_and_shapes_that_do_not_fit_are_refused(rng):
+    """NumPy would drop the units of a Quantity."""
+    from openmm import unit
+
+    walk = rng.normal(size=(20, 2, 3)).cumsum(axis=0)
+    dipoles = walk[:, 0] * unit.elementary_charge * unit.nanometer
+    for call, name in (
+        (lambda: diffusion(walk * unit.nanometer, ["O", "H"], 1.0), "positions"),
+        (lambda: moving_dipole(walk[..., 0], walk * unit.nanometer), "positions"),
+        (lambda: ionic_conductivity(dipoles, 1.0, 1e3, 300.0), "dipoles"),
+        (lambda: dielectric_constant(dipoles, 1e3, 300.0), "dipoles"),
+        (lambda: infrared_spectrum(dipoles, 0.001), "dipoles"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: expected plain numbers"):
+            call()
+    with pytest.raises(InputError, match=r"positions: expected shapes .* \(19, 2\) and \(20, 2, 3"):
+        moving_dipole(walk[1:, :, 0], walk)
