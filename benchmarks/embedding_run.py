@@ -99,7 +99,6 @@ def main() -> None:
     }
     if arguments.nve:
         result["drift, meV/atom/ps"] = float(np.polyfit(times, energies, 1)[0])
-        result["rms, meV/atom"] = float(np.std(energies))
     print(json.dumps(result, indent=1))
 
 
