@@ -179,19 +179,22 @@ def analyze(frame, runs: list[np.ndarray], interval: float) -> tuple:
     return summary, (r, curves, spectra[0].wavenumbers, line)
 
 
-def draw(curves: tuple, path: Path) -> None:
-    """Radial distributions and the infrared line shape."""
+def draw(curves: tuple, path: Path, infrared: bool) -> None:
+    """Radial distributions and, on request, the infrared line shape."""
     from matplotlib import pyplot
 
     r, radial, wavenumbers, line = curves
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    size = {"figsize": (9 if infrared else 5, 3.4), "layout": "constrained"}
+    figure, axes = pyplot.subplots(1, 2 if infrared else 1, squeeze=False, **size)
+    left, *rest = axes[0]
     for name, own in radial.items():
         left.plot(r, own.mean(axis=0), label=name)
     left.set(xlabel="r (Å)", ylabel="g(r)", xlim=(1.5, r[-1]))
     left.legend(frameon=False)
-    shown = wavenumbers < 4500
-    right.plot(wavenumbers[shown], line[shown] / line[shown].max())
-    right.set(xlabel="wavenumber (1/cm)", ylabel="infrared absorption (arb. units)")
+    for right in rest:
+        shown = wavenumbers < 4500
+        right.plot(wavenumbers[shown], line[shown] / line[shown].max())
+        right.set(xlabel="wavenumber (1/cm)", ylabel="infrared absorption (arb. units)")
     figure.savefig(path, dpi=150)
 
 
@@ -236,7 +239,7 @@ def main() -> None:
             np.load(folder / f"run{k}.npy", mmap_mode="r")[skipped:] for k in range(len(starts))
         ]
         report["averages"], curves = analyze(starts[0], runs, interval)
-        draw(curves, folder / "liquid.png")
+        draw(curves, folder / "liquid.png", infrared=arguments.hydrogen_mass is None)
         result.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 
