@@ -126,7 +126,7 @@ def analyze(frame, runs: list[np.ndarray], interval: float) -> tuple:
     residue = topology.add_residue("LIQ", topology.add_chain())
     for symbol in symbols:
         topology.add_atom(symbol, mdtraj.element.Element.getBySymbol(symbol), residue)
-    coarse = max(1, round(0.02 / interval))
+    coarse = max(1, round(0.1 / interval))
     lengths, angles = 0.1 * frame.cell.lengths(), frame.cell.angles()
     distributions, spectra, values = [], [], {}
 
