@@ -26,14 +26,6 @@ MEV = 10.364269
 EDGE = 2.55
 
 
-def closest(positions: np.ndarray, radii: np.ndarray) -> float:
-    """Shortest distance in units of the sum of covalent radii; positions (N, 3) in Å."""
-    i, j = np.triu_indices(len(radii), 1)
-    return float(
-        (np.linalg.norm(positions[i] - positions[j], axis=1) / (radii[i] + radii[j])).min()
-    )
-
-
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -47,8 +39,9 @@ def main() -> None:
     for variable in ("OMP_NUM_THREADS", "OPENMM_CPU_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = str(arguments.threads)
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-    from ase.data import covalent_radii
+    from ase import Atoms
     from electrostatic_embedding import mixed_simulation
+    from liquid import closest
     from openmm import LangevinMiddleIntegrator, unit
 
     mass = arguments.hydrogen_mass and arguments.hydrogen_mass * unit.dalton
@@ -57,7 +50,7 @@ def main() -> None:
     simulation, atoms = mixed_simulation(EDGE, integrator, hydrogen_mass=mass)
     context, system = simulation.context, simulation.system
     elements = [atom.element for atom in simulation.topology.atoms()]
-    radii = covalent_radii[[elements[i].atomic_number for i in atoms]]
+    model = Atoms([elements[i].symbol for i in atoms])
     masses = np.array([system.getParticleMass(i)._value for i in atoms])
     freedom = 3 * system.getNumParticles() - system.getNumConstraints()
     simulation.minimizeEnergy(maxIterations=100)
@@ -81,7 +74,7 @@ def main() -> None:
         heat.append(2 * kinetic / (freedom * 0.00831446))
         own = state.getVelocities(asNumpy=True)._value[atoms]
         model_heat.append((masses[:, None] * own**2).sum() / (3 * len(atoms) * 0.00831446))
-        distances.append(closest(10 * state.getPositions(asNumpy=True)._value[atoms], radii))
+        distances.append(closest(model, 10 * state.getPositions(asNumpy=True)._value[atoms]))
         hot = not arguments.nve and times[-1] > 0.5 and model_heat[-1] > 600
         if hot or distances[-1] < 0.5:
             end = "hot" if hot else "close"

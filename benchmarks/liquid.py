@@ -113,7 +113,7 @@ def extremum(r: np.ndarray, g: np.ndarray, low: float, high: float, sign: int) -
     return float(r[k] + move), float(a * move**2 + b * move + c)
 
 
-def analyze(frame, runs: list[np.ndarray], interval: float) -> tuple:
+def analyze(frame, runs: list[np.ndarray], interval: float, infrared: bool) -> tuple:
     """Averages over the runs with their standard errors, and the curves for the picture."""
     import mdtraj
 
@@ -147,8 +147,9 @@ def analyze(frame, runs: list[np.ndarray], interval: float) -> tuple:
         d = diffusion(thin, symbols, coarse * interval)
         for element, coefficient in zip(d.elements, d.coefficients, strict=True):
             note(f"D({element}), 1e-9 m2/s", 10 * float(coefficient))
-        dipoles = moving_dipole(np.asarray(saved[..., 3]), positions)
-        spectra.append(infrared_spectrum(dipoles, interval))
+        if infrared:
+            dipoles = moving_dipole(np.asarray(saved[..., 3]), positions)
+            spectra.append(infrared_spectrum(dipoles, interval))
         for symbol in sorted(set(symbols)):
             note(f"charge of {symbol}, e", float(saved[:, symbols == symbol, 3].mean()))
     r = distributions[0].r
@@ -175,24 +176,24 @@ def analyze(frame, runs: list[np.ndarray], interval: float) -> tuple:
         name: [round(float(np.mean(v)), 4), round(float(np.std(v, ddof=1) / errors), 4)]
         for name, v in values.items()
     }
-    line = np.mean([s.intensity for s in spectra], axis=0)
-    return summary, (r, curves, spectra[0].wavenumbers, line)
+    return summary, (r, curves, spectra)
 
 
-def draw(curves: tuple, path: Path, infrared: bool) -> None:
-    """Radial distributions and, on request, the infrared line shape."""
+def draw(curves: tuple, path: Path) -> None:
+    """Radial distributions and, if there are spectra, the infrared line shape."""
     from matplotlib import pyplot
 
-    r, radial, wavenumbers, line = curves
-    size = {"figsize": (9 if infrared else 5, 3.4), "layout": "constrained"}
-    figure, axes = pyplot.subplots(1, 2 if infrared else 1, squeeze=False, **size)
+    r, radial, spectra = curves
+    size = {"figsize": (9 if spectra else 5, 3.4), "layout": "constrained"}
+    figure, axes = pyplot.subplots(1, 2 if spectra else 1, squeeze=False, **size)
     left, *rest = axes[0]
     for name, own in radial.items():
         left.plot(r, own.mean(axis=0), label=name)
     left.set(xlabel="r (Å)", ylabel="g(r)", xlim=(1.5, r[-1]))
     left.legend(frameon=False)
     for right in rest:
-        shown = wavenumbers < 4500
+        wavenumbers = spectra[0].wavenumbers
+        line, shown = np.mean([s.intensity for s in spectra], axis=0), wavenumbers < 4500
         right.plot(wavenumbers[shown], line[shown] / line[shown].max())
         right.set(xlabel="wavenumber (1/cm)", ylabel="infrared absorption (arb. units)")
     figure.savefig(path, dpi=150)
@@ -238,8 +239,9 @@ def main() -> None:
         runs = [
             np.load(folder / f"run{k}.npy", mmap_mode="r")[skipped:] for k in range(len(starts))
         ]
-        report["averages"], curves = analyze(starts[0], runs, interval)
-        draw(curves, folder / "liquid.png", infrared=arguments.hydrogen_mass is None)
+        natural = arguments.hydrogen_mass is None
+        report["averages"], curves = analyze(starts[0], runs, interval, infrared=natural)
+        draw(curves, folder / "liquid.png")
         result.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 
